@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Decoders of compressed clusters, grains and blocks. */
+#ifndef FORMATS_CODEC_H
+#define FORMATS_CODEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "iouring/error.h"
+
+enum codec {
+	CODEC_DEFLATE, /* RFC 1951, no header */
+	CODEC_ZLIB,    /* RFC 1950 */
+	CODEC_ZSTD,    /* RFC 8878, window at most 64 MiB */
+};
+
+/* "deflate", "zlib", "zstd" */
+const char *codec_name(enum codec codec);
+
+/*
+ * Decodes @in until @out is full: exactly @out_len bytes, never one more.
+ * Bytes of @in behind the stream's end are ignored, as the formats round
+ * lengths up to sectors. A stream that is damaged or ends early is -EIO.
+ * Any thread; decoders' memory is the thread's and freed with it.
+ */
+int codec_decode(enum codec codec, const void *in, size_t in_len, void *out,
+		 size_t out_len, struct error *err);
+
+#endif

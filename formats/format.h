@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What a format driver is. Read this page first.
+ *
+ * A format is a function from a guest range to extents. A driver parses its
+ * headers in open(), answers map(), and does nothing else: it never copies
+ * guest data, never loops over a request, knows nothing of NBD. Reading,
+ * block status, chains, caches and limits are written once above it.
+ *
+ *	nbd/plugin.c platter_pread -> formats/image.c image_read
+ *	  -> formats/chain.c chain_map -> formats/<format>.c map
+ *	  -> iouring/batch.c batch_run -> back
+ *
+ * A new format is one file with one const struct format_ops, and one line in
+ * table.c.
+ */
+#ifndef FORMATS_FORMAT_H
+#define FORMATS_FORMAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/extent.h"
+#include "iouring/error.h"
+#include "iouring/source.h"
+
+struct layer;
+
+/* One of several byte strings by which a format is recognised. */
+struct magic {
+	uint64_t at; /* bytes from the file's start */
+	size_t len;  /* 0: no magic, the end of the list */
+	const char *bytes;
+};
+
+/* A snapshot that lies inside one file. Strings are valid in the callback. */
+struct snapshot {
+	const char *id;
+	const char *name;
+	uint64_t bytes;		/* virtual size of the disk then */
+	uint64_t vm_state_bytes; /* of a saved machine, 0: only the disk */
+	uint64_t date_sec;	/* since 1970, UTC */
+	uint32_t date_nsec;
+	uint64_t vm_clock_nsec;
+};
+
+/* What `platter info` shows of a layer beside the common facts. */
+struct info_sink {
+	void (*text)(struct info_sink *s, const char *key, const char *value);
+	void (*number)(struct info_sink *s, const char *key, uint64_t value);
+	void (*flag)(struct info_sink *s, const char *key, bool value);
+};
+
+/* What check() finds. Counts as `qemu-img check --output=json` has them. */
+struct check_report {
+	uint64_t corruptions;	      /* reading or writing would go wrong */
+	uint64_t leaks;		      /* units that nothing refers to */
+	uint64_t check_errors;	      /* could not be looked at */
+	uint64_t total_units;	      /* of the guest's disk */
+	uint64_t allocated_units;
+	uint64_t fragmented_units;
+	uint64_t compressed_units;
+	uint64_t image_end_off;	      /* end of the last unit in use, bytes */
+
+	/* Told of each finding, one line without newline. */
+	void (*say)(struct check_report *r, const char *line);
+};
+
+struct format_ops {
+	/* Required. As qemu-img and our own options spell it. */
+	const char *name;
+
+	/* Required. What the Glance API calls it (disk_format); NULL: nothing. */
+	const char *glance_name;
+
+	/* Recognised when any magic matches ... */
+	struct magic magic[6];
+
+	/*
+	 * ... or this says so. Optional. @head: the first @head_bytes of the
+	 * file, at most 64 KiB. @src: for what lies elsewhere (a tail).
+	 */
+	bool (*probe)(struct source *src, const uint8_t *head,
+		      size_t head_bytes);
+
+	/* Bytes of l->state, zeroed before open(). */
+	size_t state_bytes;
+
+	/*
+	 * Required. Reads and checks the headers of l->src, opens the files
+	 * that hold its data (layer_open_file()), names its parent
+	 * (layer_set_parent()), and sets l->bytes and l->unit_bytes. Called
+	 * once, by layer.c. On failure close() is called all the same.
+	 */
+	int (*open)(struct layer *l, struct error *err);
+
+	/*
+	 * Optional: once the parent is open. Are the two a pair (content ids,
+	 * GUIDs, time stamps)? Called by chain.c.
+	 */
+	int (*check_parent)(struct layer *l, struct layer *parent,
+			    struct error *err);
+
+	/* Optional. Frees what l->state owns; it may be half built. */
+	void (*close)(struct layer *l);
+
+	/*
+	 * Required. Where is [@guest_off, @guest_off + @len)? The range lies
+	 * inside the layer and @len > 0. Answers for the first ret->len > 0
+	 * bytes, the longer the better: neighbours that lie side by side in
+	 * one source are one extent. @ret is zeroed before. Any number of
+	 * threads at once. A wrong table entry is -EBADMSG, an unreadable one
+	 * -EIO: layer.c makes that EXTENT_DAMAGED, to the end of the unit.
+	 */
+	int (*map)(struct layer *l, uint64_t guest_off, uint64_t len,
+		   struct extent *ret, struct error *err);
+
+	/*
+	 * Optional. Calls @each for every snapshot, in the file's order, until
+	 * it returns non-zero, and returns that, or 0.
+	 */
+	int (*snapshots)(struct layer *l,
+			 int (*each)(void *opaque, const struct snapshot *s),
+			 void *opaque, struct error *err);
+
+	/* Optional. */
+	void (*info)(struct layer *l, struct info_sink *s);
+
+	/*
+	 * Optional. Walks the whole structure. Returns a negative errno when
+	 * the walk itself could not be done; findings go into @r.
+	 */
+	int (*check)(struct layer *l, struct check_report *r,
+		     struct error *err);
+};
+
+/* Every driver, in probe order, ended by NULL; raw is last. table.c */
+extern const struct format_ops *const format_table[];
+
+/* By name; NULL: there is none. table.c */
+const struct format_ops *format_by_name(const char *name);
+
+/*
+ * Which format is it? Exactly one must match; two are -EBADMSG naming both;
+ * none is raw. probe.c
+ */
+int format_probe(struct source *src, const struct format_ops **ret,
+		 struct error *err);
+
+/* Does the content match @ops? A raw image always does. probe.c */
+int format_matches(const struct format_ops *ops, struct source *src,
+		   struct error *err);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * An image: a chain opened for reading, at one snapshot. Immutable, counted,
+ * shared by all connections to its export; any number of threads at once.
+ */
+#ifndef FORMATS_IMAGE_H
+#define FORMATS_IMAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "formats/chain.h"
+#include "formats/extent.h"
+
+struct image {
+	struct chain chain;
+	uint64_t bytes; /* virtual size */
+	uint64_t id;	/* names its resolved ranges in the cache */
+	atomic_uint refs;
+};
+
+int image_open(const char *path, const struct open_options *options,
+	       struct image **ret, struct error *err);
+/* Takes over what @chain holds, and empties it; also on failure. */
+int image_from_chain(struct chain *chain, struct image **ret,
+		     struct error *err);
+struct image *image_ref(struct image *img);
+void image_unref(struct image *img); /* NULL is fine */
+void image_unrefp(struct image **img);
+
+/*
+ * Reads [@off, @off + @len), inside the image, all of it or nothing:
+ * returns 0 or a negative errno. -EIO is this range's only.
+ */
+int image_read(struct image *img, void *buf, size_t len, uint64_t off,
+	       struct error *err);
+
+/*
+ * Allocation of a range, for block status: as chain_map(), but neighbours
+ * that a client cannot tell apart are joined, and data that is a hole in its
+ * file is told as ZERO. @each returns non-zero to stop; that is returned.
+ */
+int image_walk(struct image *img, uint64_t off, uint64_t len,
+	       int (*each)(void *opaque, uint64_t off, const struct extent *e),
+	       void *opaque, struct error *err);
+
+/* A hint: the range will be read soon. Returns 0 or a negative errno. */
+int image_prefetch(struct image *img, uint64_t off, uint64_t len,
+		   struct error *err);
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A layer: one opened image file (or set of files) of one format.
+ *
+ * Immutable once open; every function below the first two may be called from
+ * any thread.
+ */
+#ifndef FORMATS_LAYER_H
+#define FORMATS_LAYER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "formats/extent.h"
+#include "formats/format.h"
+#include "formats/reference.h"
+#include "iouring/error.h"
+#include "iouring/source.h"
+
+/* Of layers in one chain, the top included. */
+#define CHAIN_DEPTH_MAX 256
+
+/* How an image is to be opened. All strings are the caller's. */
+struct open_options {
+	const char *format;   /* declared format of the top; NULL: guess */
+	const char *snapshot; /* id or name; NULL: the live state */
+	const uint8_t *key;   /* passphrase; NULL: none was given */
+	size_t key_bytes;
+	struct allow allow;
+	bool direct;	      /* O_DIRECT */
+	bool force_parent;    /* take a parent whose ids do not match */
+};
+
+/* A parent as the image names it; the strings are the layer's. */
+struct parent_ref {
+	char *name;   /* as in the file; NULL: no parent */
+	char *format; /* declared; NULL: to be guessed */
+	uint64_t name_at; /* where in the file, for messages */
+};
+
+/* A file that holds data of a layer: an extent, a delta, an external file. */
+struct data_file {
+	struct source *src;
+	char *name; /* as in the image */
+};
+
+struct layer {
+	const struct format_ops *ops;
+	void *state;
+	const struct open_options *options; /* valid during open() only */
+	struct source *src;	/* the image file itself */
+	struct folder *folder;	/* where it lies: references start here */
+	char *path;		/* as it was opened, for messages */
+	dev_t dev;		/* loops are found by these two */
+	ino_t ino;
+	bool guessed;		/* the format was not declared */
+	bool top;		/* named by the user, not by another image */
+	bool encrypted;
+
+	uint64_t bytes;		/* virtual size; may be 0 */
+	uint64_t unit_bytes;	/* cluster, block, grain; a power of two or,
+				   where the format has none, 0 */
+	struct parent_ref parent;
+	struct data_file *files;
+	unsigned int n_files;
+};
+
+/*
+ * Opens @src (one reference of which the layer takes over, also on failure)
+ * as a layer. @path and @folder say where it came from; @folder is counted.
+ * @format: NULL: guess.
+ */
+int layer_open(struct source *src, const char *path, struct folder *folder,
+	       const char *format, bool top, const struct open_options *options,
+	       struct layer **ret, struct error *err);
+void layer_free(struct layer *l); /* NULL is fine */
+void layer_freep(struct layer **l);
+
+/*
+ * For drivers, in open(): names the parent. @format may be NULL. Strings are
+ * copied; @name_at: see parent_ref.
+ */
+int layer_set_parent(struct layer *l, const char *name, const char *format,
+		     uint64_t name_at, struct error *err);
+
+/*
+ * For drivers, in open(): opens the file @name that this image refers to, as
+ * reference.h permits, and keeps it open for the layer's life. @what: for
+ * messages ("external data file", "extent"). Never probed.
+ */
+int layer_open_file(struct layer *l, const char *name, const char *what,
+		    uint64_t name_at, struct source **ret, struct error *err);
+
+/*
+ * For drivers: reads @len bytes of metadata at @off of @src (l->src or one of
+ * the layer's files) through the metadata cache. A range that does not lie
+ * inside the file is -EBADMSG.
+ */
+int layer_read_meta(struct layer *l, struct source *src, void *buf, size_t len,
+		    uint64_t off, struct error *err);
+
+/*
+ * For drivers: makes @e the DATA extent of @len guest bytes that lie @in_unit
+ * bytes into the unit (cluster, block, grain) that begins at @unit_off of
+ * @src. The one place of the rule for a file that ends early: a unit that
+ * begins at or behind the end is -EBADMSG, one that runs past it reads as
+ * zeroes from there.
+ */
+int extent_set_data(struct extent *e, struct source *src, uint64_t unit_off,
+		    uint64_t in_unit, uint64_t len, struct error *err);
+
+/*
+ * ops->map with its promises kept: the answer is inside the range, its data
+ * inside the source, damage has become EXTENT_DAMAGED (and @err tells which).
+ */
+int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
+	      struct extent *ret, struct error *err);
+
+#endif

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Names inside images, and the folder that confines them.
+ *
+ * Images come from strangers. A name out of an image is opened only when it
+ * resolves, links followed, beneath the folder of the image that holds it or
+ * beneath a folder that the user allows, and only when it is a regular file.
+ * openat2(2) decides, not string comparison. What a refusal says does not
+ * depend on whether a file outside exists.
+ */
+#ifndef FORMATS_REFERENCE_H
+#define FORMATS_REFERENCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "iouring/error.h"
+#include "iouring/source.h"
+
+/* What the user permits beyond the image's folder; strings are the user's. */
+struct allow {
+	const char **folders;  /* real folders, opened on use */
+	size_t n_folders;
+	const char **prefixes; /* "json:", "file:" */
+	size_t n_prefixes;
+	bool guessed; /* a guessed lower layer may refer to further ones */
+};
+
+/*
+ * Adds one `allow=` value: "guessed", a prefix that ends in ':', or a folder.
+ * @value must outlive @a. A folder that is not there is -EINVAL.
+ */
+int allow_add(struct allow *a, const char *value, struct error *err);
+void allow_done(struct allow *a);
+
+/* A folder that was opened once, so that it cannot be moved under us. */
+struct folder;
+
+int folder_open(const char *path, struct folder **ret, struct error *err);
+/* The folder in which the file @path lies. */
+int folder_of_file(const char *path, struct folder **ret, struct error *err);
+struct folder *folder_ref(struct folder *f);
+void folder_unref(struct folder *f); /* NULL is fine */
+void folder_unrefp(struct folder **f);
+const char *folder_path(const struct folder *f); /* absolute, links resolved */
+
+/* What a name leads to. */
+enum reference_verdict {
+	REFERENCE_OK,
+	REFERENCE_MISSING, /* beneath the folder, but there is no such file */
+	REFERENCE_OUTSIDE, /* not beneath a folder that is permitted */
+	REFERENCE_PREFIX,  /* a pseudo-file that is not permitted */
+	REFERENCE_SPECIAL, /* not a regular file */
+	REFERENCE_FAILED,  /* cannot be opened */
+};
+
+/* "ok", "missing", "outside the image's folder", ... */
+const char *reference_verdict_text(enum reference_verdict v);
+
+/*
+ * Opens the regular file that @name, found in an image that lies in @from,
+ * leads to. @ret_folder (may be NULL): the folder in which it lies, for the
+ * references that it holds itself. @ret_path: for messages, to be freed.
+ * @direct: O_DIRECT. The message of a refusal begins with @what and does not
+ * name what lies outside. @ret_verdict may be NULL.
+ */
+int reference_open(struct folder *from, const char *name, const char *what,
+		   const struct allow *allow, bool direct, struct source **ret,
+		   struct folder **ret_folder, char **ret_path,
+		   enum reference_verdict *ret_verdict, struct error *err);
+
+#endif

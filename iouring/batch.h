@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The engine's unit of work: reads over several sources, submitted together
+ * and completed together.
+ *
+ * Each thread has a ring of its own, made when it first reads and gone when
+ * the thread ends; a forked child makes new ones. Where io_uring is refused,
+ * preadv does the same work with the same results.
+ */
+#ifndef IOURING_BATCH_H
+#define IOURING_BATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "iouring/source.h"
+
+struct batch_io {
+	struct source *src;
+	uint64_t off; /* in the source; the range lies inside it */
+	void *buf;
+	size_t len; /* > 0, at most BATCH_IO_MAX */
+	int ret;    /* out: 0, or a negative errno: this read's own */
+};
+
+#define BATCH_IO_MAX (1U << 30)
+
+/*
+ * Reads all of @ios. Short reads are continued, EINTR and EAGAIN retried; a
+ * file that ends early is -EIO. A failed read does not disturb the others.
+ * Returns 0 when all went well, else the ret of the first that did not.
+ */
+int batch_run(struct batch_io *ios, size_t n_ios);
+
+enum engine_mode {
+	ENGINE_AUTO,  /* io_uring where the kernel lets us, else preadv */
+	ENGINE_URING, /* io_uring; reads fail where it is refused */
+	ENGINE_SYNC,  /* preadv */
+};
+
+/* Before the first read. @say (may be NULL) is told once of a fallback. */
+void engine_configure(enum engine_mode mode, void (*say)(const char *line));
+
+/*
+ * Tries io_uring on this thread now. Returns 0, or the negative errno with
+ * which it is refused; ENGINE_URING callers use it to fail at start.
+ */
+int engine_probe(void);
+
+/* What reads on this thread use: "io_uring" or "preadv". */
+const char *engine_name(void);
+
+#endif

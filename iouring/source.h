@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A source is something that can be read at byte offsets: a file, a window
+ * into another source, a piece of memory.
+ *
+ * Its size is taken when it is opened and does not change. Sources are
+ * counted; every function here may be called from any thread.
+ */
+#ifndef IOURING_SOURCE_H
+#define IOURING_SOURCE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "iouring/error.h"
+
+struct source;
+
+struct source_ops {
+	const char *name;
+
+	/*
+	 * Required where fd is -1; the engine reads the others itself.
+	 * Reads up to @len bytes at @off, which lie inside the source.
+	 * Returns how many were read, 0 at an end that should not be there,
+	 * or a negative errno.
+	 */
+	ssize_t (*pread)(struct source *s, void *buf, size_t len, uint64_t off);
+
+	/*
+	 * Optional: is there a hole at @off? Sets whether the bytes from
+	 * @off on are one (they read as zeroes and take no room), and for
+	 * how many of @len bytes the answer holds (> 0). Without it, all is
+	 * data. Returns 0 or a negative errno.
+	 */
+	int (*find_hole)(struct source *s, uint64_t off, uint64_t len,
+			 bool *ret_hole, uint64_t *ret_len);
+
+	/* Optional: the bytes will be read soon. A hint, never fails. */
+	void (*prefetch)(struct source *s, uint64_t off, uint64_t len);
+
+	/* Optional: releases what embeds @s; without it, free(@s). */
+	void (*free)(struct source *s);
+};
+
+struct source {
+	const struct source_ops *ops;
+	atomic_uint refs;
+	uint64_t id;	/* of this source; never used again by another */
+	uint64_t bytes; /* size */
+
+	/*
+	 * What the ring needs to read a file by itself: the descriptor (-1:
+	 * not a file, call ops->pread), where the source begins in it, and
+	 * what O_DIRECT demands of offsets, lengths and memory (1: nothing).
+	 * file_id names the descriptor's file among the ring's registered ones.
+	 */
+	int fd;
+	uint32_t align;
+	uint64_t fd_off;
+	uint64_t file_id;
+	atomic_bool no_nowait; /* this file system refuses RWF_NOWAIT */
+};
+
+/* For the makers of sources: sets every field; the count is one. */
+void source_init(struct source *s, const struct source_ops *ops,
+		 uint64_t bytes);
+
+struct source *source_ref(struct source *s);
+void source_unref(struct source *s); /* NULL is fine */
+void source_unrefp(struct source **s);
+
+/* See ops->find_hole. @len > 0 and the range lies inside @s. */
+int source_find_hole(struct source *s, uint64_t off, uint64_t len,
+		     bool *ret_hole, uint64_t *ret_len);
+
+/* See ops->prefetch. */
+void source_prefetch(struct source *s, uint64_t off, uint64_t len);
+
+/*
+ * Reads [@off, @off + @len), whole, through the engine. A range that is not
+ * inside @s is -EBADMSG. Returns 0 or a negative errno.
+ */
+int source_read(struct source *s, void *buf, size_t len, uint64_t off,
+		struct error *err);
+
+enum {
+	FILE_DIRECT = 1 << 0,	    /* O_DIRECT */
+	FILE_BLOCK_DEVICE = 1 << 1, /* a block device will do as well */
+};
+
+/*
+ * Makes a source of an open descriptor, which it owns from then on, also on
+ * failure. Anything but a regular file (with FILE_BLOCK_DEVICE: or a block
+ * device) is -EPERM; a file system without O_DIRECT is -ENOTSUP.
+ */
+int file_source_adopt(int fd, unsigned int flags, struct source **ret,
+		      struct error *err);
+
+/* Opens @path read-only, links followed, without waiting on a FIFO. */
+int file_source_open(const char *path, unsigned int flags, struct source **ret,
+		     struct error *err);
+
+/*
+ * [@off, @off + @bytes) of @parent as a source of its own; holds a reference
+ * to @parent. A range that is not inside @parent is -EBADMSG.
+ */
+int window_source_new(struct source *parent, uint64_t off, uint64_t bytes,
+		      struct source **ret, struct error *err);
+
+/* @bytes at @data, which must outlive the source. */
+int memory_source_new(const void *data, size_t bytes, struct source **ret,
+		      struct error *err);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The parameters of one image, as `nbdkit platter KEY=VALUE` and as the
+ * options of the platter command: one place knows their names and ranges.
+ */
+#ifndef NBD_CONFIG_H
+#define NBD_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "formats/layer.h"
+#include "iouring/batch.h"
+#include "iouring/error.h"
+
+struct config {
+	char *image;	/* absolute path; NULL: not given yet */
+	char *format;	/* NULL: guess */
+	char *snapshot; /* NULL: the live state */
+	uint8_t *key;	/* contents of the key file; NULL: none */
+	size_t key_bytes;
+	char **allow_values; /* what allow points into */
+	size_t n_allow_values;
+	struct allow allow;
+	uint64_t cache_bytes;
+	enum engine_mode io;
+	bool direct;
+};
+
+void config_init(struct config *c);
+void config_done(struct config *c); /* wipes the key */
+
+/*
+ * Sets parameter @key: image, format, snapshot, key, allow (may repeat),
+ * cache, io, direct. Returns 0, -ENOENT when there is no such parameter (and
+ * @err is not touched), or -EINVAL with the reason.
+ */
+int config_set(struct config *c, const char *key, const char *value,
+	       struct error *err);
+
+/* Points into @c, which must outlive the result's use. */
+void config_open_options(const struct config *c, struct open_options *ret);
+
+/* Hands cache and io to the rooms below, once, before the first image. */
+int config_apply(const struct config *c, void (*say)(const char *line),
+		 struct error *err);
+
+/* "NAME=VALUE  what it does" for each parameter, one a line. */
+extern const char config_help[];
+
+#endif
