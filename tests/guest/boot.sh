@@ -1,0 +1,17 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# A machine's firmware boots from the export, through qemu's NBD client; its
+# kernel mounts the root file system and finds every file as it was written.
+set -euo pipefail
+# shellcheck source=tests/guest/guest.sh
+. "$(dirname "${BASH_SOURCE[0]}")/guest.sh"
+need_commands qemu-system-x86_64
+
+serve_start "$guest_image"
+guest_run 200 -smbios type=1,serial=platter.test=poweroff \
+	-drive "file=$serve_uri,if=virtio,format=raw,snapshot=on"
+guest_said "platter guest: up, root is /dev/vda2"
+guest_said "platter guest: sums OK, $(wc -l <"$guest_folder/guest.sums") files,\
+ list $(guest_list_sum)"
+serve_stop

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# shellcheck shell=bash
+#
+# The guest disk, for the tests in this folder. Sets guest_folder (see
+# contrib/guest-image for what is in it) and guest_image.
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/lib/serve.sh
+. "$here/../lib/serve.sh"
+
+# PLATTER_GUEST_IMAGE may name a disk that is already there. Its folder must be
+# the one that contrib/guest-image made it in.
+guest_image=${PLATTER_GUEST_IMAGE-}
+if [ -z "$guest_image" ]; then
+	guest_image=$("$here/../../contrib/guest-image" 2>"$work/image.err") || {
+		cat "$work/image.err" >&2
+		skip "the guest disk cannot be made: $(tail -n 1 "$work/image.err")"
+	}
+fi
+guest_folder=$(dirname "$guest_image")
+
+# The file system of partition 2, as contrib/guest-image laid it out.
+# shellcheck disable=SC2034 # for the scripts that source this file
+guest_root_offset=$((41 * 1024 * 1024))
+
+# guest_raw OUT: the disk's content by another reader than platter.
+guest_raw()
+{
+	qemu-img convert -f qcow2 -O raw "$guest_image" "$1"
+}
+
+# guest_list_sum: of the list of checksums that the guest should find.
+guest_list_sum()
+{
+	sha256sum <"$guest_folder/guest.sums" | cut -d ' ' -f 1
+}
+
+# guest_run SECONDS QEMU-OPTION...: runs a machine without hardware help until
+# it powers itself off; its console goes to $work/console.
+guest_run()
+{
+	local seconds=$1 pid end
+
+	shift
+	qemu-system-x86_64 -accel tcg -m 256 -nodefaults -display none \
+		-no-reboot -chardev "file,id=con,path=$work/console" \
+		-serial chardev:con "$@" </dev/null 2>"$work/qemu.err" &
+	pid=$!
+	cleanup_pids+=("$pid")
+	end=$((SECONDS + seconds))
+	while kill -0 "$pid" 2>/dev/null; do
+		if [ "$SECONDS" -ge "$end" ]; then
+			guest_console
+			fail "the guest did not power off in $seconds s"
+		fi
+		sleep 0.2
+	done
+	wait "$pid" || {
+		cat "$work/qemu.err" >&2
+		guest_console
+		fail "qemu failed"
+	}
+}
+
+guest_console()
+{
+	tail -n 40 "$work/console" | tr -dc '[:print:]\n' >&2
+}
+
+# guest_said TEXT
+guest_said()
+{
+	grep -F -- "$1" "$work/console" | tr -d '\r' || {
+		guest_console
+		fail "the guest did not say \"$1\""
+	}
+}
