@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Servers under measurement: started, watched and stopped by process id."""
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+
+TICK = os.sysconf('SC_CLK_TCK')
+START_SECONDS = 20
+STOP_SECONDS = 10
+
+
+class ServerError(Exception):
+    pass
+
+
+def read_stat(pid):
+    """(parent, CPU seconds of the process and of the children it reaped)"""
+    with open('/proc/%d/stat' % pid) as f:
+        fields = f.read().rpartition(')')[2].split()
+    return int(fields[1]), sum(int(x) for x in fields[11:15]) / TICK
+
+
+def process_tree(root):
+    """{pid: CPU seconds} of @root and all below it."""
+    parents, cpu = {}, {}
+    for entry in os.listdir('/proc'):
+        if entry.isdigit():
+            try:
+                parents[int(entry)], cpu[int(entry)] = read_stat(int(entry))
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+    tree, grown = {root}, True
+    while grown:
+        more = {p for p, up in parents.items() if up in tree} - tree
+        tree |= more
+        grown = bool(more)
+    return {p: cpu[p] for p in tree if p in cpu}
+
+
+def peak_rss(pid):
+    """VmHWM in bytes."""
+    try:
+        with open('/proc/%d/status' % pid) as f:
+            for line in f:
+                if line.startswith('VmHWM:'):
+                    return int(line.split()[1]) * 1024
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return 0
+
+
+class Server:
+    """One server on a unix socket of its own.
+
+    make_argv(socket path) gives the command line. Use with `with`: the
+    server has answered a connection when the block begins and is gone when
+    it ends.
+    """
+
+    def __init__(self, make_argv):
+        self.make_argv = make_argv
+        self.argv = None
+        self.folder = None
+        self.proc = None
+        self.started = None  # time.monotonic() just before the start
+
+    def __enter__(self):
+        self.folder = tempfile.mkdtemp(prefix='platter-bench-')
+        try:
+            self.socket = os.path.join(self.folder, 'nbd')
+            self.uri = 'nbd+unix:///?socket=' + self.socket
+            self.argv = self.make_argv(self.socket)
+            self.log = os.path.join(self.folder, 'log')
+            with open(self.log, 'wb') as log:
+                self.started = time.monotonic()
+                self.proc = subprocess.Popen(self.argv, stdout=log,
+                                             stderr=log,
+                                             stdin=subprocess.DEVNULL)
+            self.connect().close()
+        except OSError as e:
+            self.stop()
+            raise ServerError('%s: %s' % (self.argv[0], e.strerror)) from e
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()
+
+    def last_words(self):
+        with open(self.log, errors='replace') as f:
+            lines = [x.strip() for x in f if x.strip()]
+        return lines[-1] if lines else 'no message'
+
+    def connect(self):
+        """A connected socket, as soon as the server takes one."""
+        until = self.started + START_SECONDS
+        while True:
+            if self.proc.poll() is not None:
+                raise ServerError('%s ended with status %d: %s' %
+                                  (self.argv[0], self.proc.returncode,
+                                   self.last_words()))
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.connect(self.socket)
+                return sock
+            except (FileNotFoundError, ConnectionRefusedError):
+                sock.close()
+            if time.monotonic() > until:
+                raise ServerError('%s: no socket after %d s' %
+                                  (self.argv[0], START_SECONDS))
+            time.sleep(0.0002)
+
+    def usage(self):
+        """CPU seconds and peak memory so far, of all its processes."""
+        tree = process_tree(self.proc.pid)
+        if not tree or self.proc.poll() is not None:
+            raise ServerError('%s died: %s' %
+                              (self.argv[0], self.last_words()))
+        return {'cpu': sum(tree.values()), 'pids': sorted(tree),
+                'rss': sum(peak_rss(p) for p in tree)}
+
+    def stop(self):
+        if self.proc is not None and self.proc.poll() is None:
+            below = set(process_tree(self.proc.pid)) - {self.proc.pid}
+            self.proc.send_signal(signal.SIGTERM)
+            try:
+                self.proc.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.proc.kill()
+                self.proc.wait()
+            for pid in below:
+                end_leftover(pid, self.argv[0])
+        for name in os.listdir(self.folder):
+            os.unlink(os.path.join(self.folder, name))
+        os.rmdir(self.folder)
+
+
+def end_leftover(pid, name):
+    """A child that outlives its server is that server's fault: say it."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not select.select([fd], [], [], 2)[0]:
+            print('note: process %d outlived its server %s; ended' %
+                  (pid, name), flush=True)
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def receive(sock, n):
+    data = b''
+    while len(data) < n:
+        part = sock.recv(n - len(data))
+        if not part:
+            raise ServerError('the server hung up')
+        data += part
+    return data
+
+
+def first_read(sock, length=4096):
+    """The shortest NBD session: the old-style export name, one read."""
+    sock.settimeout(START_SECONDS)
+    magic, option_magic, flags = struct.unpack('>QQH', receive(sock, 18))
+    if magic != 0x4e42444d41474943 or option_magic != 0x49484156454f5054:
+        raise ServerError('not a newstyle NBD server')
+    no_zeroes = flags & 2
+    sock.sendall(struct.pack('>I', 1 | no_zeroes) +
+                 struct.pack('>QII', option_magic, 1, 0))
+    receive(sock, 10 if no_zeroes else 134)
+    sock.sendall(struct.pack('>IHHQQI', 0x25609513, 0, 0, 1, 0, length))
+    magic, error, _ = struct.unpack('>IIQ', receive(sock, 16))
+    if magic != 0x67446698 or error:
+        raise ServerError('the first read failed: error %d' % error)
+    data = receive(sock, length)
+    sock.sendall(struct.pack('>IHHQQI', 0x25609513, 0, 2, 2, 0, 0))
+    return data
