@@ -31,7 +31,7 @@ void cache_shutdown(void);
 struct cache_stats {
 	uint64_t hits, misses;	/* of blobs */
 	uint64_t bytes;		/* blobs held */
-	uint64_t meta_hits, meta_misses;
+	uint64_t meta_misses;	/* pages of tables read from files */
 };
 void cache_get_stats(struct cache_stats *ret);
 
@@ -73,9 +73,6 @@ void cache_fail(struct cache_blob *b, int code);
 int cache_wait(struct cache_blob *b);
 
 void cache_put(struct cache_blob *b);
-
-/* Memory for cache_fill(), recycled where one of that size was dropped. */
-void *cache_alloc(size_t bytes);
 
 /*
  * Reads metadata: [@off, @off + @len) of @src, inside it. Returns 0 or a

@@ -6,6 +6,7 @@
 #ifndef FORMATS_IMAGE_H
 #define FORMATS_IMAGE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -37,12 +38,15 @@ int image_read(struct image *img, void *buf, size_t len, uint64_t off,
 
 /*
  * Allocation of a range, for block status: as chain_map(), but neighbours
- * that a client cannot tell apart are joined, and data that is a hole in its
- * file is told as ZERO. @each returns non-zero to stop; that is returned.
+ * that `qemu-img map` would print as one are joined, and data that is a hole
+ * in its file is told as ZERO with absent unset (its host_off and src stay).
+ * @each returns non-zero to stop; that is returned, else 0 or a negative
+ * errno. May end early, for a range that takes long, when @each has been
+ * called at least once: *ret_end is where the answers end.
  */
 int image_walk(struct image *img, uint64_t off, uint64_t len,
 	       int (*each)(void *opaque, uint64_t off, const struct extent *e),
-	       void *opaque, struct error *err);
+	       void *opaque, uint64_t *ret_end, struct error *err);
 
 /* A hint: the range will be read soon. Returns 0 or a negative errno. */
 int image_prefetch(struct image *img, uint64_t off, uint64_t len,

@@ -57,6 +57,8 @@ struct layer {
 	bool guessed;		/* the format was not declared */
 	bool top;		/* named by the user, not by another image */
 	bool encrypted;
+	bool locked;		/* encrypted, and no key was given: headers can
+				   be looked at, data cannot be read */
 
 	uint64_t bytes;		/* virtual size; may be 0 */
 	uint64_t unit_bytes;	/* cluster, block, grain; a power of two or,

@@ -43,6 +43,12 @@ int error_set(struct error *err, int code, uint64_t off, const char *fmt, ...)
 /* Puts "text: " in front of the message. @err may be NULL. */
 void error_prefix(struct error *err, const char *fmt, ...) PRINTF(2, 3);
 
+/*
+ * Writes @text to @ret with control characters and what is not UTF-8 as \xNN,
+ * cut to @ret_bytes (> 4) with the ending NUL, never inside a character.
+ */
+void text_escape(char *ret, size_t ret_bytes, const char *text);
+
 /* Forgets what @err tells. @err may be NULL. */
 void error_clear(struct error *err);
 

@@ -65,6 +65,9 @@ struct source {
 	atomic_bool no_nowait; /* this file system refuses RWF_NOWAIT */
 };
 
+/* A number that nothing else in the process has: for caches' keys. */
+uint64_t source_new_id(void);
+
 /* For the makers of sources: sets every field; the count is one. */
 void source_init(struct source *s, const struct source_ops *ops,
 		 uint64_t bytes);

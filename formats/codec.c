@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <libdeflate.h>
+#include <limits.h>
+#include <pthread.h>
+#include <string.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include "formats/codec.h"
+
+/* A frame may ask for as much memory as its window: not for more than this. */
+#define ZSTD_WINDOW_LOG_MAX 26 /* 64 MiB */
+
+struct decoders {
+	struct libdeflate_decompressor *deflate;
+	ZSTD_DCtx *zstd;
+};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t thread_key;
+
+static void decoders_free(void *opaque)
+{
+	struct decoders *d = opaque;
+
+	if (!d)
+		return;
+	if (d->deflate)
+		libdeflate_free_decompressor(d->deflate);
+	ZSTD_freeDCtx(d->zstd);
+	free(d);
+}
+
+static void key_init(void)
+{
+	if (pthread_key_create(&thread_key, decoders_free))
+		abort();
+}
+
+/* This thread's decoders; NULL when there is no memory. */
+static struct decoders *this_thread(void)
+{
+	struct decoders *d;
+
+	pthread_once(&once, key_init);
+	d = pthread_getspecific(thread_key);
+	if (d)
+		return d;
+	d = calloc(1, sizeof(*d));
+	if (!d)
+		return NULL;
+	d->deflate = libdeflate_alloc_decompressor();
+	d->zstd = ZSTD_createDCtx();
+	if (!d->deflate || !d->zstd || pthread_setspecific(thread_key, d)) {
+		decoders_free(d);
+		return NULL;
+	}
+	ZSTD_DCtx_setParameter(d->zstd, ZSTD_d_windowLogMax,
+			       ZSTD_WINDOW_LOG_MAX);
+	return d;
+}
+
+const char *codec_name(enum codec codec)
+{
+	static const char *const names[] = {
+		[CODEC_DEFLATE] = "deflate",
+		[CODEC_ZLIB] = "zlib",
+		[CODEC_ZSTD] = "zstd",
+	};
+
+	return names[codec];
+}
+
+/*
+ * libdeflate wants the stream to end where the unit does. zlib takes what is
+ * longer (its output is cut) or whose end mark was lost: both are readable,
+ * since all of the unit is there.
+ */
+static bool inflate_until_full(bool raw, const void *in, size_t in_len,
+			       void *out, size_t out_len)
+{
+	z_stream z = { .next_in = (Bytef *)(uintptr_t)in,
+		       .avail_in = (uInt)in_len,
+		       .next_out = out,
+		       .avail_out = (uInt)out_len };
+	int r;
+
+	if (in_len > UINT_MAX || out_len > UINT_MAX ||
+	    inflateInit2(&z, raw ? -MAX_WBITS : MAX_WBITS) != Z_OK)
+		return false;
+	r = inflate(&z, Z_FINISH);
+	inflateEnd(&z);
+	return (r == Z_STREAM_END || r == Z_BUF_ERROR) && !z.avail_out;
+}
+
+static bool decode_deflate(struct decoders *d, bool raw, const void *in,
+			   size_t in_len, void *out, size_t out_len)
+{
+	enum libdeflate_result r;
+	size_t used, made = 0;
+
+	r = (raw ? libdeflate_deflate_decompress_ex :
+		   libdeflate_zlib_decompress_ex)(d->deflate, in, in_len, out,
+						  out_len, &used, &made);
+	if (r == LIBDEFLATE_SUCCESS)
+		return made == out_len;
+	return inflate_until_full(raw, in, in_len, out, out_len);
+}
+
+/*
+ * In one piece where the frame's end can be found, as that needs no window;
+ * else, for several frames or one whose end was lost, as a stream.
+ */
+static bool decode_zstd(struct decoders *d, const void *in, size_t in_len,
+			void *out, size_t out_len)
+{
+	size_t frame = ZSTD_findFrameCompressedSize(in, in_len), r;
+	ZSTD_inBuffer src = { in, in_len, 0 };
+	ZSTD_outBuffer dst = { out, out_len, 0 };
+
+	if (!ZSTD_isError(frame) &&
+	    ZSTD_decompressDCtx(d->zstd, out, out_len, in, frame) == out_len)
+		return true;
+	ZSTD_DCtx_reset(d->zstd, ZSTD_reset_session_only);
+	while (dst.pos < dst.size && src.pos < src.size) {
+		r = ZSTD_decompressStream(d->zstd, &dst, &src);
+		if (ZSTD_isError(r))
+			return false;
+	}
+	return dst.pos == dst.size;
+}
+
+int codec_decode(enum codec codec, const void *in, size_t in_len, void *out,
+		 size_t out_len, struct error *err)
+{
+	struct decoders *d = this_thread();
+	bool ok = false;
+
+	if (!d)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	switch (codec) {
+	case CODEC_DEFLATE:
+	case CODEC_ZLIB:
+		ok = decode_deflate(d, codec == CODEC_DEFLATE, in, in_len, out,
+				    out_len);
+		break;
+	case CODEC_ZSTD:
+		ok = decode_zstd(d, in, in_len, out, out_len);
+		break;
+	}
+	if (!ok)
+		return error_set(err, -EIO, 0,
+				 "%s data do not decode to %zu bytes",
+				 codec_name(codec), out_len);
+	return 0;
+}

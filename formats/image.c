@@ -1,0 +1,611 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Reading: resolve the range into extents, hand all that lies in files to the
+ * engine as one batch, decode what is compressed through the cache.
+ *
+ * A request is done in rounds of at most ROUND_EXTENTS extents. In a round,
+ * compressed units are looked up first. Those that this thread claims are
+ * read in the batch and decoded; only then does it wait for units that other
+ * threads are decoding, so two threads never wait for each other.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "formats/cache.h"
+#include "formats/image.h"
+#include "iouring/batch.h"
+
+#define ROUND_EXTENTS	 64U
+#define ROUND_COMP_BYTES (8U << 20)
+
+/*
+ * A chain's answers are remembered for a region at a time, so that what a
+ * read costs does not depend on how many layers had to be asked.
+ */
+#define REGION_BYTES (1U << 20)
+
+/* A walk may end early after this long; looked at every so many steps. */
+#define WALK_NSEC	  500000000ULL
+#define WALK_STEPS_A_LOOK 1024U
+
+int image_from_chain(struct chain *chain, struct image **ret, struct error *err)
+{
+	struct image *img = calloc(1, sizeof(*img));
+
+	if (!img) {
+		chain_done(chain);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	img->chain = *chain;
+	*chain = (struct chain){ 0 };
+	img->bytes = img->chain.bytes;
+	img->id = source_new_id();
+	atomic_init(&img->refs, 1);
+	*ret = img;
+	return 0;
+}
+
+int image_open(const char *path, const struct open_options *options,
+	       struct image **ret, struct error *err)
+{
+	struct chain chain;
+	int r = chain_open(path, options, &chain, err);
+
+	return r < 0 ? r : image_from_chain(&chain, ret, err);
+}
+
+struct image *image_ref(struct image *img)
+{
+	atomic_fetch_add(&img->refs, 1);
+	return img;
+}
+
+void image_unref(struct image *img)
+{
+	if (!img || atomic_fetch_sub(&img->refs, 1) != 1)
+		return;
+	chain_done(&img->chain);
+	free(img);
+}
+
+void image_unrefp(struct image **img)
+{
+	image_unref(*img);
+}
+
+/* The IV sector of the byte @bytes behind the extent's first. */
+static uint64_t iv_sector_at(const struct extent *e, uint64_t bytes)
+{
+	return e->iv_sector + (e->host_off % CIPHER_SECTOR_BYTES + bytes) /
+				      CIPHER_SECTOR_BYTES;
+}
+
+/* May @b be told as one extent with @a, which ends where it begins? */
+static bool joins(const struct extent *a, const struct extent *b)
+{
+	if (a->kind != b->kind || a->depth != b->depth ||
+	    a->absent != b->absent || a->src != b->src ||
+	    a->cipher != b->cipher)
+		return false;
+	switch (a->kind) {
+	case EXTENT_DATA:
+		return a->host_off + a->len == b->host_off &&
+		       (!a->cipher ||
+			iv_sector_at(a, a->len) == b->iv_sector);
+	case EXTENT_ZERO:
+		return !a->src || a->host_off + a->len == b->host_off;
+	case EXTENT_COMPRESSED:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* A region's extents, as they lie in the cache. */
+struct region {
+	size_t n;
+	struct extent extents[];
+};
+
+/* @len: of the region, which the end of the image may cut. */
+static int region_resolve(const struct image *img, uint64_t off, uint64_t len,
+			  struct region **ret, struct error *err)
+{
+	CLEANUP(freep) struct region *g = NULL;
+	struct region *grown;
+	size_t room = 0, n = 0;
+	struct extent e;
+	int r;
+
+	while (len) {
+		r = chain_map(&img->chain, off, len, &e, err);
+		if (r < 0)
+			return r;
+		/* Damage is told when it is read; see complain(). */
+		error_clear(err);
+		off += e.len;
+		len -= e.len;
+		if (n && joins(&g->extents[n - 1], &e)) {
+			g->extents[n - 1].len += e.len;
+			continue;
+		}
+		if (n == room) {
+			room = room ? 2 * room : 4;
+			grown = realloc(g, sizeof(*g) +
+						   room * sizeof(struct extent));
+			if (!grown)
+				return error_set(err, -ENOMEM, 0,
+						 "out of memory");
+			g = grown;
+		}
+		g->extents[n++] = e;
+	}
+	g->n = n;
+	*ret = TAKE_PTR(g);
+	return 0;
+}
+
+/* The cached region at @idx, held until cache_put(). */
+static int region_get(struct image *img, uint64_t idx, struct cache_blob **ret,
+		      struct error *err)
+{
+	struct cache_key key = { .owner = img->id, .at = idx };
+	uint64_t off = idx * REGION_BYTES;
+	struct region *g = NULL;
+	struct cache_blob *b;
+	int r = 0;
+
+	switch (cache_get(&key, &b)) {
+	case CACHE_HIT:
+		break;
+	case CACHE_BUSY:
+		r = cache_wait(b);
+		if (r < 0)
+			error_set(err, r, 0, "%s",
+				  "the chain's tables cannot be read");
+		break;
+	case CACHE_CLAIMED:
+		r = region_resolve(img, off,
+				   min_u64(REGION_BYTES, img->bytes - off), &g,
+				   err);
+		if (r < 0)
+			cache_fail(b, r);
+		else
+			cache_fill(b, g,
+				   sizeof(*g) + g->n * sizeof(struct extent));
+		break;
+	}
+	if (r < 0) {
+		cache_put(b);
+		return r;
+	}
+	*ret = b;
+	return 0;
+}
+
+/* The part of @e, which begins at @e_off, that lies in [@off, @off + @len). */
+static struct extent extent_part(const struct extent *e, uint64_t e_off,
+				 uint64_t off, uint64_t len)
+{
+	uint64_t skip = off > e_off ? off - e_off : 0;
+	struct extent part = *e;
+
+	part.len = min_u64(e->len - skip, len);
+	if (e->kind == EXTENT_DATA) {
+		part.iv_sector = iv_sector_at(e, skip);
+		part.host_off += skip;
+	} else if (e->kind == EXTENT_COMPRESSED) {
+		part.unit_off += (uint32_t)skip;
+	}
+	return part;
+}
+
+/* As many of the region's extents as there is room for. */
+static int resolve_region(struct image *img, uint64_t off, uint64_t len,
+			  struct extent *ret, size_t max, size_t *ret_n,
+			  struct error *err)
+{
+	uint64_t idx = off / REGION_BYTES, at = idx * REGION_BYTES;
+	struct cache_blob *b;
+	const struct region *g;
+	uint64_t end;
+	size_t i, n = 0;
+	int r;
+
+	r = region_get(img, idx, &b, err);
+	if (r < 0)
+		return r;
+	g = b->data;
+	end = min_u64(off + len, at + REGION_BYTES);
+	for (i = 0; i < g->n && n < max && off < end; i++) {
+		if (at + g->extents[i].len > off) {
+			ret[n] = extent_part(&g->extents[i], at, off,
+					     end - off);
+			off += ret[n++].len;
+		}
+		at += g->extents[i].len;
+	}
+	cache_put(b);
+	*ret_n = n;
+	return 0;
+}
+
+/*
+ * Extents of [@off, @off + @len), or of as much of it as @max hold. One layer
+ * answers as fast as memory does; more are remembered.
+ */
+static int image_resolve(struct image *img, uint64_t off, uint64_t len,
+			 struct extent *ret, size_t max, size_t *ret_n,
+			 struct error *err)
+{
+	size_t n = 0, more;
+	int r;
+
+	while (n < max && len) {
+		if (img->chain.depth == 1) {
+			r = chain_map(&img->chain, off, len, &ret[n], err);
+			more = 1;
+		} else {
+			r = resolve_region(img, off, len, ret + n, max - n,
+					   &more, err);
+		}
+		if (r < 0)
+			return r;
+		while (more--) {
+			off += ret[n].len;
+			len -= ret[n].len;
+			n++;
+		}
+	}
+	*ret_n = n;
+	return 0;
+}
+
+/* A compressed unit in a round. */
+struct unit {
+	struct cache_blob *blob;
+	const struct extent *e;
+	uint8_t *dest;
+	uint8_t *in;	/* compressed bytes; NULL: not ours to decode */
+	size_t in_idx;	/* of its read in the batch */
+	uint8_t answer; /* enum cache_answer */
+};
+
+struct round {
+	struct batch_io ios[ROUND_EXTENTS];
+	const struct extent *io_extents[ROUND_EXTENTS]; /* NULL: a unit's */
+	size_t n_ios;
+	struct unit units[ROUND_EXTENTS];
+	size_t n_units;
+	size_t comp_bytes;
+};
+
+static void add_io(struct round *rd, struct source *src, uint64_t off,
+		   void *buf, size_t len, const struct extent *e)
+{
+	struct batch_io *last = rd->n_ios ? &rd->ios[rd->n_ios - 1] : NULL;
+
+	/* Neighbours in the file and in memory are one read. */
+	if (last && e && !e->cipher && rd->io_extents[rd->n_ios - 1] &&
+	    !rd->io_extents[rd->n_ios - 1]->cipher && last->src == src &&
+	    last->off + last->len == off &&
+	    (uint8_t *)last->buf + last->len == buf &&
+	    last->len + len <= BATCH_IO_MAX) {
+		last->len += len;
+		return;
+	}
+	rd->io_extents[rd->n_ios] = e;
+	rd->ios[rd->n_ios++] = (struct batch_io){
+		.src = src, .off = off, .buf = buf, .len = len
+	};
+}
+
+static int add_unit(struct round *rd, const struct extent *e, uint8_t *dest,
+		    struct error *err)
+{
+	struct cache_key key = { .owner = e->src->id, .at = e->host_off };
+	struct unit *u = &rd->units[rd->n_units++];
+
+	*u = (struct unit){ .e = e, .dest = dest };
+	u->answer = (uint8_t)cache_get(&key, &u->blob);
+	if (u->answer != CACHE_CLAIMED)
+		return 0;
+	u->in = malloc(e->comp_bytes);
+	if (!u->in) {
+		cache_fail(u->blob, -ENOMEM);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	u->in_idx = rd->n_ios;
+	rd->comp_bytes += e->comp_bytes;
+	add_io(rd, e->src, e->host_off, u->in, e->comp_bytes, NULL);
+	return 0;
+}
+
+/* Decodes a claimed unit and gives it to the cache, or tells that it failed. */
+static int decode_unit(struct round *rd, struct unit *u, struct error *err)
+{
+	uint8_t *out = malloc(u->e->unit_bytes);
+	int r = rd->ios[u->in_idx].ret;
+
+	if (!out)
+		r = error_set(err, -ENOMEM, 0, "out of memory");
+	else if (r < 0)
+		error_set(err, r, u->e->host_off,
+			  "compressed data at %" PRIu64 " cannot be read: %s",
+			  u->e->host_off, strerror(-r));
+	else
+		r = codec_decode(u->e->codec, u->in, u->e->comp_bytes, out,
+				 u->e->unit_bytes, err);
+	free(TAKE_PTR(u->in));
+	if (r < 0) {
+		free(out);
+		cache_fail(u->blob, r);
+		return r;
+	}
+	cache_fill(u->blob, out, u->e->unit_bytes);
+	u->answer = CACHE_HIT;
+	return 0;
+}
+
+static int finish_unit(struct unit *u, struct error *err)
+{
+	int r = 0;
+
+	if (u->answer == CACHE_BUSY)
+		r = cache_wait(u->blob);
+	if (r < 0)
+		return error_set(err, r, u->e->host_off,
+				 "compressed data at %" PRIu64
+				 " cannot be decoded: %s",
+				 u->e->host_off, strerror(-r));
+	/* Two tables' entries may disagree on what one place decodes to. */
+	if (!range_inside(u->e->unit_off, u->e->len, u->blob->bytes))
+		return error_set(err, -EIO, u->e->host_off,
+				 "compressed data at %" PRIu64
+				 " are of two sizes",
+				 u->e->host_off);
+	memcpy(u->dest, (uint8_t *)u->blob->data + u->e->unit_off, u->e->len);
+	return 0;
+}
+
+/* Every unit is seen to, also after a failure: others may wait for it. */
+static int finish_units(struct round *rd, struct error *err)
+{
+	int r = 0, code;
+	size_t i;
+
+	for (i = 0; i < rd->n_units; i++) {
+		if (!rd->units[i].in)
+			continue;
+		code = decode_unit(rd, &rd->units[i], err);
+		r = r ? r : code;
+	}
+	for (i = 0; i < rd->n_units; i++) {
+		code = r ? 0 : finish_unit(&rd->units[i], err);
+		r = r ? r : code;
+		cache_put(rd->units[i].blob);
+	}
+	return r;
+}
+
+/*
+ * Deciphers what a read of @e brought to @buf. Sectors that the read holds in
+ * part, at its ends, are read whole once more.
+ */
+static int decipher_edge(const struct extent *e, uint64_t in, uint8_t *dest,
+			 size_t len, struct error *err)
+{
+	uint64_t at = round_down(e->host_off + in, CIPHER_SECTOR_BYTES);
+	size_t skip = (size_t)(e->host_off + in - at), n;
+	uint8_t sector[CIPHER_SECTOR_BYTES] = { 0 };
+	int r;
+
+	n = (size_t)min_u64(sizeof(sector), e->src->bytes - at);
+	r = source_read(e->src, sector, n, at, err);
+	if (r >= 0)
+		r = cipher_decrypt(e->cipher, iv_sector_at(e, in), sector,
+				   sizeof(sector));
+	if (r < 0)
+		return error_set(err, r, at, "cannot be deciphered");
+	memcpy(dest, sector + skip, len);
+	return 0;
+}
+
+static int decipher(const struct extent *e, uint8_t *buf, size_t len,
+		    struct error *err)
+{
+	size_t head = (size_t)(-e->host_off % CIPHER_SECTOR_BYTES), whole;
+	int r = 0;
+
+	head = min_size(head, len);
+	whole = (size_t)round_down(len - head, CIPHER_SECTOR_BYTES);
+	if (head)
+		r = decipher_edge(e, 0, buf, head, err);
+	if (!r && whole)
+		r = cipher_decrypt(e->cipher, e->iv_sector + (head ? 1 : 0),
+				   buf + head, whole);
+	if (r < 0)
+		return error_set(err, r, e->host_off, "cannot be deciphered");
+	if (head + whole < len)
+		r = decipher_edge(e, head + whole, buf + head + whole,
+				  len - head - whole, err);
+	return r;
+}
+
+/* Read errors name where; the layer's own words were told by resolve. */
+static int finish_ios(struct round *rd, struct error *err)
+{
+	size_t i;
+	int r;
+
+	for (i = 0; i < rd->n_ios; i++) {
+		const struct extent *e = rd->io_extents[i];
+		struct batch_io *io = &rd->ios[i];
+
+		if (!e)
+			continue;
+		if (io->ret < 0)
+			return error_set(err, io->ret, io->off,
+					 "%zu bytes at %" PRIu64
+					 " cannot be read: %s",
+					 io->len, io->off, strerror(-io->ret));
+		r = e->cipher ? decipher(e, io->buf, io->len, err) : 0;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* What is damaged at @off? The map that found it says so again. */
+static int complain(struct image *img, uint64_t off, struct error *err)
+{
+	struct extent e;
+
+	if (!err || !err->code)
+		chain_map(&img->chain, off, 1, &e, err);
+	error_set(err, -EIO, 0, "guest offset %" PRIu64 " is damaged", off);
+	if (err)
+		err->code = -EIO;
+	return -EIO;
+}
+
+/* One round: as many extents as fit. *ret_done: guest bytes seen to. */
+static int read_round(struct image *img, uint8_t *buf, size_t len, uint64_t off,
+		      size_t *ret_done, struct error *err)
+{
+	struct extent extents[ROUND_EXTENTS];
+	struct round rd;
+	size_t n = 0, i, done = 0;
+	int r, code;
+
+	r = image_resolve(img, off, len, extents, ROUND_EXTENTS, &n, err);
+	if (r < 0)
+		return r;
+	rd.n_ios = rd.n_units = rd.comp_bytes = 0;
+	for (i = 0; i < n && !r && rd.comp_bytes < ROUND_COMP_BYTES; i++) {
+		const struct extent *e = &extents[i];
+
+		switch ((enum extent_kind)e->kind) {
+		case EXTENT_HOLE:
+		case EXTENT_ZERO:
+			memset(buf + done, 0, e->len);
+			break;
+		case EXTENT_DATA:
+			add_io(&rd, e->src, e->host_off, buf + done, e->len, e);
+			break;
+		case EXTENT_COMPRESSED:
+			r = add_unit(&rd, e, buf + done, err);
+			break;
+		case EXTENT_DAMAGED:
+			r = complain(img, off + done, err);
+			break;
+		}
+		done += e->len;
+	}
+	/* What has been claimed is decoded whatever else went wrong. */
+	if (rd.n_ios && (!r || rd.n_units))
+		batch_run(rd.ios, rd.n_ios);
+	code = finish_units(&rd, err);
+	r = r ? r : code;
+	code = r ? 0 : finish_ios(&rd, err);
+	*ret_done = done;
+	return r ? r : code;
+}
+
+int image_read(struct image *img, void *buf, size_t len, uint64_t off,
+	       struct error *err)
+{
+	uint8_t *p = buf;
+	size_t done;
+	int r;
+
+	if (!range_inside(off, len, img->bytes))
+		return error_set(err, -EINVAL, off,
+				 "%zu bytes at %" PRIu64
+				 " are not inside the disk's %" PRIu64,
+				 len, off, img->bytes);
+	while (len) {
+		r = read_round(img, p, len, off, &done, err);
+		if (r < 0)
+			return r;
+		p += done;
+		off += done;
+		len -= done;
+	}
+	return 0;
+}
+
+/* Data that take no room in their file are zeroes that a client may skip. */
+static void look_for_hole(struct extent *e)
+{
+	uint64_t len = e->len;
+	bool hole = false;
+
+	if (e->kind != EXTENT_DATA || e->cipher ||
+	    source_find_hole(e->src, e->host_off, e->len, &hole, &len) < 0)
+		return;
+	e->len = len;
+	if (hole)
+		e->kind = EXTENT_ZERO;
+}
+
+static uint64_t now_nsec(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
+}
+
+int image_walk(struct image *img, uint64_t off, uint64_t len,
+	       int (*each)(void *opaque, uint64_t off, const struct extent *e),
+	       void *opaque, uint64_t *ret_end, struct error *err)
+{
+	uint64_t end = off + len, deadline = now_nsec() + WALK_NSEC;
+	struct extent run = { 0 }, e;
+	unsigned int steps = 0;
+	int r;
+
+	*ret_end = off;
+	while (off < end) {
+		if (++steps % WALK_STEPS_A_LOOK == 0 && now_nsec() > deadline)
+			break;
+		r = chain_map(&img->chain, off, end - off, &e, err);
+		if (r < 0)
+			return r;
+		error_clear(err);
+		look_for_hole(&e);
+		if (run.len && joins(&run, &e)) {
+			run.len += e.len;
+		} else {
+			if (run.len) {
+				*ret_end = off;
+				r = each(opaque, off - run.len, &run);
+				if (r)
+					return r;
+			}
+			run = e;
+		}
+		off += e.len;
+	}
+	*ret_end = off;
+	return run.len ? each(opaque, off - run.len, &run) : 0;
+}
+
+static int prefetch_extent(void *opaque, uint64_t off, const struct extent *e)
+{
+	if (e->kind == EXTENT_DATA || e->kind == EXTENT_COMPRESSED)
+		source_prefetch(e->src, e->host_off,
+				e->kind == EXTENT_DATA ? e->len : e->comp_bytes);
+	return 0;
+}
+
+int image_prefetch(struct image *img, uint64_t off, uint64_t len,
+		   struct error *err)
+{
+	uint64_t end;
+
+	return image_walk(img, off, len, prefetch_extent, NULL, &end, err);
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "formats/cache.h"
+#include "formats/layer.h"
+
+static int choose_format(struct layer *l, const char *format,
+			 struct error *err)
+{
+	l->guessed = !format;
+	if (!format)
+		return format_probe(l->src, &l->ops, err);
+	l->ops = format_by_name(format);
+	if (!l->ops)
+		return error_set(err, -ENOTSUP, 0,
+				 "format \"%s\" is not supported", format);
+	return format_matches(l->ops, l->src, err);
+}
+
+static int open_driver(struct layer *l, const char *format, struct error *err)
+{
+	struct stat st;
+	int r;
+
+	if (l->src->fd >= 0 && !fstat(l->src->fd, &st)) {
+		l->dev = st.st_dev;
+		l->ino = st.st_ino;
+	}
+	r = choose_format(l, format, err);
+	if (r < 0)
+		return r;
+	if (l->ops->state_bytes) {
+		l->state = calloc(1, l->ops->state_bytes);
+		if (!l->state)
+			return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	if (l->options->snapshot && l->top && !l->ops->snapshots)
+		return error_set(err, -ENOENT, 0,
+				 "snapshot \"%s\": %s images have none",
+				 l->options->snapshot, l->ops->name);
+	return l->ops->open(l, err);
+}
+
+int layer_open(struct source *src, const char *path, struct folder *folder,
+	       const char *format, bool top, const struct open_options *options,
+	       struct layer **ret, struct error *err)
+{
+	CLEANUP(layer_freep) struct layer *l = calloc(1, sizeof(*l));
+	int r;
+
+	if (!l) {
+		source_unref(src);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	l->src = src;
+	l->folder = folder_ref(folder);
+	l->top = top;
+	l->options = options;
+	l->path = strdup(path);
+	r = l->path ? open_driver(l, format, err) :
+		      error_set(err, -ENOMEM, 0, "out of memory");
+	l->options = NULL;
+	if (r < 0) {
+		error_prefix(err, "%s", path);
+		return r;
+	}
+	*ret = TAKE_PTR(l);
+	return 0;
+}
+
+void layer_free(struct layer *l)
+{
+	unsigned int i;
+
+	if (!l)
+		return;
+	if (l->state && l->ops->close)
+		l->ops->close(l);
+	for (i = 0; i < l->n_files; i++) {
+		source_unref(l->files[i].src);
+		free(l->files[i].name);
+	}
+	free(l->files);
+	free(l->parent.name);
+	free(l->parent.format);
+	free(l->state);
+	source_unref(l->src);
+	folder_unref(l->folder);
+	free(l->path);
+	free(l);
+}
+
+void layer_freep(struct layer **l)
+{
+	layer_free(*l);
+}
+
+/*
+ * A lower layer whose format nobody declared may be anything that its writer
+ * chose, a machine's own disk for one: what it refers to is not followed.
+ */
+static int check_may_refer(struct layer *l, const char *what, uint64_t at,
+			   struct error *err)
+{
+	if (l->top || !l->guessed || l->options->allow.guessed)
+		return 0;
+	return error_set(err, -EPERM, at,
+			 "format %s was guessed, so its %s is not followed: "
+			 "declare the format in the image above, or give "
+			 "allow=guessed",
+			 l->ops->name, what);
+}
+
+int layer_set_parent(struct layer *l, const char *name, const char *format,
+		     uint64_t name_at, struct error *err)
+{
+	int r = check_may_refer(l, "backing file", name_at, err);
+
+	if (r < 0)
+		return r;
+	l->parent.name = strdup(name);
+	l->parent.format = format ? strdup(format) : NULL;
+	l->parent.name_at = name_at;
+	if (!l->parent.name || (format && !l->parent.format))
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	return 0;
+}
+
+int layer_open_file(struct layer *l, const char *name, const char *what,
+		    uint64_t name_at, struct source **ret, struct error *err)
+{
+	CLEANUP(freep) char *path = NULL;
+	struct data_file *files, *f;
+	int r;
+
+	r = check_may_refer(l, what, name_at, err);
+	if (r < 0)
+		return r;
+	files = reallocarray(l->files, l->n_files + 1, sizeof(*files));
+	if (!files)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	l->files = files;
+	f = &files[l->n_files];
+	*f = (struct data_file){ .name = strdup(name) };
+	if (!f->name)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = reference_open(l->folder, name, what, &l->options->allow,
+			   l->options->direct, &f->src, NULL, &path, NULL, err);
+	if (r < 0) {
+		free(f->name);
+		return r;
+	}
+	l->n_files++;
+	*ret = f->src;
+	return 0;
+}
+
+int layer_read_meta(struct layer *l, struct source *src, void *buf, size_t len,
+		    uint64_t off, struct error *err)
+{
+	return cache_read_meta(src, buf, len, off, err);
+}
+
+int extent_set_data(struct extent *e, struct source *src, uint64_t unit_off,
+		    uint64_t in_unit, uint64_t len, struct error *err)
+{
+	if (unit_off >= src->bytes)
+		return error_set(err, -EBADMSG, unit_off,
+				 "data at %" PRIu64
+				 " lie behind the file's end at %" PRIu64,
+				 unit_off, src->bytes);
+	if (in_unit >= src->bytes - unit_off) {
+		*e = (struct extent){ .kind = EXTENT_ZERO, .len = len };
+		return 0;
+	}
+	*e = (struct extent){ .kind = EXTENT_DATA,
+			      .src = src,
+			      .host_off = unit_off + in_unit,
+			      .len = min_u64(len, src->bytes - unit_off -
+							  in_unit) };
+	return 0;
+}
+
+/* How far damage at @guest_off reaches: to the end of its unit. */
+static uint64_t damaged_bytes(const struct layer *l, uint64_t guest_off,
+			      uint64_t len)
+{
+	uint64_t unit = l->unit_bytes ? l->unit_bytes : 512;
+
+	return min_u64(len, unit - guest_off % unit);
+}
+
+/* What every answer must be; a driver that breaks this is wrong. */
+static bool sound(const struct extent *e, uint64_t len)
+{
+	if (!e->len || e->len > len)
+		return false;
+	switch (e->kind) {
+	case EXTENT_DATA:
+		return e->src && range_inside(e->host_off, e->len, e->src->bytes);
+	case EXTENT_COMPRESSED:
+		return e->src && e->comp_bytes &&
+		       range_inside(e->host_off, e->comp_bytes,
+				    e->src->bytes) &&
+		       range_inside(e->unit_off, e->len, e->unit_bytes);
+	default:
+		return true;
+	}
+}
+
+int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
+	      struct extent *ret, struct error *err)
+{
+	struct error own = { 0 };
+	int r;
+
+	*ret = (struct extent){ 0 };
+	r = l->ops->map(l, guest_off, len, ret, &own);
+	if (!r && !sound(ret, len))
+		r = error_set(&own, -EBADMSG, 0, "%s driver's answer is unsound",
+			      l->ops->name);
+	if (!r)
+		return 0;
+	if (err) {
+		error_prefix(&own, "%s: guest offset %" PRIu64, l->path,
+			     guest_off);
+		error_set(err, own.code, own.off, "%s", own.msg);
+	}
+	if (r != -EBADMSG && r != -EIO)
+		return r;
+	*ret = (struct extent){ .kind = EXTENT_DAMAGED,
+				.len = damaged_bytes(l, guest_off, len) };
+	return 0;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What is this file? A file that two formats claim is taken for neither:
+ * somebody may have made it so that one program sees one disk and the next
+ * program another.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "formats/format.h"
+
+#define HEAD_BYTES (64U << 10)
+
+static bool magic_matches(const struct magic *m, const uint8_t *head,
+			  size_t head_bytes)
+{
+	return range_inside(m->at, m->len, head_bytes) &&
+	       !memcmp(head + m->at, m->bytes, m->len);
+}
+
+static bool matches(const struct format_ops *ops, struct source *src,
+		    const uint8_t *head, size_t head_bytes)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ops->magic) && ops->magic[i].len; i++)
+		if (magic_matches(&ops->magic[i], head, head_bytes))
+			return true;
+	return ops->probe && ops->probe(src, head, head_bytes);
+}
+
+static bool has_magic(const struct format_ops *ops)
+{
+	return ops->magic[0].len || ops->probe;
+}
+
+static int read_head(struct source *src, uint8_t **ret, size_t *ret_bytes,
+		     struct error *err)
+{
+	size_t bytes = (size_t)min_u64(src->bytes, HEAD_BYTES);
+	CLEANUP(freep) uint8_t *head = malloc(HEAD_BYTES);
+	int r;
+
+	if (!head)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = source_read(src, head, bytes, 0, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(head);
+	*ret_bytes = bytes;
+	return 0;
+}
+
+int format_probe(struct source *src, const struct format_ops **ret,
+		 struct error *err)
+{
+	const struct format_ops *const *f, *found = NULL;
+	CLEANUP(freep) uint8_t *head = NULL;
+	size_t bytes = 0;
+	int r;
+
+	r = read_head(src, &head, &bytes, err);
+	if (r < 0)
+		return r;
+	for (f = format_table; *f; f++) {
+		if (!has_magic(*f) || !matches(*f, src, head, bytes))
+			continue;
+		if (found)
+			return error_set(err, -EBADMSG, 0,
+					 "looks like %s and like %s: give "
+					 "format=%s or format=%s",
+					 found->name, (*f)->name, found->name,
+					 (*f)->name);
+		found = *f;
+	}
+	*ret = found ? found : format_by_name("raw");
+	return 0;
+}
+
+int format_matches(const struct format_ops *ops, struct source *src,
+		   struct error *err)
+{
+	CLEANUP(freep) uint8_t *head = NULL;
+	size_t bytes = 0;
+	int r;
+
+	if (!has_magic(ops))
+		return 0;
+	r = read_head(src, &head, &bytes, err);
+	if (r < 0)
+		return r;
+	if (!matches(ops, src, head, bytes))
+		return error_set(err, -EBADMSG, 0,
+				 "is not %s, though declared so", ops->name);
+	return 0;
+}

@@ -1,0 +1,1121 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * qcow2, versions 2 and 3, after QEMU's docs/interop/qcow2.txt.
+ *
+ *	header | extensions | backing file name        (cluster 0)
+ *	L1 table -> L2 tables -> data clusters
+ *	refcount table -> refcount blocks              (the checker's)
+ *	snapshot table -> each snapshot's own L1 table
+ *
+ *	guest offset:  | L1 index | L2 index | offset in cluster |
+ *
+ * An L2 entry is a data cluster, zeroes, compressed data (which begin and end
+ * anywhere), or nothing. With extended entries each of a cluster's 32
+ * subclusters is one of these by itself. With an external data file, tables
+ * lie in the image and clusters in the other file.
+ *
+ * Dirty and corrupt images are read: the bits speak of refcounts, which a
+ * reader does not need. Refused are incompatible features that are not known,
+ * by name, and headers that contradict the file or each other.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "formats/cursor.h"
+#include "formats/qcow2.h"
+
+/* L2 entries that one map() looks at between two reads of the table. */
+#define L2_CHUNK_BYTES 2048U
+
+static int decode_header(const uint8_t *buf, size_t len,
+			 struct qcow2_header *ret, struct error *err)
+{
+	struct cursor c = { .buf = buf, .len = len };
+	struct qcow2_header h = {
+		.magic = cursor_be32_at(&c, QCOW2_MAGIC_AT),
+		.version = cursor_be32_at(&c, QCOW2_VERSION_AT),
+		.backing_off = cursor_be64_at(&c, QCOW2_BACKING_OFF_AT),
+		.backing_bytes = cursor_be32_at(&c, QCOW2_BACKING_BYTES_AT),
+		.cluster_bits = cursor_be32_at(&c, QCOW2_CLUSTER_BITS_AT),
+		.size = cursor_be64_at(&c, QCOW2_SIZE_AT),
+		.crypt_method = cursor_be32_at(&c, QCOW2_CRYPT_AT),
+		.l1_entries = cursor_be32_at(&c, QCOW2_L1_ENTRIES_AT),
+		.l1_off = cursor_be64_at(&c, QCOW2_L1_OFF_AT),
+		.reftable_off = cursor_be64_at(&c, QCOW2_REFTABLE_OFF_AT),
+		.reftable_clusters =
+			cursor_be32_at(&c, QCOW2_REFTABLE_CLUSTERS_AT),
+		.snapshots = cursor_be32_at(&c, QCOW2_SNAPSHOTS_AT),
+		.snapshots_off = cursor_be64_at(&c, QCOW2_SNAPSHOTS_OFF_AT),
+		.refcount_order = 4,
+		.header_bytes = QCOW2_V2_HEADER_BYTES,
+	};
+
+	if (h.version >= 3) {
+		h.incompatible = cursor_be64_at(&c, QCOW2_INCOMPATIBLE_AT);
+		h.compatible = cursor_be64_at(&c, QCOW2_COMPATIBLE_AT);
+		h.autoclear = cursor_be64_at(&c, QCOW2_AUTOCLEAR_AT);
+		h.refcount_order = cursor_be32_at(&c, QCOW2_REFCOUNT_ORDER_AT);
+		h.header_bytes = cursor_be32_at(&c, QCOW2_HEADER_BYTES_AT);
+		if (h.header_bytes > QCOW2_COMPRESSION_AT)
+			h.compression = cursor_u8_at(&c, QCOW2_COMPRESSION_AT);
+	}
+	if (c.short_read)
+		return error_set(err, -EBADMSG, len,
+				 "qcow2 header is cut off after %zu bytes",
+				 len);
+	*ret = h;
+	return 0;
+}
+
+int qcow2_check_table(const struct layer *l, const char *what, uint64_t off,
+		      uint64_t entries, uint32_t entry_bytes,
+		      uint64_t max_bytes, uint64_t field_at, struct error *err)
+{
+	const struct qcow2_state *s = l->state;
+
+	if (off % s->cluster_bytes)
+		return error_set(err, -EBADMSG, field_at,
+				 "%s at %" PRIu64
+				 " is not aligned to clusters of %" PRIu64,
+				 what, off, s->cluster_bytes);
+	if (entries > max_bytes / entry_bytes)
+		return error_set(err, -EFBIG, field_at,
+				 "%s of %" PRIu64 " entries is over the limit "
+				 "of %" PRIu64,
+				 what, entries, max_bytes / entry_bytes);
+	if (!range_inside(off, entries * entry_bytes, l->src->bytes))
+		return error_set(err, -EBADMSG, field_at,
+				 "%s at %" PRIu64 " with %" PRIu64
+				 " entries ends past the file's %" PRIu64
+				 " bytes",
+				 what, off, entries, l->src->bytes);
+	return 0;
+}
+
+/* What kind of qcow2 is it? */
+static int check_version(const struct qcow2_header *h, uint64_t file_bytes,
+			 struct error *err)
+{
+	if (h->magic != QCOW2_MAGIC)
+		return error_set(err, -EBADMSG, QCOW2_MAGIC_AT,
+				 "not qcow2: magic 0x%08" PRIx32, h->magic);
+	if (h->version != 2 && h->version != 3)
+		return error_set(err, -ENOTSUP, QCOW2_VERSION_AT,
+				 "qcow2 version %" PRIu32
+				 " is not supported, 2 and 3 are",
+				 h->version);
+	if (h->cluster_bits < QCOW2_CLUSTER_BITS_MIN ||
+	    h->cluster_bits > QCOW2_CLUSTER_BITS_MAX)
+		return error_set(err, -ENOTSUP, QCOW2_CLUSTER_BITS_AT,
+				 "cluster_bits %" PRIu32
+				 " is not in %u..%u (512 bytes to 2 MiB)",
+				 h->cluster_bits, QCOW2_CLUSTER_BITS_MIN,
+				 QCOW2_CLUSTER_BITS_MAX);
+	if (h->version == 3 && (h->header_bytes < QCOW2_V3_HEADER_BYTES ||
+				h->header_bytes > 1ULL << h->cluster_bits ||
+				h->header_bytes > file_bytes))
+		return error_set(err, -EBADMSG, QCOW2_HEADER_BYTES_AT,
+				 "header length %" PRIu32
+				 " is not in %d..%llu",
+				 h->header_bytes, QCOW2_V3_HEADER_BYTES,
+				 1ULL << h->cluster_bits);
+	return 0;
+}
+
+/* Do we have all that it needs? Unknown features were refused before. */
+static int check_features(const struct qcow2_header *h, struct error *err)
+{
+	if (h->crypt_method > QCOW2_CRYPT_LUKS)
+		return error_set(err, -ENOTSUP, QCOW2_CRYPT_AT,
+				 "encryption method %" PRIu32
+				 " is not supported; 0 (none), 1 (AES) and 2 "
+				 "(LUKS) are",
+				 h->crypt_method);
+	if (h->refcount_order > QCOW2_REFCOUNT_ORDER_MAX)
+		return error_set(err, -EBADMSG, QCOW2_REFCOUNT_ORDER_AT,
+				 "refcount order %" PRIu32
+				 " is over the limit of %u",
+				 h->refcount_order, QCOW2_REFCOUNT_ORDER_MAX);
+	if (h->compression > QCOW2_COMPRESSION_ZSTD)
+		return error_set(err, -ENOTSUP, QCOW2_COMPRESSION_AT,
+				 "compression type %u is not supported; 0 "
+				 "(zlib) and 1 (zstd) are",
+				 h->compression);
+	if (!!(h->incompatible & QCOW2_INCOMPAT_COMPRESSION) !=
+	    !!h->compression)
+		return error_set(err, -EBADMSG, QCOW2_COMPRESSION_AT,
+				 "compression type %u contradicts the "
+				 "incompatible feature bit 3",
+				 h->compression);
+	if (h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2 &&
+	    h->cluster_bits < QCOW2_EXTL2_BITS_MIN)
+		return error_set(err, -EBADMSG, QCOW2_CLUSTER_BITS_AT,
+				 "cluster_bits %" PRIu32
+				 " is under %u, which extended L2 entries need",
+				 h->cluster_bits, QCOW2_EXTL2_BITS_MIN);
+	return 0;
+}
+
+/* Does an L1 table of @entries reach to the end of a disk of @bytes? */
+static int check_l1_covers(const struct qcow2_state *s, uint64_t bytes,
+			   uint32_t entries, uint64_t field_at,
+			   struct error *err)
+{
+	uint64_t need = div_round_up(bytes, s->cluster_bytes << s->l2_bits);
+
+	if (bytes > INT64_MAX)
+		return error_set(err, -EFBIG, QCOW2_SIZE_AT,
+				 "virtual size %" PRIu64
+				 " is over the limit of 2^63 - 1",
+				 bytes);
+	if (entries < need)
+		return error_set(err, -EBADMSG, field_at,
+				 "L1 table has %" PRIu32
+				 " entries, a disk of %" PRIu64
+				 " bytes needs %" PRIu64,
+				 entries, bytes, need);
+	return 0;
+}
+
+/* Every relation that qcow2_map() and the checker rely on. */
+static int check_tables(const struct layer *l, struct error *err)
+{
+	const struct qcow2_state *s = l->state;
+	const struct qcow2_header *h = &s->h;
+	int r;
+
+	r = qcow2_check_table(l, "L1 table", h->l1_off, h->l1_entries, 8,
+			      QCOW2_L1_BYTES_MAX, QCOW2_L1_OFF_AT, err);
+	if (r >= 0)
+		r = check_l1_covers(s, h->size, h->l1_entries,
+				    QCOW2_L1_ENTRIES_AT, err);
+	if (r >= 0)
+		r = qcow2_check_table(l, "refcount table", h->reftable_off,
+				      (uint64_t)h->reftable_clusters
+					      << h->cluster_bits >> 3,
+				      8, QCOW2_REFTABLE_BYTES_MAX,
+				      QCOW2_REFTABLE_OFF_AT, err);
+	if (r < 0)
+		return r;
+	if (h->snapshots > QCOW2_SNAPSHOTS_MAX)
+		return error_set(err, -EFBIG, QCOW2_SNAPSHOTS_AT,
+				 "%" PRIu32
+				 " snapshots are over the limit of %u",
+				 h->snapshots, QCOW2_SNAPSHOTS_MAX);
+	return qcow2_check_table(l, "snapshot table", h->snapshots_off,
+				 h->snapshots, 40, QCOW2_SNAPSHOT_TABLE_MAX,
+				 QCOW2_SNAPSHOTS_OFF_AT, err);
+}
+
+/* Where the header's cluster ends, or the extensions before that. */
+static size_t extensions_end(const struct qcow2_header *h, size_t len)
+{
+	if (h->backing_off && h->backing_off < len)
+		return (size_t)h->backing_off;
+	return len;
+}
+
+/*
+ * Calls @each for every extension, until one fails. "Header extensions": an
+ * 8-byte head, data, padding to 8; ended by type 0 or the cluster's end.
+ */
+static int for_each_extension(struct layer *l, const uint8_t *buf, size_t len,
+			      int (*each)(struct layer *l, uint32_t type,
+					  const uint8_t *data, size_t bytes,
+					  size_t at, struct error *err),
+			      struct error *err)
+{
+	const struct qcow2_state *s = l->state;
+	struct cursor c = { .buf = buf, .len = extensions_end(&s->h, len) };
+	size_t at = s->h.header_bytes;
+	int r;
+
+	while (at < c.len && c.len - at >= 8) {
+		uint32_t type = cursor_be32_at(&c, at);
+		uint32_t bytes = cursor_be32_at(&c, at + 4);
+
+		if (type == QCOW2_EXT_END)
+			return 0;
+		at += 8;
+		if (bytes > c.len - at)
+			return error_set(err, -EBADMSG, at - 4,
+					 "header extension 0x%08" PRIx32
+					 " of %" PRIu32
+					 " bytes ends past the header at %zu",
+					 type, bytes, c.len);
+		r = each(l, type, buf + at, bytes, at, err);
+		if (r)
+			return r;
+		at += (size_t)round_up(bytes, 8);
+	}
+	return 0;
+}
+
+/* A copy as a string. Names in headers have no NUL; one that does is odd. */
+static char *copy_name(const uint8_t *data, size_t bytes, const char *what,
+		       uint64_t at, struct error *err)
+{
+	char *name = NULL;
+
+	if (memchr(data, 0, bytes))
+		error_set(err, -EBADMSG, at, "%s holds a NUL byte", what);
+	else if (!(name = strndup((const char *)data, bytes)))
+		error_set(err, -ENOMEM, 0, "out of memory");
+	return name;
+}
+
+/* "Feature name table": 48 bytes each: type, bit, name padded with zeroes. */
+static const uint8_t *feature_name(const uint8_t *table, size_t bytes,
+				   unsigned int bit)
+{
+	size_t at;
+
+	for (at = 0; at + 48 <= bytes; at += 48)
+		if (table[at] == 0 && table[at + 1] == bit)
+			return table + at + 2;
+	return NULL;
+}
+
+static int name_unknown(struct layer *l, uint32_t type, const uint8_t *data,
+			size_t bytes, size_t at, struct error *err)
+{
+	const struct qcow2_state *s = l->state;
+	uint64_t unknown = s->h.incompatible & ~(uint64_t)QCOW2_INCOMPAT_KNOWN;
+	char list[256] = "";
+	size_t used = 0;
+	unsigned int bit;
+
+	if (type != QCOW2_EXT_FEATURE_NAMES)
+		return 0;
+	for (bit = 0; bit < 64 && used < sizeof(list) - 80; bit++) {
+		const uint8_t *name;
+
+		if (!(unknown >> bit & 1))
+			continue;
+		name = feature_name(data, bytes, bit);
+		used += (size_t)snprintf(list + used, sizeof(list) - used,
+					 "%s%.46s (bit %u)", used ? ", " : "",
+					 name ? (const char *)name : "unnamed",
+					 bit);
+	}
+	return error_set(err, -ENOTSUP, QCOW2_INCOMPATIBLE_AT,
+			 "incompatible features that are not supported: %s",
+			 list);
+}
+
+/* Refuses, by the image's own names for them, features that nobody knows. */
+static int check_incompatible(struct layer *l, const uint8_t *buf, size_t len,
+			      struct error *err)
+{
+	const struct qcow2_state *s = l->state;
+	uint64_t unknown = s->h.incompatible & ~(uint64_t)QCOW2_INCOMPAT_KNOWN;
+	int r;
+
+	if (!unknown)
+		return 0;
+	r = for_each_extension(l, buf, len, name_unknown, err);
+	if (r)
+		return r;
+	return error_set(err, -ENOTSUP, QCOW2_INCOMPATIBLE_AT,
+			 "incompatible features that are not supported: bits "
+			 "0x%" PRIx64,
+			 unknown);
+}
+
+/* What the extensions say, until open() has seen all of them. */
+struct names {
+	char *backing;
+	char *backing_format;
+	char *data_file;
+	size_t data_file_at;
+};
+
+static void names_done(struct names *n)
+{
+	free(n->backing);
+	free(n->backing_format);
+	free(n->data_file);
+}
+
+struct opening {
+	struct qcow2_state s; /* first: what l->state points to */
+	struct names names;   /* during open() only */
+};
+
+static int take_bitmaps(struct qcow2_state *s, const uint8_t *data,
+			size_t bytes)
+{
+	struct cursor c = { .buf = data, .len = bytes };
+
+	/* Readers have no use for bitmaps; what is wrong the checker says. */
+	s->bitmaps = cursor_be32_at(&c, 0);
+	s->bitmap_dir_bytes = cursor_be64_at(&c, 8);
+	s->bitmap_dir_off = cursor_be64_at(&c, 16);
+	return 0;
+}
+
+static int take_crypto(struct layer *l, const uint8_t *data, size_t bytes,
+		       size_t at, struct error *err)
+{
+	struct cursor c = { .buf = data, .len = bytes };
+	struct qcow2_state *s = l->state;
+
+	s->crypto_off = cursor_be64_at(&c, 0);
+	s->crypto_bytes = cursor_be64_at(&c, 8);
+	if (c.short_read)
+		return error_set(err, -EBADMSG, at,
+				 "crypto header extension has %zu bytes, not "
+				 "16",
+				 bytes);
+	return qcow2_check_table(l, "crypto header", s->crypto_off,
+				 s->crypto_bytes, 1, l->src->bytes, at, err);
+}
+
+static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
+			  size_t bytes, size_t at, struct error *err)
+{
+	struct opening *o = l->state;
+
+	switch (type) {
+	case QCOW2_EXT_BACKING_FORMAT:
+		free(o->names.backing_format);
+		o->names.backing_format = copy_name(
+			data, bytes, "backing file format", at, err);
+		return o->names.backing_format ? 0 : err->code;
+	case QCOW2_EXT_DATA_FILE:
+		free(o->names.data_file);
+		o->names.data_file = copy_name(
+			data, bytes, "external data file name", at, err);
+		o->names.data_file_at = at;
+		return o->names.data_file ? 0 : err->code;
+	case QCOW2_EXT_CRYPTO:
+		return take_crypto(l, data, bytes, at, err);
+	case QCOW2_EXT_BITMAPS:
+		return take_bitmaps(&o->s, data, bytes);
+	default:
+		return 0;
+	}
+}
+
+static int open_backing(struct layer *l, const uint8_t *buf, size_t len,
+			struct error *err)
+{
+	struct opening *o = l->state;
+	const struct qcow2_header *h = &o->s.h;
+
+	if (!h->backing_off || !h->backing_bytes)
+		return 0;
+	if (h->backing_bytes > QCOW2_BACKING_NAME_MAX)
+		return error_set(err, -EFBIG, QCOW2_BACKING_BYTES_AT,
+				 "backing file name of %" PRIu32
+				 " bytes is over the limit of %u",
+				 h->backing_bytes, QCOW2_BACKING_NAME_MAX);
+	if (!range_inside(h->backing_off, h->backing_bytes, len))
+		return error_set(err, -EBADMSG, QCOW2_BACKING_OFF_AT,
+				 "backing file name at %" PRIu64
+				 " ends past the first cluster",
+				 h->backing_off);
+	o->names.backing = copy_name(buf + h->backing_off, h->backing_bytes,
+				     "backing file name", h->backing_off, err);
+	if (!o->names.backing)
+		return err->code;
+	return layer_set_parent(l, o->names.backing, o->names.backing_format,
+				h->backing_off, err);
+}
+
+static int open_data_file(struct layer *l, struct error *err)
+{
+	struct opening *o = l->state;
+	struct qcow2_state *s = &o->s;
+
+	s->data = l->src;
+	if (!(s->h.incompatible & QCOW2_INCOMPAT_DATA_FILE))
+		return 0;
+	s->has_data_file = true;
+	if (!o->names.data_file)
+		return error_set(err, -EBADMSG, QCOW2_INCOMPATIBLE_AT,
+				 "has an external data file, but does not name "
+				 "it");
+	return layer_open_file(l, o->names.data_file, "external data file",
+			       o->names.data_file_at, &s->data, err);
+}
+
+/*
+ * Legacy AES: the passphrase, cut or filled with zeroes to 16 bytes, is the
+ * key. Nothing says whether it was the right one.
+ */
+static int unlock_aes(struct layer *l, struct error *err)
+{
+	static const struct cipher_spec spec = { .algorithm = "aes",
+						 .mode = CIPHER_CBC,
+						 .iv = CIPHER_IV_PLAIN64 };
+	struct qcow2_state *s = l->state;
+	uint8_t key[16] = { 0 };
+
+	memcpy(key, l->options->key,
+	       min_size(sizeof(key), l->options->key_bytes));
+	return cipher_new(&spec, key, sizeof(key), &s->cipher, err);
+}
+
+/*
+ * The key file's bytes are the passphrase; when they are not, and end in the
+ * newline that an editor leaves there, those before it may be.
+ */
+static int unlock_luks(struct layer *l, struct error *err)
+{
+	struct qcow2_state *s = l->state;
+	const uint8_t *key = l->options->key;
+	size_t bytes = l->options->key_bytes;
+	int r;
+
+	r = luks_unlock(l->src, s->crypto_off, s->crypto_bytes, key, bytes,
+			&s->luks, &s->cipher, err);
+	if (r != -EACCES || !bytes || key[bytes - 1] != '\n')
+		return r;
+	error_clear(err);
+	return luks_unlock(l->src, s->crypto_off, s->crypto_bytes, key,
+			   bytes - 1, &s->luks, &s->cipher, err);
+}
+
+static int open_crypto(struct layer *l, struct error *err)
+{
+	struct qcow2_state *s = l->state;
+	int r = 0;
+
+	if (s->h.crypt_method == QCOW2_CRYPT_NONE)
+		return 0;
+	l->encrypted = true;
+	l->locked = !l->options->key;
+	if (s->h.crypt_method == QCOW2_CRYPT_AES)
+		return l->locked ? 0 : unlock_aes(l, err);
+	if (!s->crypto_bytes)
+		return error_set(err, -EBADMSG, QCOW2_CRYPT_AT,
+				 "is LUKS encrypted, but has no crypto header");
+	if (l->locked)
+		r = luks_read_info(l->src, s->crypto_off, s->crypto_bytes,
+				   &s->luks, err);
+	else
+		r = unlock_luks(l, err);
+	return r;
+}
+
+/* "Snapshots": the fixed part of an entry */
+enum {
+	SNAP_L1_OFF_AT = 0,
+	SNAP_L1_ENTRIES_AT = 8,
+	SNAP_ID_BYTES_AT = 12,
+	SNAP_NAME_BYTES_AT = 14,
+	SNAP_DATE_SEC_AT = 16,
+	SNAP_DATE_NSEC_AT = 20,
+	SNAP_VM_CLOCK_AT = 24,
+	SNAP_VM_STATE_AT = 32,
+	SNAP_EXTRA_BYTES_AT = 36,
+	SNAP_BYTES = 40,
+	/* in the extra data */
+	SNAP_EXTRA_VM_STATE_AT = 0,
+	SNAP_EXTRA_DISK_AT = 8,
+};
+
+void qcow2_snapshot_done(struct qcow2_snapshot *s)
+{
+	free(s->id);
+	free(s->name);
+	*s = (struct qcow2_snapshot){ 0 };
+}
+
+static char *read_string(struct layer *l, uint64_t off, size_t bytes,
+			 struct error *err)
+{
+	CLEANUP(freep) char *text = calloc(1, bytes + 1);
+
+	if (!text) {
+		error_set(err, -ENOMEM, 0, "out of memory");
+		return NULL;
+	}
+	if (layer_read_meta(l, l->src, text, bytes, off, err) < 0)
+		return NULL;
+	return TAKE_PTR(text);
+}
+
+int qcow2_read_snapshot(struct layer *l, uint64_t off,
+			struct qcow2_snapshot *ret, struct error *err)
+{
+	const struct qcow2_state *s = l->state;
+	uint8_t buf[SNAP_BYTES], extra[16] = { 0 };
+	struct cursor c = { .buf = buf, .len = sizeof(buf) };
+	struct cursor x = { .buf = extra, .len = sizeof(extra) };
+	struct qcow2_snapshot snap = { 0 };
+	uint32_t id_bytes, name_bytes, extra_bytes;
+	int r;
+
+	r = layer_read_meta(l, l->src, buf, sizeof(buf), off, err);
+	if (r < 0)
+		return r;
+	snap.l1_off = cursor_be64_at(&c, SNAP_L1_OFF_AT);
+	snap.l1_entries = cursor_be32_at(&c, SNAP_L1_ENTRIES_AT);
+	snap.date_sec = cursor_be32_at(&c, SNAP_DATE_SEC_AT);
+	snap.date_nsec = cursor_be32_at(&c, SNAP_DATE_NSEC_AT);
+	snap.vm_clock_nsec = cursor_be64_at(&c, SNAP_VM_CLOCK_AT);
+	snap.vm_state_bytes = cursor_be32_at(&c, SNAP_VM_STATE_AT);
+	snap.bytes = s->h.size;
+	id_bytes = cursor_be16_at(&c, SNAP_ID_BYTES_AT);
+	name_bytes = cursor_be16_at(&c, SNAP_NAME_BYTES_AT);
+	extra_bytes = cursor_be32_at(&c, SNAP_EXTRA_BYTES_AT);
+	if (extra_bytes > QCOW2_SNAPSHOT_EXTRA_MAX)
+		return error_set(err, -EFBIG, off + SNAP_EXTRA_BYTES_AT,
+				 "snapshot's extra data of %" PRIu32
+				 " bytes are over the limit of %u",
+				 extra_bytes, QCOW2_SNAPSHOT_EXTRA_MAX);
+	off += SNAP_BYTES;
+	r = layer_read_meta(l, l->src, extra,
+			    min_size(extra_bytes, sizeof(extra)), off, err);
+	if (r < 0)
+		return r;
+	if (extra_bytes >= 8)
+		snap.vm_state_bytes = cursor_be64_at(&x,
+						     SNAP_EXTRA_VM_STATE_AT);
+	if (extra_bytes >= 16)
+		snap.bytes = cursor_be64_at(&x, SNAP_EXTRA_DISK_AT);
+	off += extra_bytes;
+	snap.id = read_string(l, off, id_bytes, err);
+	snap.name = snap.id ? read_string(l, off + id_bytes, name_bytes, err) :
+			      NULL;
+	if (!snap.name) {
+		r = err ? err->code : -EBADMSG;
+		qcow2_snapshot_done(&snap);
+		return r;
+	}
+	snap.entry_bytes = round_up((uint64_t)SNAP_BYTES + extra_bytes +
+					    id_bytes + name_bytes,
+				    8);
+	*ret = snap;
+	return 0;
+}
+
+/* Calls @each with every entry of the snapshot table, until it is not 0. */
+static int for_each_snapshot(struct layer *l,
+			     int (*each)(void *opaque,
+					 const struct qcow2_snapshot *s),
+			     void *opaque, struct error *err)
+{
+	const struct qcow2_state *s = l->state;
+	uint64_t at = 0;
+	uint32_t i;
+	int r;
+
+	for (i = 0; i < s->h.snapshots; i++) {
+		CLEANUP(qcow2_snapshot_done) struct qcow2_snapshot snap = { 0 };
+
+		r = qcow2_read_snapshot(l, s->h.snapshots_off + at, &snap, err);
+		if (r < 0) {
+			error_prefix(err, "snapshot %" PRIu32, i);
+			return r;
+		}
+		at += snap.entry_bytes;
+		if (at > QCOW2_SNAPSHOT_TABLE_MAX)
+			return error_set(err, -EFBIG, QCOW2_SNAPSHOTS_AT,
+					 "snapshot table is over the limit of "
+					 "%u bytes",
+					 QCOW2_SNAPSHOT_TABLE_MAX);
+		r = each(opaque, &snap);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+struct snapshot_search {
+	const char *wanted;
+	bool by_name; /* else by id */
+	struct qcow2_snapshot found;
+};
+
+/* Takes the numbers; the strings stay with the entry. */
+static int match_snapshot(void *opaque, const struct qcow2_snapshot *s)
+{
+	struct snapshot_search *f = opaque;
+
+	if (strcmp(f->by_name ? s->name : s->id, f->wanted))
+		return 0;
+	f->found = *s;
+	f->found.id = f->found.name = NULL;
+	return 1;
+}
+
+/* By id first, then by name, as `qemu-img snapshot` looks. */
+static int select_snapshot(struct layer *l, struct error *err)
+{
+	struct snapshot_search f = { .wanted = l->options->snapshot };
+	struct qcow2_state *s = l->state;
+	int r;
+
+	r = for_each_snapshot(l, match_snapshot, &f, err);
+	if (!r) {
+		f.by_name = true;
+		r = for_each_snapshot(l, match_snapshot, &f, err);
+	}
+	if (r < 0)
+		return r;
+	if (!r)
+		return error_set(err, -ENOENT, 0,
+				 "there is no snapshot \"%s\"", f.wanted);
+	r = qcow2_check_table(l, "snapshot's L1 table", f.found.l1_off,
+			      f.found.l1_entries, 8, QCOW2_L1_BYTES_MAX,
+			      s->h.snapshots_off, err);
+	if (r >= 0)
+		r = check_l1_covers(s, f.found.bytes, f.found.l1_entries,
+				    s->h.snapshots_off, err);
+	if (r < 0)
+		return r;
+	s->l1_off = f.found.l1_off;
+	s->l1_entries = f.found.l1_entries;
+	l->bytes = f.found.bytes;
+	return 0;
+}
+
+static void adopt_header(struct layer *l)
+{
+	struct qcow2_state *s = l->state;
+
+	s->cluster_bits = s->h.cluster_bits;
+	s->cluster_bytes = 1ULL << s->cluster_bits;
+	s->l2_entry_bytes =
+		s->h.incompatible & QCOW2_INCOMPAT_EXTENDED_L2 ? 16 : 8;
+	s->l2_bits = s->cluster_bits - (s->l2_entry_bytes == 16 ? 4 : 3);
+	s->codec = s->h.compression == QCOW2_COMPRESSION_ZSTD ? CODEC_ZSTD :
+								CODEC_DEFLATE;
+	s->l1_off = s->h.l1_off;
+	s->l1_entries = s->h.l1_entries;
+	l->bytes = s->h.size;
+	l->unit_bytes = s->cluster_bytes;
+}
+
+/* Reads the first cluster, or what the file has of it. */
+static int read_first_cluster(struct layer *l, uint8_t **ret, size_t *ret_len,
+			      struct error *err)
+{
+	struct opening *o = l->state;
+	CLEANUP(freep) uint8_t *buf = NULL;
+	uint8_t head[QCOW2_COMPRESSION_AT + 8] = { 0 };
+	size_t len = (size_t)min_u64(sizeof(head), l->src->bytes);
+	int r;
+
+	r = source_read(l->src, head, len, 0, err);
+	if (r >= 0)
+		r = decode_header(head, len, &o->s.h, err);
+	if (r >= 0)
+		r = check_version(&o->s.h, l->src->bytes, err);
+	if (r < 0)
+		return r;
+	len = (size_t)min_u64(1ULL << o->s.h.cluster_bits, l->src->bytes);
+	buf = malloc(len);
+	if (!buf)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = source_read(l->src, buf, len, 0, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(buf);
+	*ret_len = len;
+	return 0;
+}
+
+static int open_checked(struct layer *l, struct error *err)
+{
+	struct opening *o = l->state;
+	CLEANUP(freep) uint8_t *buf = NULL;
+	size_t len = 0;
+	int r;
+
+	r = read_first_cluster(l, &buf, &len, err);
+	if (r >= 0)
+		r = check_incompatible(l, buf, len, err);
+	if (r >= 0)
+		r = check_features(&o->s.h, err);
+	if (r < 0)
+		return r;
+	adopt_header(l);
+	r = check_tables(l, err);
+	if (r >= 0)
+		r = for_each_extension(l, buf, len, take_extension, err);
+	if (r >= 0)
+		r = open_backing(l, buf, len, err);
+	if (r >= 0)
+		r = open_data_file(l, err);
+	if (r >= 0)
+		r = open_crypto(l, err);
+	if (r >= 0 && l->top && l->options->snapshot)
+		r = select_snapshot(l, err);
+	return r;
+}
+
+static int qcow2_open(struct layer *l, struct error *err)
+{
+	struct opening *o = l->state;
+	int r = open_checked(l, err);
+
+	names_done(&o->names);
+	o->names = (struct names){ 0 };
+	return r;
+}
+
+static void qcow2_close(struct layer *l)
+{
+	struct qcow2_state *s = l->state;
+
+	cipher_free(s->cipher);
+}
+
+/* What an L2 entry says of one cluster, or of one of its subclusters. */
+struct answer {
+	enum extent_kind kind;
+	uint64_t host_off; /* DATA: of the cluster; COMPRESSED: of the data */
+	uint32_t comp_bytes;
+};
+
+/* "Compressed Clusters Descriptor" */
+static int decode_compressed(const struct qcow2_state *s, uint64_t entry,
+			     struct answer *ret, struct error *err)
+{
+	unsigned int x = 62 - (s->cluster_bits - 8);
+	uint64_t off = entry & ((1ULL << x) - 1);
+	uint64_t sectors = (entry & (QCOW2_COMPRESSED - 1)) >> x;
+	uint64_t bytes = (sectors + 1) * 512 - off % 512;
+
+	if (s->has_data_file)
+		return error_set(err, -EBADMSG, 0,
+				 "compressed cluster in an image with an "
+				 "external data file");
+	if (off >= s->data->bytes)
+		return error_set(err, -EBADMSG, 0,
+				 "compressed data at %" PRIu64
+				 " lie behind the file's end at %" PRIu64,
+				 off, s->data->bytes);
+	ret->kind = EXTENT_COMPRESSED;
+	ret->host_off = off;
+	/* The last sector need not be whole at the file's end. */
+	ret->comp_bytes = (uint32_t)min_u64(bytes, s->data->bytes - off);
+	return 0;
+}
+
+static int check_cluster_off(const struct qcow2_state *s, uint64_t host_off,
+			     uint64_t guest_cluster, struct error *err)
+{
+	if (host_off % s->cluster_bytes)
+		return error_set(err, -EBADMSG, 0,
+				 "cluster at %" PRIu64
+				 " is not aligned to %" PRIu64,
+				 host_off, s->cluster_bytes);
+	if (s->h.autoclear & QCOW2_AUTOCLEAR_DATA_FILE_RAW &&
+	    s->has_data_file && host_off != guest_cluster)
+		return error_set(err, -EBADMSG, 0,
+				 "raw external data file has guest cluster "
+				 "%" PRIu64 " at %" PRIu64,
+				 guest_cluster, host_off);
+	return 0;
+}
+
+/* "Standard Cluster Descriptor" */
+static int decode_standard(const struct qcow2_state *s, uint64_t entry,
+			   uint64_t guest_cluster, struct answer *ret,
+			   struct error *err)
+{
+	uint64_t host_off = entry & QCOW2_OFFSET_MASK;
+	/* 0 is a place like any other where clusters have a file's whole. */
+	bool allocated = host_off || (s->has_data_file && entry & QCOW2_COPIED);
+
+	ret->host_off = host_off;
+	if (entry & QCOW2_ZERO && s->l2_entry_bytes == 8) {
+		if (s->h.version < 3)
+			return error_set(err, -EBADMSG, 0,
+					 "zero cluster in a version 2 image");
+		ret->kind = EXTENT_ZERO;
+	} else {
+		ret->kind = allocated ? EXTENT_DATA : EXTENT_HOLE;
+	}
+	return allocated ? check_cluster_off(s, host_off, guest_cluster, err) :
+			   0;
+}
+
+/* "Extended L2 Entries": low half allocated, high half reads as zeroes. */
+static int decode_subcluster(uint64_t bitmap, unsigned int idx,
+			     struct answer *ret, struct error *err)
+{
+	bool allocated = bitmap >> idx & 1;
+	bool zero = bitmap >> (idx + QCOW2_SUBCLUSTERS) & 1;
+
+	if (allocated && zero)
+		return error_set(err, -EBADMSG, 0,
+				 "subcluster %u is both data and zeroes", idx);
+	if (allocated && ret->kind != EXTENT_DATA)
+		return error_set(err, -EBADMSG, 0,
+				 "subcluster %u has data, its cluster no place",
+				 idx);
+	if (zero)
+		ret->kind = EXTENT_ZERO;
+	else if (!allocated)
+		ret->kind = EXTENT_HOLE;
+	return 0;
+}
+
+/* Entries are as they lie in the file: 8 bytes, or 16 with the bitmap. */
+static int decode_entry(const struct qcow2_state *s, const uint8_t *raw,
+			uint64_t guest_off, struct answer *ret,
+			struct error *err)
+{
+	struct cursor c = { .buf = raw, .len = s->l2_entry_bytes };
+	uint64_t entry = cursor_be64_at(&c, 0);
+	uint64_t in_cluster = guest_off & (s->cluster_bytes - 1);
+	int r;
+
+	*ret = (struct answer){ 0 };
+	if (entry & QCOW2_COMPRESSED)
+		return decode_compressed(s, entry, ret, err);
+	r = decode_standard(s, entry, guest_off - in_cluster, ret, err);
+	if (r < 0 || s->l2_entry_bytes == 8)
+		return r;
+	return decode_subcluster(cursor_be64_at(&c, 8),
+				 (unsigned int)(in_cluster /
+						(s->cluster_bytes /
+						 QCOW2_SUBCLUSTERS)),
+				 ret, err);
+}
+
+/* Does @next, @len bytes on in guest and file, continue the run of @first? */
+static bool continues(const struct qcow2_state *s, const struct answer *first,
+		      const struct answer *next, uint64_t clusters)
+{
+	uint64_t host_off = first->host_off + (clusters << s->cluster_bits);
+
+	if (next->kind != first->kind)
+		return false;
+	if (first->kind != EXTENT_DATA)
+		return first->kind != EXTENT_COMPRESSED;
+	/* Not into a cluster that is damage: it begins behind the end. */
+	return next->host_off == host_off && host_off < s->data->bytes;
+}
+
+/* Guest bytes from @guest_off to the end of its (sub)cluster. */
+static uint64_t to_unit_end(const struct qcow2_state *s, uint64_t guest_off)
+{
+	uint64_t unit = s->l2_entry_bytes == 16 ?
+				s->cluster_bytes / QCOW2_SUBCLUSTERS :
+				s->cluster_bytes;
+
+	return unit - (guest_off & (unit - 1));
+}
+
+/*
+ * The run that begins at @guest_off: *ret_first is its first answer, the
+ * result its length, at most @len. All of it is in the L2 table at @l2_off.
+ */
+static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
+		    uint64_t len, struct answer *ret_first, uint64_t *ret_len,
+		    struct error *err)
+{
+	const struct qcow2_state *s = l->state;
+	uint64_t index_mask = (1ULL << s->l2_bits) - 1;
+	uint64_t first_idx = guest_off >> s->cluster_bits & index_mask;
+	uint64_t last_idx = (guest_off + len - 1) >> s->cluster_bits &
+			    index_mask;
+	uint64_t chunk = L2_CHUNK_BYTES / s->l2_entry_bytes;
+	uint8_t buf[L2_CHUNK_BYTES];
+	uint64_t from = first_idx, n = 0, run = 0, idx;
+	struct answer a;
+	int r;
+
+	while (run < len) {
+		idx = (guest_off + run) >> s->cluster_bits & index_mask;
+		if (!n || idx >= from + n) {
+			from = idx;
+			n = min_u64(last_idx - idx + 1, chunk);
+			r = layer_read_meta(l, l->src, buf,
+					    (size_t)n * s->l2_entry_bytes,
+					    l2_off + idx * s->l2_entry_bytes,
+					    err);
+			if (r < 0)
+				return run ? 0 : r;
+		}
+		r = decode_entry(s, buf + (idx - from) * s->l2_entry_bytes,
+				 guest_off + run, run ? &a : ret_first,
+				 run ? NULL : err);
+		if (r < 0 && !run)
+			return r;
+		if (run && (r < 0 ||
+			    !continues(s, ret_first, &a, idx - first_idx)))
+			break;
+		run += min_u64(len - run,
+			       ret_first->kind == EXTENT_COMPRESSED ?
+				       s->cluster_bytes -
+					       (guest_off &
+						(s->cluster_bytes - 1)) :
+				       to_unit_end(s, guest_off + run));
+		*ret_len = run;
+		if (ret_first->kind == EXTENT_COMPRESSED)
+			break;
+	}
+	return 0;
+}
+
+/* Nothing at all: as far as L1 entries are empty. */
+static uint64_t empty_bytes(struct layer *l, uint64_t guest_off, uint64_t len)
+{
+	const struct qcow2_state *s = l->state;
+	unsigned int table_bits = s->cluster_bits + s->l2_bits;
+	uint64_t idx = guest_off >> table_bits;
+	uint64_t last = (guest_off + len - 1) >> table_bits;
+	uint64_t buf[64], n, i;
+
+	for (idx++; idx <= last; idx += n) {
+		n = min_u64(last - idx + 1, ARRAY_SIZE(buf));
+		if (layer_read_meta(l, l->src, buf, (size_t)n * 8,
+				    s->l1_off + idx * 8, NULL) < 0)
+			n = 0;
+		for (i = 0; i < n; i++)
+			if (buf[i] & htobe64(QCOW2_OFFSET_MASK))
+				break;
+		if (i < n || !n)
+			return ((idx + i) << table_bits) - guest_off;
+	}
+	return len;
+}
+
+static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
+		     struct extent *ret, struct error *err)
+{
+	const struct qcow2_state *s = l->state;
+	unsigned int table_bits = s->cluster_bits + s->l2_bits;
+	uint64_t in_cluster = guest_off & (s->cluster_bytes - 1);
+	uint64_t entry = 0, l2_off, run = 0;
+	struct answer a;
+	int r;
+
+	if (l->locked)
+		return error_set(err, -EACCES, 0, "no key was given");
+	r = layer_read_meta(l, l->src, &entry, sizeof(entry),
+			    s->l1_off + (guest_off >> table_bits) * 8, err);
+	if (r < 0)
+		return r;
+	l2_off = be64toh(entry) & QCOW2_OFFSET_MASK;
+	if (!l2_off) {
+		ret->kind = EXTENT_HOLE;
+		ret->len = empty_bytes(l, guest_off, len);
+		return 0;
+	}
+	if (l2_off % s->cluster_bytes)
+		return error_set(err, -EBADMSG, 0,
+				 "L2 table at %" PRIu64
+				 " is not aligned to %" PRIu64,
+				 l2_off, s->cluster_bytes);
+	len = min_u64(len, (1ULL << table_bits) -
+				   (guest_off & ((1ULL << table_bits) - 1)));
+	r = find_run(l, l2_off, guest_off, len, &a, &run, err);
+	if (r < 0)
+		return r;
+	ret->kind = (uint8_t)a.kind;
+	ret->len = run;
+	if (a.kind == EXTENT_COMPRESSED) {
+		ret->src = s->data;
+		ret->host_off = a.host_off;
+		ret->comp_bytes = a.comp_bytes;
+		ret->unit_bytes = (uint32_t)s->cluster_bytes;
+		ret->unit_off = (uint32_t)in_cluster;
+		ret->codec = (uint8_t)s->codec;
+	} else if (a.kind == EXTENT_DATA) {
+		r = extent_set_data(ret, s->data, a.host_off, in_cluster, run,
+				    err);
+		if (r < 0)
+			return r;
+		if (ret->kind == EXTENT_DATA && s->cipher) {
+			ret->cipher = s->cipher;
+			/* LUKS counts sectors in the file, AES in the disk. */
+			ret->iv_sector =
+				(s->h.crypt_method == QCOW2_CRYPT_LUKS ?
+					 ret->host_off :
+					 guest_off) /
+				CIPHER_SECTOR_BYTES;
+		}
+	}
+	return 0;
+}
+
+struct snapshot_relay {
+	int (*each)(void *opaque, const struct snapshot *s);
+	void *opaque;
+};
+
+static int relay_snapshot(void *opaque, const struct qcow2_snapshot *s)
+{
+	struct snapshot_relay *relay = opaque;
+	struct snapshot plain = {
+		.id = s->id,
+		.name = s->name,
+		.bytes = s->bytes,
+		.vm_state_bytes = s->vm_state_bytes,
+		.date_sec = s->date_sec,
+		.date_nsec = s->date_nsec,
+		.vm_clock_nsec = s->vm_clock_nsec,
+	};
+
+	return relay->each(relay->opaque, &plain);
+}
+
+static int qcow2_snapshots(struct layer *l,
+			   int (*each)(void *opaque, const struct snapshot *s),
+			   void *opaque, struct error *err)
+{
+	struct snapshot_relay relay = { .each = each, .opaque = opaque };
+
+	return for_each_snapshot(l, relay_snapshot, &relay, err);
+}
+
+/* Keys as `qemu-img info --output=json` has them under format-specific. */
+static void qcow2_info(struct layer *l, struct info_sink *sink)
+{
+	const struct qcow2_state *s = l->state;
+	const struct qcow2_header *h = &s->h;
+
+	sink->text(sink, "compat", h->version == 2 ? "0.10" : "1.1");
+	sink->text(sink, "compression-type",
+		   h->compression == QCOW2_COMPRESSION_ZSTD ? "zstd" : "zlib");
+	sink->number(sink, "refcount-bits", 1ULL << h->refcount_order);
+	if (h->version >= 3) {
+		sink->flag(sink, "lazy-refcounts",
+			   h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS);
+		sink->flag(sink, "corrupt",
+			   h->incompatible & QCOW2_INCOMPAT_CORRUPT);
+		sink->flag(sink, "dirty",
+			   h->incompatible & QCOW2_INCOMPAT_DIRTY);
+		sink->flag(sink, "extended-l2", s->l2_entry_bytes == 16);
+	}
+	if (s->has_data_file) {
+		sink->text(sink, "data-file", l->files[0].name);
+		sink->flag(sink, "data-file-raw",
+			   h->autoclear & QCOW2_AUTOCLEAR_DATA_FILE_RAW);
+	}
+	if (s->bitmaps)
+		sink->number(sink, "bitmaps", s->bitmaps);
+	if (h->crypt_method == QCOW2_CRYPT_AES) {
+		sink->text(sink, "encrypt-format", "aes");
+	} else if (h->crypt_method == QCOW2_CRYPT_LUKS) {
+		sink->text(sink, "encrypt-format", "luks");
+		sink->text(sink, "encrypt-cipher", s->luks.cipher);
+		sink->text(sink, "encrypt-hash", s->luks.hash);
+		sink->text(sink, "encrypt-uuid", s->luks.uuid);
+		sink->number(sink, "encrypt-slots", s->luks.slots);
+	}
+}
+
+const struct format_ops qcow2_format = {
+	.name = "qcow2",
+	.glance_name = "qcow2",
+	.magic = { { QCOW2_MAGIC_AT, 4, "QFI\xfb" } },
+	.state_bytes = sizeof(struct opening),
+	.open = qcow2_open,
+	.close = qcow2_close,
+	.map = qcow2_map,
+	.snapshots = qcow2_snapshots,
+	.info = qcow2_info,
+	.check = qcow2_check,
+};

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * qcow2 on disk, for its reader, its checker and its writer; no other format
+ * includes this. All numbers are big endian. The document is QEMU's
+ * docs/interop/qcow2.txt; sections are named after its headings.
+ */
+#ifndef FORMATS_QCOW2_H
+#define FORMATS_QCOW2_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "formats/cipher.h"
+#include "formats/codec.h"
+#include "formats/layer.h"
+#include "formats/luks-key.h"
+
+#define QCOW2_MAGIC 0x514649fbU /* "QFI\xfb" */
+
+/* Header: byte offsets of its fields */
+enum {
+	QCOW2_MAGIC_AT = 0,
+	QCOW2_VERSION_AT = 4,
+	QCOW2_BACKING_OFF_AT = 8,
+	QCOW2_BACKING_BYTES_AT = 16,
+	QCOW2_CLUSTER_BITS_AT = 20,
+	QCOW2_SIZE_AT = 24,
+	QCOW2_CRYPT_AT = 32,
+	QCOW2_L1_ENTRIES_AT = 36,
+	QCOW2_L1_OFF_AT = 40,
+	QCOW2_REFTABLE_OFF_AT = 48,
+	QCOW2_REFTABLE_CLUSTERS_AT = 56,
+	QCOW2_SNAPSHOTS_AT = 60,
+	QCOW2_SNAPSHOTS_OFF_AT = 64,
+	QCOW2_V2_HEADER_BYTES = 72,
+	QCOW2_INCOMPATIBLE_AT = 72,
+	QCOW2_COMPATIBLE_AT = 80,
+	QCOW2_AUTOCLEAR_AT = 88,
+	QCOW2_REFCOUNT_ORDER_AT = 96,
+	QCOW2_HEADER_BYTES_AT = 100,
+	QCOW2_V3_HEADER_BYTES = 104,
+	QCOW2_COMPRESSION_AT = 104,
+};
+
+enum {
+	QCOW2_INCOMPAT_DIRTY = 1 << 0,
+	QCOW2_INCOMPAT_CORRUPT = 1 << 1,
+	QCOW2_INCOMPAT_DATA_FILE = 1 << 2,
+	QCOW2_INCOMPAT_COMPRESSION = 1 << 3,
+	QCOW2_INCOMPAT_EXTENDED_L2 = 1 << 4,
+	QCOW2_INCOMPAT_KNOWN = (1 << 5) - 1,
+
+	QCOW2_COMPAT_LAZY_REFCOUNTS = 1 << 0,
+
+	QCOW2_AUTOCLEAR_BITMAPS = 1 << 0,
+	QCOW2_AUTOCLEAR_DATA_FILE_RAW = 1 << 1,
+};
+
+enum { QCOW2_CRYPT_NONE = 0, QCOW2_CRYPT_AES = 1, QCOW2_CRYPT_LUKS = 2 };
+enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
+
+/* Header extensions */
+#define QCOW2_EXT_END		 0x00000000U
+#define QCOW2_EXT_BACKING_FORMAT 0xe2792acaU
+#define QCOW2_EXT_FEATURE_NAMES	 0x6803f857U
+#define QCOW2_EXT_BITMAPS	 0x23852875U
+#define QCOW2_EXT_CRYPTO	 0x0537be77U
+#define QCOW2_EXT_DATA_FILE	 0x44415441U
+
+/* Limits: QEMU's own, so that what it makes is read */
+#define QCOW2_CLUSTER_BITS_MIN	9U
+#define QCOW2_CLUSTER_BITS_MAX	21U
+#define QCOW2_EXTL2_BITS_MIN	14U
+#define QCOW2_L1_BYTES_MAX	(32U << 20)
+#define QCOW2_REFTABLE_BYTES_MAX (8U << 20)
+#define QCOW2_REFCOUNT_ORDER_MAX 6U
+#define QCOW2_SNAPSHOTS_MAX	65536U
+#define QCOW2_SNAPSHOT_EXTRA_MAX 1024U
+#define QCOW2_SNAPSHOT_TABLE_MAX (64U << 20)
+#define QCOW2_BITMAPS_MAX	65535U
+#define QCOW2_BACKING_NAME_MAX	1023U
+
+/* L1, L2 and refcount table entries */
+#define QCOW2_OFFSET_MASK     0x00fffffffffffe00ULL
+#define QCOW2_COPIED	      (1ULL << 63)
+#define QCOW2_COMPRESSED      (1ULL << 62)
+#define QCOW2_ZERO	      (1ULL << 0)
+#define QCOW2_REFTABLE_MASK   0xfffffffffffffe00ULL
+#define QCOW2_SUBCLUSTERS     32U
+
+/* The header, decoded; field names are the document's, with units. */
+struct qcow2_header {
+	uint32_t magic;
+	uint32_t version;
+	uint64_t backing_off;
+	uint32_t backing_bytes;
+	uint32_t cluster_bits;
+	uint64_t size; /* virtual, bytes */
+	uint32_t crypt_method;
+	uint32_t l1_entries;
+	uint64_t l1_off;
+	uint64_t reftable_off;
+	uint32_t reftable_clusters;
+	uint32_t snapshots;
+	uint64_t snapshots_off;
+	uint64_t incompatible;
+	uint64_t compatible;
+	uint64_t autoclear;
+	uint32_t refcount_order;
+	uint32_t header_bytes;
+	uint8_t compression;
+};
+
+/* A snapshot table entry, decoded. Names are malloc()ed. */
+struct qcow2_snapshot {
+	uint64_t l1_off;
+	uint32_t l1_entries;
+	uint64_t bytes; /* virtual size then */
+	uint64_t vm_state_bytes;
+	uint32_t date_sec;
+	uint32_t date_nsec;
+	uint64_t vm_clock_nsec;
+	char *id;
+	char *name;
+	uint64_t entry_bytes; /* in the table, padding included */
+};
+
+struct qcow2_state {
+	struct qcow2_header h;
+	uint32_t cluster_bits;
+	uint64_t cluster_bytes;
+	uint32_t l2_entry_bytes; /* 8, or 16 with subclusters */
+	uint32_t l2_bits;	 /* log2 of an L2 table's entries */
+
+	/* What is served: the live state, or a snapshot. */
+	uint64_t l1_off;
+	uint32_t l1_entries;
+
+	struct source *data; /* where clusters lie: the file, or another */
+	bool has_data_file;
+	struct cipher *cipher;
+	enum codec codec;
+	struct luks_info luks; /* LUKS images */
+	uint64_t crypto_off;   /* crypto header extension: where, how long */
+	uint64_t crypto_bytes;
+
+	/* Bitmaps extension, for the checker; 0: none. */
+	uint32_t bitmaps;
+	uint64_t bitmap_dir_off;
+	uint64_t bitmap_dir_bytes;
+};
+
+/*
+ * What is wrong with a table of @entries of @entry_bytes at @off? Aligned to
+ * clusters, at most @max_bytes, and inside the file. "Cluster mapping" and
+ * "Refcounts" demand as much. 0, -EBADMSG or -EFBIG.
+ */
+int qcow2_check_table(const struct layer *l, const char *what, uint64_t off,
+		      uint64_t entries, uint32_t entry_bytes,
+		      uint64_t max_bytes, uint64_t field_at, struct error *err);
+
+/*
+ * Decodes the snapshot table entry at @off ("Snapshots"). @ret is the
+ * caller's to qcow2_snapshot_done().
+ */
+int qcow2_read_snapshot(struct layer *l, uint64_t off,
+			struct qcow2_snapshot *ret, struct error *err);
+void qcow2_snapshot_done(struct qcow2_snapshot *s);
+
+/* format_ops.check; qcow2-check.c */
+int qcow2_check(struct layer *l, struct check_report *r, struct error *err);
+
+#endif

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "formats/reference.h"
+
+/* Longer names are refused before any system call sees them. */
+#define NAME_BYTES_MAX 4095U
+
+struct folder {
+	atomic_uint refs;
+	int fd;	    /* O_PATH */
+	char *path; /* absolute, links resolved, no slash at the end but "/" */
+};
+
+static int sys_openat2(int dir, const char *name, int flags, uint64_t resolve)
+{
+	struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC),
+				.resolve = resolve };
+	long r;
+
+	/* EAGAIN: something in the path was renamed meanwhile. */
+	do {
+		r = syscall(SYS_openat2, dir, name, &how, sizeof(how));
+	} while (r < 0 && (errno == EAGAIN || errno == EINTR));
+	return r < 0 ? -errno : (int)r;
+}
+
+/* Where @fd is now, links resolved; NULL: nobody knows. */
+static char *path_of_fd(int fd)
+{
+	char link[64], path[PATH_MAX + 1];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	if (n <= 0 || path[0] != '/')
+		return NULL;
+	path[n] = '\0';
+	return strdup(path);
+}
+
+static int folder_adopt(int fd, struct folder **ret, struct error *err)
+{
+	struct folder *f = calloc(1, sizeof(*f));
+
+	if (f)
+		f->path = path_of_fd(fd);
+	if (!f || !f->path) {
+		free(f);
+		close(fd);
+		return error_set(err, -ENOMEM, 0,
+				 "the folder's path cannot be found");
+	}
+	atomic_init(&f->refs, 1);
+	f->fd = fd;
+	*ret = f;
+	return 0;
+}
+
+int folder_open(const char *path, struct folder **ret, struct error *err)
+{
+	int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return error_set(err, -errno, 0, "folder %s: %s", path,
+				 strerror(errno));
+	return folder_adopt(fd, ret, err);
+}
+
+int folder_of_file(const char *path, struct folder **ret, struct error *err)
+{
+	const char *slash = strrchr(path, '/');
+	CLEANUP(freep) char *dir = NULL;
+
+	if (!slash)
+		return folder_open(".", ret, err);
+	dir = strndup(path, slash == path ? 1 : (size_t)(slash - path));
+	if (!dir)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	return folder_open(dir, ret, err);
+}
+
+struct folder *folder_ref(struct folder *f)
+{
+	if (f)
+		atomic_fetch_add(&f->refs, 1);
+	return f;
+}
+
+void folder_unref(struct folder *f)
+{
+	if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
+		return;
+	close(f->fd);
+	free(f->path);
+	free(f);
+}
+
+void folder_unrefp(struct folder **f)
+{
+	folder_unref(*f);
+}
+
+const char *folder_path(const struct folder *f)
+{
+	return f->path;
+}
+
+static int append(const char ***list, size_t *n, const char *value,
+		  struct error *err)
+{
+	const char **p = reallocarray(*list, *n + 1, sizeof(*p));
+
+	if (!p)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	p[(*n)++] = value;
+	*list = p;
+	return 0;
+}
+
+int allow_add(struct allow *a, const char *value, struct error *err)
+{
+	struct stat st;
+	size_t len = strlen(value);
+
+	if (!strcmp(value, "guessed")) {
+		a->guessed = true;
+		return 0;
+	}
+	if (len && value[len - 1] == ':' && !strchr(value, '/'))
+		return append(&a->prefixes, &a->n_prefixes, value, err);
+	if (stat(value, &st) < 0 || !S_ISDIR(st.st_mode))
+		return error_set(err, -EINVAL, 0,
+				 "allow=%s is neither a folder, nor \"guessed\", "
+				 "nor a prefix such as \"json:\"",
+				 value);
+	return append(&a->folders, &a->n_folders, value, err);
+}
+
+void allow_done(struct allow *a)
+{
+	free(a->folders);
+	free(a->prefixes);
+	*a = (struct allow){ 0 };
+}
+
+const char *reference_verdict_text(enum reference_verdict v)
+{
+	static const char *const text[] = {
+		[REFERENCE_OK] = "ok",
+		[REFERENCE_MISSING] = "missing",
+		[REFERENCE_OUTSIDE] = "outside the image's folder",
+		[REFERENCE_PREFIX] = "pseudo-file, not permitted",
+		[REFERENCE_SPECIAL] = "not a regular file",
+		[REFERENCE_FAILED] = "cannot be opened",
+	};
+
+	return text[v];
+}
+
+/* What of the absolute @path lies beneath @folder; NULL: it does not. */
+static const char *beneath(const char *folder, const char *path)
+{
+	size_t n = strcmp(folder, "/") ? strlen(folder) : 0;
+
+	if (strncmp(folder, path, n) || path[n] != '/')
+		return NULL;
+	while (path[n] == '/')
+		n++;
+	return path[n] ? path + n : NULL;
+}
+
+/*
+ * Opens @rest beneath @dir. First by O_PATH, which wakes no device and waits
+ * for no FIFO, then, when that is a regular file, for reading.
+ */
+static int open_beneath(int dir, const char *rest, uint64_t resolve)
+{
+	struct stat st;
+	int fd;
+
+	resolve |= RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+	fd = sys_openat2(dir, rest, O_PATH, resolve);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		close(fd);
+		return -EBADF;
+	}
+	close(fd);
+	return sys_openat2(dir, rest, O_RDONLY | O_NONBLOCK | O_NOCTTY,
+			   resolve);
+}
+
+/* Is the real path @real beneath @f? Opens it if so; else -EXDEV. */
+static int open_real_in(const struct folder *f, const char *real)
+{
+	const char *rest = beneath(f->path, real);
+
+	return rest ? open_beneath(f->fd, rest, RESOLVE_NO_SYMLINKS) : -EXDEV;
+}
+
+/* By its text, beneath @f; -EXDEV: it is not. */
+static int open_text_in(const struct folder *f, const char *name)
+{
+	const char *rest = *name == '/' ? beneath(f->path, name) : name;
+
+	return rest ? open_beneath(f->fd, rest, 0) : -EXDEV;
+}
+
+/*
+ * Where does @name lead, links and all? Nothing is opened for reading; what
+ * is found is used to compare with permitted folders and for nothing else.
+ */
+static char *real_path(const struct folder *from, const char *name)
+{
+	CLEANUP(closep) int fd = openat(from->fd, name, O_PATH | O_CLOEXEC);
+
+	return fd < 0 ? NULL : path_of_fd(fd);
+}
+
+/* Returns a descriptor, or -EXDEV when @name leads to no permitted place. */
+static int open_permitted(struct folder *from, const char *name,
+			  const struct allow *allow)
+{
+	CLEANUP(freep) char *real = NULL;
+	int fd = open_text_in(from, name);
+	size_t i;
+
+	if (fd != -EXDEV)
+		return fd;
+	real = real_path(from, name);
+	if (real)
+		fd = open_real_in(from, real);
+	for (i = 0; fd == -EXDEV && i < allow->n_folders; i++) {
+		struct folder *f;
+
+		if (folder_open(allow->folders[i], &f, NULL) < 0)
+			continue;
+		if (real)
+			fd = open_real_in(f, real);
+		else if (*name == '/')
+			fd = open_text_in(f, name);
+		folder_unref(f);
+	}
+	return fd;
+}
+
+static enum reference_verdict verdict_of(int code)
+{
+	switch (code) {
+	case -EXDEV:
+	case -ELOOP:
+		return REFERENCE_OUTSIDE;
+	case -ENOENT:
+	case -ENOTDIR:
+		return REFERENCE_MISSING;
+	case -EBADF:
+		return REFERENCE_SPECIAL;
+	default:
+		return code < 0 ? REFERENCE_FAILED : REFERENCE_OK;
+	}
+}
+
+static int refuse(enum reference_verdict v, int code, const char *what,
+		  const char *name, struct error *err)
+{
+	switch (v) {
+	case REFERENCE_OUTSIDE:
+		return error_set(err, -EPERM, 0,
+				 "%s lies outside the image's folder: "
+				 "allow=DIR permits another one",
+				 what);
+	case REFERENCE_MISSING:
+		return error_set(err, -ENOENT, 0, "%s \"%s\" is missing", what,
+				 name);
+	case REFERENCE_SPECIAL:
+		return error_set(err, -EPERM, 0,
+				 "%s \"%s\" is not a regular file", what, name);
+	default:
+		return error_set(err, code, 0, "%s \"%s\" cannot be opened: %s",
+				 what, name, strerror(-code));
+	}
+}
+
+/* Tells where the open @fd lies. */
+static int locate(int fd, struct folder **ret_folder, char **ret_path,
+		  struct error *err)
+{
+	CLEANUP(freep) char *path = path_of_fd(fd);
+	int r = 0;
+
+	if (!path)
+		return error_set(err, -ENOMEM, 0,
+				 "the file's path cannot be found");
+	if (ret_folder)
+		r = folder_of_file(path, ret_folder, err);
+	if (r >= 0)
+		*ret_path = TAKE_PTR(path);
+	return r;
+}
+
+int reference_open(struct folder *from, const char *name, const char *what,
+		   const struct allow *allow, bool direct, struct source **ret,
+		   struct folder **ret_folder, char **ret_path,
+		   enum reference_verdict *ret_verdict, struct error *err)
+{
+	CLEANUP(closep) int fd = -1;
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	enum reference_verdict v;
+	int r;
+
+	if (!*name || strlen(name) > NAME_BYTES_MAX)
+		fd = -EINVAL;
+	else
+		fd = open_permitted(from, name, allow);
+	v = verdict_of(fd);
+	if (ret_verdict)
+		*ret_verdict = v;
+	if (v != REFERENCE_OK)
+		return refuse(v, fd, what, name, err);
+	r = file_source_adopt(TAKE_FD(fd), direct ? FILE_DIRECT : 0, &src, err);
+	if (r < 0) {
+		error_prefix(err, "%s \"%s\"", what, name);
+		return r;
+	}
+	r = locate(src->fd, ret_folder, ret_path, err);
+	if (r >= 0)
+		*ret = TAKE_PTR(src);
+	return r;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Every driver. The order is that of probing: the strong magics at offset 0
+ * first; raw, which is whatever nothing else claims, last.
+ */
+#include <string.h>
+
+#include "formats/format.h"
+
+extern const struct format_ops qcow2_format;
+extern const struct format_ops raw_format;
+
+const struct format_ops *const format_table[] = {
+	&qcow2_format,
+	&raw_format,
+	NULL,
+};
+
+const struct format_ops *format_by_name(const char *name)
+{
+	const struct format_ops *const *f;
+
+	for (f = format_table; *f; f++)
+		if (!strcmp((*f)->name, name))
+			return *f;
+	return NULL;
+}

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * One batch: what is not a file is read at once, a single read that the page
+ * cache can answer costs one system call, everything else goes to the
+ * thread's ring together.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "iouring/engine.h"
+
+static enum engine_mode mode = ENGINE_AUTO;
+static void (*say_line)(const char *line);
+static atomic_bool said;
+
+/* Rings do not survive a fork: the child's threads make new ones. */
+static atomic_uint fork_count;
+
+struct engine_thread {
+	struct ring *ring;
+	int refused; /* negative errno: no ring to be had on this thread */
+	unsigned int fork_count;
+};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t thread_key;
+
+static void thread_end(void *state)
+{
+	struct engine_thread *t = state;
+
+	ring_free(t->ring);
+	free(t);
+}
+
+static void after_fork(void)
+{
+	atomic_fetch_add(&fork_count, 1);
+}
+
+static void engine_init(void)
+{
+	if (pthread_key_create(&thread_key, thread_end))
+		abort();
+	pthread_atfork(NULL, NULL, after_fork);
+}
+
+void engine_configure(enum engine_mode new_mode, void (*say)(const char *line))
+{
+	mode = new_mode;
+	say_line = say;
+	atomic_store(&said, false);
+}
+
+static void say_fallback(int code)
+{
+	char line[128];
+
+	if (!say_line || atomic_exchange(&said, true))
+		return;
+	snprintf(line, sizeof(line),
+		 "io_uring is not available (%s): reading with preadv",
+		 strerror(-code));
+	say_line(line);
+}
+
+/* NULL when there is no memory for it. */
+static struct engine_thread *this_thread(void)
+{
+	static __thread struct engine_thread *cached;
+	struct engine_thread *t;
+
+	if (cached)
+		return cached;
+	pthread_once(&once, engine_init);
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return NULL;
+	t->fork_count = atomic_load(&fork_count);
+	if (pthread_setspecific(thread_key, t)) {
+		free(t);
+		return NULL;
+	}
+	cached = t;
+	return t;
+}
+
+/* This thread's ring, or NULL with the reason in *ret_code. */
+static struct ring *this_ring(int *ret_code)
+{
+	struct engine_thread *t = this_thread();
+
+	*ret_code = -ENOMEM;
+	if (!t)
+		return NULL;
+	if (t->fork_count != atomic_load(&fork_count)) {
+		ring_free(TAKE_PTR(t->ring));
+		t->fork_count = atomic_load(&fork_count);
+		t->refused = 0;
+	}
+	if (!t->ring && !t->refused)
+		t->refused = ring_new(&t->ring);
+	*ret_code = t->refused;
+	return t->ring;
+}
+
+int engine_probe(void)
+{
+	int code;
+
+	return this_ring(&code) ? 0 : code;
+}
+
+const char *engine_name(void)
+{
+	return mode != ENGINE_SYNC && !engine_probe() ? "io_uring" : "preadv";
+}
+
+/* Reads a source that is not a file. */
+static int pread_all(struct batch_io *io)
+{
+	struct source *s = io->src;
+	size_t done = 0;
+	ssize_t n;
+
+	while (done < io->len) {
+		n = s->ops->pread(s, (uint8_t *)io->buf + done, io->len - done,
+				  io->off + done);
+		if (n == -EINTR || n == -EAGAIN)
+			continue;
+		if (n <= 0)
+			return n < 0 ? (int)n : -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+/*
+ * What the page cache holds, in one system call and without the ring.
+ * Returns how much that was; errors are left to the read proper.
+ */
+static size_t read_cached(struct batch_io *io)
+{
+	struct source *s = io->src;
+	struct iovec iov = { .iov_base = io->buf, .iov_len = io->len };
+	ssize_t n;
+
+	if (s->align > 1 ||
+	    atomic_load_explicit(&s->no_nowait, memory_order_relaxed))
+		return 0;
+	n = preadv2(s->fd, &iov, 1, (off_t)(s->fd_off + io->off), RWF_NOWAIT);
+	if (n < 0 && errno == EOPNOTSUPP)
+		atomic_store_explicit(&s->no_nowait, true,
+				      memory_order_relaxed);
+	return n > 0 ? (size_t)n : 0;
+}
+
+static void run_sync(struct batch_io *ios, size_t n_ios)
+{
+	size_t i;
+
+	for (i = 0; i < n_ios; i++)
+		if (ios[i].src->fd >= 0)
+			sync_read(&ios[i], 0);
+}
+
+static void run_ring(struct batch_io *ios, size_t n_ios)
+{
+	struct ring *ring;
+	size_t i;
+	int code;
+
+	if (n_ios == 1) {
+		ios->ret = (int)read_cached(ios);
+		if ((size_t)ios->ret == ios->len) {
+			ios->ret = 0;
+			return;
+		}
+	}
+	ring = this_ring(&code);
+	if (ring && !ring_run(ring, ios, n_ios))
+		return;
+	if (ring) {
+		/* It broke, though it could be made: do without from now on. */
+		struct engine_thread *t = this_thread();
+
+		code = t->refused = -EIO;
+		ring_free(TAKE_PTR(t->ring));
+	}
+	if (mode == ENGINE_AUTO)
+		say_fallback(code);
+	for (i = 0; i < n_ios; i++) {
+		if (ios[i].src->fd < 0 || (ring && ios[i].ret != RING_UNDONE))
+			continue;
+		if (mode == ENGINE_AUTO)
+			sync_read(&ios[i], 0);
+		else
+			ios[i].ret = code;
+	}
+}
+
+int batch_run(struct batch_io *ios, size_t n_ios)
+{
+	size_t i, n_files = 0;
+
+	for (i = 0; i < n_ios; i++) {
+		ios[i].ret = 0;
+		if (ios[i].src->fd >= 0)
+			n_files++;
+	}
+	if (n_files && mode == ENGINE_SYNC)
+		run_sync(ios, n_ios);
+	else if (n_files)
+		run_ring(ios, n_ios);
+	for (i = 0; i < n_ios; i++)
+		if (ios[i].src->fd < 0)
+			ios[i].ret = pread_all(&ios[i]);
+	for (i = 0; i < n_ios; i++)
+		if (ios[i].ret < 0)
+			return ios[i].ret;
+	return 0;
+}

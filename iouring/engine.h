@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What batch.c, ring.c and sync.c share; nobody else includes this. */
+#ifndef IOURING_ENGINE_H
+#define IOURING_ENGINE_H
+
+#include <stdatomic.h>
+
+#include "iouring/batch.h"
+
+/*
+ * O_DIRECT wants offset, length and memory aligned. What is not goes through
+ * bounce buffers of this size, BOUNCE_BUFFERS of them a thread.
+ */
+#define BOUNCE_BYTES   (64U << 10)
+#define BOUNCE_BUFFERS 16U
+
+/*
+ * One system call's worth of a batch_io: @len bytes at @fd_off into @buf, of
+ * which the caller wants @want after the first @skip.
+ */
+struct piece {
+	struct batch_io *io;
+	size_t pos; /* of the wanted bytes in io->buf */
+	uint64_t fd_off;
+	uint8_t *buf;
+	size_t len;
+	size_t skip;
+	size_t want;
+	size_t got; /* of len, so far */
+};
+
+/*
+ * The piece of @io from @pos on. @bounce: BOUNCE_BYTES, aligned, or NULL;
+ * returns false when it is NULL and one is needed.
+ */
+bool piece_cut(struct piece *p, struct batch_io *io, size_t pos,
+	       uint8_t *bounce);
+
+/* Must this read go through a bounce buffer, from @pos on? */
+bool piece_needs_bounce(const struct batch_io *io, size_t pos);
+
+/*
+ * A read of @p gave @res (a negative errno, or bytes). Returns 1 when all
+ * wanted bytes are in the caller's memory, 0 when the piece must be read on
+ * from piece_rest(), else the negative errno that the io ends with.
+ */
+int piece_advance(struct piece *p, ssize_t res);
+
+/* sync.c: reads one io from @pos on with preadv. Sets and returns io->ret. */
+int sync_read(struct batch_io *io, size_t pos);
+
+/* ring.c */
+struct ring;
+#define RING_UNDONE 1 /* io->ret: the ring broke before this one */
+
+int ring_new(struct ring **ret);
+void ring_free(struct ring *r); /* NULL is fine */
+
+/*
+ * Reads those of @ios whose source is a file, each from its ->ret bytes on
+ * (what has been read already), and sets their ret. Returns 0, or a negative
+ * errno when the ring is of no more use; those it did not get to then have
+ * ret RING_UNDONE. Nothing is in flight on return in either case.
+ */
+int ring_run(struct ring *r, struct batch_io *ios, size_t n_ios);
+
+/* file.c: how many files have been closed; rings then drop theirs. */
+extern atomic_uint files_closed;
+
+#endif
