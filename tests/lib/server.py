@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Runs the platter command for the suites in Python.
+
+PLATTER is the path of the command, PLATTER_PLUGIN that of the plugin;
+NBD_COMPARE that of tests/diff/nbd-compare. Exports are served on a unix
+socket in a folder of the test's own, and a server ends with its test.
+"""
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+
+SKIP = 77
+START_SEC = 20
+STOP_SEC = 10
+COMMAND_SEC = 120
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Failure(Exception):
+    """What was compared differs, or a command did not do what it must."""
+
+
+def skip(reason):
+    print(f"SKIP: {reason}")
+    sys.exit(SKIP)
+
+
+def environment(*names):
+    """The values of these variables; skips the test where one is not set."""
+    values = []
+    for name in names:
+        value = os.environ.get(name)
+        if not value:
+            skip(f"{name} is not set")
+        if not os.access(value, os.R_OK):
+            raise Failure(f"{name}={value}: cannot be read")
+        values.append(value)
+    return values
+
+
+def need_programs(*names):
+    for name in names:
+        if not shutil.which(name):
+            skip(f"{name} is not installed")
+
+
+def _die_with_parent():
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def run(argv, ok=(0,), timeout=COMMAND_SEC, env=None):
+    """Runs a command to its end; (status, stdout, stderr)."""
+    p = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL,
+                       capture_output=True, text=True, errors="replace",
+                       timeout=timeout, env=env, preexec_fn=_die_with_parent)
+    if ok is not None and p.returncode not in ok:
+        raise Failure(f"{' '.join(map(str, argv))}: status {p.returncode}: "
+                      f"{(p.stderr or p.stdout).strip()}")
+    return p.returncode, p.stdout, p.stderr
+
+
+def run_json(argv, **kwargs):
+    out = run(argv, **kwargs)[1]
+    try:
+        return json.loads(out)
+    except json.JSONDecodeError as e:
+        raise Failure(f"{' '.join(map(str, argv))}: not JSON: {e}") from None
+
+
+def image_options(fmt=None, snapshot=None, key=None, allow=()):
+    """The options that serve, map, info and check have in common."""
+    args = []
+    if fmt:
+        args += ["--format", fmt]
+    if snapshot:
+        args += ["--snapshot", snapshot]
+    if key:
+        args += ["--key", key]
+    for a in allow:
+        args += ["--allow", a]
+    return args
+
+
+class Refused(Failure):
+    """The server ended before it was ready; .message is what it said."""
+
+    def __init__(self, message, status):
+        super().__init__(f"platter serve ended with {status}: {message}")
+        self.message = message
+        self.status = status
+
+
+class Server:
+    """`platter serve` of one image on a unix socket, as a context."""
+
+    def __init__(self, image, fmt=None, snapshot=None, key=None, allow=(),
+                 io=None, cache=None, direct=False, wrap=()):
+        self.folder = tempfile.mkdtemp(prefix="platter-")
+        self.socket = os.path.join(self.folder, "s")
+        argv = [*wrap, os.environ["PLATTER"], "serve", "-U", self.socket]
+        plugin = os.environ.get("PLATTER_PLUGIN")
+        if plugin:
+            argv += ["--plugin", plugin]
+        argv += image_options(fmt, snapshot, key, allow)
+        if io:
+            argv += ["--io", io]
+        if cache:
+            argv += ["--cache", str(cache)]
+        if direct:
+            argv += ["--direct"]
+        argv += [str(image)]
+        self.stdout = open(os.path.join(self.folder, "out"), "w+")
+        self.stderr = open(os.path.join(self.folder, "err"), "w+",
+                           errors="replace")
+        try:
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=self.stdout,
+                stderr=self.stderr, preexec_fn=_die_with_parent)
+        except OSError:
+            shutil.rmtree(self.folder)
+            raise
+        try:
+            self._wait_ready()
+        except BaseException:
+            self._end()
+            raise
+
+    def _wait_ready(self):
+        deadline = time.monotonic() + START_SEC
+        pause = 0.005
+        while True:
+            status = self.process.poll()
+            if status is not None:
+                raise Refused(self.messages(), status)
+            if self._greeted():
+                return
+            if time.monotonic() > deadline:
+                raise Failure("platter serve was not ready after "
+                              f"{START_SEC} s: {self.messages()}")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.1)
+
+    def _greeted(self):
+        """A greeting alone tells that the image is open and served."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(0.5)
+            try:
+                s.connect(self.socket)
+                if s.recv(8, socket.MSG_WAITALL) != b"NBDMAGIC":
+                    return False
+                # Leave as the protocol asks: flags, then NBD_OPT_ABORT.
+                s.recv(10, socket.MSG_WAITALL)
+                s.sendall(b"\0\0\0\3IHAVEOPT\0\0\0\2\0\0\0\0")
+                return True
+            except OSError:
+                return False
+
+    def messages(self):
+        self.stderr.flush()
+        with open(self.stderr.name, errors="replace") as f:
+            return f.read().strip()
+
+    def uri(self, export=""):
+        return (f"nbd+unix:///{urllib.parse.quote(export, safe='')}"
+                f"?socket={urllib.parse.quote(self.socket)}")
+
+    def _end(self):
+        """SIGTERM must be enough; returns the exit status."""
+        late = False
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_SEC)
+            except subprocess.TimeoutExpired:
+                late = True
+                self.process.kill()
+                self.process.wait()
+        self.stdout.close()
+        self.stderr.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if late:
+            raise Failure(f"platter serve did not end {STOP_SEC} s "
+                          "after SIGTERM")
+        return self.process.returncode
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        said = self.messages()
+        died = self.process.poll()
+        status = self._end()
+        if kind is None and died is not None:
+            raise Failure(f"platter serve died with {died}: {said}")
+        if kind is None and status != 0:
+            raise Failure(f"platter serve ended with {status} "
+                          f"after SIGTERM: {said}")
+        return False
+
+
+_EQUAL = re.compile(r"^equal: size=(\d+) reads=(\d+) refused=(\d+) "
+                    r"bytes=(\d+) extents=(\d+)", re.M)
+
+
+class Totals:
+    """What was compared, summed up for the last line."""
+
+    def __init__(self):
+        self.exports = self.reads = self.refused = 0
+        self.bytes = self.extents = self.maps = 0
+
+    def add(self, reads, refused, nbytes, extents):
+        self.exports += 1
+        self.reads += reads
+        self.refused += refused
+        self.bytes += nbytes
+        self.extents += extents
+
+    def __str__(self):
+        return (f"{self.exports} exports, {self.reads} reads "
+                f"({self.refused} refused as they must), "
+                f"{self.bytes / 2**20:.0f} MiB compared, "
+                f"{self.extents} extents, {self.maps} maps")
+
+
+def compare(uri, reference, totals, cluster=65536, eio=(), segments=None,
+            size=None, sequential=None, seed=None, reads=None, map_path=None):
+    """nbd-compare; returns the merged block status when map_path is given."""
+    argv = [os.environ["NBD_COMPARE"], "--cluster", cluster]
+    for off, length in eio:
+        argv += ["--eio", f"{off}:{length}"]
+    if segments:
+        argv += ["--segments", segments, "--size", size]
+    if sequential:
+        argv += ["--sequential", sequential]
+    if seed is not None:
+        argv += ["--seed", seed]
+    if reads is not None:
+        argv += ["--reads", reads]
+    if map_path:
+        argv += ["--map", map_path]
+    out = run(argv + [uri, reference], timeout=300)[1]
+    m = _EQUAL.search(out)
+    if not m:
+        raise Failure(f"nbd-compare said nothing of equality: {out}")
+    totals.add(*(int(n) for n in m.groups()[1:]))
+    if map_path:
+        with open(map_path) as f:
+            return json.load(f)
+    return None
