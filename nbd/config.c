@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "formats/cache.h"
+#include "nbd/config.h"
+
+/* A passphrase; nobody types more. */
+#define KEY_BYTES_MAX	65536U
+#define CACHE_BYTES_MAX (1ULL << 40)
+
+const char config_help[] =
+	"image=FILE       the image to serve (the word \"image=\" may be left out)\n"
+	"format=NAME      its format; without it, it is recognised by content\n"
+	"snapshot=NAME    serve this snapshot of it, by id or name\n"
+	"key=FILE         passphrase of an encrypted image\n"
+	"allow=WHAT       a folder, or a prefix such as json:, to which names\n"
+	"                 inside images may lead; or \"guessed\" (may repeat)\n"
+	"cache=SIZE       memory for tables and decoded clusters [64M]\n"
+	"io=auto|uring|sync  how files are read [auto]\n"
+	"direct=true      bypass the page cache (O_DIRECT) [false]";
+
+void config_init(struct config *c)
+{
+	*c = (struct config){ .cache_bytes = CACHE_BYTES_DEFAULT };
+}
+
+static void free_key(struct config *c)
+{
+	if (c->key)
+		OPENSSL_cleanse(c->key, c->key_bytes);
+	free(TAKE_PTR(c->key));
+	c->key_bytes = 0;
+}
+
+void config_done(struct config *c)
+{
+	size_t i;
+
+	free_key(c);
+	free(c->image);
+	free(c->format);
+	free(c->snapshot);
+	allow_done(&c->allow);
+	for (i = 0; i < c->n_allow_values; i++)
+		free(c->allow_values[i]);
+	free(c->allow_values);
+	config_init(c);
+}
+
+static int set_string(char **field, const char *value, struct error *err)
+{
+	char *copy = strdup(value);
+
+	if (!copy)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	free(*field);
+	*field = copy;
+	return 0;
+}
+
+/*
+ * Absolute, as nbdkit changes its folder; links are not followed, as names
+ * in the image count from the folder in which the user found it.
+ */
+static int absolute_path(const char *value, char **ret, struct error *err)
+{
+	CLEANUP(freep) char *cwd = NULL;
+
+	if (*value == '/') {
+		*ret = strdup(value);
+	} else {
+		cwd = getcwd(NULL, 0);
+		if (!cwd || asprintf(ret, "%s/%s", cwd, value) < 0)
+			*ret = NULL;
+	}
+	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+static int set_image(struct config *c, const char *value, struct error *err)
+{
+	char *path;
+	int r;
+
+	if (c->image)
+		return error_set(err, -EINVAL, 0,
+				 "image: one is served, two were given: %s and "
+				 "%s",
+				 c->image, value);
+	if (!*value)
+		return error_set(err, -EINVAL, 0, "image: the name is empty");
+	r = absolute_path(value, &path, err);
+	if (r >= 0)
+		c->image = path;
+	return r;
+}
+
+static int read_key(int fd, struct config *c, struct error *err)
+{
+	struct stat st;
+	ssize_t n;
+
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return error_set(err, -EINVAL, 0, "is not a regular file");
+	if (st.st_size > KEY_BYTES_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "has %lld bytes, the limit is %u",
+				 (long long)st.st_size, KEY_BYTES_MAX);
+	c->key = malloc(KEY_BYTES_MAX);
+	if (!c->key)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	n = read(fd, c->key, KEY_BYTES_MAX);
+	if (n < 0)
+		return error_set(err, -EINVAL, 0, "%s", strerror(errno));
+	c->key_bytes = (size_t)n;
+	return 0;
+}
+
+static int set_key(struct config *c, const char *value, struct error *err)
+{
+	CLEANUP(closep)
+	int fd = open(value, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int r;
+
+	free_key(c);
+	r = fd < 0 ? error_set(err, -EINVAL, 0, "%s", strerror(errno)) :
+		     read_key(fd, c, err);
+	if (r < 0)
+		error_prefix(err, "key: %s", value);
+	return r;
+}
+
+static int set_allow(struct config *c, const char *value, struct error *err)
+{
+	char **values = reallocarray(c->allow_values, c->n_allow_values + 1,
+				     sizeof(*values));
+	size_t len = strlen(value);
+	char *copy = NULL;
+
+	if (!values)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	c->allow_values = values;
+	if (!strcmp(value, "guessed") || (len && value[len - 1] == ':'))
+		copy = strdup(value);
+	else if (absolute_path(value, &copy, err) < 0)
+		return err->code;
+	if (!copy)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	values[c->n_allow_values++] = copy;
+	return allow_add(&c->allow, copy, err);
+}
+
+/* A number with a suffix K, M or G (1024 each), perhaps followed by B/iB. */
+static int set_cache(struct config *c, const char *value, struct error *err)
+{
+	static const char suffixes[] = "KMGT";
+	unsigned long long n;
+	const char *s;
+	char *end;
+
+	errno = 0;
+	n = strtoull(value, &end, 10);
+	s = *end ? strchr(suffixes, toupper((unsigned char)*end)) : NULL;
+	if (s) {
+		unsigned int shift = 10 * (unsigned int)(s - suffixes + 1);
+
+		if (n > CACHE_BYTES_MAX >> shift)
+			errno = ERANGE;
+		n <<= shift;
+		end++;
+	}
+	if (!isdigit((unsigned char)*value) || *end)
+		return error_set(err, -EINVAL, 0,
+				 "cache: \"%s\" is not a size such as 64M",
+				 value);
+	if (errno || n > CACHE_BYTES_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "cache: %s is over the limit of 1T", value);
+	c->cache_bytes = n;
+	return 0;
+}
+
+static int set_io(struct config *c, const char *value, struct error *err)
+{
+	if (!strcmp(value, "auto"))
+		c->io = ENGINE_AUTO;
+	else if (!strcmp(value, "uring"))
+		c->io = ENGINE_URING;
+	else if (!strcmp(value, "sync"))
+		c->io = ENGINE_SYNC;
+	else
+		return error_set(err, -EINVAL, 0,
+				 "io: \"%s\" is none of auto, uring, sync",
+				 value);
+	return 0;
+}
+
+static int set_direct(struct config *c, const char *value, struct error *err)
+{
+	static const char *const yes[] = { "true", "yes", "on", "1" };
+	static const char *const no[] = { "false", "no", "off", "0" };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(yes); i++) {
+		if (!strcasecmp(value, yes[i]) || !strcasecmp(value, no[i])) {
+			c->direct = !strcasecmp(value, yes[i]);
+			return 0;
+		}
+	}
+	return error_set(err, -EINVAL, 0,
+			 "direct: \"%s\" is neither true nor false", value);
+}
+
+static int set_format(struct config *c, const char *value, struct error *err)
+{
+	if (!format_by_name(value))
+		return error_set(err, -EINVAL, 0,
+				 "format: \"%s\" is not supported", value);
+	return set_string(&c->format, value, err);
+}
+
+static int set_snapshot(struct config *c, const char *value, struct error *err)
+{
+	return set_string(&c->snapshot, value, err);
+}
+
+int config_set(struct config *c, const char *key, const char *value,
+	       struct error *err)
+{
+	static const struct {
+		const char *key;
+		int (*set)(struct config *c, const char *value,
+			   struct error *err);
+	} params[] = {
+		{ "image", set_image },	      { "format", set_format },
+		{ "snapshot", set_snapshot }, { "key", set_key },
+		{ "allow", set_allow },	      { "cache", set_cache },
+		{ "io", set_io },	      { "direct", set_direct },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(params); i++)
+		if (!strcmp(params[i].key, key))
+			return params[i].set(c, value, err);
+	return -ENOENT;
+}
+
+void config_open_options(const struct config *c, struct open_options *ret)
+{
+	*ret = (struct open_options){
+		.format = c->format,
+		.snapshot = c->snapshot,
+		.key = c->key,
+		.key_bytes = c->key_bytes,
+		.allow = c->allow,
+		.direct = c->direct,
+	};
+}
+
+int config_apply(const struct config *c, void (*say)(const char *line),
+		 struct error *err)
+{
+	int r;
+
+	cache_configure(c->cache_bytes);
+	engine_configure(c->io, say);
+	if (c->io != ENGINE_URING)
+		return 0;
+	r = engine_probe();
+	if (r < 0)
+		return error_set(err, r, 0,
+				 "io=uring: io_uring is not available (%s); "
+				 "io=auto does without",
+				 strerror(-r));
+	return 0;
+}

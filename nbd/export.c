@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <ctype.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "nbd/export.h"
+
+/* The open exports. Opening may take as long as a passphrase's derivation. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct export *exports;
+
+char *export_snapshot_name(const char *snapshot)
+{
+	size_t room = 3 * strlen(snapshot) + 2;
+	char *name = malloc(room), *p = name;
+
+	if (!name)
+		return NULL;
+	*p++ = '@';
+	for (; *snapshot; snapshot++) {
+		if (strchr("@+/%", *snapshot))
+			p += sprintf(p, "%%%02X", (unsigned char)*snapshot);
+		else
+			*p++ = *snapshot;
+	}
+	*p = '\0';
+	if (p - name > EXPORT_NAME_MAX) {
+		free(name);
+		return NULL;
+	}
+	return name;
+}
+
+static int hex_digit(char c)
+{
+	if (!isxdigit((unsigned char)c))
+		return -1;
+	return isdigit((unsigned char)c) ? c - '0' :
+					   tolower((unsigned char)c) - 'a' + 10;
+}
+
+/* Decodes @part in place; false: a '%' without two digits, or a %00. */
+static bool percent_decode(char *part)
+{
+	char *out = part;
+
+	while (*part) {
+		if (*part == '%') {
+			int hi = hex_digit(part[1]);
+			int lo = hi < 0 ? -1 : hex_digit(part[2]);
+
+			if (lo < 0 || (!hi && !lo))
+				return false;
+			*out++ = (char)(hi << 4 | lo);
+			part += 3;
+		} else {
+			*out++ = *part++;
+		}
+	}
+	*out = '\0';
+	return true;
+}
+
+/* Which snapshot does @name ask for? NULL in *ret: none. */
+static int parse_name(const char *name, char **ret, struct error *err)
+{
+	char *snapshot = NULL;
+
+	*ret = NULL;
+	if (!*name)
+		return 0;
+	if (*name == '@' && name[1] && strlen(name) <= EXPORT_NAME_MAX) {
+		snapshot = strdup(name + 1);
+		if (!snapshot)
+			return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	if (!snapshot || strpbrk(snapshot, "@+/") ||
+	    !percent_decode(snapshot)) {
+		free(snapshot);
+		return error_set(err, -ENOENT, 0,
+				 "there is no export \"%.256s\"", name);
+	}
+	*ret = snapshot;
+	return 0;
+}
+
+static void export_free(struct export *e)
+{
+	image_unref(e->image);
+	free(e->snapshot);
+	free(e->name);
+	free(e);
+}
+
+static struct export *find(const char *name)
+{
+	struct export *e;
+
+	for (e = exports; e && strcmp(e->name, name); e = e->next)
+		;
+	return e;
+}
+
+static int open_new(const struct config *c, const char *name,
+		    struct export **ret, struct error *err)
+{
+	struct export *e = calloc(1, sizeof(*e));
+	struct open_options options;
+	int r;
+
+	if (!e)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	config_open_options(c, &options);
+	e->name = strdup(name);
+	r = e->name ? parse_name(name, &e->snapshot, err) :
+		      error_set(err, -ENOMEM, 0, "out of memory");
+	if (e->snapshot)
+		options.snapshot = e->snapshot;
+	if (r >= 0)
+		r = image_open(c->image, &options, &e->image, err);
+	if (r < 0) {
+		export_free(e);
+		return r;
+	}
+	*ret = e;
+	return 0;
+}
+
+int export_open(const struct config *c, const char *name, struct export **ret,
+		struct error *err)
+{
+	struct export *e;
+	int r = 0;
+
+	pthread_mutex_lock(&lock);
+	e = find(name);
+	if (!e) {
+		r = open_new(c, name, &e, err);
+		if (r >= 0) {
+			e->next = exports;
+			exports = e;
+		}
+	}
+	if (r >= 0) {
+		e->refs++;
+		*ret = e;
+	}
+	pthread_mutex_unlock(&lock);
+	return r;
+}
+
+void export_close(struct export *e)
+{
+	struct export **p = &exports;
+
+	pthread_mutex_lock(&lock);
+	if (!--e->refs) {
+		while (*p != e)
+			p = &(*p)->next;
+		*p = e->next;
+		export_free(e);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+void export_close_all(void)
+{
+	pthread_mutex_lock(&lock);
+	while (exports) {
+		struct export *e = exports;
+
+		exports = e->next;
+		export_free(e);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+struct listing {
+	struct layer *top;
+	unsigned int left;
+	int (*each)(void *opaque, const char *name, const char *description);
+	void *opaque;
+};
+
+struct lookup {
+	const char *text;
+	const char *own_id;
+	bool ambiguous;
+};
+
+static int compare_snapshot(void *opaque, const struct snapshot *s)
+{
+	struct lookup *l = opaque;
+
+	if (strcmp(s->id, l->own_id) &&
+	    (!strcmp(s->id, l->text) || !strcmp(s->name, l->text)))
+		l->ambiguous = true;
+	return l->ambiguous;
+}
+
+/* Its name, unless another snapshot answers to that, or NBD forbids it. */
+static char *listed_name(struct layer *top, const struct snapshot *s)
+{
+	struct lookup l = { .text = s->name, .own_id = s->id };
+	char escaped[ERROR_MSG_BYTES];
+
+	text_escape(escaped, sizeof(escaped), s->name);
+	if (*s->name && !strcmp(escaped, s->name) &&
+	    top->ops->snapshots(top, compare_snapshot, &l, NULL) >= 0 &&
+	    !l.ambiguous)
+		return export_snapshot_name(s->name);
+	text_escape(escaped, sizeof(escaped), s->id);
+	return *s->id && !strcmp(escaped, s->id) ?
+		       export_snapshot_name(s->id) :
+		       NULL;
+}
+
+static int list_snapshot(void *opaque, const struct snapshot *s)
+{
+	struct listing *l = opaque;
+	CLEANUP(freep) char *name = listed_name(l->top, s);
+	char description[128];
+
+	if (!l->left)
+		return 1;
+	if (!name)
+		return 0;
+	l->left--;
+	snprintf(description, sizeof(description),
+		 "snapshot of the %s image, %llu bytes", l->top->ops->name,
+		 (unsigned long long)s->bytes);
+	return l->each(l->opaque, name, description);
+}
+
+int export_list(const struct config *c, unsigned int max,
+		int (*each)(void *opaque, const char *name,
+			    const char *description),
+		void *opaque, struct error *err)
+{
+	struct listing l = { .left = max, .each = each, .opaque = opaque };
+	struct export *e;
+	char description[128];
+	int r;
+
+	r = export_open(c, "", &e, err);
+	if (r < 0)
+		return r;
+	l.top = e->image->chain.layers[0];
+	snprintf(description, sizeof(description), "%s image, %llu bytes",
+		 l.top->ops->name, (unsigned long long)e->image->bytes);
+	r = each(opaque, "", description);
+	/* A damaged table of snapshots does not hide the image. */
+	if (!r && l.left-- && l.top->ops->snapshots)
+		l.top->ops->snapshots(l.top, list_snapshot, &l, NULL);
+	export_close(e);
+	return r;
+}

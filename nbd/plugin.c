@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The nbdkit plugin: NBD's requests to images, images' answers to NBD. See
+ * nbdkit-plugin(3) for who calls what and when; formats/format.h for what
+ * lies below.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "formats/cache.h"
+#include "nbd/config.h"
+#include "nbd/export.h"
+
+#define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+
+/* nbdkit's own limit on a list is 10,000. */
+#define LIST_MAX 9999U
+
+/* What clients may ask for at once; nbdkit takes up to 64 MiB. */
+#define REQUEST_BYTES_MAX (32U << 20)
+
+static struct config config;
+
+/* The live image, held open so that the first client need not wait. */
+static struct export *standing;
+
+/*
+ * Damage is EIO on the wire: nbdkit would send EBADMSG and most others as
+ * EINVAL, which blames the client. Prints, once.
+ */
+static int fail(const struct error *err)
+{
+	nbdkit_error("%s", err->msg);
+	switch (err->code) {
+	case -ENOMEM:
+	case -ENOSPC:
+	case -EPERM:
+	case -EINVAL:
+		nbdkit_set_error(-err->code);
+		break;
+	default:
+		nbdkit_set_error(EIO);
+		break;
+	}
+	return -1;
+}
+
+/* Of a fallback; it is no failure, but the administrator should know. */
+static void say(const char *line)
+{
+	fprintf(stderr, "nbdkit: platter: %s\n", line);
+}
+
+static void platter_load(void)
+{
+	config_init(&config);
+}
+
+static void platter_unload(void)
+{
+	if (standing)
+		export_close(standing);
+	export_close_all();
+	config_done(&config);
+	cache_shutdown();
+}
+
+static void platter_dump_plugin(void)
+{
+	const struct format_ops *const *f;
+
+	printf("platter_formats=");
+	for (f = format_table; *f; f++)
+		printf("%s%s", f == format_table ? "" : ",", (*f)->name);
+	printf("\nplatter_io=%s\n", engine_name());
+}
+
+static int platter_config(const char *key, const char *value)
+{
+	struct error err = { 0 };
+	int r = config_set(&config, key, value, &err);
+
+	if (r == -ENOENT) {
+		nbdkit_error("unknown parameter \"%s\" (see nbdkit platter "
+			     "--help)",
+			     key);
+		return -1;
+	}
+	return r < 0 ? fail(&err) : 0;
+}
+
+static int platter_config_complete(void)
+{
+	struct error err = { 0 };
+
+	if (!config.image) {
+		nbdkit_error("no image was given: nbdkit platter FILE");
+		return -1;
+	}
+	return config_apply(&config, say, &err) < 0 ? fail(&err) : 0;
+}
+
+static int platter_get_ready(void)
+{
+	struct error err = { 0 };
+
+	return export_open(&config, "", &standing, &err) < 0 ? fail(&err) : 0;
+}
+
+static int add_export(void *opaque, const char *name, const char *description)
+{
+	return nbdkit_add_export(opaque, name, description);
+}
+
+static int platter_list_exports(int readonly, int is_tls,
+				struct nbdkit_exports *exports)
+{
+	struct error err = { 0 };
+	int r = export_list(&config, LIST_MAX, add_export, exports, &err);
+
+	if (err.code)
+		return fail(&err);
+	return r;
+}
+
+static const char *platter_default_export(int readonly, int is_tls)
+{
+	return "";
+}
+
+static void *platter_open(int readonly)
+{
+	const char *name = nbdkit_export_name();
+	struct error err = { 0 };
+	struct export *e;
+
+	if (!name)
+		return NULL;
+	if (export_open(&config, name, &e, &err) < 0) {
+		fail(&err);
+		return NULL;
+	}
+	return e;
+}
+
+static void platter_close(void *handle)
+{
+	export_close(handle);
+}
+
+static int64_t platter_get_size(void *handle)
+{
+	struct export *e = handle;
+
+	return (int64_t)e->image->bytes;
+}
+
+static const char *platter_export_description(void *handle)
+{
+	struct export *e = handle;
+
+	return nbdkit_printf_intern("%s%s image", e->snapshot ? "snapshot of the " : "",
+				    e->image->chain.layers[0]->ops->name);
+}
+
+/* Any byte may be asked for; whole clusters are cheapest. */
+static int platter_block_size(void *handle, uint32_t *minimum,
+			      uint32_t *preferred, uint32_t *maximum)
+{
+	struct export *e = handle;
+	uint64_t unit = e->image->chain.layers[0]->unit_bytes;
+
+	*minimum = 1;
+	*preferred = (uint32_t)max_u64(4096, min_u64(unit, 64 << 10));
+	*maximum = REQUEST_BYTES_MAX;
+	return 0;
+}
+
+static int yes(void *handle)
+{
+	return 1;
+}
+
+static int platter_can_cache(void *handle)
+{
+	return NBDKIT_CACHE_NATIVE;
+}
+
+static int platter_pread(void *handle, void *buf, uint32_t count,
+			 uint64_t offset, uint32_t flags)
+{
+	struct export *e = handle;
+	struct error err;
+
+	err.code = 0;
+	if (image_read(e->image, buf, count, offset, &err) < 0)
+		return fail(&err);
+	return 0;
+}
+
+static int platter_cache(void *handle, uint32_t count, uint64_t offset,
+			 uint32_t flags)
+{
+	struct export *e = handle;
+	struct error err = { 0 };
+
+	if (image_prefetch(e->image, offset, count, &err) < 0)
+		return fail(&err);
+	return 0;
+}
+
+struct extents_reply {
+	struct nbdkit_extents *extents;
+	bool one;   /* the client wants only the first */
+	bool begun; /* its type is known */
+	uint32_t type;
+};
+
+static uint32_t extent_type(const struct extent *e)
+{
+	switch ((enum extent_kind)e->kind) {
+	case EXTENT_HOLE:
+	case EXTENT_ZERO:
+		return NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO;
+	case EXTENT_DATA:
+	case EXTENT_COMPRESSED:
+	case EXTENT_DAMAGED: /* reading it says what is wrong */
+		break;
+	}
+	return 0;
+}
+
+static int add_extent(void *opaque, uint64_t off, const struct extent *e)
+{
+	struct extents_reply *r = opaque;
+	uint32_t type = extent_type(e);
+
+	if (r->one && r->begun && type != r->type)
+		return 1;
+	r->begun = true;
+	r->type = type;
+	return nbdkit_add_extent(r->extents, off, e->len, type);
+}
+
+static int platter_extents(void *handle, uint32_t count, uint64_t offset,
+			   uint32_t flags, struct nbdkit_extents *extents)
+{
+	struct export *e = handle;
+	struct extents_reply reply = { .extents = extents,
+				       .one = flags & NBDKIT_FLAG_REQ_ONE };
+	struct error err = { 0 };
+	uint64_t end;
+	int r;
+
+	r = image_walk(e->image, offset, count, add_extent, &reply, &end, &err);
+	if (err.code)
+		return fail(&err);
+	return r < 0 ? -1 : 0;
+}
+
+static struct nbdkit_plugin plugin = {
+	.name = "platter",
+	.longname = "platter, stored disk images of any format",
+	.version = PLATTER_VERSION,
+	.description = "Serves a stored disk image as a raw block device: "
+		       "snapshots, backing chains, compression, encryption. "
+		       "Names inside images are confined to their folder.",
+	.load = platter_load,
+	.unload = platter_unload,
+	.dump_plugin = platter_dump_plugin,
+	.config = platter_config,
+	.config_complete = platter_config_complete,
+	.config_help = config_help,
+	.magic_config_key = "image",
+	.get_ready = platter_get_ready,
+	.list_exports = platter_list_exports,
+	.default_export = platter_default_export,
+	.open = platter_open,
+	.close = platter_close,
+	.get_size = platter_get_size,
+	.export_description = platter_export_description,
+	.block_size = platter_block_size,
+	.can_multi_conn = yes, /* nobody writes */
+	.can_extents = yes,
+	.can_cache = platter_can_cache,
+	.pread = platter_pread,
+	.cache = platter_cache,
+	.extents = platter_extents,
+	.errno_is_preserved = 0,
+};
+
+NBDKIT_REGISTER_PLUGIN(plugin)
