@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * platter info: what an image is, what it holds, what it refers to. The top
+ * layer is shown even when one below it is missing or refused.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <langinfo.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "iouring/util.h"
+#include "nbd/cmd.h"
+#include "nbd/text.h"
+
+static const char help[] =
+	"usage: platter info [options] IMAGE\n"
+	"\n"
+	"Shows format, sizes, snapshots, the chain of layers, and what the image\n"
+	"refers to and whether that is allowed.\n"
+	"\n"
+	"  -f, --format NAME   the image's format (default: guess)\n"
+	"  -k, --key FILE      passphrase of an encrypted image\n"
+	"      --allow X       a folder or prefix that images may refer to\n"
+	"      --cache SIZE    memory for caches (default 64M)\n"
+	"      --io MODE       auto, uring or sync\n"
+	"      --direct        read with O_DIRECT\n"
+	"      --json          for programs, with qemu-img info's names\n"
+	"  -h, --help\n"
+	"\n"
+	"Exit status: 0 the whole chain can be opened (an encrypted one without its\n"
+	"key too), 1 it cannot.\n";
+
+#define SHORT_TEXT_BYTES 256 /* of a snapshot's name in the table */
+#define TREE_INDENT_MAX	 20U /* deeper layers are not indented further */
+
+/* What the image's file takes on disk; false: it cannot be told. */
+static bool disk_bytes(const struct layer *l, uint64_t *ret)
+{
+	struct stat st;
+
+	if (l->src->fd < 0 || fstat(l->src->fd, &st) < 0 ||
+	    !S_ISREG(st.st_mode))
+		return false;
+	*ret = (uint64_t)st.st_blocks * 512;
+	return true;
+}
+
+static const char *layer_name(const struct cmd *c, const struct layers *ls,
+			      unsigned int i)
+{
+	return i ? ls->layers[i]->path : c->image;
+}
+
+/* What became of the name that layer @i gives for its parent. */
+static enum reference_verdict parent_verdict(const struct layers *ls,
+					     unsigned int i)
+{
+	return i + 1 < ls->depth ? REFERENCE_OK : ls->verdict;
+}
+
+/*
+ * The file that the top's parent name leads to. To be freed; NULL when there
+ * is no memory.
+ */
+static char *full_backing_name(const struct layers *ls)
+{
+	const struct layer *top = ls->layers[0];
+	char *ret;
+
+	if (ls->depth > 1)
+		return strdup(ls->layers[1]->path);
+	if (top->parent.name[0] == '/' || ls->verdict == REFERENCE_PREFIX)
+		return strdup(top->parent.name);
+	if (asprintf(&ret, "%s/%s", folder_path(top->folder),
+		     top->parent.name) < 0)
+		return NULL;
+	return ret;
+}
+
+/* JSON */
+
+static void json_set_text(json_t *j, const char *key, const char *value)
+{
+	json_object_set_new(j, key, cmd_json_text(value));
+}
+
+static void json_set_number(json_t *j, const char *key, uint64_t value)
+{
+	json_object_set_new(j, key, json_integer((json_int_t)value));
+}
+
+static void json_set_flag(json_t *j, const char *key, bool value)
+{
+	json_object_set_new(j, key, json_boolean(value));
+}
+
+struct json_sink {
+	struct info_sink sink;
+	json_t *data;
+};
+
+static void sink_json_text(struct info_sink *s, const char *key,
+			   const char *value)
+{
+	json_set_text(container_of(s, struct json_sink, sink)->data, key,
+		      value);
+}
+
+static void sink_json_number(struct info_sink *s, const char *key,
+			     uint64_t value)
+{
+	json_set_number(container_of(s, struct json_sink, sink)->data, key,
+			value);
+}
+
+static void sink_json_flag(struct info_sink *s, const char *key, bool value)
+{
+	json_set_flag(container_of(s, struct json_sink, sink)->data, key,
+		      value);
+}
+
+static json_t *json_specific(struct layer *l)
+{
+	struct json_sink s = {
+		.sink = { .text = sink_json_text,
+			  .number = sink_json_number,
+			  .flag = sink_json_flag },
+		.data = json_object(),
+	};
+
+	if (l->ops->info)
+		l->ops->info(l, &s.sink);
+	return s.data;
+}
+
+static int json_add_snapshot(void *opaque, const struct snapshot *s)
+{
+	json_t *j = json_object();
+
+	json_set_text(j, "id", s->id);
+	json_set_text(j, "name", s->name);
+	json_set_number(j, "vm-state-size", s->vm_state_bytes);
+	json_set_number(j, "date-sec", s->date_sec);
+	json_set_number(j, "date-nsec", s->date_nsec);
+	json_set_number(j, "vm-clock-sec", s->vm_clock_nsec / 1000000000);
+	json_set_number(j, "vm-clock-nsec", s->vm_clock_nsec % 1000000000);
+	json_set_number(j, "virtual-size", s->bytes);
+	json_array_append_new(opaque, j);
+	return 0;
+}
+
+/* What is said of every layer. */
+static json_t *json_layer(const struct cmd *c, const struct layers *ls,
+			  unsigned int i)
+{
+	const struct layer *l = ls->layers[i];
+	json_t *j = json_object();
+	uint64_t bytes;
+
+	json_set_text(j, "filename", layer_name(c, ls, i));
+	json_set_text(j, "format", l->ops->name);
+	json_set_flag(j, "format-guessed", l->guessed);
+	json_set_number(j, "virtual-size", l->bytes);
+	if (disk_bytes(l, &bytes))
+		json_set_number(j, "actual-size", bytes);
+	if (l->unit_bytes)
+		json_set_number(j, "cluster-size", l->unit_bytes);
+	json_set_flag(j, "encrypted", l->encrypted);
+	return j;
+}
+
+static void json_add_reference(const struct cmd *c, json_t *to,
+			       const struct layers *ls, unsigned int i,
+			       const char *kind, const char *name,
+			       enum reference_verdict verdict)
+{
+	json_t *j = json_object();
+
+	json_set_text(j, "kind", kind);
+	json_set_text(j, "filename", name);
+	json_set_text(j, "referenced-by", layer_name(c, ls, i));
+	json_set_text(j, "verdict", reference_verdict_text(verdict));
+	json_set_flag(j, "allowed", verdict == REFERENCE_OK);
+	json_array_append_new(to, j);
+}
+
+static int print_json(const struct cmd *c, const struct layers *ls,
+		      struct error *err)
+{
+	struct layer *top = ls->layers[0];
+	CLEANUP(freep) char *full = NULL;
+	json_t *j = json_layer(c, ls, 0);
+	json_t *chain = json_array(), *references = json_array();
+	json_t *snapshots = json_array();
+	json_t *data = json_specific(top), *specific;
+	unsigned int i, k;
+	int r = 0;
+
+	json_set_flag(j, "dirty-flag",
+		      json_is_true(json_object_get(data, "dirty")));
+	if (top->parent.name) {
+		json_set_text(j, "backing-filename", top->parent.name);
+		full = full_backing_name(ls);
+		if (full)
+			json_set_text(j, "full-backing-filename", full);
+	}
+	if (top->parent.format)
+		json_set_text(j, "backing-filename-format", top->parent.format);
+	if (top->ops->snapshots)
+		r = top->ops->snapshots(top, json_add_snapshot, snapshots, err);
+	if (json_array_size(snapshots))
+		json_object_set(j, "snapshots", snapshots);
+	json_decref(snapshots);
+	if (json_object_size(data)) {
+		specific = json_object();
+		json_set_text(specific, "type", top->ops->name);
+		json_object_set(specific, "data", data);
+		json_object_set_new(j, "format-specific", specific);
+	}
+	json_decref(data);
+	for (i = 0; i < ls->depth; i++) {
+		const struct layer *l = ls->layers[i];
+
+		json_array_append_new(chain, json_layer(c, ls, i));
+		for (k = 0; k < l->n_files; k++)
+			json_add_reference(c, references, ls, i, "data file",
+					   l->files[k].name, REFERENCE_OK);
+		if (l->parent.name)
+			json_add_reference(c, references, ls, i, "backing file",
+					   l->parent.name,
+					   parent_verdict(ls, i));
+	}
+	json_object_set_new(j, "chain", chain);
+	json_object_set_new(j, "references", references);
+	if (!ls->complete && !ls->locked)
+		json_set_text(j, "error", ls->reason.msg);
+	cmd_json_print(j, JSON_INDENT(4));
+	return r;
+}
+
+/* For people */
+
+static void print_bytes(const char *what, uint64_t bytes)
+{
+	char buf[TEXT_BYTES_MAX];
+
+	printf("%s: %s", what, text_bytes(buf, bytes));
+	if (bytes >= 1024)
+		printf(" (%" PRIu64 " bytes)", bytes);
+	putchar('\n');
+}
+
+static void sink_print_text(struct info_sink *s, const char *key,
+			    const char *value)
+{
+	printf("    %s: ", key);
+	cmd_put(stdout, value);
+	putchar('\n');
+}
+
+static void sink_print_number(struct info_sink *s, const char *key,
+			      uint64_t value)
+{
+	printf("    %s: %" PRIu64 "\n", key, value);
+}
+
+static void sink_print_flag(struct info_sink *s, const char *key, bool value)
+{
+	printf("    %s: %s\n", key, value ? "yes" : "no");
+}
+
+static int print_snapshot(void *opaque, const struct snapshot *s)
+{
+	bool *head = opaque;
+	char id[SHORT_TEXT_BYTES], name[SHORT_TEXT_BYTES];
+	char size[TEXT_BYTES_MAX], vm[TEXT_BYTES_MAX], date[32], clock[32];
+	uint64_t msec = s->vm_clock_nsec / 1000000;
+	time_t sec = (time_t)s->date_sec;
+	struct tm tm;
+
+	if (!*head) {
+		puts("snapshots:");
+		printf("    %-4s %-24s %-10s %-19s %-14s %s\n", "ID", "TAG",
+		       "VM_SIZE", "DATE", "VM_CLOCK", "DISK_SIZE");
+		*head = true;
+	}
+	if (!localtime_r(&sec, &tm) ||
+	    !strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm))
+		strcpy(date, "-");
+	snprintf(clock, sizeof(clock),
+		 "%02" PRIu64 ":%02" PRIu64 ":%02" PRIu64 ".%03" PRIu64,
+		 msec / 3600000, msec / 60000 % 60, msec / 1000 % 60,
+		 msec % 1000);
+	text_escape(id, sizeof(id), s->id);
+	text_escape(name, sizeof(name), s->name);
+	printf("    %-4s %-24s %-10s %-19s %-14s %s\n", id, name,
+	       s->vm_state_bytes ? text_bytes(vm, s->vm_state_bytes) : "-",
+	       date, clock, text_bytes(size, s->bytes));
+	return 0;
+}
+
+static void print_tree(const struct cmd *c, const struct layers *ls)
+{
+	bool utf8 = !strcmp(nl_langinfo(CODESET), "UTF-8");
+	const char *branch = utf8 ? "\u2514\u2500 " : "`- ";
+	const struct layer *last = ls->layers[ls->depth - 1];
+	char buf[TEXT_BYTES_MAX];
+	unsigned int i;
+
+	puts("chain:");
+	for (i = 0; i < ls->depth; i++) {
+		const struct layer *l = ls->layers[i];
+		unsigned int level = i < TREE_INDENT_MAX ? i : TREE_INDENT_MAX;
+
+		printf("    %*s%s", level ? (int)(level - 1) * 3 : 0, "",
+		       i ? branch : "");
+		cmd_put(stdout, layer_name(c, ls, i));
+		printf(" (%s%s, %s)\n", l->ops->name,
+		       l->guessed ? ", guessed" : "",
+		       text_bytes(buf, l->bytes));
+	}
+	if (!ls->complete && last->parent.name) {
+		printf("    %*s%s",
+		       (int)(i < TREE_INDENT_MAX ? i - 1 : TREE_INDENT_MAX) * 3,
+		       "", branch);
+		cmd_put(stdout, last->parent.name);
+		puts(" (not opened)");
+	}
+}
+
+static void print_reference(const struct cmd *c, const struct layers *ls,
+			    unsigned int i, const char *kind, const char *name,
+			    const char *format, enum reference_verdict verdict,
+			    bool *head)
+{
+	if (!*head)
+		puts("references:");
+	*head = true;
+	printf("    %s ", kind);
+	cmd_put(stdout, name);
+	if (format) {
+		fputs(" (", stdout);
+		cmd_put(stdout, format);
+		putchar(')');
+	}
+	fputs(" of ", stdout);
+	cmd_put(stdout, layer_name(c, ls, i));
+	printf(": %s\n", reference_verdict_text(verdict));
+}
+
+static void print_references(const struct cmd *c, const struct layers *ls)
+{
+	bool head = false;
+	unsigned int i, k;
+
+	for (i = 0; i < ls->depth; i++) {
+		const struct layer *l = ls->layers[i];
+
+		for (k = 0; k < l->n_files; k++)
+			print_reference(c, ls, i, "data file", l->files[k].name,
+					NULL, REFERENCE_OK, &head);
+		if (l->parent.name)
+			print_reference(c, ls, i, "backing file",
+					l->parent.name, l->parent.format,
+					parent_verdict(ls, i), &head);
+	}
+}
+
+static int print_text(const struct cmd *c, const struct layers *ls,
+		      struct error *err)
+{
+	struct info_sink sink = { .text = sink_print_text,
+				  .number = sink_print_number,
+				  .flag = sink_print_flag };
+	struct layer *top = ls->layers[0];
+	bool head = false;
+	uint64_t bytes;
+	int r = 0;
+
+	fputs("image: ", stdout);
+	cmd_put(stdout, c->image);
+	printf("\nformat: %s%s\n", top->ops->name,
+	       top->guessed ? " (guessed)" : "");
+	print_bytes("virtual size", top->bytes);
+	if (disk_bytes(top, &bytes))
+		print_bytes("disk size", bytes);
+	if (top->unit_bytes)
+		print_bytes("cluster size", top->unit_bytes);
+	printf("encrypted: %s%s\n", top->encrypted ? "yes" : "no",
+	       top->locked ? " (no key was given)" : "");
+	if (top->ops->info) {
+		printf("%s:\n", top->ops->name);
+		top->ops->info(top, &sink);
+	}
+	if (top->ops->snapshots)
+		r = top->ops->snapshots(top, print_snapshot, &head, err);
+	print_tree(c, ls);
+	print_references(c, ls);
+	return r;
+}
+
+static int run_info(int argc, char **argv)
+{
+	static const struct option options[] = { CMD_LONG_OPTIONS, { 0 } };
+	CLEANUP(cmd_done) struct cmd c;
+	CLEANUP(layers_done) struct layers ls = { 0 };
+	struct error err = { 0 };
+	int opt, status, r;
+
+	cmd_init(&c, &verb_info);
+	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS, options,
+				  NULL)) != -1) {
+		status = cmd_option(&c, opt, argv);
+		if (status >= 0)
+			return status;
+	}
+	status = cmd_image(&c, argc, argv);
+	if (status >= 0)
+		return status;
+	if (layers_open(&c, true, &ls, &err) < 0)
+		return cmd_fail(&err);
+	r = c.json ? print_json(&c, &ls, &err) : print_text(&c, &ls, &err);
+	if (r < 0)
+		cmd_fail(&err);
+	if (ls.complete || ls.locked)
+		return r < 0 ? STATUS_FAILED : STATUS_OK;
+	return cmd_fail(&ls.reason);
+}
+
+const struct verb verb_info = {
+	.name = "info",
+	.summary = "what an image is, what it holds and refers to",
+	.help = help,
+	.usage_status = STATUS_USAGE,
+	.run = run_info,
+};
