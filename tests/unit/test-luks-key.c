@@ -530,21 +530,28 @@ START_TEST(key_material_may_end_where_the_header_does)
 	put_be32(SLOT_AT(3) + 40, sector);
 	ck_assert_msg(unlock("fourth", &info, &c, &err) == 0, "%s", err.msg);
 	check_opens_with_master(&volumes[0], c);
+
+	/* It is whole sectors, though the stripes do not fill the last. */
+	c = NULL;
+	ck_assert_int_eq(unlock_at(HEADER_OFF, HEADER_LEN - 1, "fourth", 6,
+				   &info, &c, &err),
+			 -EBADMSG);
 }
 END_TEST
 
 static const struct {
 	uint64_t off, len;
+	const char *names;
 } ranges[] = {
-	{ HEADER_OFF, 0 },
-	{ HEADER_OFF, 1 },
-	{ HEADER_OFF, 591 },
-	{ HEADER_OFF, 592 }, /* no room for material */
-	{ HEADER_OFF, FILE_BYTES - HEADER_OFF + 1 },
-	{ HEADER_OFF, UINT64_MAX },
-	{ HEADER_OFF, UINT64_MAX - HEADER_OFF + 1 },
-	{ FILE_BYTES + 1, 0 },
-	{ UINT64_MAX, 592 },
+	{ HEADER_OFF, 0, "truncated: 0 of" },
+	{ HEADER_OFF, 1, "truncated: 1 of" },
+	{ HEADER_OFF, 591, "truncated: 591 of" },
+	{ HEADER_OFF, 592, "slot 1: 2368 bytes of key material" },
+	{ HEADER_OFF, FILE_BYTES - HEADER_OFF + 1, "past the file's" },
+	{ HEADER_OFF, UINT64_MAX, "past the file's" },
+	{ HEADER_OFF, UINT64_MAX - HEADER_OFF + 1, "past the file's" },
+	{ FILE_BYTES + 1, 0, "past the file's" },
+	{ UINT64_MAX, 592, "past the file's" },
 };
 
 START_TEST(a_range_without_a_header_is_damage)
@@ -557,6 +564,7 @@ START_TEST(a_range_without_a_header_is_damage)
 	ck_assert_int_eq(unlock_at(ranges[_i].off, ranges[_i].len, "second", 6,
 				   &info, &c, &err),
 			 -EBADMSG);
+	ck_assert_msg(strstr(err.msg, ranges[_i].names) != NULL, "%s", err.msg);
 }
 END_TEST
 
@@ -625,11 +633,11 @@ static uint32_t iterations_for(double sec)
 	return (uint32_t)(sec * 5000 / best);
 }
 
-/* Eight slots of 1.4 seconds: each alone is in order, three fit. */
+/* Eight slots of 1.7 seconds: each alone is in order, two fit. */
 START_TEST(the_work_of_all_slots_together_is_limited)
 {
 	struct volume v = volumes[0];
-	uint32_t iterations = iterations_for(1.4);
+	uint32_t iterations = iterations_for(1.7);
 	struct error err = { 0 };
 	struct luks_info info;
 	struct cipher *c = NULL;
@@ -647,7 +655,7 @@ START_TEST(the_work_of_all_slots_together_is_limited)
 	start = cpu_sec();
 	ck_assert_int_eq(unlock("wrong", &info, &c, &err), -EFBIG);
 	start = cpu_sec() - start;
-	ck_assert_msg(start > 1.2 && start < 7, "took %f s", start);
+	ck_assert_msg(start > 1.5 && start < 7, "took %f s", start);
 	ck_assert_msg(strstr(err.msg, " left of what ") != NULL, "%s", err.msg);
 }
 END_TEST
@@ -781,12 +789,13 @@ static Suite *make_suite(bool with_qemu)
 	tcase_add_test(tc, the_work_of_all_slots_together_is_limited);
 	suite_add_tcase(s, tc);
 
+	if (!with_qemu)
+		return s;
 	tc = tcase_create("qemu-img");
 	tcase_set_timeout(tc, 120);
 	tcase_add_unchecked_fixture(tc, make_dir, remove_dir);
 	LOOP(tc, a_volume_of_qemu_img_opens, by_qemu);
-	if (with_qemu)
-		suite_add_tcase(s, tc);
+	suite_add_tcase(s, tc);
 	return s;
 }
 
