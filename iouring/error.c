@@ -90,11 +90,9 @@ void error_prefix(struct error *err, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(prefix, sizeof(prefix), fmt, ap);
 	va_end(ap);
-	snprintf(raw, sizeof(raw), "%s: ", prefix);
-	text_escape(prefix, sizeof(prefix), raw);
-	snprintf(raw, sizeof(raw), "%s%s", prefix, err->msg);
-	raw[sizeof(err->msg) - 1] = '\0';
-	memcpy(err->msg, raw, sizeof(err->msg));
+	/* What is escaped already stays as it is. */
+	snprintf(raw, sizeof(raw), "%s: %s", prefix, err->msg);
+	text_escape(err->msg, sizeof(err->msg), raw);
 }
 
 void error_clear(struct error *err)
