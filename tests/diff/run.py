@@ -221,13 +221,11 @@ class Bench:
                                         else None, allow=allow), image])
         theirs = run_json(["qemu-img", "map", "--output=json", *objects,
                            *img_flags, opts])
-        files = maps.data_files(opts, [*objects, *img_flags])
-        holes = maps.HostHoles([f if os.path.exists(f) else image
-                                for f in files])
+        layers = maps.Layers(opts, [*objects, *img_flags])
         try:
-            maps.compare_qemu(ours, theirs, holes, size)
+            maps.compare_qemu(ours, theirs, layers, size)
         finally:
-            holes.close()
+            layers.close()
         maps.compare_nbd(status, ours, size)
         self.totals.maps += 1
 
