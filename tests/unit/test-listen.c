@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "nbd/listen.h"
+#include "tests/lib/unit.h"
+
+static int connect_unix(const char *path)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), r;
+
+	strcpy(sa.sun_path, path);
+	r = connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+/* What a server that was killed leaves behind. */
+static void leave_socket(const char *path)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strcpy(sa.sun_path, path);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	close(fd);
+}
+
+START_TEST(a_socket_is_there_until_the_end)
+{
+	const char *path = unit_path("s");
+	unsigned int fds = unit_open_fds();
+	struct error err = { 0 };
+	struct listener l;
+
+	must(listen_unix(path, &l, &err), err);
+	ck_assert_int_ge(l.fds[0], FD_HIGH);
+	ck_assert_int_eq(fcntl(l.fds[0], F_GETFD), FD_CLOEXEC);
+	ck_assert_int_eq(connect_unix(path), 0);
+	listener_done(&l);
+	ck_assert_int_eq(connect_unix(path), -ENOENT);
+	ck_assert_uint_eq(unit_open_fds(), fds);
+}
+END_TEST
+
+START_TEST(a_dead_socket_is_replaced)
+{
+	const char *path = unit_path("s");
+	struct error err = { 0 };
+	struct listener l;
+
+	leave_socket(path);
+	ck_assert_int_eq(connect_unix(path), -ECONNREFUSED);
+	must(listen_unix(path, &l, &err), err);
+	ck_assert_int_eq(connect_unix(path), 0);
+	listener_done(&l);
+}
+END_TEST
+
+START_TEST(a_live_socket_is_left_alone)
+{
+	const char *path = unit_path("s");
+	unsigned int fds;
+	struct error err = { 0 };
+	struct listener l, second;
+
+	must(listen_unix(path, &l, &err), err);
+	fds = unit_open_fds();
+	ck_assert_int_eq(listen_unix(path, &second, &err), -EADDRINUSE);
+	unit_says(&err, "another server is listening");
+	ck_assert_uint_eq(unit_open_fds(), fds);
+	ck_assert_int_eq(connect_unix(path), 0);
+	listener_done(&l);
+}
+END_TEST
+
+START_TEST(a_file_is_not_replaced)
+{
+	const char *path = unit_path("disk.raw");
+	struct error err = { 0 };
+	struct listener l;
+	struct stat st;
+
+	unit_write(path, "x", 1);
+	ck_assert_int_eq(listen_unix(path, &l, &err), -EEXIST);
+	unit_says(&err, "is not a socket");
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_int_eq(st.st_size, 1);
+}
+END_TEST
+
+START_TEST(a_socket_of_another_is_not_removed)
+{
+	const char *path = unit_path("s");
+	struct error err = { 0 };
+	struct listener l;
+	struct stat st;
+
+	must(listen_unix(path, &l, &err), err);
+	ck_assert_int_eq(rename(path, unit_path("moved")), 0);
+	leave_socket(path);
+	listener_done(&l);
+	ck_assert_int_eq(lstat(path, &st), 0);
+}
+END_TEST
+
+START_TEST(a_path_too_long_is_refused)
+{
+	char name[200] = "/tmp/";
+	struct error err = { 0 };
+	struct listener l;
+
+	memset(name + 5, 'x', 103);
+	ck_assert_int_eq(listen_unix(name, &l, &err), -ENAMETOOLONG);
+	unit_says(&err, "has 108 bytes, at most 107");
+}
+END_TEST
+
+START_TEST(port_0_takes_a_free_one)
+{
+	struct error err = { 0 };
+	struct listener a, b, c;
+
+	must(listen_tcp("127.0.0.1", 0, &a, &err), err);
+	must(listen_tcp("127.0.0.1", 0, &b, &err), err);
+	ck_assert_uint_ne(a.port, 0);
+	ck_assert_uint_ne(a.port, b.port);
+	ck_assert_int_eq(listen_tcp("127.0.0.1", a.port, &c, &err),
+			 -EADDRINUSE);
+	unit_says(&err, "cannot listen on 127.0.0.1 port");
+	listener_done(&a);
+	listener_done(&b);
+}
+END_TEST
+
+static const struct {
+	struct listener l;
+	bool tls;
+	const char *export, *query, *uri;
+} uris[] = {
+	{ { .address = "127.0.0.1", .port = 10809 },
+	  false,
+	  "",
+	  NULL,
+	  "nbd://127.0.0.1:10809" },
+	{ { .address = "127.0.0.1", .port = 1 },
+	  false,
+	  "@a%2Fb c",
+	  NULL,
+	  "nbd://127.0.0.1:1/@a%252Fb%20c" },
+	{ { .address = "::1", .port = 1 },
+	  false,
+	  "x",
+	  NULL,
+	  "nbd://[::1]:1/x" },
+	{ { .address = "fe80::1%eth0", .port = 1 },
+	  false,
+	  "",
+	  NULL,
+	  "nbd://[fe80::1%25eth0]:1" },
+	{ { .address = "0.0.0.0", .any = true, .port = 1 },
+	  false,
+	  "",
+	  NULL,
+	  "nbd://127.0.0.1:1" },
+	{ { .address = "::", .any = true, .port = 1 },
+	  false,
+	  "",
+	  NULL,
+	  "nbd://[::1]:1" },
+	{ { .address = "host", .port = 1 },
+	  true,
+	  "",
+	  "tls-psk-file=/k",
+	  "nbds://host:1/?tls-psk-file=/k" },
+	{ { .unix_path = "/a b/s,&" },
+	  false,
+	  "",
+	  NULL,
+	  "nbd+unix:///?socket=/a%20b/s%2C%26" },
+	{ { .unix_path = "/s" },
+	  true,
+	  "@1",
+	  "tls-psk-file=/k",
+	  "nbds+unix:///@1?socket=/s&tls-psk-file=/k" },
+};
+
+START_TEST(a_uri_holds_any_name)
+{
+	char *uri = listener_uri(&uris[_i].l, uris[_i].tls, uris[_i].export,
+				 uris[_i].query);
+
+	ck_assert_str_eq(uri, uris[_i].uri);
+	free(uri);
+}
+END_TEST
+
+static void add(TCase *tc)
+{
+	tcase_add_test(tc, a_socket_is_there_until_the_end);
+	tcase_add_test(tc, a_dead_socket_is_replaced);
+	tcase_add_test(tc, a_live_socket_is_left_alone);
+	tcase_add_test(tc, a_file_is_not_replaced);
+	tcase_add_test(tc, a_socket_of_another_is_not_removed);
+	tcase_add_test(tc, a_path_too_long_is_refused);
+	tcase_add_test(tc, port_0_takes_a_free_one);
+	LOOP(tc, a_uri_holds_any_name, uris);
+}
+
+int main(void)
+{
+	return unit_main("listen", add);
+}
