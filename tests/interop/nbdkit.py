@@ -4,7 +4,9 @@
 
 import os
 import re
+import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
@@ -75,6 +77,25 @@ def the_server_survives_going_to_the_background(d):
             os.kill(int(f.read()), 15)
 
 
+def the_server_ends_cleanly(d):
+    """Also after connections; a crash at the end would go unnoticed."""
+    socket = d.at("sock2")
+    with subprocess.Popen(["nbdkit", "-f", "-U", socket, PLUGIN, d.path],
+                          stderr=subprocess.PIPE, text=True) as server:
+        try:
+            for _ in range(200):
+                if os.path.exists(socket):
+                    break
+                time.sleep(0.02)
+            for export in ("", "%40clean"):
+                run(["nbdcopy", f"nbd+unix:///{export}?socket={socket}",
+                     "null:"])
+        finally:
+            server.terminate()
+            said = server.communicate(timeout=20)[1]
+        is_equal(server.returncode, 0, f"nbdkit's status ({said.strip()})")
+
+
 def filters_can_stand_in_front(d):
     out = run(["nbdkit", "-U", "-", "--filter=offset", PLUGIN, d.path,
                "offset=512", "--run", 'nbdinfo --size "$uri"'])[1]
@@ -118,6 +139,7 @@ if __name__ == "__main__":
         a_declared_raw_image_is_raw,
         a_relative_path_is_found,
         the_server_survives_going_to_the_background,
+        the_server_ends_cleanly,
         filters_can_stand_in_front,
         wrong_parameters_are_refused_in_a_line,
         dump_plugin_describes_it,
