@@ -222,6 +222,36 @@ static void keep_budget(struct shard *first)
 		evict(&cache.shards[(at + i) % SHARDS]);
 }
 
+/* Somebody uses @e, which is READY: it becomes the newest. */
+static void touch(struct shard *s, struct entry *e)
+{
+	if (s->newest == e)
+		return;
+	list_remove(s, e);
+	list_push(s, e);
+}
+
+bool cache_peek(const struct cache_key *key, struct cache_blob **ret)
+{
+	uint64_t hash = hash_key(key);
+	struct shard *s = &cache.shards[hash % SHARDS];
+	struct entry *e;
+
+	ensure_started();
+	pthread_mutex_lock(&s->lock);
+	e = find(*bucket_of(s, hash), key);
+	if (e && e->state != ENTRY_READY)
+		e = NULL;
+	if (e) {
+		s->hits++;
+		e->refs++;
+		touch(s, e);
+		*ret = &e->blob;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return e;
+}
+
 enum cache_answer cache_get(const struct cache_key *key,
 			    struct cache_blob **ret)
 {
@@ -238,10 +268,8 @@ enum cache_answer cache_get(const struct cache_key *key,
 		s->hits++;
 		e->refs++;
 		answer = e->state == ENTRY_READY ? CACHE_HIT : CACHE_BUSY;
-		if (answer == CACHE_HIT && s->newest != e) {
-			list_remove(s, e);
-			list_push(s, e);
-		}
+		if (answer == CACHE_HIT)
+			touch(s, e);
 	} else {
 		s->misses++;
 		e = calloc(1, sizeof(*e));

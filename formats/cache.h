@@ -63,6 +63,9 @@ enum cache_answer {
 enum cache_answer cache_get(const struct cache_key *key,
 			    struct cache_blob **ret);
 
+/* As cache_get(), but only when it is there: false: it is not, now. */
+bool cache_peek(const struct cache_key *key, struct cache_blob **ret);
+
 /* A claimed entry gets its content; @data is malloc()ed and taken over. */
 void cache_fill(struct cache_blob *b, void *data, size_t bytes);
 

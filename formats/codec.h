@@ -3,6 +3,7 @@
 #ifndef FORMATS_CODEC_H
 #define FORMATS_CODEC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,9 +22,17 @@ const char *codec_name(enum codec codec);
  * Decodes @in until @out is full: exactly @out_len bytes, never one more.
  * Bytes of @in behind the stream's end are ignored, as the formats round
  * lengths up to sectors. A stream that is damaged or ends early is -EIO.
- * Any thread; decoders' memory is the thread's and freed with it.
+ * @whole: the stream is expected to end there; else only its beginning is
+ * wanted. Any thread; decoders' memory is the thread's and freed with it.
  */
 int codec_decode(enum codec codec, const void *in, size_t in_len, void *out,
-		 size_t out_len, struct error *err);
+		 size_t out_len, bool whole, struct error *err);
+
+/*
+ * Of a unit of @unit_bytes only the first @bytes are wanted: how many should
+ * be decoded? @bytes, where stopping there is cheaper than the rest.
+ */
+uint32_t codec_worthwhile(enum codec codec, uint32_t bytes,
+			  uint32_t unit_bytes);
 
 #endif

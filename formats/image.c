@@ -270,6 +270,7 @@ struct unit {
 	uint8_t *dest;
 	uint8_t *in;	/* compressed bytes; NULL: not ours to decode */
 	size_t in_idx;	/* of its read in the batch */
+	uint32_t bytes; /* to decode: all of it, or its beginning */
 	uint8_t answer; /* enum cache_answer */
 };
 
@@ -302,14 +303,45 @@ static void add_io(struct round *rd, struct source *src, uint64_t off,
 	};
 }
 
+/* Marks the key of a unit's beginning, which is not the unit's. */
+#define KEY_BEGINNING (1ULL << 63)
+
+/*
+ * Looks for the unit, or for enough of its beginning. A second reader of a
+ * unit whose beginning did not suffice has it decoded whole, so reading on
+ * through a unit decodes it once.
+ */
+static void look_up_unit(struct unit *u)
+{
+	const struct extent *e = u->e;
+	struct cache_key key = { .owner = e->src->id, .at = e->host_off };
+	struct cache_key beginning = { .owner = e->src->id,
+				       .at = e->host_off | KEY_BEGINNING };
+	uint32_t end = e->unit_off + (uint32_t)e->len;
+
+	u->bytes = codec_worthwhile(e->codec, end, e->unit_bytes);
+	if (u->bytes < e->unit_bytes) {
+		if (cache_peek(&key, &u->blob)) {
+			u->answer = CACHE_HIT;
+			return;
+		}
+		u->answer = (uint8_t)cache_get(&beginning, &u->blob);
+		if (u->answer == CACHE_CLAIMED ||
+		    (u->answer == CACHE_HIT && u->blob->bytes >= end))
+			return;
+		cache_put(u->blob);
+		u->bytes = e->unit_bytes;
+	}
+	u->answer = (uint8_t)cache_get(&key, &u->blob);
+}
+
 static int add_unit(struct round *rd, const struct extent *e, uint8_t *dest,
 		    struct error *err)
 {
-	struct cache_key key = { .owner = e->src->id, .at = e->host_off };
 	struct unit *u = &rd->units[rd->n_units++];
 
 	*u = (struct unit){ .e = e, .dest = dest };
-	u->answer = (uint8_t)cache_get(&key, &u->blob);
+	look_up_unit(u);
 	if (u->answer != CACHE_CLAIMED)
 		return 0;
 	u->in = malloc(e->comp_bytes);
@@ -326,7 +358,7 @@ static int add_unit(struct round *rd, const struct extent *e, uint8_t *dest,
 /* Decodes a claimed unit and gives it to the cache, or tells that it failed. */
 static int decode_unit(struct round *rd, struct unit *u, struct error *err)
 {
-	uint8_t *out = malloc(u->e->unit_bytes);
+	uint8_t *out = malloc(u->bytes);
 	int r = rd->ios[u->in_idx].ret;
 
 	if (!out)
@@ -337,14 +369,14 @@ static int decode_unit(struct round *rd, struct unit *u, struct error *err)
 			  u->e->host_off, strerror(-r));
 	else
 		r = codec_decode(u->e->codec, u->in, u->e->comp_bytes, out,
-				 u->e->unit_bytes, err);
+				 u->bytes, u->bytes == u->e->unit_bytes, err);
 	free(TAKE_PTR(u->in));
 	if (r < 0) {
 		free(out);
 		cache_fail(u->blob, r);
 		return r;
 	}
-	cache_fill(u->blob, out, u->e->unit_bytes);
+	cache_fill(u->blob, out, u->bytes);
 	u->answer = CACHE_HIT;
 	return 0;
 }
