@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Servers under measurement: started, watched and stopped by process id."""
 
+import contextlib
 import os
 import select
 import signal
@@ -59,12 +60,15 @@ class Server:
     """One server on a unix socket of its own.
 
     make_argv(socket path) gives the command line. Use with `with`: the
-    server has answered a connection when the block begins and is gone when
-    it ends.
+    server is gone when the block ends. When it begins, the server has
+    greeted a client (a supervisor listens before there is anyone to
+    answer); with greet=False it only has a socket, which is enough where
+    the client's clock runs from the start.
     """
 
-    def __init__(self, make_argv):
+    def __init__(self, make_argv, greet=True):
         self.make_argv = make_argv
+        self.greet = greet
         self.argv = None
         self.folder = None
         self.proc = None
@@ -82,7 +86,9 @@ class Server:
                 self.proc = subprocess.Popen(self.argv, stdout=log,
                                              stderr=log,
                                              stdin=subprocess.DEVNULL)
-            self.connect().close()
+            with self.connect() as sock:
+                if self.greet:
+                    leave(sock)
         except OSError as e:
             self.stop()
             raise ServerError('%s: %s' % (self.argv[0], e.strerror)) from e
@@ -114,7 +120,7 @@ class Server:
             except (FileNotFoundError, ConnectionRefusedError):
                 sock.close()
             if time.monotonic() > until:
-                raise ServerError('%s: no socket after %d s' %
+                raise ServerError('%s: no answer after %d s' %
                                   (self.argv[0], START_SECONDS))
             time.sleep(0.0002)
 
@@ -170,15 +176,32 @@ def receive(sock, n):
     return data
 
 
-def first_read(sock, length=4096):
-    """The shortest NBD session: the old-style export name, one read."""
+NBD_MAGIC, OPTION_MAGIC = 0x4e42444d41474943, 0x49484156454f5054
+OPTION_EXPORT_NAME, OPTION_ABORT = 1, 2
+
+
+def handshake(sock):
+    """Flags of the server's greeting, answered; options may follow."""
     sock.settimeout(START_SECONDS)
     magic, option_magic, flags = struct.unpack('>QQH', receive(sock, 18))
-    if magic != 0x4e42444d41474943 or option_magic != 0x49484156454f5054:
+    if magic != NBD_MAGIC or option_magic != OPTION_MAGIC:
         raise ServerError('not a newstyle NBD server')
-    no_zeroes = flags & 2
-    sock.sendall(struct.pack('>I', 1 | no_zeroes) +
-                 struct.pack('>QII', option_magic, 1, 0))
+    sock.sendall(struct.pack('>I', 1 | flags & 2))
+    return flags
+
+
+def leave(sock):
+    """A client that was greeted and wants nothing."""
+    handshake(sock)
+    sock.sendall(struct.pack('>QII', OPTION_MAGIC, OPTION_ABORT, 0))
+    with contextlib.suppress(ServerError, ConnectionError):
+        receive(sock, 20)  # some acknowledge it, some hang up
+
+
+def first_read(sock, length=4096):
+    """The shortest NBD session: the export by its name, one read."""
+    no_zeroes = handshake(sock) & 2
+    sock.sendall(struct.pack('>QII', OPTION_MAGIC, OPTION_EXPORT_NAME, 0))
     receive(sock, 10 if no_zeroes else 134)
     sock.sendall(struct.pack('>IHHQQI', 0x25609513, 0, 0, 1, 0, length))
     magic, error, _ = struct.unpack('>IIQ', receive(sock, 16))
