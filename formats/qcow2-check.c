@@ -17,7 +17,8 @@
  * table that the end of the file cuts, a cluster behind the end of the
  * external data file, one at the wrong place of a raw one, zero clusters in
  * version 2), a snapshot's L1 table that does not reach its disk's end, and
- * the bitmap feature bit without bitmaps.
+ * the bitmap feature bit without bitmaps. Refcount blocks that are not in the
+ * file are corruptions, as all that they should count is.
  *
  * Cost: time goes with the tables that lie in the file, not with what they
  * claim; holes are skipped, no table is walked twice. Memory goes with the
@@ -134,7 +135,8 @@ struct checker {
 	const struct qcow2_state *s;
 	struct check_report *r;
 	struct error *err;
-	uint64_t clusters; /* of the file, the last one may be cut */
+	uint64_t clusters; /* of the file, and one behind if referred to */
+	bool blind; /* not all references could be read */
 	uint64_t lines; /* said */
 	uint64_t entries; /* of L1 and bitmap tables, read */
 	uint64_t bytes; /* allocated, of CHECK_BYTES_MAX */
@@ -415,22 +417,22 @@ static int count_cluster(struct checker *k, uint64_t cluster, enum use use,
 
 /*
  * Counts @refs references of @by to every cluster that [@off, @off + @bytes)
- * touches, or finds that it is not in the file. The last cluster may be cut
- * by the file's end.
+ * touches, or finds that it is not in the file. The file's end may cut the
+ * last cluster, and compressed data name more sectors than they fill: less
+ * than a cluster behind the end is fine.
  */
 static int count_range(struct checker *k, uint64_t off, uint64_t bytes,
 		       enum use use, uint32_t refs, const struct by *by)
 {
 	uint64_t cluster = off >> k->s->cluster_bits, last;
+	uint64_t limit = k->l->src->bytes + k->s->cluster_bytes - 1;
 	char text[BY_TEXT_BYTES];
 	enum use before;
 	int r = 0;
 
 	if (!bytes)
 		return 0;
-	last = cluster + ((off & (k->s->cluster_bytes - 1)) + bytes - 1) /
-				 k->s->cluster_bytes;
-	if (last >= k->clusters) {
+	if (!range_inside(off, bytes, limit)) {
 		corruption(k,
 			   "%s: %s at %" PRIu64 " with %" PRIu64
 			   " bytes ends behind the file's end at %" PRIu64,
@@ -438,6 +440,8 @@ static int count_range(struct checker *k, uint64_t off, uint64_t bytes,
 			   k->l->src->bytes);
 		return 0;
 	}
+	last = (off + bytes - 1) >> k->s->cluster_bits;
+	k->clusters = max_u64(k->clusters, last + 1);
 	for (; cluster <= last && r >= 0; cluster++)
 		r = count_cluster(k, cluster, use, refs, by, &before);
 	return r;
@@ -713,8 +717,12 @@ static int check_l1_entry(struct checker *k, void *opaque, uint64_t idx,
 	if (entry & L1_RESERVED)
 		corruption(k, "%s: reserved bits 0x%" PRIx64 " are set",
 			   by_text(&by, text), (uint64_t)(entry & L1_RESERVED));
-	if (!off)
+	if (!off) {
+		if (entry & QCOW2_COPIED)
+			corruption(k, "%s: has the copied flag, but no table",
+				   by_text(&by, text));
 		return 0;
+	}
 	if (off % k->s->cluster_bytes) {
 		corruption(k,
 			   "%s: L2 table at %" PRIu64
@@ -811,6 +819,7 @@ static int check_snapshots(struct checker *k)
 		    layer_read_meta(k->l, k->l->src, &extra, sizeof(extra),
 				    off + SNAP_EXTRA_BYTES_AT, &err) < 0) {
 			/* Where the next one begins, nobody knows. */
+			k->blind = true;
 			corruption(k, "snapshot %" PRIu32 ": %.150s", i,
 				   err.msg);
 			break;
@@ -820,9 +829,11 @@ static int check_snapshots(struct checker *k)
 		if (r < 0)
 			return r;
 	}
-	if (at > QCOW2_SNAPSHOT_TABLE_MAX)
+	if (at > QCOW2_SNAPSHOT_TABLE_MAX) {
+		k->blind = true;
 		corruption(k, "snapshot table is over the limit of %u bytes",
 			   QCOW2_SNAPSHOT_TABLE_MAX);
+	}
 	at = min_u64(at, k->l->src->bytes - h->snapshots_off);
 	return count_range(k, h->snapshots_off, at, USE_SNAPSHOTS, 1, &by);
 }
@@ -906,6 +917,7 @@ static int walk_bitmap_dir(struct checker *k, uint64_t dir_bytes)
 			bytes = round_up(bytes, 8);
 		}
 		if (!range_inside(at, bytes, dir_bytes)) {
+			k->blind = true;
 			corruption(k,
 				   "bitmap %" PRIu64 ": directory entry at "
 				   "%" PRIu64 " ends behind the directory's "
@@ -1011,7 +1023,7 @@ static int check_compressed(struct checker *k, struct l2_walk *w,
 }
 
 /* Subclusters: low half allocated, high half zeroes, never both. */
-static void check_subclusters(struct checker *k, uint64_t off, uint64_t bitmap,
+static void check_subclusters(struct checker *k, bool placed, uint64_t bitmap,
 			      const struct by *by)
 {
 	char text[BY_TEXT_BYTES];
@@ -1022,7 +1034,7 @@ static void check_subclusters(struct checker *k, uint64_t off, uint64_t bitmap,
 			   "%s: subclusters 0x%08" PRIx32
 			   " are both data and zeroes",
 			   by_text(by, text), both);
-	else if (!off && (uint32_t)bitmap)
+	else if (!placed && (uint32_t)bitmap)
 		corruption(k,
 			   "%s: subclusters 0x%08" PRIx32
 			   " have data, the cluster no place",
@@ -1094,6 +1106,7 @@ static int check_l2_entry(struct checker *k, void *opaque, uint64_t idx,
 	uint64_t entry = be64_of(raw), off = entry & QCOW2_OFFSET_MASK;
 	uint64_t bitmap = extended ? be64_of(raw + 8) : 0, reserved;
 	char text[BY_TEXT_BYTES];
+	bool placed;
 
 	if (entry & QCOW2_COMPRESSED)
 		return check_compressed(k, w, entry, bitmap, &by);
@@ -1102,9 +1115,11 @@ static int check_l2_entry(struct checker *k, void *opaque, uint64_t idx,
 	if (reserved)
 		corruption(k, "%s: reserved bits 0x%" PRIx64 " are set",
 			   by_text(&by, text), reserved);
-	check_subclusters(k, off, bitmap, &by);
 	/* 0 is a place like any other in an external data file. */
-	if (!off && !(k->s->has_data_file && entry & QCOW2_COPIED))
+	placed = off || (k->s->has_data_file && entry & QCOW2_COPIED &&
+			 (extended || !(entry & QCOW2_ZERO)));
+	check_subclusters(k, placed, bitmap, &by);
+	if (!placed)
 		return 0;
 	return check_allocated(k, w, entry, off, guest << k->s->cluster_bits,
 			       &by);
@@ -1145,21 +1160,25 @@ static int check_l2_tables(struct checker *k)
 static void end_run(struct checker *k)
 {
 	struct mismatch m = k->run;
-	uint64_t last = m.first + m.n - 1;
+	char text[64];
 
 	k->run.n = 0;
-	if (!m.n)
+	/* What seems to leak may be in use by what could not be read. */
+	if (!m.n || (k->blind && m.stored > m.real.refs))
 		return;
 	if (m.stored > m.real.refs)
 		k->r->leaks += m.n;
 	else
 		k->r->corruptions += m.n;
+	snprintf(text, sizeof(text),
+		 m.n > 1 ? "s %" PRIu64 " to %" PRIu64 : " %" PRIu64, m.first,
+		 m.first + m.n - 1);
 	tell(k,
-	     "%s %" PRIu64 " to %" PRIu64 " of the file, at %" PRIu64
-	     " (%s): refcount %" PRIu64 ", references %" PRIu32,
-	     m.stored > m.real.refs ? "leaked clusters" : "clusters", m.first,
-	     last, m.first << k->s->cluster_bits, use_names[m.real.use],
-	     m.stored, m.real.refs);
+	     "%scluster%s at %" PRIu64 " (%s): refcount %" PRIu64
+	     ", references %" PRIu32,
+	     m.stored > m.real.refs ? "leaked " : "", text,
+	     m.first << k->s->cluster_bits, use_names[m.real.use], m.stored,
+	     m.real.refs);
 }
 
 static void compare_cluster(struct checker *k, uint64_t cluster,
@@ -1310,7 +1329,7 @@ int qcow2_check(struct layer *l, struct check_report *r, struct error *err)
 	k->clusters = div_round_up(l->src->bytes, s->cluster_bytes);
 	k->levels = 1;
 	while (k->levels < LEVELS_MAX &&
-	       k->clusters >> (LEAF_BITS + k->levels * NODE_BITS))
+	       (k->clusters + 1) >> (LEAF_BITS + k->levels * NODE_BITS))
 		k->levels++;
 	r->total_units = div_round_up(s->h.size, s->cluster_bytes);
 	k->root = check_calloc(k, NODE_SLOTS, sizeof(*k->root));
