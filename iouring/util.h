@@ -19,16 +19,16 @@
 /* Hands the pointer over: the variable no longer owns it. */
 #define TAKE_PTR(p)                                                            \
 	({                                                                     \
-		__typeof__(p) taken_ = (p);                                    \
-		(p) = NULL;                                                    \
+		__typeof__(p) *from_ = &(p), taken_ = *from_;                  \
+		*from_ = NULL;                                                 \
 		taken_;                                                        \
 	})
 
 /* The same for a file descriptor. */
 #define TAKE_FD(fd)                                                            \
 	({                                                                     \
-		int taken_ = (fd);                                             \
-		(fd) = -1;                                                     \
+		int *from_ = &(fd), taken_ = *from_;                           \
+		*from_ = -1;                                                   \
 		taken_;                                                        \
 	})
 
