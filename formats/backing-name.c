@@ -122,6 +122,9 @@ static int walk_json(struct backing_name *n, json_t *root, struct error *err)
 				return r;
 		} else if (driver && n->format && strcmp(n->format, "raw")) {
 			return bad_json(err, "two formats in one name");
+		} else if (driver && n->window) {
+			/* It is of the disk, and we would cut the file. */
+			return bad_json(err, "a raw window over another format");
 		}
 		if (driver && (!n->format || !strcmp(n->format, "raw"))) {
 			free(n->format);
