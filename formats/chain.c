@@ -22,45 +22,160 @@ static int check_loop(const struct chain *c, const struct layer *l,
 	return 0;
 }
 
-static int check_unlocked(const struct layer *l, struct error *err)
+/* What a parent's name was resolved to. */
+struct parent_file {
+	struct source *src;
+	struct folder *folder;
+	char *path;
+	char *format; /* declared; NULL: guess */
+};
+
+static void parent_file_done(struct parent_file *p)
 {
-	if (!l->locked)
+	source_unref(p->src);
+	folder_unref(p->folder);
+	free(p->path);
+	free(p->format);
+}
+
+static int open_file(const struct layer *child, const char *name,
+		     const struct open_options *options,
+		     struct parent_file *ret, enum reference_verdict *verdict,
+		     struct error *err)
+{
+	return reference_open(child->folder, name, "backing file",
+			      &options->allow, options->direct, &ret->src,
+			      &ret->folder, &ret->path, verdict, err);
+}
+
+/* A name as QEMU reads it. */
+static int open_named(const struct layer *child,
+		      const struct open_options *options,
+		      struct parent_file *ret, enum reference_verdict *verdict,
+		      struct error *err)
+{
+	CLEANUP(backing_name_done) struct backing_name name = { 0 };
+	int r;
+
+	r = backing_name_parse(&name, child->parent.name, child->parent.format,
+			       &options->allow, err);
+	if (r < 0) {
+		*verdict = r == -EPERM ? REFERENCE_PREFIX : REFERENCE_FAILED;
+		return r;
+	}
+	r = open_file(child, name.path, options, ret, verdict, err);
+	if (r >= 0)
+		r = backing_name_window(&name, &ret->src, err);
+	if (r >= 0)
+		ret->format = TAKE_PTR(name.format);
+	return r;
+}
+
+/* What follows the last slash of either kind. */
+static const char *base_name(const char *name)
+{
+	const char *base = name, *p;
+
+	for (p = name; *p; p++)
+		if (*p == '/' || *p == '\\')
+			base = p + 1;
+	return base;
+}
+
+/* A name that may be stale: as it is, else its last part in the folder. */
+static int open_stale(const struct layer *child,
+		      const struct open_options *options,
+		      struct parent_file *ret, enum reference_verdict *verdict,
+		      struct error *err)
+{
+	const char *name = child->parent.name, *base = base_name(name);
+
+	if (!open_file(child, name, options, ret, verdict, NULL))
 		return 0;
-	return error_set(err, -EACCES, 0,
-			 "%s: is encrypted: give its passphrase with key=FILE",
-			 l->path);
+	return open_file(child, *base ? base : name, options, ret, verdict,
+			 err);
+}
+
+struct parent_search {
+	struct layer *child;
+	const struct open_options *options;
+	struct parent_file *ret;
+};
+
+static int try_candidate(void *opaque, const char *name)
+{
+	struct parent_search *s = opaque;
+	struct parent_file file = { 0 };
+	enum reference_verdict v;
+
+	if (!open_file(s->child, name, s->options, &file, &v, NULL) &&
+	    s->child->ops->is_parent(s->child, file.src)) {
+		*s->ret = file;
+		return 1;
+	}
+	parent_file_done(&file);
+	return 0;
+}
+
+/* A parent that has no name: which file of the folder is it? */
+static int open_by_content(struct layer *child,
+			   const struct open_options *options,
+			   struct parent_file *ret,
+			   enum reference_verdict *verdict, struct error *err)
+{
+	struct parent_search s = { .child = child,
+				   .options = options,
+				   .ret = ret };
+
+	if (folder_for_each(child->folder, try_candidate, &s) == 1) {
+		*verdict = REFERENCE_OK;
+		return 0;
+	}
+	*verdict = REFERENCE_MISSING;
+	return error_set(err, -ENOENT, 0,
+			 "its parent is not among the files of its folder");
+}
+
+static int open_parent_file(struct layer *child,
+			    const struct open_options *options,
+			    struct parent_file *ret,
+			    enum reference_verdict *verdict, struct error *err)
+{
+	int r;
+
+	if (!child->parent.name)
+		return open_by_content(child, options, ret, verdict, err);
+	if (!child->parent.stale_ok)
+		return open_named(child, options, ret, verdict, err);
+	r = open_stale(child, options, ret, verdict, err);
+	if (r < 0 || !child->parent.format)
+		return r;
+	ret->format = strdup(child->parent.format);
+	return ret->format ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
 /* Opens the parent that the last layer names. */
 static int open_parent(struct chain *c, const struct open_options *options,
-		       struct layer **ret, struct error *err)
+		       struct layer **ret, enum reference_verdict *verdict,
+		       struct error *err)
 {
 	struct layer *child = c->layers[c->depth - 1];
-	CLEANUP(backing_name_done) struct backing_name name = { 0 };
-	CLEANUP(source_unrefp) struct source *src = NULL;
-	CLEANUP(folder_unrefp) struct folder *folder = NULL;
-	CLEANUP(freep) char *path = NULL;
+	CLEANUP(parent_file_done) struct parent_file file = { 0 };
 	CLEANUP(layer_freep) struct layer *parent = NULL;
 	int r;
 
+	*verdict = REFERENCE_OK;
 	if (c->depth == CHAIN_DEPTH_MAX)
-		return error_set(err, -EFBIG, 0,
-				 "more than %d layers in the chain",
-				 CHAIN_DEPTH_MAX);
-	r = backing_name_parse(&name, child->parent.name, child->parent.format,
-			       &options->allow, err);
-	if (r >= 0)
-		r = reference_open(child->folder, name.path, "backing file",
-				   &options->allow, options->direct, &src,
-				   &folder, &path, NULL, err);
-	if (r >= 0)
-		r = backing_name_window(&name, &src, err);
+		r = error_set(err, -EFBIG, 0, "more than %d layers in the chain",
+			      CHAIN_DEPTH_MAX);
+	else
+		r = open_parent_file(child, options, &file, verdict, err);
 	if (r < 0) {
 		error_prefix(err, "%s", child->path);
 		return r;
 	}
-	r = layer_open(TAKE_PTR(src), path, folder, name.format, false,
-		       options, &parent, err);
+	r = layer_open(TAKE_PTR(file.src), file.path, file.folder, file.format,
+		       false, options, &parent, err);
 	if (r < 0)
 		return r;
 	r = check_loop(c, parent, err);
@@ -70,11 +185,83 @@ static int open_parent(struct chain *c, const struct open_options *options,
 		error_prefix(err, "%s", child->path);
 		return r;
 	}
-	r = check_unlocked(parent, err);
-	if (r < 0)
-		return r;
 	*ret = TAKE_PTR(parent);
 	return 0;
+}
+
+/* From the top, in c->layers[0] already, down. */
+static int open_down(struct chain *c, const struct open_options *options,
+		     enum reference_verdict *verdict, struct error *err)
+{
+	int r = 0;
+
+	c->depth = 1;
+	c->bytes = c->layers[0]->bytes;
+	while (!r && c->layers[c->depth - 1]->parent.wanted) {
+		r = open_parent(c, options, &c->layers[c->depth], verdict, err);
+		if (!r)
+			c->depth++;
+	}
+	return r;
+}
+
+int chain_open_top(const char *path, const struct open_options *options,
+		   struct layer **ret, struct error *err)
+{
+	unsigned int flags = FILE_BLOCK_DEVICE |
+			     (options->direct ? FILE_DIRECT : 0);
+	CLEANUP(folder_unrefp) struct folder *folder = NULL;
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	int r;
+
+	r = file_source_open(path, flags, &src, err);
+	if (r >= 0)
+		r = folder_of_file(path, &folder, err);
+	if (r < 0) {
+		error_prefix(err, "%s", path);
+		return r;
+	}
+	return layer_open(TAKE_PTR(src), path, folder, options->format, true,
+			  options, ret, err);
+}
+
+int chain_open_partial(const char *path, const struct open_options *options,
+		       struct chain *ret, enum reference_verdict *ret_verdict,
+		       struct error *err)
+{
+	int r;
+
+	*ret = (struct chain){ 0 };
+	*ret_verdict = REFERENCE_OK;
+	r = chain_open_top(path, options, &ret->layers[0], err);
+	return r < 0 ? r : open_down(ret, options, ret_verdict, err);
+}
+
+/* Data of a locked layer cannot be read, so a chain of one is not opened. */
+static int check_unlocked(const struct chain *c, struct error *err)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->depth; i++)
+		if (c->layers[i]->locked)
+			return error_set(err, -EACCES, 0,
+					 "%s: is encrypted: give its "
+					 "passphrase with key=FILE",
+					 c->layers[i]->path);
+	return 0;
+}
+
+/* All of @c, or nothing of it. */
+static int take_chain(struct chain *c, int r, struct chain *ret,
+		      struct error *err)
+{
+	if (!r)
+		r = check_unlocked(c, err);
+	if (r < 0)
+		chain_done(c);
+	else
+		*ret = *c;
+	return r;
 }
 
 int chain_open_source(struct source *src, const char *path,
@@ -82,55 +269,31 @@ int chain_open_source(struct source *src, const char *path,
 		      const struct open_options *options, struct chain *ret,
 		      struct error *err)
 {
+	enum reference_verdict verdict;
 	struct chain c = { 0 };
 	int r;
 
 	r = layer_open(src, path, folder, options->format, true, options,
 		       &c.layers[0], err);
-	if (r < 0)
-		return r;
-	c.depth = 1;
-	c.bytes = c.layers[0]->bytes;
-	r = check_unlocked(c.layers[0], err);
-	while (r >= 0 && c.layers[c.depth - 1]->parent.name) {
-		r = open_parent(&c, options, &c.layers[c.depth], err);
-		if (r >= 0)
-			c.depth++;
-	}
-	if (r < 0) {
-		chain_done(&c);
-		return r;
-	}
-	*ret = c;
-	return 0;
+	if (r >= 0)
+		r = open_down(&c, options, &verdict, err);
+	return take_chain(&c, r, ret, err);
 }
 
 int chain_open(const char *path, const struct open_options *options,
 	       struct chain *ret, struct error *err)
 {
-	unsigned int flags = FILE_BLOCK_DEVICE |
-			     (options->direct ? FILE_DIRECT : 0);
-	CLEANUP(folder_unrefp) struct folder *folder = NULL;
-	struct source *src;
-	int r;
+	enum reference_verdict verdict;
+	struct chain c;
+	int r = chain_open_partial(path, options, &c, &verdict, err);
 
-	r = file_source_open(path, flags, &src, err);
-	if (r >= 0) {
-		r = folder_of_file(path, &folder, err);
-		if (r < 0)
-			source_unref(src);
-	}
-	if (r < 0) {
-		error_prefix(err, "%s", path);
-		return r;
-	}
-	return chain_open_source(src, path, folder, options, ret, err);
+	return take_chain(&c, r, ret, err);
 }
 
 void chain_done(struct chain *c)
 {
 	while (c->depth)
-		layer_free(TAKE_PTR(c->layers[--c->depth]));
+		layer_free(c->layers[--c->depth]);
 }
 
 int chain_map(const struct chain *c, uint64_t guest_off, uint64_t len,

@@ -21,7 +21,21 @@ struct chain {
 int chain_open(const char *path, const struct open_options *options,
 	       struct chain *ret, struct error *err);
 
-/* The same for a top that is open already as a source (tests, fuzzers). */
+/* The top layer of @path alone. */
+int chain_open_top(const char *path, const struct open_options *options,
+		   struct layer **ret, struct error *err);
+
+/*
+ * The same as far as it goes, for people who want to see what there is: on
+ * failure *ret has the layers above the one that cannot be opened (depth 0
+ * when that is the top), and *ret_verdict tells what its name led to. Locked
+ * layers are no failure here.
+ */
+int chain_open_partial(const char *path, const struct open_options *options,
+		       struct chain *ret, enum reference_verdict *ret_verdict,
+		       struct error *err);
+
+/* The same as chain_open() for a top that is open already as a source (tests, fuzzers). */
 int chain_open_source(struct source *src, const char *path,
 		      struct folder *folder,
 		      const struct open_options *options, struct chain *ret,

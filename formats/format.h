@@ -68,8 +68,11 @@ struct check_report {
 };
 
 struct format_ops {
-	/* Required. As qemu-img and our own options spell it. */
+	/* Required. As our options and messages spell it. */
 	const char *name;
+
+	/* Optional: as others do (qemu-img: "vpc", "parallels"). */
+	const char *alias;
 
 	/* Required. What the Glance API calls it (disk_format); NULL: nothing. */
 	const char *glance_name;
@@ -101,6 +104,12 @@ struct format_ops {
 	 */
 	int (*check_parent)(struct layer *l, struct layer *parent,
 			    struct error *err);
+
+	/*
+	 * Optional: is @candidate, a file in @l's folder, the parent of @l?
+	 * For formats that know their parents by id alone. Called by chain.c.
+	 */
+	bool (*is_parent)(struct layer *l, struct source *candidate);
 
 	/* Optional. Frees what l->state owns; it may be half built. */
 	void (*close)(struct layer *l);

@@ -121,12 +121,21 @@ int layer_set_parent(struct layer *l, const char *name, const char *format,
 
 	if (r < 0)
 		return r;
-	l->parent.name = strdup(name);
+	l->parent.wanted = true;
+	l->parent.name = name ? strdup(name) : NULL;
 	l->parent.format = format ? strdup(format) : NULL;
 	l->parent.name_at = name_at;
-	if (!l->parent.name || (format && !l->parent.format))
+	if ((name && !l->parent.name) || (format && !l->parent.format))
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	return 0;
+}
+
+int layer_set_parent_by_id(struct layer *l, const char *name,
+			   const char *format, uint64_t name_at,
+			   struct error *err)
+{
+	l->parent.stale_ok = true;
+	return layer_set_parent(l, name, format, name_at, err);
 }
 
 int layer_open_file(struct layer *l, const char *name, const char *what,

@@ -34,9 +34,13 @@ struct open_options {
 
 /* A parent as the image names it; the strings are the layer's. */
 struct parent_ref {
-	char *name;   /* as in the file; NULL: no parent */
-	char *format; /* declared; NULL: to be guessed */
+	bool wanted;	  /* false: this is the lowest layer */
+	char *name;	  /* as in the file; NULL: known by content only */
+	char *format;	  /* declared; NULL: to be guessed */
 	uint64_t name_at; /* where in the file, for messages */
+	bool stale_ok;	  /* a name of another place or system: the file of
+			     its base name in the child's folder will do, as
+			     ops->check_parent tells whether it is the one */
 };
 
 /* A file that holds data of a layer: an extent, a delta, an external file. */
@@ -81,10 +85,21 @@ void layer_freep(struct layer **l);
 
 /*
  * For drivers, in open(): names the parent. @format may be NULL. Strings are
- * copied; @name_at: see parent_ref.
+ * copied; @name_at: see parent_ref. Names are read as QEMU does ("json:" and
+ * "file:" are pseudo-names).
  */
 int layer_set_parent(struct layer *l, const char *name, const char *format,
 		     uint64_t name_at, struct error *err);
+
+/*
+ * For drivers with ops->check_parent, in open(): a parent whose name may be
+ * stale, a path of another system even; parent_ref.stale_ok. @name NULL: it is
+ * known by its content, and ops->is_parent tells which file of the folder it
+ * is.
+ */
+int layer_set_parent_by_id(struct layer *l, const char *name,
+			   const char *format, uint64_t name_at,
+			   struct error *err);
 
 /*
  * For drivers, in open(): opens the file @name that this image refers to, as

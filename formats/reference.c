@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -112,6 +113,26 @@ void folder_unrefp(struct folder **f)
 const char *folder_path(const struct folder *f)
 {
 	return f->path;
+}
+
+int folder_for_each(struct folder *f,
+		    int (*each)(void *opaque, const char *name), void *opaque)
+{
+	int fd = openat(f->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *d;
+	int left = FOLDER_ENTRIES_MAX, r = 0;
+
+	if (!dir) {
+		r = -errno;
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	while (!r && left-- && (d = readdir(dir)))
+		r = each(opaque, d->d_name);
+	closedir(dir);
+	return r;
 }
 
 static int append(const char ***list, size_t *n, const char *value,

@@ -44,6 +44,14 @@ void folder_unref(struct folder *f); /* NULL is fine */
 void folder_unrefp(struct folder **f);
 const char *folder_path(const struct folder *f); /* absolute, links resolved */
 
+/*
+ * Calls @each with the name of every entry of the folder, at most
+ * FOLDER_ENTRIES_MAX of them, until it returns non-zero, and returns that.
+ */
+#define FOLDER_ENTRIES_MAX 4096
+int folder_for_each(struct folder *f,
+		    int (*each)(void *opaque, const char *name), void *opaque);
+
 /* What a name leads to. */
 enum reference_verdict {
 	REFERENCE_OK,

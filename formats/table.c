@@ -21,7 +21,11 @@ const struct format_ops *format_by_name(const char *name)
 	const struct format_ops *const *f;
 
 	for (f = format_table; *f; f++)
-		if (!strcmp((*f)->name, name))
+		if (!strcmp((*f)->name, name) ||
+		    ((*f)->alias && !strcmp((*f)->alias, name)))
 			return *f;
+	/* QEMU's names for what raw images lie on. */
+	if (!strcmp(name, "file") || !strcmp(name, "host_device"))
+		return &raw_format;
 	return NULL;
 }

@@ -197,7 +197,7 @@ static int check_all(const struct cmd *c, struct layers *ls, bool verbose)
 	}
 	if (all)
 		cmd_json_print(all, JSON_INDENT(4));
-	if (!ls->complete && !ls->locked) {
+	if (!ls->complete) {
 		cmd_fail(&ls->reason);
 		status = STATUS_FAILED;
 	}

@@ -234,7 +234,7 @@ static int print_json(const struct cmd *c, const struct layers *ls,
 	}
 	json_object_set_new(j, "chain", chain);
 	json_object_set_new(j, "references", references);
-	if (!ls->complete && !ls->locked)
+	if (!ls->complete)
 		json_set_text(j, "error", ls->reason.msg);
 	cmd_json_print(j, JSON_INDENT(4));
 	return r;
@@ -424,7 +424,7 @@ static int run_info(int argc, char **argv)
 	r = c.json ? print_json(&c, &ls, &err) : print_text(&c, &ls, &err);
 	if (r < 0)
 		cmd_fail(&err);
-	if (ls.complete || ls.locked)
+	if (ls.complete)
 		return r < 0 ? STATUS_FAILED : STATUS_OK;
 	return cmd_fail(&ls.reason);
 }

@@ -116,7 +116,6 @@ struct layers {
 	struct layer *layers[CHAIN_DEPTH_MAX];
 	unsigned int depth;
 	bool complete; /* down to one without a parent */
-	bool locked; /* that too, but a key is needed to read */
 	struct error reason; /* why the next one is not there */
 	enum reference_verdict verdict; /* of the name it has */
 };
