@@ -838,23 +838,29 @@ static int decode_standard(const struct qcow2_state *s, uint64_t entry,
 			   0;
 }
 
-/* "Extended L2 Entries": low half allocated, high half reads as zeroes. */
+/*
+ * "Extended L2 Entries": low half allocated, high half reads as zeroes. A
+ * bitmap that contradicts itself is the whole cluster's damage, whichever
+ * subcluster is asked for.
+ */
 static int decode_subcluster(uint64_t bitmap, unsigned int idx,
 			     struct answer *ret, struct error *err)
 {
-	bool allocated = bitmap >> idx & 1;
-	bool zero = bitmap >> (idx + QCOW2_SUBCLUSTERS) & 1;
+	uint32_t both = (uint32_t)(bitmap & bitmap >> QCOW2_SUBCLUSTERS);
 
-	if (allocated && zero)
+	if (both)
 		return error_set(err, -EBADMSG, 0,
-				 "subcluster %u is both data and zeroes", idx);
-	if (allocated && ret->kind != EXTENT_DATA)
+				 "subclusters 0x%08" PRIx32
+				 " are both data and zeroes",
+				 both);
+	if ((uint32_t)bitmap && ret->kind != EXTENT_DATA)
 		return error_set(err, -EBADMSG, 0,
-				 "subcluster %u has data, its cluster no place",
-				 idx);
-	if (zero)
+				 "subclusters 0x%08" PRIx32
+				 " have data, their cluster no place",
+				 (uint32_t)bitmap);
+	if (bitmap >> (idx + QCOW2_SUBCLUSTERS) & 1)
 		ret->kind = EXTENT_ZERO;
-	else if (!allocated)
+	else if (!(bitmap >> idx & 1))
 		ret->kind = EXTENT_HOLE;
 	return 0;
 }
@@ -921,7 +927,7 @@ static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
 			    index_mask;
 	uint64_t chunk = L2_CHUNK_BYTES / s->l2_entry_bytes;
 	uint8_t buf[L2_CHUNK_BYTES];
-	uint64_t from = first_idx, n = 0, run = 0, idx;
+	uint64_t from = first_idx, n = 0, run = 0, idx, at;
 	struct answer a;
 	int r;
 
@@ -929,10 +935,15 @@ static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
 		idx = (guest_off + run) >> s->cluster_bits & index_mask;
 		if (!n || idx >= from + n) {
 			from = idx;
+			at = l2_off + idx * s->l2_entry_bytes;
 			n = min_u64(last_idx - idx + 1, chunk);
+			/* Entries before the file's end are good without
+			 * those behind it. */
+			if (at + s->l2_entry_bytes <= l->src->bytes)
+				n = min_u64(n, (l->src->bytes - at) /
+						       s->l2_entry_bytes);
 			r = layer_read_meta(l, l->src, buf,
-					    (size_t)n * s->l2_entry_bytes,
-					    l2_off + idx * s->l2_entry_bytes,
+					    (size_t)n * s->l2_entry_bytes, at,
 					    err);
 			if (r < 0)
 				return run ? 0 : r;
