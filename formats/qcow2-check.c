@@ -159,7 +159,7 @@ struct checker {
 	uint8_t piece[CHECK_PIECE_BYTES];
 };
 
-static void say(struct checker *k, const char *fmt, va_list ap)
+static void PRINTF(2, 0) say(struct checker *k, const char *fmt, va_list ap)
 {
 	char line[256];
 
