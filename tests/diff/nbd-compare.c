@@ -9,8 +9,8 @@
  * big steps and at random places. What must hold:
  *
  *   - the sizes are equal, and every byte read is the reference's;
- *   - a read that touches a range named by --eio fails with EIO, all others
- *     succeed;
+ *   - a read that touches a range named by --eio fails with EIO; one that
+ *     touches a range named by --maybe may; all others succeed;
  *   - block status covers the disk exactly, answers the same however it is
  *     asked, and what it calls ZERO is zero in the reference.
  *
@@ -60,6 +60,7 @@ struct reference {
 	bool sparse;	     /* segs says where the bytes are */
 	struct ranges segs;
 	struct ranges eio;
+	struct ranges maybe; /* what fails or is the reference's */
 };
 
 /*
@@ -302,6 +303,10 @@ static void check_read(struct connection *c, uint8_t *got, uint8_t *want,
 			       len, off, strerror(r));
 		return;
 	}
+	if (r == EIO && ranges_touch(&reference.maybe, off, len)) {
+		atomic_fetch_add(&reads_refused, 1);
+		return;
+	}
 	if (r) {
 		differ("read of %zu bytes at %" PRIu64 " failed: %s", len, off,
 		       strerror(r));
@@ -423,23 +428,29 @@ static void read_randomly(void)
 		pthread_join(threads[i], NULL);
 }
 
+/* Where the next range begins, or the one that @off lies in ends. */
+static uint64_t next_border(const struct ranges *r, uint64_t off)
+{
+	size_t i = ranges_find(r, off);
+
+	if (i == r->n)
+		return UINT64_MAX;
+	return r->v[i].off > off ? r->v[i].off : r->v[i].off + r->v[i].len;
+}
+
 /*
- * [@off, @end) in reads that either touch no --eio range or lie in one, so
- * that the bytes right before and behind a bad range are looked at too.
+ * [@off, @end) in reads that either touch no bad range or lie in one, so that
+ * the bytes right before and behind it are looked at too.
  */
 static void read_span(uint64_t off, uint64_t end, uint8_t *got, uint8_t *want)
 {
 	while (off < end && !atomic_load(&failed)) {
-		size_t i = ranges_find(&reference.eio, off);
-		uint64_t stop = end;
+		uint64_t bad = next_border(&reference.eio, off);
+		uint64_t maybe = next_border(&reference.maybe, off);
+		uint64_t stop = bad < maybe ? bad : maybe;
 
-		if (i < reference.eio.n) {
-			const struct range *bad = &reference.eio.v[i];
-
-			stop = bad->off > off ? bad->off : bad->off + bad->len;
-			if (stop > end)
-				stop = end;
-		}
+		if (stop > end)
+			stop = end;
 		if (stop - off > READ_MAX)
 			stop = off + READ_MAX;
 		check_read(&connections[0], got, want, stop - off, off);
@@ -742,6 +753,7 @@ static const char usage[] =
 	"  --reads N          random reads a thread (40)\n"
 	"  --eio OFF:LEN      reads that touch this range fail with EIO;\n"
 	"                     may repeat, ascending\n"
+	"  --maybe OFF:LEN    reads that touch this range may fail so\n"
 	"  --segments FILE    where REFERENCE's bytes lie, else zero\n"
 	"  --size BYTES       with --segments: of the disk\n"
 	"  --sequential HOW   all, data (the segments) or none (all)\n"
@@ -754,6 +766,7 @@ int main(int argc, char **argv)
 		{ "seed", required_argument, NULL, 's' },
 		{ "reads", required_argument, NULL, 'r' },
 		{ "eio", required_argument, NULL, 'e' },
+		{ "maybe", required_argument, NULL, 'y' },
 		{ "segments", required_argument, NULL, 'g' },
 		{ "size", required_argument, NULL, 'z' },
 		{ "sequential", required_argument, NULL, 'q' },
@@ -781,11 +794,14 @@ int main(int argc, char **argv)
 			reads_per_thread = (unsigned int)parse_whole(optarg);
 			break;
 		case 'e':
+		case 'y':
 			bad.off = parse_number(optarg, &end);
 			if (*end != ':')
 				die("not OFF:LEN: %s", optarg);
 			bad.len = parse_whole(end + 1);
-			ranges_add(&reference.eio, bad);
+			ranges_add(opt == 'e' ? &reference.eio :
+						&reference.maybe,
+				   bad);
 			break;
 		case 'g':
 			load_segments(optarg);

@@ -38,7 +38,8 @@ ZLIB, ZSTD = 0, 1
 
 class Expect:
     """What a disk must read as: bytes somewhere, zeroes elsewhere, and
-    ranges that must fail."""
+    ranges that must fail. Where a damaged stream begins soundly, a reader
+    may give these bytes or fail: maybe."""
 
     RAW_MAX = 4 << 30
 
@@ -46,6 +47,7 @@ class Expect:
         self.size = size
         self.chunks = []  # (off, bytes); a later one hides an earlier one
         self.bad = []     # (off, length)
+        self.maybe = []   # (off, length)
 
     def put(self, off, data):
         data = data[:max(0, self.size - off)]
@@ -57,6 +59,12 @@ class Expect:
         if length > 0:
             self.bad.append((off, length))
 
+    def may_fail(self, off, data):
+        self.put(off, data)
+        length = min(len(data), self.size - off)
+        if length > 0:
+            self.maybe.append((off, length))
+
     def eio(self):
         """Ascending; neighbours stay apart, as each fails by itself."""
         return sorted(self.bad)
@@ -67,6 +75,8 @@ class Expect:
             other.put(off, data)
         for off, length in self.bad:
             other.fail(off, length)
+        other.maybe = [(off, min(length, other.size - off))
+                       for off, length in self.maybe if off < other.size]
         return other
 
     def write(self, path):
@@ -269,13 +279,16 @@ class Qcow2:
         return COMPRESSED | sectors << x | host
 
     def compressed(self, guest, stream, host, content, more_sectors=0):
-        """A stream at any byte of the file. content None: cannot be read."""
+        """A stream at any byte of the file. content: of the whole cluster,
+        or as far as the stream is sound."""
+        at = guest * self.cs
         self.put(host, stream)
         self.entry(guest, self.descriptor(host, len(stream), more_sectors))
-        if content is None:
-            self.expect.fail(guest * self.cs, self.cs)
+        if len(content) == self.cs:
+            self.expect.put(at, content)
         else:
-            self.expect.put(guest * self.cs, content)
+            self.expect.may_fail(at, content)
+            self.expect.fail(at + len(content), self.cs - len(content))
         return host + len(stream)
 
     def snapshot(self, ident, name, size=None, extra=None):

@@ -149,8 +149,9 @@ def compressed_at_unaligned_eof(f):
     q = f.qcow2("cut", 65536 * 3)
     content = f.noise(65536)
     stream = deflate(content)
-    end = q.compressed(1, stream, 300 * 65536, None)
-    q.compressed(2, stream, 310 * 65536 + 5, None)
+    sound = zlib.decompressobj(-15).decompress(stream[:-1000])
+    end = q.compressed(1, stream, 300 * 65536, sound)
+    q.compressed(2, stream, 310 * 65536 + 5, b"")
     q.data(0, content)
     f.serve(q, file_end=end - 1000, sound=False)
 
@@ -220,10 +221,10 @@ def streams_that_are_damaged(f):
     good = deflate(content)
     broken = bytearray(good)
     broken[0] |= 6  # block type 3 is reserved
-    q.compressed(1, bytes(broken), q.alloc(2), None)
-    q.compressed(3, deflate(content[:65000]), q.alloc(2), None)
-    q.compressed(5, bytes(600), q.alloc(2), None)
-    q.compressed(7, b"\xff" * 600, q.alloc(2), None)
+    q.compressed(1, bytes(broken), q.alloc(2), b"")
+    q.compressed(3, deflate(content[:65000]), q.alloc(2), content[:65000])
+    q.compressed(5, bytes(600), q.alloc(2), b"")
+    q.compressed(7, b"\xff" * 600, q.alloc(2), b"")
     for i in (0, 2, 4, 6, 8):
         content = f.text(65536)
         q.compressed(i, deflate(content), q.alloc(2), content)
@@ -232,8 +233,9 @@ def streams_that_are_damaged(f):
     content = f.text(65536)
     good = Zstd().compress(content, checksum=True)
     q.compressed(0, good, q.alloc(2), content)
-    q.compressed(1, b"\0" + good[1:], q.alloc(2), None)
-    q.compressed(2, Zstd().compress(content[:65000]), q.alloc(2), None)
+    q.compressed(1, b"\0" + good[1:], q.alloc(2), b"")
+    q.compressed(2, Zstd().compress(content[:65000]), q.alloc(2),
+                 content[:65000])
     q.compressed(4, good, q.alloc(2), content)
     f.serve(q)
 

@@ -201,7 +201,12 @@ class Server:
     def __exit__(self, kind, value, trace):
         said = self.messages()
         died = self.process.poll()
-        status = self._end()
+        try:
+            status = self._end()
+        except Failure as e:
+            if kind is None:
+                raise
+            raise Failure(f"{value}; moreover, {e}") from value
         if kind is None and died is not None:
             raise Failure(f"platter serve died with {died}: {said}")
         if kind is None and status != 0:
@@ -235,12 +240,15 @@ class Totals:
                 f"{self.extents} extents, {self.maps} maps")
 
 
-def compare(uri, reference, totals, cluster=65536, eio=(), segments=None,
-            size=None, sequential=None, seed=None, reads=None, map_path=None):
+def compare(uri, reference, totals, cluster=65536, eio=(), maybe=(),
+            segments=None, size=None, sequential=None, seed=None, reads=None,
+            map_path=None):
     """nbd-compare; returns the merged block status when map_path is given."""
     argv = [os.environ["NBD_COMPARE"], "--cluster", cluster]
     for off, length in eio:
         argv += ["--eio", f"{off}:{length}"]
+    for off, length in maybe:
+        argv += ["--maybe", f"{off}:{length}"]
     if segments:
         argv += ["--segments", segments, "--size", size]
     if sequential:
