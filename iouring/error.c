@@ -58,7 +58,8 @@ void text_escape(char *ret, size_t ret_bytes, const char *text)
 	ret[out] = '\0';
 }
 
-static void set_message(struct error *err, const char *fmt, va_list ap)
+static void PRINTF(2, 0)
+	set_message(struct error *err, const char *fmt, va_list ap)
 {
 	char raw[ERROR_MSG_BYTES];
 
