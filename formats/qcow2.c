@@ -26,8 +26,12 @@
 #include "formats/cursor.h"
 #include "formats/qcow2.h"
 
-/* L2 entries that one map() looks at between two reads of the table. */
-#define L2_CHUNK_BYTES 2048U
+/*
+ * L2 entries are read so many at a time: few at first, as most runs are
+ * short, more while a run goes on.
+ */
+#define L2_CHUNK_FIRST_BYTES 64U
+#define L2_CHUNK_BYTES	     2048U
 
 static int decode_header(const uint8_t *buf, size_t len,
 			 struct qcow2_header *ret, struct error *err)
@@ -925,7 +929,7 @@ static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
 	uint64_t first_idx = guest_off >> s->cluster_bits & index_mask;
 	uint64_t last_idx = (guest_off + len - 1) >> s->cluster_bits &
 			    index_mask;
-	uint64_t chunk = L2_CHUNK_BYTES / s->l2_entry_bytes;
+	uint64_t chunk = L2_CHUNK_FIRST_BYTES / s->l2_entry_bytes;
 	uint8_t buf[L2_CHUNK_BYTES];
 	uint64_t from = first_idx, n = 0, run = 0, idx, at;
 	struct answer a;
@@ -937,6 +941,7 @@ static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
 			from = idx;
 			at = l2_off + idx * s->l2_entry_bytes;
 			n = min_u64(last_idx - idx + 1, chunk);
+			chunk = L2_CHUNK_BYTES / s->l2_entry_bytes;
 			/* Entries before the file's end are good without
 			 * those behind it. */
 			if (at + s->l2_entry_bytes <= l->src->bytes)

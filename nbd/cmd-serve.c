@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include "formats/cache.h"
+#include "formats/chain.h"
 #include "iouring/batch.h"
 #include "iouring/util.h"
 #include "nbd/cmd.h"
@@ -72,7 +73,7 @@ struct serve {
 	int n_extra;
 
 	struct listener listener;
-	const char *format; /* of the top */
+	const char *format; /* of the top; NULL: it could not be looked at */
 	uint64_t bytes;
 	json_t *exports; /* name and description of each, ours first */
 	bool abortable; /* this nbdkit, by a client */
@@ -91,7 +92,11 @@ static void serve_done(struct serve *s)
 	cmd_done(&s->cmd);
 }
 
-/* What to tell of the image. Nothing of it stays in memory. */
+/*
+ * What to tell of the image, looked up while nbdkit opens it: of its top layer
+ * alone and without its key. Nothing of it stays in memory. What is wrong with
+ * it nbdkit says.
+ */
 
 static int add_export(void *opaque, const char *name, const char *description)
 {
@@ -103,24 +108,22 @@ static int add_export(void *opaque, const char *name, const char *description)
 	return 0;
 }
 
-static int look_at_image(struct serve *s, struct error *err)
+static void look_at_image(struct serve *s)
 {
-	const struct config *c = &s->cmd.config;
-	struct export *e;
-	int r;
+	CLEANUP(layer_freep) struct layer *top = NULL;
+	struct open_options options;
 
 	/* A ring would stay with this process, which reads no more. */
 	engine_configure(ENGINE_SYNC, NULL);
-	r = export_open(c, "", &e, err);
-	if (r < 0)
-		return r;
-	s->bytes = e->image->bytes;
-	s->format = e->image->chain.layers[0]->ops->name;
-	s->exports = json_array();
-	r = export_list(c, EXPORTS_MAX, add_export, s->exports, err);
-	export_close(e);
-	cache_shutdown();
-	return r;
+	config_open_options(&s->cmd.config, &options);
+	options.key = NULL;
+	options.key_bytes = 0;
+	if (!chain_open_top(s->cmd.config.image, &options, &top, NULL)) {
+		s->bytes = top->bytes;
+		s->format = top->ops->name;
+		s->exports = json_array();
+		export_list(top, EXPORTS_MAX, add_export, s->exports);
+	}
 }
 
 /* nbdkit */
@@ -160,23 +163,25 @@ static int run_nbdkit_version(char *ret, size_t bytes)
 	return -r;
 }
 
-static int look_at_nbdkit(struct serve *s, struct error *err)
+static void look_at_nbdkit(struct serve *s)
 {
 	unsigned int v[3];
 	char line[128];
-	int r;
 
-	r = run_nbdkit_version(line, sizeof(line));
-	if (r < 0)
-		return error_set(err, r, 0, "cannot run nbdkit: %s%s",
-				 strerror(-r),
-				 r == -ENOENT ? " (is it installed?)" : "");
-	if (!text_nbdkit_version(line, v))
-		return error_set(err, -ENOTSUP, 0,
-				 "nbdkit does not tell its version");
+	if (run_nbdkit_version(line, sizeof(line)) < 0 ||
+	    !text_nbdkit_version(line, v))
+		return;
 	snprintf(s->nbdkit, sizeof(s->nbdkit), "%u.%u.%u", v[0], v[1], v[2]);
 	s->abortable = text_nbdkit_abortable(v);
-	return 0;
+}
+
+static void look_around(void *opaque)
+{
+	struct serve *s = opaque;
+
+	look_at_image(s);
+	cache_shutdown();
+	look_at_nbdkit(s);
 }
 
 static void warn_abortable(const struct serve *s)
@@ -378,7 +383,7 @@ static void print_ready(void *opaque, pid_t pid)
 	size_t i;
 
 	warn_abortable(s);
-	if (!uri)
+	if (!uri || !s->format)
 		return;
 	json_array_foreach(s->exports, i, export)
 	{
@@ -407,6 +412,7 @@ static int start(struct serve *s)
 	struct words w = { 0 };
 	struct supervisor sup = { .listener = &s->listener,
 				  .once = s->once,
+				  .started = look_around,
 				  .ready = print_ready,
 				  .opaque = s };
 	struct error err = { 0 };
@@ -627,8 +633,7 @@ static int run_serve(int argc, char **argv)
 	status = parse(&s, argc, argv);
 	if (status >= 0)
 		return status;
-	if (look_at_image(&s, &err) < 0 || look_at_nbdkit(&s, &err) < 0 ||
-	    supervisor_hold_signals(&err) < 0 || make_listener(&s, &err) < 0)
+	if (supervisor_hold_signals(&err) < 0 || make_listener(&s, &err) < 0)
 		return cmd_fail(&err);
 	return start(&s);
 }

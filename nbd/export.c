@@ -234,26 +234,22 @@ static int list_snapshot(void *opaque, const struct snapshot *s)
 	return l->each(l->opaque, name, description);
 }
 
-int export_list(const struct config *c, unsigned int max,
+int export_list(struct layer *top, unsigned int max,
 		int (*each)(void *opaque, const char *name,
 			    const char *description),
-		void *opaque, struct error *err)
+		void *opaque)
 {
-	struct listing l = { .left = max, .each = each, .opaque = opaque };
-	struct export *e;
+	struct listing l = {
+		.top = top, .left = max, .each = each, .opaque = opaque
+	};
 	char description[128];
 	int r;
 
-	r = export_open(c, "", &e, err);
-	if (r < 0)
-		return r;
-	l.top = e->image->chain.layers[0];
 	snprintf(description, sizeof(description), "%s image, %llu bytes",
-		 l.top->ops->name, (unsigned long long)e->image->bytes);
+		 top->ops->name, (unsigned long long)top->bytes);
 	r = each(opaque, "", description);
 	/* A damaged table of snapshots does not hide the image. */
-	if (!r && l.left-- && l.top->ops->snapshots)
-		l.top->ops->snapshots(l.top, list_snapshot, &l, NULL);
-	export_close(e);
+	if (!r && l.left-- && top->ops->snapshots)
+		top->ops->snapshots(top, list_snapshot, &l, NULL);
 	return r;
 }

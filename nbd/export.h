@@ -36,13 +36,13 @@ void export_close(struct export *e);
 void export_close_all(void);
 
 /*
- * Calls @each with the name and description of each export, until it returns
- * non-zero. At most @max.
+ * Calls @each with the name and description of each export of an image whose
+ * top layer is @top, until it returns non-zero, and returns that. At most @max.
  */
-int export_list(const struct config *c, unsigned int max,
+int export_list(struct layer *top, unsigned int max,
 		int (*each)(void *opaque, const char *name,
 			    const char *description),
-		void *opaque, struct error *err);
+		void *opaque);
 
 /*
  * The name of the export of snapshot @snapshot: "@" and the encoded part.

@@ -119,12 +119,8 @@ static int add_export(void *opaque, const char *name, const char *description)
 static int platter_list_exports(int readonly, int is_tls,
 				struct nbdkit_exports *exports)
 {
-	struct error err = { 0 };
-	int r = export_list(&config, LIST_MAX, add_export, exports, &err);
-
-	if (err.code)
-		return fail(&err);
-	return r;
+	return export_list(standing->image->chain.layers[0], LIST_MAX,
+			   add_export, exports);
 }
 
 static const char *platter_default_export(int readonly, int is_tls)

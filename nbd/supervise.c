@@ -46,6 +46,7 @@ struct run {
 	struct server server;
 	int signal_fd;
 	bool was_ready; /* any server so far */
+	bool was_started;
 	bool stopping;
 	bool waiting; /* for due_ms, to start again */
 	uint64_t due_ms; /* stopping: kill; waiting: start */
@@ -426,6 +427,9 @@ static int take_time(struct run *run)
 		return -1;
 	}
 	run->waiting = false;
+	if (!run->was_started && run->s->started)
+		run->s->started(run->s->opaque);
+	run->was_started = true;
 	return -1;
 }
 

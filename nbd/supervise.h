@@ -29,6 +29,9 @@ struct supervisor {
 	char **argv;
 	size_t pidfile_idx;
 
+	/* Optional: called once, while the first server gets ready. */
+	void (*started)(void *opaque);
+
 	/* Told when the first server is ready. */
 	void (*ready)(void *opaque, pid_t pid);
 	void *opaque;
