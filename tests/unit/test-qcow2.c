@@ -428,18 +428,18 @@ END_TEST
 static const struct {
 	struct field fields[2]; /* in the table */
 	int code;
-	uint64_t off; /* from the table's start, or the header's field */
+	uint64_t off; /* UINT64_MAX: anywhere */
 	const char *says;
 } hostile_snapshots[] = {
 	{ { { 36, 4, 1025 } }, -EFBIG, 8 * 1024 + 36, "1025 bytes" },
 	{ { { 36, 4, UINT32_MAX } }, -EFBIG, 8 * 1024 + 36, "limit of 1024" },
 	{ { { 12, 2, 0xffff } }, -EBADMSG, UINT64_MAX, "snapshot 0" },
 	{ { { 14, 2, 0xffff } }, -EBADMSG, UINT64_MAX, "snapshot 0" },
-	{ { { 0, 8, 3 * 1024 + 8 } }, -EBADMSG, 64, "not aligned" },
-	{ { { 0, 8, 16 * 1024 } }, -EBADMSG, 64, "ends past" },
-	{ { { 8, 4, (4 << 20) + 1 } }, -EFBIG, 64, "limit" },
-	{ { { 8, 4, 1 } }, -EBADMSG, 64, "needs 2" },
-	{ { { 48, 8, 1ULL << 40 } }, -EBADMSG, 64, "has 2 entries" },
+	{ { { 0, 8, 3 * 1024 + 8 } }, -EBADMSG, 8 * 1024, "not aligned" },
+	{ { { 0, 8, 16 * 1024 } }, -EBADMSG, 8 * 1024, "ends past" },
+	{ { { 8, 4, (4 << 20) + 1 } }, -EFBIG, 8 * 1024, "limit" },
+	{ { { 8, 4, 1 } }, -EBADMSG, 8 * 1024, "needs 2" },
+	{ { { 48, 8, 1ULL << 40 } }, -EBADMSG, 8 * 1024, "has 2 entries" },
 	{ { { 48, 8, UINT64_MAX } }, -EFBIG, 24, "2^63 - 1" },
 };
 
@@ -617,8 +617,8 @@ START_TEST(map_finds_damage_and_goes_on_behind_it)
 	ck_assert_int_eq(e.kind, EXTENT_DAMAGED);
 	ck_assert_uint_eq(e.len, 1014);
 	if (damage[_i].l2) {
-		must(l->ops->map(l, 1024, 1024, &e, &err = (struct error){ 0 }),
-		     err);
+		error_clear(&err);
+		must(l->ops->map(l, 1024, 1024, &e, &err), err);
 		ck_assert_int_eq(e.kind, EXTENT_DATA);
 	}
 	layer_free(l);
