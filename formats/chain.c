@@ -296,6 +296,16 @@ void chain_done(struct chain *c)
 		layer_free(c->layers[--c->depth]);
 }
 
+/* No layer has it. @depth: of the lowest that could have, as QEMU counts. */
+static int nothing(unsigned int depth, uint64_t len, struct extent *ret)
+{
+	*ret = (struct extent){ .kind = EXTENT_ZERO,
+				.len = len,
+				.depth = (uint16_t)depth,
+				.absent = true };
+	return 0;
+}
+
 int chain_map(const struct chain *c, uint64_t guest_off, uint64_t len,
 	      struct extent *ret, struct error *err)
 {
@@ -306,11 +316,9 @@ int chain_map(const struct chain *c, uint64_t guest_off, uint64_t len,
 	for (i = 0; i < c->depth; i++) {
 		struct layer *l = c->layers[i];
 
-		/* Behind the end of a shorter layer there are zeroes. */
-		if (guest_off >= l->bytes) {
-			e = (struct extent){ .kind = EXTENT_ZERO, .len = len };
-			break;
-		}
+		/* Behind the end of a shorter layer there is nothing. */
+		if (guest_off >= l->bytes)
+			return nothing(i - 1, len, ret);
 		len = min_u64(len, l->bytes - guest_off);
 		r = layer_map(l, guest_off, len, &e, err);
 		if (r < 0)
@@ -319,12 +327,8 @@ int chain_map(const struct chain *c, uint64_t guest_off, uint64_t len,
 			break;
 		len = e.len;
 	}
-	if (i == c->depth) {
-		e = (struct extent){ .kind = EXTENT_ZERO,
-				     .len = len,
-				     .absent = true };
-		i = 0;
-	}
+	if (i == c->depth)
+		return nothing(c->depth - 1, len, ret);
 	e.depth = (uint16_t)i;
 	*ret = e;
 	return 0;

@@ -127,7 +127,7 @@ static bool continues(const struct mapper *m, const struct extent *e)
 	    p->absent != e->absent || !p->cipher != !e->cipher)
 		return false;
 	if (m->json && !has_offset(e))
-		return true;
+		return !has_offset(p);
 	if (e->kind == EXTENT_COMPRESSED)
 		return p->src == e->src && p->host_off == e->host_off;
 	return p->src == e->src &&
