@@ -366,7 +366,7 @@ static int decode_unit(struct round *rd, struct unit *u, struct error *err)
 	else if (r < 0)
 		error_set(err, r, u->e->host_off,
 			  "compressed data at %" PRIu64 " cannot be read: %s",
-			  u->e->host_off, strerror(-r));
+			  u->e->host_off, errno_text(-r));
 	else
 		r = codec_decode(u->e->codec, u->in, u->e->comp_bytes, out,
 				 u->bytes, u->bytes == u->e->unit_bytes, err);
@@ -391,7 +391,7 @@ static int finish_unit(struct unit *u, struct error *err)
 		return error_set(err, r, u->e->host_off,
 				 "compressed data at %" PRIu64
 				 " cannot be decoded: %s",
-				 u->e->host_off, strerror(-r));
+				 u->e->host_off, errno_text(-r));
 	/* Two tables' entries may disagree on what one place decodes to. */
 	if (!range_inside(u->e->unit_off, u->e->len, u->blob->bytes))
 		return error_set(err, -EIO, u->e->host_off,
@@ -482,7 +482,7 @@ static int finish_ios(struct round *rd, struct error *err)
 			return error_set(err, io->ret, io->off,
 					 "%zu bytes at %" PRIu64
 					 " cannot be read: %s",
-					 io->len, io->off, strerror(-io->ret));
+					 io->len, io->off, errno_text(-io->ret));
 		r = e->cipher ? decipher(e, io->buf, io->len, err) : 0;
 		if (r < 0)
 			return r;

@@ -72,7 +72,7 @@ int folder_open(const char *path, struct folder **ret, struct error *err)
 
 	if (fd < 0)
 		return error_set(err, -errno, 0, "folder %s: %s", path,
-				 strerror(errno));
+				 errno_text(errno));
 	return folder_adopt(fd, ret, err);
 }
 
@@ -308,7 +308,7 @@ static int refuse(enum reference_verdict v, int code, const char *what,
 				 "%s \"%s\" is not a regular file", what, name);
 	default:
 		return error_set(err, code, 0, "%s \"%s\" cannot be opened: %s",
-				 what, name, strerror(-code));
+				 what, name, errno_text(-code));
 	}
 }
 

@@ -63,7 +63,7 @@ static void say_fallback(int code)
 		return;
 	snprintf(line, sizeof(line),
 		 "io_uring is not available (%s): reading with preadv",
-		 strerror(-code));
+		 errno_text(-code));
 	say_line(line);
 }
 

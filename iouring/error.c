@@ -5,6 +5,13 @@
 
 #include "iouring/error.h"
 
+const char *errno_text(int code)
+{
+	const char *text = strerrordesc_np(code);
+
+	return text ? text : "unknown error";
+}
+
 /*
  * Length of the UTF-8 character at @s (@len > 0), 0 if it is none or one that
  * drives a terminal (C0, DEL, C1). RFC 3629.

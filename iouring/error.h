@@ -44,6 +44,12 @@ int error_set(struct error *err, int code, uint64_t off, const char *fmt, ...)
 void error_prefix(struct error *err, const char *fmt, ...) PRINTF(2, 3);
 
 /*
+ * What errno value @code (positive) means, in English. Unlike strerror(), it
+ * takes no lock of the locale's and any thread may call it.
+ */
+const char *errno_text(int code);
+
+/*
  * Writes @text to @ret with control characters and what is not UTF-8 as \xNN,
  * cut to @ret_bytes (> 4) with the ending NUL, never inside a character.
  */

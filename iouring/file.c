@@ -120,8 +120,8 @@ static int set_status_flags(int fd, unsigned int flags, struct error *err)
 		return error_set(err, -ENOTSUP, 0,
 				 "the file system does not support O_DIRECT "
 				 "(%s); leave direct=true out",
-				 strerror(errno));
-	return error_set(err, -errno, 0, "fcntl: %s", strerror(errno));
+				 errno_text(errno));
+	return error_set(err, -errno, 0, "fcntl: %s", errno_text(errno));
 }
 
 /* Checks what @fd is and finds its size. */
@@ -131,7 +131,7 @@ static int look_at(int fd, unsigned int flags, uint64_t *ret_bytes,
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
-		return error_set(err, -errno, 0, "fstat: %s", strerror(errno));
+		return error_set(err, -errno, 0, "fstat: %s", errno_text(errno));
 	if (S_ISREG(st.st_mode)) {
 		*ret_bytes = (uint64_t)st.st_size;
 		*ret_holes = st.st_blocks < (st.st_size + 511) / 512;
@@ -147,7 +147,7 @@ static int look_at(int fd, unsigned int flags, uint64_t *ret_bytes,
 	*ret_holes = false;
 	if (ioctl(fd, BLKGETSIZE64, ret_bytes) < 0)
 		return error_set(err, -errno, 0, "BLKGETSIZE64: %s",
-				 strerror(errno));
+				 errno_text(errno));
 	return 0;
 }
 
@@ -186,6 +186,6 @@ int file_source_open(const char *path, unsigned int flags, struct source **ret,
 
 	if (fd < 0)
 		return error_set(err, -errno, 0, "cannot be opened: %s",
-				 strerror(errno));
+				 errno_text(errno));
 	return file_source_adopt(fd, flags, ret, err);
 }

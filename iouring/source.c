@@ -82,7 +82,7 @@ int source_read(struct source *s, void *buf, size_t len, uint64_t off,
 		return error_set(err, r, off,
 				 "%zu bytes at %" PRIu64
 				 " cannot be read: %s",
-				 len, off, strerror(-r));
+				 len, off, errno_text(-r));
 	return 0;
 }
 

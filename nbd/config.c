@@ -117,7 +117,7 @@ static int read_key(int fd, struct config *c, struct error *err)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	n = read(fd, c->key, KEY_BYTES_MAX);
 	if (n < 0)
-		return error_set(err, -EINVAL, 0, "%s", strerror(errno));
+		return error_set(err, -EINVAL, 0, "%s", errno_text(errno));
 	c->key_bytes = (size_t)n;
 	return 0;
 }
@@ -129,7 +129,7 @@ static int set_key(struct config *c, const char *value, struct error *err)
 	int r;
 
 	free_key(c);
-	r = fd < 0 ? error_set(err, -EINVAL, 0, "%s", strerror(errno)) :
+	r = fd < 0 ? error_set(err, -EINVAL, 0, "%s", errno_text(errno)) :
 		     read_key(fd, c, err);
 	if (r < 0)
 		error_prefix(err, "key: %s", value);
@@ -277,6 +277,6 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 		return error_set(err, r, 0,
 				 "io=uring: io_uring is not available (%s); "
 				 "io=auto does without",
-				 strerror(-r));
+				 errno_text(-r));
 	return 0;
 }

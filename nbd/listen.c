@@ -94,7 +94,7 @@ int listen_unix(const char *path, struct listener *ret, struct error *err)
 	l.unix_path = absolute_path(path);
 	if (!l.unix_path)
 		return error_set(err, -errno, 0, "%s: %s", path,
-				 strerror(errno));
+				 errno_text(errno));
 	if (strlen(l.unix_path) >= sizeof(sa.sun_path)) {
 		r = error_set(err, -ENAMETOOLONG, 0,
 			      "the socket's path has %zu bytes, at most %zu "
@@ -108,7 +108,7 @@ int listen_unix(const char *path, struct listener *ret, struct error *err)
 	r = bind_unix(&l, &sa, err);
 	if (r < 0) {
 		error_set(err, r, 0, "cannot listen on %s: %s", l.unix_path,
-			  strerror(-r));
+			  errno_text(-r));
 		listener_done(&l);
 		return r;
 	}
@@ -196,7 +196,7 @@ int listen_tcp(const char *address, uint16_t port, struct listener *ret,
 		r = failed ? failed : -ENOMEM;
 		listener_done(&l);
 		return error_set(err, r, 0, "cannot listen on %s port %u: %s",
-				 address, port, strerror(-r));
+				 address, port, errno_text(-r));
 	}
 	*ret = l;
 	return 0;

@@ -251,7 +251,7 @@ int main(int argc, char **argv)
 	cache_shutdown();
 	if (fflush(stdout) || ferror(stdout)) {
 		fprintf(stderr, "platter: cannot write the output: %s\n",
-			strerror(errno));
+			errno_text(errno));
 		if (status == STATUS_OK)
 			status = STATUS_FAILED;
 	}

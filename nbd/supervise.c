@@ -104,7 +104,7 @@ int supervisor_hold_signals(struct error *err)
 	signals_of_interest(&set);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return error_set(err, -errno, 0, "cannot block signals: %s",
-				 strerror(errno));
+				 errno_text(errno));
 	/* Whoever reads our output may leave before we end. */
 	signal(SIGPIPE, SIG_IGN);
 	/* An ignored SIGCHLD, inherited, would take the status from us. */
@@ -148,7 +148,7 @@ exec_server(const struct supervisor *s, pid_t parent, int log_fd, int ready_fd)
 	if (errno == ENOENT) /* upstream installs it where PATH may not look */
 		execv("/usr/sbin/nbdkit", s->argv);
 	dprintf(STDERR_FILENO, "nbdkit: error: cannot run %s: %s\n", s->argv[0],
-		strerror(errno));
+		errno_text(errno));
 	_exit(EXEC_FAILED);
 }
 
@@ -420,7 +420,7 @@ static int take_time(struct run *run)
 	r = start_server(run->s, &run->server);
 	if (r < 0) {
 		fprintf(stderr, "platter: cannot start nbdkit: %s%s\n",
-			strerror(-r), run->was_ready ? ": trying again" : "");
+			errno_text(-r), run->was_ready ? ": trying again" : "");
 		if (!run->was_ready)
 			return 1;
 		run->due_ms = now_ms() + PAUSE_MAX_MS;
@@ -485,7 +485,7 @@ int supervisor_run(struct supervisor *s)
 		fd_move_high(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 	if (run.signal_fd < 0) {
 		fprintf(stderr, "platter: cannot wait for signals: %s\n",
-			strerror(-run.signal_fd));
+			errno_text(-run.signal_fd));
 		return 1;
 	}
 	do {
