@@ -7,11 +7,19 @@
 
 #include "formats/format.h"
 
+extern const struct format_ops luks_format;
 extern const struct format_ops qcow2_format;
+extern const struct format_ops qcow_format;
+extern const struct format_ops qed_format;
 extern const struct format_ops raw_format;
+extern const struct format_ops vdi_format;
 
 const struct format_ops *const format_table[] = {
 	&qcow2_format,
+	&qcow_format,
+	&qed_format,
+	&luks_format,
+	&vdi_format, /* at 0x40 */
 	&raw_format,
 	NULL,
 };
