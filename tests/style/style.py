@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Checks that a compiler does not make. style.py NAME runs one of them.
+
+PLATTER_SOURCE is the tree, PLATTER_BUILD a configured build folder, CC the
+compiler. Exit status 77: the tool is not installed.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+SKIP = 77
+ROOMS = ["iouring", "formats", "glance", "nbd"]  # from the lowest upwards
+FOLDERS = ROOMS + ["tests", "bench", "contrib", ".ci"]
+# The one place for each.
+LIBURING_IN = "iouring/ring.c"
+# What several files of one format share.
+FORMAT_HEADERS = {"formats/qcow2.h": r"formats/qcow2(-[a-z]+)?\.[ch]"}
+
+
+def skip(reason):
+    print(f"SKIP: {reason}")
+    sys.exit(SKIP)
+
+
+def need(tool):
+    if not shutil.which(tool):
+        skip(f"{tool} is not installed")
+
+
+def tree_files():
+    """Paths of the tree's own files, relative to its root."""
+    found = [name for name in os.listdir(".") if os.path.isfile(name)]
+    for folder in FOLDERS:
+        for where, folders, names in os.walk(folder):
+            folders[:] = [f for f in folders if f != "__pycache__"]
+            found += [os.path.join(where, name) for name in names]
+    return sorted(found)
+
+
+def with_ending(*endings):
+    return [f for f in tree_files() if f.endswith(endings)]
+
+
+def first_line(path):
+    with open(path, "rb") as f:
+        return f.readline().decode(errors="replace")
+
+
+def scripts(language):
+    """Files that say on their first line who runs them, and more by name."""
+    ending = {"sh": (".sh", ".bash-completion"), "python": (".py",)}[language]
+    pattern = {"sh": r"^#!.*\b(ba|da)?sh\b", "python": r"^#!.*\bpython3?\b"}
+    return [f for f in tree_files()
+            if f.endswith(ending) or re.match(pattern[language],
+                                              first_line(f))]
+
+
+def run(argv):
+    """Runs a tool; its output is shown when it fails."""
+    p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True,
+                       text=True, errors="replace")
+    if p.returncode:
+        print((p.stdout + p.stderr).strip())
+    return p.returncode == 0
+
+
+def report(bad, checked, what):
+    if not checked:
+        print(f"no {what} found: the check checks nothing")
+        return False
+    print(f"{checked - len(bad)} of {checked} {what} are right")
+    for line in bad:
+        print(f"  {line}")
+    return not bad
+
+
+def check_spdx():
+    files = with_ending(".c", ".h", ".py", ".sh", ".pod") + \
+        scripts("sh") + scripts("python")
+    bad = []
+    for path in sorted(set(files)):
+        with open(path, errors="replace") as f:
+            lines = [f.readline(), f.readline()]
+        # Behind "#!" where there is one; POD begins with its own word.
+        line = lines[1] if lines[0].startswith("#!") else lines[0]
+        if "SPDX-License-Identifier: BSD-3-Clause" not in line:
+            bad.append(f"{path}: no SPDX tag on its first line")
+    return report(bad, len(set(files)), "files with an SPDX tag")
+
+
+def check_headers():
+    """Each header compiles alone, also twice."""
+    cc = shlex.split(os.environ.get("CC", "cc"))
+    need(cc[0])
+    bad, files = [], [f for f in with_ending(".h")
+                      if f.split("/")[0] in ROOMS + ["tests"]]
+    for path in files:
+        p = subprocess.run(
+            cc + ["-std=gnu11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64",
+                  "-Wall", "-Werror", "-I.", "-fsyntax-only", "-x", "c", "-"],
+            input=f'#include "{path}"\n#include "{path}"\n',
+            capture_output=True, text=True)
+        if p.returncode:
+            bad.append(f"{path}: {p.stderr.strip()}")
+    return report(bad, len(files), "headers")
+
+
+def included_by(path):
+    with open(path, errors="replace") as f:
+        for number, line in enumerate(f, 1):
+            m = re.match(r'\s*#\s*include\s*([<"])([^>"]+)[>"]', line)
+            if m:
+                yield number, m.group(1) == '"', m.group(2)
+
+
+def wrong_include(path, own, name):
+    """Why @path may not include @name, or None."""
+    room = path.split("/")[0]
+    if name == "liburing.h" and room != "tests" and path != LIBURING_IN:
+        return f"only {LIBURING_IN} knows liburing"
+    if name == "nbdkit-plugin.h" and room != "nbd":
+        return "only nbd/ knows nbdkit"
+    if not own:
+        return None
+    target = name.split("/")[0]
+    if "/" not in name or target not in ROOMS + ["tests"]:
+        return "names no room"
+    if room == "tests":
+        return None
+    if target == "tests":
+        return "the program needs no tests"
+    if ROOMS.index(target) > ROOMS.index(room):
+        return f"points upwards, from {room}/ to {target}/"
+    if name in FORMAT_HEADERS and not re.fullmatch(FORMAT_HEADERS[name],
+                                                   path):
+        return "is another format's header"
+    return None
+
+
+def check_includes():
+    bad, checked = [], 0
+    for path in with_ending(".c", ".h"):
+        if path.split("/")[0] not in ROOMS + ["tests"]:
+            continue
+        for number, own, name in included_by(path):
+            checked += 1
+            why = wrong_include(path, own, name)
+            if why:
+                bad.append(f'{path}:{number}: "{name}": {why}')
+    return report(bad, checked, "includes")
+
+
+def check_clang_format():
+    need("clang-format")
+    files = with_ending(".c", ".h")
+    bad = []
+    for path in files:
+        p = subprocess.run(["clang-format", "--dry-run", "-Werror", path],
+                           capture_output=True, text=True)
+        if p.returncode:
+            n = p.stderr.count(" error: ")
+            bad.append(f"{path}: {n} places; clang-format -i {path}")
+    return report(bad, len(files), "files formatted by .clang-format")
+
+
+def check_clang_tidy():
+    need("clang-tidy")
+    build = os.environ.get("PLATTER_BUILD", "")
+    if not os.path.exists(os.path.join(build, "compile_commands.json")):
+        skip("no compile_commands.json")
+    files = [f for f in with_ending(".c") if f.split("/")[0] in ROOMS]
+    p = subprocess.run(["clang-tidy", "--quiet", "-p", build] + files,
+                       stdin=subprocess.DEVNULL, capture_output=True,
+                       text=True, errors="replace")
+    # What gcc was told and clang does not know is no fault of the code.
+    out = [line for line in p.stdout.splitlines()
+           if "unknown warning option" not in line]
+    print("\n".join(out))
+    bad = sorted({m.group(1) for m in
+                  (re.match(r"(?:.*/)?([^/]+/[^/]+\.[ch]:\d+):\d+: "
+                            r"(?:error|warning): ", line) for line in out)
+                  if m})
+    if p.returncode and not bad:
+        print(p.stderr)
+        return False
+    return report(bad, max(len(files), len(bad)), "files clean to clang-tidy")
+
+
+def check_cppcheck():
+    need("cppcheck")
+    files = [f for f in with_ending(".c") if f.split("/")[0] in ROOMS]
+    ok = run(["cppcheck", "--quiet", "--error-exitcode=1",
+              "--enable=warning,portability", "--inline-suppr",
+              "--suppress=missingInclude",
+              # These do not follow a pointer by which a callee fills in
+              # what it is given; compilers and valgrind do.
+              "--suppress=uninitvar", "--suppress=ctuuninitvar",
+              "--suppress=uninitdata",
+              # Takes a call in between for one without effect.
+              "--suppress=identicalInnerCondition",
+              "--std=c11", "-I.",
+              "-D_GNU_SOURCE", "-D__GNUC__", "-DSYS_openat2=437"] + files)
+    return report([] if ok else ["see above"], len(files),
+                  "files clean to cppcheck")
+
+
+def check_shellcheck():
+    need("shellcheck")
+    files = scripts("sh")
+    bad = [f for f in files if not run(["shellcheck", "-x", f])]
+    return report(bad, len(files), "shell scripts")
+
+
+def check_podchecker():
+    need("podchecker")
+    files = with_ending(".pod")
+    bad = [f for f in files if not run(["podchecker", "-warnings",
+                                        "-warnings", f])]
+    return report(bad, len(files), "manual pages")
+
+
+def check_python():
+    bad, files = [], scripts("python")
+    for path in files:
+        with open(path, encoding="utf-8") as f:
+            try:
+                compile(f.read(), path, "exec")
+            except (SyntaxError, UnicodeDecodeError) as e:
+                bad.append(f"{path}: {e}")
+    return report(bad, len(files), "Python files")
+
+
+def main():
+    checks = {name[6:].replace("_", "-"): fn for name, fn in
+              globals().items() if name.startswith("check_")}
+    if len(sys.argv) != 2 or sys.argv[1] not in checks:
+        sys.exit(f"usage: style.py {'|'.join(sorted(checks))}")
+    os.chdir(os.environ.get("PLATTER_SOURCE") or
+             os.path.join(os.path.dirname(__file__), "../.."))
+    sys.exit(0 if checks[sys.argv[1]]() else 1)
+
+
+if __name__ == "__main__":
+    main()
