@@ -28,11 +28,10 @@ static bool strikes(void)
 	return true;
 }
 
-static int result_with_fault(int res)
+static void maybe_fail(struct io_uring_cqe *cqe)
 {
-	if (res <= 1 || !strikes())
-		return res;
-	return ring_faults.code ? ring_faults.code : res / 2;
+	if (cqe->res > 1 && strikes())
+		cqe->res = ring_faults.code ? ring_faults.code : cqe->res / 2;
 }
 
 int io_uring_submit_and_wait(struct io_uring *ring, unsigned int wait_nr)
@@ -50,9 +49,10 @@ int io_uring_submit_and_wait(struct io_uring *ring, unsigned int wait_nr)
 		return ring_faults.submit_code;
 	}
 	r = real(ring, wait_nr);
+	if (!ring_faults.every)
+		return r;
 	/* The reader takes all of these before it comes here again. */
-	io_uring_for_each_cqe(ring, head, cqe) cqe->res =
-		result_with_fault(cqe->res);
+	io_uring_for_each_cqe(ring, head, cqe) maybe_fail(cqe);
 	return r;
 }
 

@@ -237,6 +237,7 @@ START_TEST(allow_takes_folders_prefixes_and_guessed_and_nothing_else)
 {
 	CLEANUP(folder_unrefp) struct folder *f = make_tree();
 
+	ck_assert_ptr_nonnull(f);
 	must(allow_add(&allow, "guessed", &err), err);
 	must(allow_add(&allow, "json:", &err), err);
 	must(allow_add(&allow, tree, &err), err);
@@ -328,6 +329,7 @@ START_TEST(a_file_knows_its_folder)
 	CLEANUP(folder_unrefp) struct folder *b = NULL;
 	CLEANUP(folder_unrefp) struct folder *c = NULL;
 
+	ck_assert_ptr_nonnull(f);
 	must(folder_of_file(in_tree("in/here.raw"), &a, &err), err);
 	ck_assert_str_eq(folder_path(a), in_tree("in"));
 	must(folder_of_file("/passwd", &b, &err), err);
