@@ -483,6 +483,30 @@ START_TEST(a_snapshot_table_that_the_file_cuts_is_refused)
 }
 END_TEST
 
+/* 600 entries of the greatest names: 75 MiB. */
+START_TEST(a_snapshot_table_over_64_mib_is_refused)
+{
+	const uint64_t entry_len = 40 + 2 * 65528;
+	struct open_options options = { .snapshot = "1" };
+	struct layer *l;
+	uint64_t i;
+	int r;
+
+	build(BITS, 80 << 10, false);
+	put(QCOW2_SNAPSHOTS_AT, 4, 600);
+	put(QCOW2_SNAPSHOTS_OFF_AT, 8, cluster(SNAPS));
+	for (i = 0; i < 600; i++) {
+		put(cluster(SNAPS) + i * entry_len + 12, 2, 65528);
+		put(cluster(SNAPS) + i * entry_len + 14, 2, 65528);
+	}
+	l = driver_open(&options, &r);
+	ck_assert_int_eq(r, -EFBIG);
+	ck_assert_uint_eq(err.off, QCOW2_SNAPSHOTS_AT);
+	unit_says(&err, "limit of 67108864 bytes");
+	layer_free(l);
+}
+END_TEST
+
 START_TEST(a_snapshot_is_found_by_id_before_name_and_has_its_own_size)
 {
 	struct open_options options = { .snapshot = "none" };
@@ -1094,6 +1118,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_backing_name_of_1023_bytes_is_taken);
 	LOOP(tc, open_refuses_hostile_snapshot, hostile_snapshots);
 	tcase_add_test(tc, a_snapshot_table_that_the_file_cuts_is_refused);
+	tcase_add_test(tc, a_snapshot_table_over_64_mib_is_refused);
 	tcase_add_test(
 		tc, a_snapshot_is_found_by_id_before_name_and_has_its_own_size);
 	tcase_add_test(tc, a_snapshot_maps_through_its_own_l1_table);
