@@ -411,7 +411,9 @@ static int count_cluster(struct checker *k, uint64_t cluster, enum use use,
 			   cluster << k->s->cluster_bits, use_names[c.use]);
 	if (c.use == USE_NONE)
 		c.use = use;
-	c.refs = (uint32_t)min_u64((uint64_t)c.refs + refs, REFS_MAX);
+	/* An L2 table's count says how often its clusters count. */
+	if (c.use != USE_L2 || use == USE_L2)
+		c.refs = (uint32_t)min_u64((uint64_t)c.refs + refs, REFS_MAX);
 	return leaf_set(k, leaf, cluster, c);
 }
 
@@ -432,7 +434,7 @@ static int count_range(struct checker *k, uint64_t off, uint64_t bytes,
 
 	if (!bytes)
 		return 0;
-	if (!range_inside(off, bytes, limit)) {
+	if (off >= k->l->src->bytes || !range_inside(off, bytes, limit)) {
 		corruption(k,
 			   "%s: %s at %" PRIu64 " with %" PRIu64
 			   " bytes ends behind the file's end at %" PRIu64,
@@ -1125,32 +1127,22 @@ static int check_l2_entry(struct checker *k, void *opaque, uint64_t idx,
 			       &by);
 }
 
-/*
- * The references to the tables are complete by now, and taken before the
- * walk begins: a table that is someone's data, too, changes nothing.
- */
+/* All references to the tables have been counted before. */
 static int check_l2_tables(struct checker *k)
 {
-	CLEANUP(freep) uint32_t *refs = NULL;
 	size_t i;
 	int r = 0;
 
-	if (!k->n_l2)
-		return 0;
-	refs = check_calloc(k, k->n_l2, sizeof(*refs));
-	if (!refs)
-		return check_failed(k);
-	for (i = 0; i < k->n_l2; i++) {
-		uint64_t cluster = k->l2[i].off >> k->s->cluster_bits;
-
-		refs[i] = leaf_get(leaf_find(k, cluster), cluster).refs;
-	}
 	for (i = 0; i < k->n_l2 && r >= 0; i++) {
-		struct l2_walk w = { .t = &k->l2[i], .refs = refs[i] };
+		const struct l2_table *t = &k->l2[i];
+		uint64_t cluster = t->off >> k->s->cluster_bits;
+		struct l2_walk w = {
+			.t = t,
+			.refs = leaf_get(leaf_find(k, cluster), cluster).refs,
+		};
 
-		r = for_each_entry(k, "L2 table", w.t->off,
-				   1ULL << k->s->l2_bits, k->s->l2_entry_bytes,
-				   check_l2_entry, &w);
+		r = for_each_entry(k, "L2 table", t->off, 1ULL << k->s->l2_bits,
+				   k->s->l2_entry_bytes, check_l2_entry, &w);
 	}
 	return r;
 }
