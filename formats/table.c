@@ -8,18 +8,26 @@
 #include "formats/format.h"
 
 extern const struct format_ops luks_format;
+extern const struct format_ops ploop_format;
 extern const struct format_ops qcow2_format;
 extern const struct format_ops qcow_format;
 extern const struct format_ops qed_format;
 extern const struct format_ops raw_format;
 extern const struct format_ops vdi_format;
+extern const struct format_ops vmdk_format;
+extern const struct format_ops vhd_format;
+extern const struct format_ops vhdx_format;
 
 const struct format_ops *const format_table[] = {
 	&qcow2_format,
 	&qcow_format,
 	&qed_format,
 	&luks_format,
+	&ploop_format,
+	&vhdx_format,
+	&vmdk_format, /* or text: its descriptor */
 	&vdi_format, /* at 0x40 */
+	&vhd_format, /* a fixed one is known by its tail alone */
 	&raw_format,
 	NULL,
 };
