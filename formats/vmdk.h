@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * VMDK between its driver, its descriptor's parser and its checker; no other
+ * format includes this. Numbers on disk are little endian, units are sectors
+ * of 512 bytes. The document is VMware's "Virtual Disk Format 5.0"; what it
+ * leaves out (COWD's fields, seSparse) is in libyal's description of the
+ * format and in what files in the field agree on.
+ */
+#ifndef FORMATS_VMDK_H
+#define FORMATS_VMDK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/layer.h"
+
+#define VMDK_SECTOR_BYTES 512U
+
+/* Limits */
+#define VMDK_DESCRIPTOR_MAX	((1U << 20) - 1)
+#define VMDK_GRAIN_SECTORS_MAX	(1U << 21)
+#define VMDK_COMPRESSED_GRAIN_MAX (2U << 20) /* bytes: one is decoded whole */
+#define VMDK_GD_ENTRIES_MAX	(32U << 20)
+#define VMDK_EXTENTS_MAX	32768U
+#define VMDK_DDB_MAX		256U
+
+#define VMDK_NO_PARENT 0xffffffffU /* parentCID of a disk that has none */
+
+enum vmdk_access { VMDK_RW, VMDK_RDONLY, VMDK_NOACCESS };
+
+enum vmdk_extent_type {
+	VMDK_FLAT,
+	VMDK_SPARSE,
+	VMDK_ZERO,
+	VMDK_VMFS,
+	VMDK_VMFSSPARSE,
+	VMDK_SESPARSE,
+};
+
+const char *vmdk_type_name(enum vmdk_extent_type type);
+
+/* An extent line of the descriptor. */
+struct vmdk_line {
+	enum vmdk_access access;
+	enum vmdk_extent_type type;
+	uint64_t sectors;
+	uint64_t offset; /* sectors into the file; flat extents */
+	char *name;	 /* in the descriptor's text; NULL: ZERO has none */
+	uint64_t at;	 /* the line, bytes from the file's start */
+};
+
+struct vmdk_pair {
+	const char *key, *value;
+};
+
+/* Strings lie in text. */
+struct vmdk_descriptor {
+	char *text;
+	bool has_cid;
+	uint32_t cid;
+	uint32_t parent_cid; /* VMDK_NO_PARENT where it is not given */
+	const char *create_type;
+	uint64_t create_type_at;
+	char *parent_hint;
+	uint64_t parent_hint_at;
+	const char *encoding;
+	struct vmdk_line *lines;
+	size_t n_lines;
+	size_t room;
+	struct vmdk_pair ddb[VMDK_DDB_MAX];
+	size_t n_ddb;
+};
+
+/* Do these first bytes of a file look like a descriptor? */
+bool vmdk_is_descriptor(const uint8_t *head, size_t head_bytes);
+
+/*
+ * Parses @len bytes of text, which lie at @at of the file, in one pass; it
+ * ends at the first NUL. Takes @text over, also on failure: malloc()ed, with
+ * room for one byte more.
+ */
+int vmdk_descriptor_parse(struct vmdk_descriptor *ret, char *text, size_t len,
+			  uint64_t at, struct error *err);
+void vmdk_descriptor_done(struct vmdk_descriptor *d);
+
+/*
+ * @name in UTF-8, where the descriptor declares an encoding that we know and
+ * the name needs it; else NULL. To be freed.
+ */
+char *vmdk_name_to_utf8(const struct vmdk_descriptor *d, const char *name);
+
+enum vmdk_kind {
+	VMDK_KIND_ZERO,
+	VMDK_KIND_FLAT,
+	VMDK_KIND_HOSTED,   /* "KDMV" */
+	VMDK_KIND_COWD,
+	VMDK_KIND_SESPARSE,
+};
+
+/* A run of the disk, and where it lies. All in bytes. */
+struct vmdk_extent {
+	uint64_t guest_off;
+	uint64_t bytes;
+	enum vmdk_kind kind;
+	bool noaccess;
+	struct source *src;
+	uint64_t host_off; /* FLAT */
+
+	/* Sparse extents: directory -> tables -> grains. */
+	uint32_t version;
+	uint32_t flags;
+	uint64_t capacity; /* what the header says; >= bytes */
+	uint64_t grain_bytes;
+	uint32_t table_entries;
+	uint32_t entry_bytes; /* of directory and tables: 4, seSparse 8 */
+	uint64_t gd_off;
+	uint64_t gd_entries;  /* as many as capacity needs */
+	uint64_t rgd_off;     /* 0: there is no second one */
+	bool gd_lost;	      /* the first one is not in the file */
+	bool zero_entries;    /* entry 1 means zeroes */
+	bool compressed;
+	bool markers;	      /* a grain has its own sector and size */
+	bool dirty;
+	uint64_t overhead;    /* where grains may begin */
+	uint64_t descriptor_off; /* embedded; 0: none */
+	uint64_t descriptor_bytes;
+	uint64_t tables_off;  /* seSparse */
+	uint64_t n_tables;
+	uint64_t grains_off;
+};
+
+struct vmdk_state {
+	struct vmdk_descriptor d; /* text NULL: there is none */
+	struct vmdk_extent *extents; /* ascending, without gaps */
+	size_t n_extents;
+	bool bare;		  /* no descriptor */
+	bool has_generation;	  /* COWD without a descriptor */
+	uint32_t generation;
+	uint32_t parent_generation;
+};
+
+/* What an entry says of a grain. */
+struct vmdk_grain {
+	enum extent_kind kind; /* HOLE, ZERO, DATA (compressed or not) */
+	uint64_t host_off;
+};
+
+/* What a directory entry says of a table. */
+struct vmdk_table {
+	enum extent_kind kind; /* HOLE, ZERO: all of it; DATA: see off */
+	uint64_t off;
+};
+
+/*
+ * The table @idx through the first directory or, with @second, the redundant
+ * one. -EBADMSG: not to be found in the file.
+ */
+int vmdk_find_table(struct layer *l, const struct vmdk_extent *e, uint64_t idx,
+		    bool second, struct vmdk_table *ret, struct error *err);
+
+/* How many entries of the table @idx the disk has use for. */
+uint64_t vmdk_table_used(const struct vmdk_extent *e, uint64_t idx);
+
+/* Decodes a table entry as it lies in the file; checks that the grain begins
+ * inside the file. */
+int vmdk_decode_entry(const struct vmdk_extent *e, const uint8_t *raw,
+		      struct vmdk_grain *ret, struct error *err);
+
+/* A compressed grain's header. */
+struct vmdk_marker {
+	uint64_t host_off; /* of the stream */
+	uint32_t bytes;	   /* inside the file, > 0 */
+};
+
+int vmdk_read_marker(struct layer *l, const struct vmdk_extent *e,
+		     uint64_t grain, uint64_t host_off,
+		     struct vmdk_marker *ret, struct error *err);
+
+/* format_ops.check; vmdk-check.c */
+int vmdk_check(struct layer *l, struct check_report *r, struct error *err);
+
+#endif
