@@ -15,7 +15,7 @@ build_packages=(
 	gcc libc6-dev meson ninja-build pkg-config perl
 	nbdkit nbdkit-plugin-dev
 	liburing-dev libssl-dev libdeflate-dev zlib1g-dev libzstd-dev
-	libjansson-dev
+	libjansson-dev libxml2-dev
 )
 
 # shellcheck disable=SC2034
