@@ -846,9 +846,14 @@ static int check_snapshots(struct checker *k)
 enum {
 	BITMAP_TABLE_OFF_AT = 0,
 	BITMAP_TABLE_ENTRIES_AT = 8,
+	BITMAP_FLAGS_AT = 12,
+	BITMAP_TYPE_AT = 16,
 	BITMAP_NAME_BYTES_AT = 18,
 	BITMAP_EXTRA_BYTES_AT = 20,
 	BITMAP_ENTRY_BYTES = 24,
+
+	BITMAP_FLAGS_KNOWN = 7, /* in use, auto, extra data compatible */
+	BITMAP_DIRTY = 1, /* the only type */
 };
 
 /* A table entry: a cluster of bits; or all of them 0, or 1. */
@@ -876,10 +881,17 @@ static int check_bitmap(struct checker *k, uint64_t idx, struct cursor *c)
 {
 	uint64_t off = cursor_be64_at(c, BITMAP_TABLE_OFF_AT);
 	uint32_t entries = cursor_be32_at(c, BITMAP_TABLE_ENTRIES_AT);
+	uint32_t flags = cursor_be32_at(c, BITMAP_FLAGS_AT);
+	uint8_t type = cursor_u8_at(c, BITMAP_TYPE_AT);
 	struct by by = { "bitmap", idx, 0 };
 	struct error err = { 0 };
 	int r;
 
+	if (flags & ~(uint32_t)BITMAP_FLAGS_KNOWN || type != BITMAP_DIRTY)
+		corruption(k,
+			   "bitmap %" PRIu64 ": flags 0x%" PRIx32
+			   " or type %u are not known",
+			   idx, flags, type);
 	if (qcow2_check_table(k->l, "table", off, entries, 8, k->l->src->bytes,
 			      0, &err) < 0) {
 		corruption(k, "bitmap %" PRIu64 ": %.150s", idx, err.msg);

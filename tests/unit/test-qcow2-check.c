@@ -117,6 +117,8 @@ static void put_extensions(void)
 	put(EXT_BITMAPS_AT + 24, 8, at(BITMAP_DIR));
 	put(at(BITMAP_DIR), 8, at(BITMAP_TABLE));
 	put(at(BITMAP_DIR) + 8, 4, 3);
+	put(at(BITMAP_DIR) + 12, 4, 7);
+	put(at(BITMAP_DIR) + 16, 1, 1);
 	put(at(BITMAP_DIR) + 18, 2, 1);
 	put(at(BITMAP_DIR) + 24, 1, 'b');
 	put(at(BITMAP_TABLE), 8, at(BITMAP));
@@ -536,6 +538,8 @@ static const struct {
 	  1,
 	  0,
 	  "bitmap 1: directory entry at 32 ends behind the directory's 32" },
+	{ { { AT(BITMAP_DIR) + 12, 4, 8 } }, 1, 0, "flags 0x8 or type 1" },
+	{ { { AT(BITMAP_DIR) + 16, 1, 2 } }, 1, 0, "flags 0x7 or type 2" },
 	{ { { AT(BITMAP_DIR) + 18, 2, 100 } },
 	  1,
 	  0,
@@ -883,6 +887,31 @@ START_TEST(l1_tables_with_too_many_entries_in_all_are_refused)
 }
 END_TEST
 
+/* 600 entries of the greatest names: 75 MiB. */
+START_TEST(a_snapshot_table_over_64_mib_is_wrong)
+{
+	const uint64_t entry_bytes = 56 + 2 * 65528, bytes = 80 << 20;
+	uint8_t *big = calloc(1, bytes);
+	struct source *src = NULL;
+	struct check_report report;
+	uint64_t i;
+	int r;
+
+	put(QCOW2_SNAPSHOTS_AT, 4, 600);
+	put(at(SNAPSHOTS) + 12, 4, 65528U << 16 | 65528);
+	memcpy(big, file, sizeof(file));
+	for (i = 1; i < 600; i++)
+		memcpy(big + at(SNAPSHOTS) + i * entry_bytes,
+		       file + at(SNAPSHOTS), 56);
+	must(memory_source_new(big, bytes, &src, &err), err);
+	report = checked(src, &r);
+	must(r, err);
+	must_say("snapshot table is over the limit of 67108864 bytes");
+	ck_assert_uint_eq(report.leaks, 0); /* nobody knows */
+	free(big);
+}
+END_TEST
+
 /* Walked once for each L1 entry, this would be 2^32 entries. */
 START_TEST(an_l2_table_of_all_l1_entries_is_walked_once)
 {
@@ -963,6 +992,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_sparse_file_of_exabytes_costs_nothing);
 	tcase_add_test(tc, references_that_need_too_much_memory_are_refused);
 	tcase_add_test(tc, l1_tables_with_too_many_entries_in_all_are_refused);
+	tcase_add_test(tc, a_snapshot_table_over_64_mib_is_wrong);
 	tcase_add_test(tc, an_l2_table_of_all_l1_entries_is_walked_once);
 	tcase_add_test(
 		tc, a_refcount_block_of_all_entries_is_read_once_and_lines_end);
