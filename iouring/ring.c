@@ -267,6 +267,15 @@ static void give_up(struct ring *r, struct batch_io *ios, size_t n_ios)
 			ios[i].ret = RING_UNDONE;
 }
 
+/*
+ * For how many completions to wait at once: each return to us costs a switch.
+ * All, when nothing is left to start; else enough to start as many again.
+ */
+static unsigned int wait_for(const struct ring *r, bool more)
+{
+	return more ? (in_flight(r) + 1) / 2 : in_flight(r);
+}
+
 int ring_run(struct ring *r, struct batch_io *ios, size_t n_ios)
 {
 	size_t next = 0, pos = n_ios == 1 ? (size_t)ios->ret : 0;
@@ -296,7 +305,8 @@ int ring_run(struct ring *r, struct batch_io *ios, size_t n_ios)
 		}
 		if (!in_flight(r))
 			continue;
-		code = io_uring_submit_and_wait(&r->uring, 1);
+		code = io_uring_submit_and_wait(&r->uring,
+						wait_for(r, next < n_ios));
 		if (code < 0 && code != -EINTR && code != -EAGAIN &&
 		    code != -EBUSY) {
 			give_up(r, ios, n_ios);
