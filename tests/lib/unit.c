@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -95,6 +97,19 @@ void unit_write(const char *path, const void *data, size_t len)
 	ck_assert_msg(f != NULL, "%s: %s", path, strerror(errno));
 	ck_assert_uint_eq(fwrite(data, 1, len, f), len);
 	ck_assert_int_eq(fclose(f), 0);
+}
+
+void unit_need_openat2(void)
+{
+	struct open_how how = { .flags = O_PATH };
+	long fd = syscall(SYS_openat2, AT_FDCWD, ".", &how, sizeof(how));
+
+	if (fd < 0 && errno == ENOSYS) {
+		puts("SKIP: no openat2() here");
+		exit(77);
+	}
+	if (fd >= 0)
+		close((int)fd);
 }
 
 unsigned int unit_open_fds(void)

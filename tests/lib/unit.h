@@ -29,6 +29,12 @@ void unit_fill(void *buf, size_t len, unsigned int seed);
 /* Makes the file @path of these bytes; fails the test if it cannot. */
 void unit_write(const char *path, const void *data, size_t len);
 
+/*
+ * Ends the program as skipped, with the reason, where names in images cannot
+ * be opened at all: valgrind knows no openat2().
+ */
+void unit_need_openat2(void);
+
 /* How many descriptors this process has open. */
 unsigned int unit_open_fds(void);
 

@@ -303,5 +303,6 @@ static void add(TCase *tc)
 
 int main(void)
 {
+	unit_need_openat2();
 	return unit_main("chain", add);
 }

@@ -276,5 +276,6 @@ static void add(TCase *tc)
 
 int main(void)
 {
+	unit_need_openat2();
 	return unit_main("layer", add);
 }

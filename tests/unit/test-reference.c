@@ -362,5 +362,6 @@ static void add(TCase *tc)
 
 int main(void)
 {
+	unit_need_openat2();
 	return unit_main("reference", add);
 }
