@@ -49,8 +49,12 @@ int layer_open(struct source *src, const char *path, struct folder *folder,
 	       struct layer **ret, struct error *err)
 {
 	CLEANUP(layer_freep) struct layer *l = calloc(1, sizeof(*l));
+	struct error unheard = { 0 };
 	int r;
 
+	/* Drivers may rely on somebody listening. */
+	if (!err)
+		err = &unheard;
 	if (!l) {
 		source_unref(src);
 		return error_set(err, -ENOMEM, 0, "out of memory");
