@@ -845,6 +845,7 @@ int main(int argc, char **argv)
 	}
 	if (map_path)
 		print_map(&map, map_path);
+	free(map.v);
 	for (i = 0; i < CONNECTIONS; i++) {
 		nbd_shutdown(connections[i].nbd, 0);
 		nbd_close(connections[i].nbd);
