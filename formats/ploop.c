@@ -32,7 +32,7 @@
 
 #include "formats/cursor.h"
 #include "formats/ploop-bundle.h"
-#include "formats/unit-table.h"
+#include "formats/unit-check.h"
 
 #define PLOOP_V1_MAGIC	   "WithoutFreeSpace"
 #define PLOOP_V2_MAGIC	   "WithouFreSpacExt"
@@ -74,6 +74,7 @@ struct ploop_header {
 	uint32_t entries;
 	uint64_t sectors; /* of the disk */
 	uint32_t in_use;
+	uint32_t data_off; /* sectors */
 	uint64_t ext_off; /* sectors; 0: there is none */
 };
 
@@ -85,6 +86,7 @@ struct delta {
 	uint64_t entry_unit; /* bytes that a BAT entry counts */
 	uint64_t entries;
 	uint64_t bytes; /* of the disk, as its header has it */
+	uint64_t data_off; /* bytes; a claim */
 	uint64_t ext_off; /* bytes; 0: none that can be believed */
 	bool in_use;
 };
@@ -115,6 +117,7 @@ static int decode_header(const uint8_t *buf, size_t len,
 		.entries = cursor_le32_at(&c, PLOOP_ENTRIES_AT),
 		.sectors = cursor_le64_at(&c, PLOOP_SECTORS_AT),
 		.in_use = cursor_le32_at(&c, PLOOP_IN_USE_AT),
+		.data_off = cursor_le32_at(&c, PLOOP_DATA_OFF_AT),
 		.ext_off = cursor_le64_at(&c, PLOOP_EXT_OFF_AT),
 	};
 
@@ -199,6 +202,7 @@ static int delta_open(struct source *src, struct delta *ret, struct error *err)
 		.entry_unit = PLOOP_SECTOR_BYTES,
 		.entries = h.entries,
 		.bytes = (uint32_t)h.sectors * (uint64_t)PLOOP_SECTOR_BYTES,
+		.data_off = h.data_off * (uint64_t)PLOOP_SECTOR_BYTES,
 		.in_use = h.in_use == PLOOP_IN_USE,
 	};
 	if (ret->version == 2) {
@@ -725,6 +729,55 @@ static void ploop_info(struct layer *l, struct info_sink *sink)
 	sink->number(sink, "shots", s->bundle.n_shots);
 }
 
+/* One image file of the layer. */
+static int check_delta(struct layer *l, const struct delta *d,
+		       struct check_report *r, struct error *err)
+{
+	struct unit_table t = bat(d);
+	uint64_t bat_bytes = PLOOP_HEADER_BYTES + d->entries * 4;
+	struct features f = { 0 };
+	CLEANUP(unit_check_done) struct unit_check k = {
+		.l = l,
+		.r = r,
+		.unit = "cluster",
+		.unit_bytes = d->cluster_bytes,
+		.src = d->src,
+		.err = err,
+	};
+	int code;
+
+	code = unit_check_claim(&k, 0, bat_bytes);
+	if (code >= 0)
+		code = unit_check_table(&k, &t, d->entries);
+	if (code < 0)
+		return code;
+	if (d->ext_off)
+		read_features(l, d, &f);
+	if (f.damaged)
+		unit_check_corrupt(&k, "format extension at %" PRIu64
+				   " is damaged", d->ext_off);
+	if (d->in_use)
+		unit_check_corrupt(&k, "image is marked as in use: it was not "
+				   "closed");
+	/* Clusters of an extension are not counted: no leaks where one is. */
+	unit_check_finish(&k, d->ext_off ? d->src->bytes :
+					   max_u64(d->data_off, bat_bytes));
+	return 0;
+}
+
+static int ploop_check(struct layer *l, struct check_report *r,
+		       struct error *err)
+{
+	const struct ploop_state *s = l->state;
+	size_t i;
+	int code = 0;
+
+	for (i = 0; i < s->n_parts && !code; i++)
+		if (s->parts[i].delta.src)
+			code = check_delta(l, &s->parts[i].delta, r, err);
+	return code;
+}
+
 static bool ploop_probe(struct source *src, const uint8_t *head,
 			size_t head_bytes)
 {
@@ -745,4 +798,5 @@ const struct format_ops ploop_format = {
 	.map = ploop_map,
 	.snapshots = ploop_snapshots,
 	.info = ploop_info,
+	.check = ploop_check,
 };

@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/unit-table.h"
+#include "formats/unit-check.h"
 
 #define QCOW_MAGIC	      0x514649fbU /* "QFI\xfb" */
 #define QCOW_CLUSTER_BITS_MIN 9U
@@ -339,6 +339,62 @@ static void qcow_info(struct layer *l, struct info_sink *sink)
 		sink->text(sink, "encrypt-format", "aes");
 }
 
+struct l1_walk {
+	struct unit_check *k;
+	const struct qcow_state *s;
+};
+
+static int check_l1_entry(void *opaque, uint64_t idx,
+			  const struct unit_place *p, int r,
+			  const struct error *err)
+{
+	struct l1_walk *w = opaque;
+	struct unit_table l2 = l2_table(w->s, p->host_off);
+
+	if (r < 0 || (p->kind == EXTENT_DATA &&
+		      p->host_off >= w->s->src->bytes)) {
+		unit_check_corrupt(w->k,
+				   "L1 entry %" PRIu64 ": %s", idx,
+				   r < 0 ? err->msg :
+					   "L2 table behind the file's end");
+		return 0;
+	}
+	if (p->kind != EXTENT_DATA)
+		return 0;
+	r = unit_check_claim(w->k, p->host_off, 8ULL << w->s->h.l2_bits);
+	return r < 0 ? r :
+		       unit_check_table(w->k, &l2, 1ULL << w->s->h.l2_bits);
+}
+
+/* No leaks: streams of any length lie between clusters, and gaps with them. */
+static int qcow_check(struct layer *l, struct check_report *r,
+		      struct error *err)
+{
+	const struct qcow_state *s = l->state;
+	struct unit_table l1 = l1_table(s);
+	uint64_t entries = div_round_up(l->bytes, 1ULL << s->span_bits);
+	CLEANUP(unit_check_done) struct unit_check k = {
+		.l = l,
+		.r = r,
+		.unit = "cluster",
+		.unit_bytes = l->unit_bytes,
+		.src = l->src,
+		.err = err,
+	};
+	struct l1_walk w = { .k = &k, .s = s };
+	int code;
+
+	code = unit_check_claim(&k, 0, QCOW_HEADER_BYTES);
+	if (code >= 0)
+		code = unit_check_claim(&k, s->h.l1_off, entries * 8);
+	if (code >= 0)
+		code = unit_table_walk(l, &l1, entries, check_l1_entry, &w);
+	if (code < 0)
+		return code;
+	unit_check_finish(&k, l->src->bytes);
+	return 0;
+}
+
 const struct format_ops qcow_format = {
 	.name = "qcow",
 	.magic = { { QCOW_MAGIC_AT, 8, "QFI\xfb\0\0\0\1" } },
@@ -347,4 +403,5 @@ const struct format_ops qcow_format = {
 	.close = qcow_close,
 	.map = qcow_map,
 	.info = qcow_info,
+	.check = qcow_check,
 };

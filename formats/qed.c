@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/unit-table.h"
+#include "formats/unit-check.h"
 
 #define QED_MAGIC	    0x00444551U /* "QED\0" */
 #define QED_CLUSTER_MIN	    (4U << 10)
@@ -320,6 +320,58 @@ static void qed_info(struct layer *l, struct info_sink *sink)
 	sink->flag(sink, "needs-check", s->h.features & QED_FEATURE_CHECK);
 }
 
+struct l1_walk {
+	struct unit_check *k;
+	const struct qed_state *s;
+};
+
+static int check_l1_entry(void *opaque, uint64_t idx,
+			  const struct unit_place *p, int r,
+			  const struct error *err)
+{
+	struct l1_walk *w = opaque;
+	struct unit_table l2 = l2_table(w->s, p->host_off);
+
+	if (r < 0) {
+		unit_check_corrupt(w->k, "L1 entry %" PRIu64 ": %s", idx,
+				   err->msg);
+		return 0;
+	}
+	if (p->kind != EXTENT_DATA)
+		return 0;
+	r = unit_check_claim(w->k, p->host_off, w->s->table_bytes);
+	return r < 0 ? r : unit_check_table(w->k, &l2, w->s->table_bytes / 8);
+}
+
+static int qed_check(struct layer *l, struct check_report *r,
+		     struct error *err)
+{
+	const struct qed_state *s = l->state;
+	struct unit_table l1 = l1_table(s);
+	uint64_t header = (uint64_t)s->h.header_clusters * s->h.cluster_bytes;
+	CLEANUP(unit_check_done) struct unit_check k = {
+		.l = l,
+		.r = r,
+		.unit = "cluster",
+		.unit_bytes = s->h.cluster_bytes,
+		.src = l->src,
+		.err = err,
+	};
+	struct l1_walk w = { .k = &k, .s = s };
+	int code;
+
+	code = unit_check_claim(&k, 0, header);
+	if (code >= 0)
+		code = unit_check_claim(&k, s->h.l1_off, s->table_bytes);
+	if (code >= 0)
+		code = unit_table_walk(l, &l1, s->table_bytes / 8,
+				       check_l1_entry, &w);
+	if (code < 0)
+		return code;
+	unit_check_finish(&k, header);
+	return 0;
+}
+
 const struct format_ops qed_format = {
 	.name = "qed",
 	.magic = { { QED_MAGIC_AT, 4, "QED" } }, /* with its NUL */
@@ -327,4 +379,5 @@ const struct format_ops qed_format = {
 	.open = qed_open,
 	.map = qed_map,
 	.info = qed_info,
+	.check = qed_check,
 };

@@ -21,12 +21,11 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/unit-table.h"
+#include "formats/unit-check.h"
 
 #define VDI_SIGNATURE	 0xbeda107fU
 #define VDI_FREE	 0xffffffffU
@@ -390,6 +389,39 @@ static void vdi_info(struct layer *l, struct info_sink *s)
 		s->text(s, "comment", h->comment);
 }
 
+static int vdi_check(struct layer *l, struct check_report *r,
+		     struct error *err)
+{
+	const struct vdi_header *h = l->state;
+	struct unit_table map = block_map(l);
+	CLEANUP(unit_check_done) struct unit_check k = {
+		.l = l,
+		.r = r,
+		.unit = "block",
+		.unit_bytes = map.stride,
+		.src = l->src,
+		.err = err,
+	};
+	int code;
+
+	code = unit_check_claim(&k, 0, version_major(h) ? VDI_V1_BYTES :
+							  VDI0_BYTES);
+	if (code >= 0)
+		code = unit_check_claim(&k, h->map_off,
+					(uint64_t)h->blocks * 4);
+	if (code >= 0)
+		code = unit_check_table(&k, &map, h->blocks);
+	if (code < 0)
+		return code;
+	if (r->allocated_units != h->allocated)
+		unit_check_corrupt(&k,
+				   "header counts %" PRIu32
+				   " allocated blocks, the map has %" PRIu64,
+				   h->allocated, r->allocated_units);
+	unit_check_finish(&k, h->data_off);
+	return 0;
+}
+
 const struct format_ops vdi_format = {
 	.name = "vdi",
 	.glance_name = "vdi",
@@ -400,4 +432,5 @@ const struct format_ops vdi_format = {
 	.is_parent = vdi_is_parent,
 	.map = vdi_map,
 	.info = vdi_info,
+	.check = vdi_check,
 };
