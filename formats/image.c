@@ -113,12 +113,15 @@ struct region {
 static int region_resolve(const struct image *img, uint64_t off, uint64_t len,
 			  struct region **ret, struct error *err)
 {
-	CLEANUP(freep) struct region *g = NULL;
+	size_t room = 4, n = 0;
+	CLEANUP(freep)
+	struct region *g = malloc(sizeof(*g) + room * sizeof(struct extent));
 	struct region *grown;
-	size_t room = 0, n = 0;
 	struct extent e;
 	int r;
 
+	if (!g)
+		return error_set(err, -ENOMEM, 0, "out of memory");
 	while (len) {
 		r = chain_map(&img->chain, off, len, &e, err);
 		if (r < 0)
@@ -132,7 +135,7 @@ static int region_resolve(const struct image *img, uint64_t off, uint64_t len,
 			continue;
 		}
 		if (n == room) {
-			room = room ? 2 * room : 4;
+			room *= 2;
 			grown = realloc(g, sizeof(*g) +
 						   room * sizeof(struct extent));
 			if (!grown)

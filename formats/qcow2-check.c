@@ -429,7 +429,7 @@ static int count_range(struct checker *k, uint64_t off, uint64_t bytes,
 	uint64_t cluster = off >> k->s->cluster_bits, last;
 	uint64_t limit = k->l->src->bytes + k->s->cluster_bytes - 1;
 	char text[BY_TEXT_BYTES];
-	enum use before;
+	enum use before = USE_NONE;
 	int r = 0;
 
 	if (!bytes)
@@ -602,7 +602,7 @@ static int check_refblock(struct checker *k, uint64_t i)
 {
 	uint64_t entry = k->reftable[i], off = entry & QCOW2_REFTABLE_MASK;
 	struct by by = { "refcount table entry", i, 0 };
-	enum use before;
+	enum use before = USE_NONE;
 	int r;
 
 	k->reftable[i] = 0;
@@ -713,7 +713,7 @@ static int check_l1_entry(struct checker *k, void *opaque, uint64_t idx,
 	struct by by = { "L1 entry", idx, *owner };
 	uint64_t entry = be64_of(raw), off = entry & QCOW2_OFFSET_MASK;
 	char text[BY_TEXT_BYTES];
-	enum use before;
+	enum use before = USE_NONE;
 	int r;
 
 	if (entry & L1_RESERVED)

@@ -1004,7 +1004,7 @@ static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	unsigned int table_bits = s->cluster_bits + s->l2_bits;
 	uint64_t in_cluster = guest_off & (s->cluster_bytes - 1);
 	uint64_t entry = 0, l2_off, run = 0;
-	struct answer a;
+	struct answer a = { 0 };
 	int r;
 
 	if (l->locked)

@@ -262,7 +262,7 @@ static int open_permitted(struct folder *from, const char *name,
 	if (real)
 		fd = open_real_in(from, real);
 	for (i = 0; fd == -EXDEV && i < allow->n_folders; i++) {
-		struct folder *f;
+		struct folder *f = NULL;
 
 		if (folder_open(allow->folders[i], &f, NULL) < 0)
 			continue;

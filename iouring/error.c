@@ -74,18 +74,17 @@ static void PRINTF(2, 0)
 	text_escape(err->msg, sizeof(err->msg), raw);
 }
 
-int error_set(struct error *err, int code, uint64_t off, const char *fmt, ...)
+void error_fill(struct error *err, int code, uint64_t off, const char *fmt, ...)
 {
 	va_list ap;
 
 	if (!err || err->code)
-		return code;
+		return;
 	err->code = code;
 	err->off = off;
 	va_start(ap, fmt);
 	set_message(err, fmt, ap);
 	va_end(ap);
-	return code;
 }
 
 void error_prefix(struct error *err, const char *fmt, ...)

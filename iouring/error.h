@@ -32,13 +32,20 @@ struct error {
 };
 
 /*
- * Fills @err, unless it already tells of an earlier failure, and returns
- * @code. Control characters and bytes that are not UTF-8 are written as \xNN,
- * so what comes out of an image cannot forge a line or drive a terminal.
- * @err may be NULL. @off: where in the file the field lies, for tests.
+ * Fills @err, unless it already tells of an earlier failure, and gives @code.
+ * Control characters and bytes that are not UTF-8 are written as \xNN, so
+ * what comes out of an image cannot forge a line or drive a terminal. @err may
+ * be NULL. @off: where in the file the field lies, for tests. (A macro, so that
+ * an analyser of one file sees that the result is what was put in.)
  */
-int error_set(struct error *err, int code, uint64_t off, const char *fmt, ...)
-	PRINTF(4, 5);
+#define error_set(err, code, off, ...)                                         \
+	({                                                                     \
+		const int error_code_ = (code);                                \
+		error_fill((err), error_code_, (off), __VA_ARGS__);            \
+		error_code_;                                                   \
+	})
+void error_fill(struct error *err, int code, uint64_t off, const char *fmt,
+		...) PRINTF(4, 5);
 
 /* Puts "text: " in front of the message. @err may be NULL. */
 void error_prefix(struct error *err, const char *fmt, ...) PRINTF(2, 3);

@@ -76,11 +76,13 @@ int sync_read(struct batch_io *io, size_t pos)
 	struct piece p;
 	int r;
 
-	if (piece_needs_bounce(io, pos) &&
-	    posix_memalign(&bounce, io->src->align, BOUNCE_BYTES))
-		return io->ret = -ENOMEM;
 	while (pos < io->len) {
-		piece_cut(&p, io, pos, bounce);
+		if (!piece_cut(&p, io, pos, bounce)) {
+			if (posix_memalign(&bounce, io->src->align,
+					   BOUNCE_BYTES))
+				return io->ret = -ENOMEM;
+			continue;
+		}
 		do {
 			ssize_t n = pread(io->src->fd, p.buf + p.got,
 					  p.len - p.got,

@@ -157,7 +157,7 @@ void export_close(struct export *e)
 
 	pthread_mutex_lock(&lock);
 	if (!--e->refs) {
-		while (*p != e)
+		while (*p && *p != e)
 			p = &(*p)->next;
 		*p = e->next;
 		export_free(e);

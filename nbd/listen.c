@@ -118,7 +118,7 @@ int listen_unix(const char *path, struct listener *ret, struct error *err)
 
 static uint16_t bound_port(int fd)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = { 0 };
 	socklen_t len = sizeof(ss);
 
 	if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)

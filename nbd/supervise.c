@@ -171,7 +171,7 @@ static int pipe_high(int ret[2])
 
 static int start_server(const struct supervisor *s, struct server *ret)
 {
-	int log_pipe[2], ready_pipe[2], r;
+	int log_pipe[2] = { -1, -1 }, ready_pipe[2] = { -1, -1 }, r;
 	pid_t parent = getpid(), pid;
 
 	r = pipe_high(log_pipe);
