@@ -1115,17 +1115,17 @@ static int find_any_table(struct layer *l, const struct vmdk_extent *e,
 	struct vmdk_table t;
 	int r;
 
-	r = e->gd_lost ? -EBADMSG :
-			 vmdk_find_table(l, e, idx, false, ret, &first);
-	if (!e->rgd_off || (!r && ret->kind != EXTENT_HOLE)) {
-		if (r < 0)
-			error_set(err, first.code, first.off, "%s", first.msg);
-		return r;
-	}
-	if (!vmdk_find_table(l, e, idx, true, &t, r < 0 ? err : NULL)) {
+	if (e->gd_lost)
+		return vmdk_find_table(l, e, idx, true, ret, err);
+	r = vmdk_find_table(l, e, idx, false, ret, &first);
+	if (e->rgd_off && (r < 0 || ret->kind == EXTENT_HOLE) &&
+	    !vmdk_find_table(l, e, idx, true, &t, NULL) &&
+	    t.kind != EXTENT_HOLE) {
 		*ret = t;
 		return 0;
 	}
+	if (r < 0)
+		error_set(err, first.code, first.off, "%s", first.msg);
 	return r;
 }
 
@@ -1295,7 +1295,10 @@ static int second_opinion(const struct walk *w, uint64_t grain,
 	r = layer_read_meta(w->l, e->src, raw, e->entry_bytes,
 			    t.off + grain % e->table_entries * e->entry_bytes,
 			    NULL);
-	return r < 0 ? r : vmdk_decode_entry(e, raw, ret, NULL);
+	if (r < 0 || vmdk_decode_entry(e, raw, ret, NULL) < 0)
+		return -EBADMSG;
+	/* Nothing at all contradicts the first without being better. */
+	return ret->kind == EXTENT_HOLE ? -EBADMSG : 0;
 }
 
 /* The first grain; the run of the others goes by the first tables alone. */
