@@ -5,6 +5,7 @@
  * source, reads do not need to.
  */
 #include "formats/layer.h"
+#include "formats/raw-type.h"
 
 static int raw_open(struct layer *l, struct error *err)
 {
@@ -18,9 +19,15 @@ static int raw_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	return extent_set_data(ret, l->src, 0, guest_off, len, err);
 }
 
+static void raw_info(struct layer *l, struct info_sink *s)
+{
+	raw_describe(l->src, s);
+}
+
 const struct format_ops raw_format = {
 	.name = "raw",
 	.glance_name = "raw",
 	.open = raw_open,
 	.map = raw_map,
+	.info = raw_info,
 };

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What raw blocks look like: partition tables, file systems, CD images,
+ * kernels and initial RAM disks. For people to see; nothing depends on it.
+ */
+#ifndef FORMATS_RAW_TYPE_H
+#define FORMATS_RAW_TYPE_H
+
+#include "formats/format.h"
+
+/*
+ * Tells @s "content" and what there is to say of it; nothing when the beginning
+ * cannot be read.
+ */
+void raw_describe(struct source *src, struct info_sink *s);
+
+#endif
