@@ -23,6 +23,7 @@
 
 #include "formats/cache.h"
 #include "formats/image.h"
+#include "tests/fuzz/expand.h"
 
 #define MAP_STEPS    256U /* extents asked for from one offset on */
 #define READ_BYTES   4096U
@@ -239,6 +240,7 @@ static void run(const uint8_t *data, size_t bytes, struct outcome *ret)
 	struct layer *l;
 
 	*ret = (struct outcome){ 0 };
+	fuzz_expand(FUZZ_FORMAT, &data, &bytes);
 	l = open_layer(data, bytes, NULL, NULL, &ret->reason);
 	if (!l) {
 		ret->refused = true;
