@@ -305,7 +305,9 @@ static int visit_tables(struct checker *c, struct error *err)
 	size_t i;
 	int r = 0;
 
-	qsort(c->tables, c->n_tables, sizeof(*c->tables), compare_tables);
+	if (c->n_tables) /* else there is no array */
+		qsort(c->tables, c->n_tables, sizeof(*c->tables),
+		      compare_tables);
 	for (i = 0; i < c->n_tables && r >= 0; i++) {
 		const struct table_ref *t = &c->tables[i];
 
@@ -341,7 +343,8 @@ static void look_at_areas(struct checker *c)
 	uint64_t end = e->overhead, gap;
 	size_t i;
 
-	qsort(c->areas, c->n_areas, sizeof(*c->areas), compare_areas);
+	if (c->n_areas)
+		qsort(c->areas, c->n_areas, sizeof(*c->areas), compare_areas);
 	for (i = 0; i < c->n_areas; i++) {
 		const struct area *a = &c->areas[i];
 
