@@ -49,9 +49,9 @@
 #define MAJOR_1		 1U
 
 /* BAT entries that one map() looks at, and how many between two reads. */
-#define MAP_ENTRIES_MAX	 (64U << 10)
-#define BAT_CHUNK	 128U
-#define BITMAP_CHUNK	 512U
+#define MAP_ENTRIES_MAX (64U << 10)
+#define BAT_CHUNK	128U
+#define BITMAP_CHUNK	512U
 
 /* What the checker keeps: an entry of each block that is there. */
 #define CHECK_BLOCKS_MAX (16U << 20)
@@ -122,7 +122,7 @@ struct vhd_state {
 	struct vhd_footer f;
 	uint64_t footer_off;
 	unsigned int footer_bytes; /* 0: it is lost, this is the copy */
-	struct vhd_dynamic d;	   /* not in fixed disks */
+	struct vhd_dynamic d; /* not in fixed disks */
 	unsigned int block_bits;
 	uint32_t bitmap_bytes;
 	struct source *data; /* the file without the footer at its end */
@@ -186,8 +186,8 @@ struct place {
  * Finds the footer: at the end, whole or 511 bytes long, or its copy at the
  * start; the first whose checksum is right.
  */
-static int find_footer(struct source *src, uint8_t *ret, struct place *ret_place,
-		       struct error *err)
+static int find_footer(struct source *src, uint8_t *ret,
+		       struct place *ret_place, struct error *err)
 {
 	struct place places[3];
 	uint64_t bad_at = UINT64_MAX;
@@ -206,8 +206,8 @@ static int find_footer(struct source *src, uint8_t *ret, struct place *ret_place
 		uint8_t buf[FOOTER_BYTES] = { 0 };
 
 		r = source_read(src, buf,
-				places[i].bytes ? places[i].bytes :
-						  FOOTER_BYTES,
+				places[i].bytes ? places[i].bytes
+						: FOOTER_BYTES,
 				places[i].off, err);
 		if (r < 0)
 			return r;
@@ -321,10 +321,11 @@ static int read_dynamic(struct layer *l, uint8_t *buf, struct error *err)
 				 "there is no dynamic header at %" PRIu64, at);
 	if (cursor_be32_at(&c, DYN_CHECKSUM_AT) !=
 	    checksum(buf, DYNAMIC_BYTES, DYN_CHECKSUM_AT))
-		return error_set(err, -EBADMSG, at + DYN_CHECKSUM_AT,
-				 "the checksum of the dynamic header at %" PRIu64
-				 " is wrong",
-				 at);
+		return error_set(
+			err, -EBADMSG, at + DYN_CHECKSUM_AT,
+			"the checksum of the dynamic header at %" PRIu64
+			" is wrong",
+			at);
 	s->d = (struct vhd_dynamic){
 		.table_off = cursor_be64_at(&c, DYN_TABLE_OFF_AT),
 		.version = cursor_be32_at(&c, DYN_VERSION_AT),
@@ -430,9 +431,9 @@ static char *locator_name(struct layer *l, const uint8_t *buf, const char *kind,
 		if (!data || source_read(l->src, data, bytes, off, NULL) < 0)
 			continue;
 		*ret_at = off;
-		name = memcmp(kind, "MacX", 4) ?
-			       win_name_from_utf16(data, bytes, false) :
-			       name_from_url(data, bytes);
+		name = memcmp(kind, "MacX", 4)
+			       ? win_name_from_utf16(data, bytes, false)
+			       : name_from_url(data, bytes);
 		if (name && !memcmp(kind, "W2ru", 4))
 			win_name_to_local(name);
 	}
@@ -608,7 +609,8 @@ static uint64_t unused_blocks(struct layer *l, uint64_t idx, uint64_t max)
 
 	max = min_u64(max, MAP_ENTRIES_MAX);
 	while (run < max) {
-		if (read_entries(l, idx + run, max - run, entries, &n, NULL) < 0)
+		if (read_entries(l, idx + run, max - run, entries, &n, NULL) <
+		    0)
 			break;
 		for (i = 0; i < n; i++)
 			if (entries[i] != BAT_UNUSED)
@@ -684,8 +686,8 @@ static int map_block(struct layer *l, uint32_t entry, uint64_t in_block,
 		       &bit, &run, err);
 	if (r < 0)
 		return r;
-	len = min_u64(len, (uint64_t)run * SECTOR_BYTES -
-				   in_block % SECTOR_BYTES);
+	len = min_u64(len,
+		      (uint64_t)run * SECTOR_BYTES - in_block % SECTOR_BYTES);
 	if (bit)
 		return extent_set_data(ret, s->data, off + s->bitmap_bytes,
 				       in_block, len, err);
@@ -716,9 +718,9 @@ static int vhd_map(struct layer *l, uint64_t guest_off, uint64_t len,
 				 min_u64(len, s->d.block_bytes - in_block), ret,
 				 err);
 	ret->kind = EXTENT_HOLE;
-	ret->len = min_u64(len, (unused_blocks(l, idx, last - idx + 1)
-				 << s->block_bits) -
-					in_block);
+	ret->len = min_u64(
+		len, (unused_blocks(l, idx, last - idx + 1) << s->block_bits) -
+			     in_block);
 	return 0;
 }
 
@@ -741,9 +743,9 @@ static void vhd_info(struct layer *l, struct info_sink *sink)
 	sink->number(sink, "current-size", s->f.current_bytes);
 	sink->number(sink, "geometry-size", chs_bytes(&s->f));
 	sink->text(sink, "footer",
-		   s->footer_bytes == FOOTER_BYTES ? "end" :
-		   s->footer_bytes		   ? "end, 511 bytes" :
-						     "copy at the start");
+		   s->footer_bytes == FOOTER_BYTES ? "end"
+		   : s->footer_bytes		   ? "end, 511 bytes"
+						   : "copy at the start");
 	sink->flag(sink, "saved-state", s->f.saved_state);
 	if (s->f.type == TYPE_DIFFERENCING) {
 		format_id(id, s->d.parent_id);
@@ -821,12 +823,14 @@ static void check_parts(struct layer *l, const struct blocks *b,
 		for (k = 0; k < ARRAY_SIZE(parts); k++)
 			if (off < parts[k].off + parts[k].bytes &&
 			    parts[k].off < off + block)
-				find(r, "block at %" PRIu64
-					" lies over the %s at %" PRIu64,
+				find(r,
+				     "block at %" PRIu64
+				     " lies over the %s at %" PRIu64,
 				     off, parts[k].what, parts[k].off);
 		if (off + block > s->data->bytes)
-			find(r, "block at %" PRIu64
-				" ends past the data's %" PRIu64 " bytes",
+			find(r,
+			     "block at %" PRIu64
+			     " ends past the data's %" PRIu64 " bytes",
 			     off, s->data->bytes);
 		if (i && off - (uint64_t)b->list[i - 1] * SECTOR_BYTES < block)
 			find(r, "blocks at %" PRIu64 " and %" PRIu64 " overlap",
@@ -876,17 +880,16 @@ static void count_leaks(struct layer *l, const struct blocks *b,
 	size_t i;
 
 	for (i = 0; i <= b->n; i++) {
-		uint64_t off = i < b->n ?
-				       (uint64_t)b->list[i] * SECTOR_BYTES :
-				       s->data->bytes;
+		uint64_t off = i < b->n ? (uint64_t)b->list[i] * SECTOR_BYTES
+					: s->data->bytes;
 
 		if (off > end)
 			r->leaks += (off - end) / block;
 		end = max_u64(end, off + block);
 	}
-	r->image_end_off = b->n ? (uint64_t)b->list[b->n - 1] * SECTOR_BYTES +
-					  block :
-				  end - block;
+	r->image_end_off =
+		b->n ? (uint64_t)b->list[b->n - 1] * SECTOR_BYTES + block
+		     : end - block;
 }
 
 /* The copy of the footer at the start must be what is at the end. */
@@ -909,8 +912,7 @@ static int check_copy(struct layer *l, struct check_report *r,
 	return ret < 0 ? ret : 0;
 }
 
-static int vhd_check(struct layer *l, struct check_report *r,
-		     struct error *err)
+static int vhd_check(struct layer *l, struct check_report *r, struct error *err)
 {
 	const struct vhd_state *s = l->state;
 	struct blocks b = { 0 };

@@ -28,15 +28,15 @@
 #include "formats/cursor.h"
 #include "formats/vhdx.h"
 
-#define LOG_BYTES_MAX	  (128ULL << 20)
-#define LOG_UPDATES_MAX	  (256U << 10)
-#define LOG_WINDOW_BYTES  (64U << 10)
+#define LOG_BYTES_MAX	 (128ULL << 20)
+#define LOG_UPDATES_MAX	 (256U << 10)
+#define LOG_WINDOW_BYTES (64U << 10)
 /* Checksummed in all, in lengths of the log. */
-#define LOG_WORK_FACTOR	  4U
-#define LOG_WORK_MIN	  (64ULL << 20)
-#define VIEW_BYTES_MAX	  (1ULL << 62)
-#define DESCRIPTOR_BYTES  32U
-#define ENTRY_HEAD_BYTES  64U
+#define LOG_WORK_FACTOR	 4U
+#define LOG_WORK_MIN	 (64ULL << 20)
+#define VIEW_BYTES_MAX	 (1ULL << 62)
+#define DESCRIPTOR_BYTES 32U
+#define ENTRY_HEAD_BYTES 64U
 
 /* 2.3.1.1 */
 enum {
@@ -115,7 +115,7 @@ struct vhdx_log {
 	struct source *file;
 	const struct vhdx_header *h;
 	uint64_t window_at; /* in the log; UINT64_MAX: nothing is read yet */
-	uint64_t work;	    /* bytes that may still be checksummed */
+	uint64_t work; /* bytes that may still be checksummed */
 	uint8_t window[LOG_WINDOW_BYTES];
 };
 
@@ -151,15 +151,14 @@ struct log_entry {
 	uint32_t descriptors;
 	uint64_t sequence;
 	uint64_t flushed_bytes; /* of the file, when this was written */
-	uint64_t last_bytes;	/* that the file must have at least */
+	uint64_t last_bytes; /* that the file must have at least */
 };
 
 static uint32_t descriptor_sectors(const struct log_entry *e)
 {
-	return (uint32_t)div_round_up(ENTRY_HEAD_BYTES +
-					      (uint64_t)e->descriptors *
-						      DESCRIPTOR_BYTES,
-				      VHDX_SECTOR_BYTES);
+	return (uint32_t)div_round_up(
+		ENTRY_HEAD_BYTES + (uint64_t)e->descriptors * DESCRIPTOR_BYTES,
+		VHDX_SECTOR_BYTES);
 }
 
 /* Does an entry of this log begin in @buf, a sector, as far as that tells? */
@@ -183,8 +182,8 @@ static bool decode_entry(const struct vhdx_log *log, const uint8_t *buf,
 	       !memcmp(buf + ENTRY_GUID_AT, log->h->log_guid,
 		       VHDX_GUID_BYTES) &&
 	       e.sequence && e.bytes && e.bytes % VHDX_SECTOR_BYTES == 0 &&
-	       e.bytes < log->h->log_bytes &&
-	       e.tail % VHDX_SECTOR_BYTES == 0 && e.tail < log->h->log_bytes &&
+	       e.bytes < log->h->log_bytes && e.tail % VHDX_SECTOR_BYTES == 0 &&
+	       e.tail < log->h->log_bytes &&
 	       e.descriptors <= (e.bytes - ENTRY_HEAD_BYTES) / DESCRIPTOR_BYTES;
 }
 
@@ -254,16 +253,17 @@ static int log_entry_at(struct vhdx_log *log, uint64_t pos,
 	if (r < 0)
 		return r;
 	memcpy(head, buf, sizeof(head));
-	want = cursor_le32_at(&(struct cursor){ .buf = head,
-						.len = sizeof(head) },
-			      ENTRY_CHECKSUM_AT);
+	want = cursor_le32_at(
+		&(struct cursor){ .buf = head, .len = sizeof(head) },
+		ENTRY_CHECKSUM_AT);
 	memset(head + ENTRY_CHECKSUM_AT, 0, 4);
 	sectors = ret->bytes / VHDX_SECTOR_BYTES;
 	first = descriptor_sectors(ret);
 	for (i = 0; i < sectors && sound; i++) {
-		r = log_sector(log, log_wrap(log, pos + (uint64_t)i *
-							  VHDX_SECTOR_BYTES),
-			       &buf, err);
+		r = log_sector(
+			log,
+			log_wrap(log, pos + (uint64_t)i * VHDX_SECTOR_BYTES),
+			&buf, err);
 		if (r < 0)
 			return r;
 		crc = vhdx_crc32c(crc, i ? buf : head, VHDX_SECTOR_BYTES);
@@ -374,8 +374,8 @@ static int find_active(struct vhdx_log *log, struct log_sequence *ret,
 		r = for_each_entry(log, &s, is_at, &tail, err);
 		if (r < 0)
 			return r;
-		if (r && (!ret->entries ||
-			  s.head.sequence > ret->head.sequence))
+		if (r &&
+		    (!ret->entries || s.head.sequence > ret->head.sequence))
 			*ret = s;
 		pos += s.bytes;
 	}
@@ -399,7 +399,7 @@ struct update {
 struct updates {
 	struct update *list;
 	size_t n, room;
-	uint64_t tail;	   /* where replay begins */
+	uint64_t tail; /* where replay begins */
 	bool begun;
 	uint64_t data_end; /* of the last byte that is written */
 };
@@ -433,8 +433,8 @@ static int add_descriptor(struct vhdx_log *log, struct updates *u,
 {
 	struct cursor c = { .buf = buf, .len = DESCRIPTOR_BYTES };
 	bool data = !memcmp(buf, "desc", 4);
-	uint64_t len = data ? VHDX_SECTOR_BYTES :
-			      cursor_le64_at(&c, DESC_LEADING_AT);
+	uint64_t len =
+		data ? VHDX_SECTOR_BYTES : cursor_le64_at(&c, DESC_LEADING_AT);
 	struct update one = { .off = cursor_le64_at(&c, DESC_FILE_OFF_AT) };
 
 	if (one.off % VHDX_SECTOR_BYTES || len % VHDX_SECTOR_BYTES ||
@@ -458,8 +458,8 @@ static int add_descriptor(struct vhdx_log *log, struct updates *u,
 static int replay_entry(struct vhdx_log *log, const struct log_entry *e,
 			void *opaque, struct error *err)
 {
-	uint64_t data_pos = e->pos +
-			    (uint64_t)descriptor_sectors(e) * VHDX_SECTOR_BYTES;
+	uint64_t data_pos =
+		e->pos + (uint64_t)descriptor_sectors(e) * VHDX_SECTOR_BYTES;
 	struct updates *u = opaque;
 	const uint8_t *buf;
 	uint32_t i;
@@ -736,12 +736,11 @@ static int replay(struct vhdx_log *log, struct source **ret, struct error *err)
 				 " bytes, now %" PRIu64,
 				 active.head.flushed_bytes, log->file->bytes);
 	if (active.head.last_bytes > VIEW_BYTES_MAX)
-		return error_set(err, -EBADMSG,
-				 log->h->log_off + active.head.pos +
-					 ENTRY_LAST_AT,
-				 "log: file size %" PRIu64
-				 " is over the limit of 2^62",
-				 active.head.last_bytes);
+		return error_set(
+			err, -EBADMSG,
+			log->h->log_off + active.head.pos + ENTRY_LAST_AT,
+			"log: file size %" PRIu64 " is over the limit of 2^62",
+			active.head.last_bytes);
 	u.tail = active.head.tail;
 	r = for_each_entry(log, &active, replay_entry, &u, err);
 	if (r >= 0)

@@ -50,9 +50,9 @@
 #define LOCATOR_ENTRY_BYTES 12U
 
 /* BAT entries that one map() looks at, and how many between two reads. */
-#define MAP_ENTRIES_MAX	 (64U << 10)
-#define BAT_CHUNK	 256U
-#define BITMAP_CHUNK	 512U
+#define MAP_ENTRIES_MAX (64U << 10)
+#define BAT_CHUNK	256U
+#define BITMAP_CHUNK	512U
 
 /* What the checker keeps: a number for each block that is there. */
 #define CHECK_BLOCKS_MAX (16U << 20)
@@ -114,13 +114,13 @@ enum {
 	BLOCK_FULLY_PRESENT = 6,
 	BLOCK_PARTIALLY_PRESENT = 7,
 };
-#define BAT_STATE(entry)  ((unsigned int)((entry) & 7))
+#define BAT_STATE(entry)  ((unsigned int)((entry)&7))
 #define BAT_OFFSET(entry) ((entry) & ~(VHDX_MIB - 1))
 
 struct region {
 	uint64_t off;
 	uint64_t bytes; /* 0: there is none */
-	uint64_t at;	/* of its entry */
+	uint64_t at; /* of its entry */
 };
 
 struct item {
@@ -218,7 +218,7 @@ static void format_guid(char ret[GUID_TEXT_BYTES], const uint8_t *g)
 /* With or without braces. */
 static bool parse_guid(const char *text, uint8_t *ret)
 {
-	static const uint8_t places[] = { 3, 2, 1, 0, 5,  4,  7,  6,
+	static const uint8_t places[] = { 3, 2, 1,  0,	5,  4,	7,  6,
 					  8, 9, 10, 11, 12, 13, 14, 15 };
 	size_t i, braces = *text == '{';
 	unsigned int v;
@@ -376,8 +376,8 @@ static int take_region(struct vhdx_state *s, struct cursor *c, uint64_t table,
 	if (g.off < VHDX_MIB || g.off % VHDX_MIB || !g.bytes ||
 	    g.bytes % VHDX_MIB || g.off > INT64_MAX)
 		return error_set(err, -EBADMSG, g.at + REGION_OFF_AT,
-				 "region %" PRIu32 " at %" PRIu64
-				 " of %" PRIu64 " bytes is not of whole MiB "
+				 "region %" PRIu32 " at %" PRIu64 " of %" PRIu64
+				 " bytes is not of whole MiB "
 				 "from 1 MiB on",
 				 i, g.off, g.bytes);
 	*ret = g;
@@ -451,8 +451,8 @@ static int take_regions(struct vhdx_state *s, const uint8_t *buf,
 static int open_regions(struct vhdx_state *s, struct error *err)
 {
 	CLEANUP(freep) uint8_t *buf = malloc(TABLE_BYTES);
-	CLEANUP(freep) struct region *all =
-		calloc(ENTRIES_MAX + 1, sizeof(*all));
+	CLEANUP(freep)
+	struct region *all = calloc(ENTRIES_MAX + 1, sizeof(*all));
 	unsigned int i;
 	int r = 0;
 
@@ -670,8 +670,8 @@ static int check_bat(struct layer *l, struct error *err)
 	s->blocks = div_round_up(l->bytes, s->block_bytes);
 	if (!s->blocks)
 		return 0;
-	need = 1 + (s->has_parent ? bitmap_entry(s, s->blocks - 1) :
-				    payload_entry(s, s->blocks - 1));
+	need = 1 + (s->has_parent ? bitmap_entry(s, s->blocks - 1)
+				  : payload_entry(s, s->blocks - 1));
 	if (need > g->bytes / 8)
 		return error_set(err, -EBADMSG, g->at + REGION_BYTES_AT,
 				 "BAT has room for %" PRIu64
@@ -691,9 +691,9 @@ static int check_bat(struct layer *l, struct error *err)
 static char *locator_text(const uint8_t *buf, size_t len, uint32_t off,
 			  uint16_t bytes)
 {
-	return range_inside(off, bytes, len) ?
-		       win_name_from_utf16(buf + off, bytes, false) :
-		       NULL;
+	return range_inside(off, bytes, len)
+		       ? win_name_from_utf16(buf + off, bytes, false)
+		       : NULL;
 }
 
 /* The value of @key in the parent locator; to be freed. */
@@ -745,8 +745,8 @@ static int take_linkages(struct vhdx_state *s, const uint8_t *buf, size_t len,
 
 	for (i = 0; i < ARRAY_SIZE(keys); i++) {
 		uint64_t at = 0;
-		CLEANUP(freep) char *text = locator_value(buf, len, keys[i],
-							  &at);
+		CLEANUP(freep)
+		char *text = locator_value(buf, len, keys[i], &at);
 
 		if (!text)
 			continue;
@@ -1077,8 +1077,7 @@ static int map_partial(struct layer *l, uint64_t idx, uint64_t entry,
 			       &bit, &run, err);
 	if (r < 0)
 		return r;
-	len = min_u64(len,
-		      run * s->sector_bytes - in_block % s->sector_bytes);
+	len = min_u64(len, run * s->sector_bytes - in_block % s->sector_bytes);
 	if (bit)
 		return vhdx_view_extent(ret, s->view, l->src, BAT_OFFSET(entry),
 					in_block, len, err);
@@ -1154,9 +1153,9 @@ static void vhdx_info(struct layer *l, struct info_sink *sink)
 	const struct vhdx_state *s = l->state;
 
 	sink->text(sink, "subformat",
-		   s->has_parent	? "differencing" :
-		   s->leave_allocated	? "fixed" :
-					  "dynamic");
+		   s->has_parent	? "differencing"
+		   : s->leave_allocated ? "fixed"
+					: "dynamic");
 	sink->number(sink, "block-size", s->block_bytes);
 	sink->number(sink, "logical-sector-size", s->sector_bytes);
 	if (s->physical_bytes)
@@ -1217,8 +1216,8 @@ static int use(struct checker *k, uint64_t off, uint64_t bytes,
 			return error_set(err, -ENOMEM, 0, "out of memory");
 		k->list = grown;
 	}
-	k->list[k->n++] = (struct used){ off / VHDX_MIB,
-					 (uint32_t)(bytes / VHDX_MIB) };
+	k->list[k->n++] =
+		(struct used){ off / VHDX_MIB, (uint32_t)(bytes / VHDX_MIB) };
 	return 0;
 }
 
@@ -1239,8 +1238,9 @@ static int check_payload(struct layer *l, struct checker *k, uint64_t idx,
 	if (BAT_STATE(entry) < BLOCK_FULLY_PRESENT)
 		return 0;
 	if (s->block_bytes > s->view->bytes - off)
-		find(k->r, "block %" PRIu64 " at %" PRIu64
-			   " ends past the file's %" PRIu64 " bytes",
+		find(k->r,
+		     "block %" PRIu64 " at %" PRIu64
+		     " ends past the file's %" PRIu64 " bytes",
 		     idx, off, s->view->bytes);
 	k->r->allocated_units++;
 	if (k->previous && off != k->previous + s->block_bytes)
@@ -1259,14 +1259,16 @@ static int check_bitmap(struct layer *l, struct checker *k, uint64_t chunk,
 	if (state == BLOCK_NOT_PRESENT)
 		return 0;
 	if (state != BLOCK_FULLY_PRESENT) {
-		find(k->r, "sector bitmap of chunk %" PRIu64
-			   " has the state %u, which is not known",
+		find(k->r,
+		     "sector bitmap of chunk %" PRIu64
+		     " has the state %u, which is not known",
 		     chunk, state);
 		return 0;
 	}
 	if (off < VHDX_MIB || !range_inside(off, VHDX_MIB, s->view->bytes)) {
-		find(k->r, "sector bitmap of chunk %" PRIu64 " at %" PRIu64
-			   " does not lie inside the file",
+		find(k->r,
+		     "sector bitmap of chunk %" PRIu64 " at %" PRIu64
+		     " does not lie inside the file",
 		     chunk, off);
 		return 0;
 	}
@@ -1294,8 +1296,8 @@ static int check_entries(struct layer *l, struct checker *k, struct error *err)
 	int r;
 
 	if (total)
-		total = 1 + (s->has_parent ? bitmap_entry(s, total - 1) :
-					     payload_entry(s, total - 1));
+		total = 1 + (s->has_parent ? bitmap_entry(s, total - 1)
+					   : payload_entry(s, total - 1));
 	for (at = 0; at < total; at += n) {
 		n = empty_entries(l, at, total - at);
 		if (n)
@@ -1339,8 +1341,9 @@ static void check_uses(struct checker *k)
 		const struct used *u = &k->list[i];
 
 		if (u->mib < end)
-			find(k->r, "what lies at %" PRIu64
-				   " overlaps what ends at %" PRIu64,
+			find(k->r,
+			     "what lies at %" PRIu64
+			     " overlaps what ends at %" PRIu64,
 			     u->mib * VHDX_MIB, end * VHDX_MIB);
 		end = max_u64(end, u->mib + u->mibs);
 	}

@@ -16,7 +16,7 @@
 struct vhdx_header {
 	uint64_t sequence;
 	uint8_t data_guid[VHDX_GUID_BYTES]; /* DataWriteGuid */
-	uint8_t log_guid[VHDX_GUID_BYTES];  /* all 0: the log is empty */
+	uint8_t log_guid[VHDX_GUID_BYTES]; /* all 0: the log is empty */
 	uint16_t log_version;
 	uint16_t version;
 	uint32_t log_bytes;

@@ -7,8 +7,8 @@
 
 static uint16_t unit_at(const uint8_t *buf, size_t i, bool big_endian)
 {
-	return big_endian ? (uint16_t)(buf[2 * i] << 8 | buf[2 * i + 1]) :
-			    (uint16_t)(buf[2 * i + 1] << 8 | buf[2 * i]);
+	return big_endian ? (uint16_t)(buf[2 * i] << 8 | buf[2 * i + 1])
+			  : (uint16_t)(buf[2 * i + 1] << 8 | buf[2 * i]);
 }
 
 /* Writes at most 4 bytes; returns how many. */
@@ -51,8 +51,8 @@ char *win_name_from_utf16(const uint8_t *buf, size_t bytes, bool big_endian)
 		if (!c)
 			break;
 		if (c >= 0xd800 && c < 0xe000) {
-			low = i + 1 < units ? unit_at(buf, i + 1, big_endian) :
-					      0;
+			low = i + 1 < units ? unit_at(buf, i + 1, big_endian)
+					    : 0;
 			if (c >= 0xdc00 || low < 0xdc00 || low >= 0xe000)
 				return NULL;
 			c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
@@ -99,9 +99,9 @@ static bool leads_to_file(struct layer *l, const char *name)
 	CLEANUP(source_unrefp) struct source *src = NULL;
 	CLEANUP(freep) char *path = NULL;
 
-	return *name && !reference_open(l->folder, name, "parent",
-					&l->options->allow, false, &src, NULL,
-					&path, NULL, NULL);
+	return *name &&
+	       !reference_open(l->folder, name, "parent", &l->options->allow,
+			       false, &src, NULL, &path, NULL, NULL);
 }
 
 static const char *base_name(const char *name)

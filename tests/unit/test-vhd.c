@@ -286,8 +286,8 @@ START_TEST(the_first_sector_is_the_most_significant_bit)
 END_TEST
 
 /* BAT entries of block 1 that are damage. */
-static const uint32_t bad_entries[] = { 0, FOOTER_AT / 512,
-					FILE_BYTES / 512, 0xfffffffe };
+static const uint32_t bad_entries[] = { 0, FOOTER_AT / 512, FILE_BYTES / 512,
+					0xfffffffe };
 
 START_TEST(a_block_outside_the_data_is_damaged_and_the_rest_reads)
 {
@@ -342,12 +342,9 @@ static const struct {
 	uint8_t heads, sectors;
 	uint64_t bytes;
 } sizes[] = {
-	{ "vpc ", 2, 3, 4, 24 * 512 },
-	{ "vpc ", 0, 0, 0, DISK_BYTES },
-	{ "vpc ", 65535, 16, 255, DISK_BYTES },
-	{ "vs  ", 2, 3, 4, DISK_BYTES },
-	{ "qemu", 2, 3, 4, DISK_BYTES },
-	{ "xyz ", 2, 3, 4, DISK_BYTES },
+	{ "vpc ", 2, 3, 4, 24 * 512 },		{ "vpc ", 0, 0, 0, DISK_BYTES },
+	{ "vpc ", 65535, 16, 255, DISK_BYTES }, { "vs  ", 2, 3, 4, DISK_BYTES },
+	{ "qemu", 2, 3, 4, DISK_BYTES },	{ "xyz ", 2, 3, 4, DISK_BYTES },
 };
 
 START_TEST(who_made_it_tells_which_size_counts)

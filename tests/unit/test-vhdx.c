@@ -116,14 +116,17 @@ static void build(void)
 		   META_AT);
 	memcpy(file + META_AT, "metadata", 8);
 	put16(META_AT + 10, 3);
-	put_item(0, "\x37\x67\xa1\xca\x36\xfa\x43\x4d"
-		    "\xb3\xb6\x33\xf0\xaa\x44\xe7\x6b",
+	put_item(0,
+		 "\x37\x67\xa1\xca\x36\xfa\x43\x4d"
+		 "\xb3\xb6\x33\xf0\xaa\x44\xe7\x6b",
 		 ITEMS_AT, 8);
-	put_item(1, "\x24\x42\xa5\x2f\x1b\xcd\x76\x48"
-		    "\xb2\x11\x5d\xbe\xd8\x3b\xf4\xb8",
+	put_item(1,
+		 "\x24\x42\xa5\x2f\x1b\xcd\x76\x48"
+		 "\xb2\x11\x5d\xbe\xd8\x3b\xf4\xb8",
 		 ITEMS_AT + 8, 8);
-	put_item(2, "\x1d\xbf\x41\x81\x6f\xa9\x09\x47"
-		    "\xba\x47\xf2\x33\xa8\xfa\xab\x5f",
+	put_item(2,
+		 "\x1d\xbf\x41\x81\x6f\xa9\x09\x47"
+		 "\xba\x47\xf2\x33\xa8\xfa\xab\x5f",
 		 ITEMS_AT + 16, 4);
 	put32(ITEMS_AT, MIB);
 	put64(ITEMS_AT + 8, DISK_BYTES);
@@ -162,8 +165,9 @@ static void make_child(const char *linkage)
 {
 	put32(ITEMS_AT + 4, 2);
 	put16(META_AT + 10, 4);
-	put_item(3, "\x2d\x5f\xd3\xa8\x0b\xb3\x4d\x45"
-		    "\xab\xf7\xd3\xd8\x48\x34\xab\x0c",
+	put_item(3,
+		 "\x2d\x5f\xd3\xa8\x0b\xb3\x4d\x45"
+		 "\xab\xf7\xd3\xd8\x48\x34\xab\x0c",
 		 LOCATOR_AT, 4096);
 	memcpy(file + LOCATOR_AT,
 	       "\xb7\xef\x4a\xb0\x9e\xd1\x81\x4a"
@@ -357,8 +361,8 @@ static const struct {
 	unsigned int state;
 	enum extent_kind kind;
 } states[] = {
-	{ 0, EXTENT_HOLE },    { 1, EXTENT_ZERO }, { 2, EXTENT_ZERO },
-	{ 3, EXTENT_ZERO },    { 5, EXTENT_ZERO }, { 6, EXTENT_DATA },
+	{ 0, EXTENT_HOLE },    { 1, EXTENT_ZERO },    { 2, EXTENT_ZERO },
+	{ 3, EXTENT_ZERO },    { 5, EXTENT_ZERO },    { 6, EXTENT_DATA },
 	{ 4, EXTENT_DAMAGED }, { 7, EXTENT_DAMAGED }, /* there is no parent */
 };
 
@@ -464,9 +468,7 @@ static const struct {
 	{ { "relative_path" }, { ".\\a\\b.vhdx" }, "./a/b.vhdx" },
 	{ { "absolute_win32_path" }, { "C:\\b.vhdx" }, "C:\\b.vhdx" },
 	{ { "volume_path" }, { "\\\\?\\V\\b" }, "\\\\?\\V\\b" },
-	{ { "absolute_win32_path", "relative_path" },
-	  { "C:\\b", "c" },
-	  "c" },
+	{ { "absolute_win32_path", "relative_path" }, { "C:\\b", "c" }, "c" },
 	{ { "unknown" }, { "x" }, NULL },
 };
 
@@ -555,8 +557,8 @@ struct entry {
 	uint32_t at; /* in the log */
 	uint64_t sequence;
 	uint32_t tail;
-	uint64_t off;	  /* an update of the file */
-	uint64_t zeroes;  /* so many; 0: a sector with @byte all over */
+	uint64_t off; /* an update of the file */
+	uint64_t zeroes; /* so many; 0: a sector with @byte all over */
 	uint8_t byte;
 };
 
@@ -872,8 +874,7 @@ static void add(TCase *tc)
 		tc, what_does_not_belong_to_the_active_sequence_is_passed_by);
 	LOOP(tc, a_log_that_cannot_be_replayed_is_refused, spoilt);
 	LOOP(tc, a_log_in_a_wrong_place_is_refused, bad_logs);
-	tcase_add_test(tc,
-		       a_log_full_of_overlapping_claims_is_refused_in_time);
+	tcase_add_test(tc, a_log_full_of_overlapping_claims_is_refused_in_time);
 	tcase_add_test(tc, replay_makes_the_file_longer);
 	tcase_add_test(tc, check_finds_what_is_wrong_and_what_overlaps);
 }
