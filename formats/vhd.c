@@ -675,10 +675,11 @@ static int map_block(struct layer *l, uint32_t entry, uint64_t in_block,
 	if (!entry)
 		return error_set(err, -EBADMSG, 0,
 				 "block begins where the header is");
-	if (off >= s->data->bytes)
+	/* Without data it is damage, whichever sectors are asked for. */
+	if (off >= s->data->bytes || s->bitmap_bytes >= s->data->bytes - off)
 		return error_set(err, -EBADMSG, 0,
-				 "block at %" PRIu64
-				 " lies behind the data's end at %" PRIu64,
+				 "data of the block at %" PRIu64
+				 " lie behind the end at %" PRIu64,
 				 off, s->data->bytes);
 	r = sector_run(l, off, first,
 		       (uint32_t)((in_block + len - 1) / SECTOR_BYTES) - first +

@@ -1039,7 +1039,8 @@ static int find_bitmap(struct layer *l, uint64_t idx, uint64_t *ret,
 		       struct error *err)
 {
 	const struct vhdx_state *s = l->state;
-	uint64_t in_chunk = idx & ((1ULL << s->chunk_bits) - 1), entry;
+	uint64_t in_chunk = idx & ((1ULL << s->chunk_bits) - 1), entry, off;
+	uint64_t bytes = s->block_bytes / s->sector_bytes / 8;
 	int r;
 
 	if (!s->has_parent)
@@ -1055,8 +1056,13 @@ static int find_bitmap(struct layer *l, uint64_t idx, uint64_t *ret,
 				 "block is partially present, but its chunk "
 				 "has no sector bitmap (entry 0x%" PRIx64 ")",
 				 entry);
-	*ret = BAT_OFFSET(entry) +
-	       in_chunk * (s->block_bytes / s->sector_bytes / 8);
+	off = BAT_OFFSET(entry) + in_chunk * bytes;
+	if (!range_inside(off, bytes, s->view->bytes))
+		return error_set(err, -EBADMSG, 0,
+				 "sector bitmap at %" PRIu64
+				 " ends past the file's %" PRIu64 " bytes",
+				 off, s->view->bytes);
+	*ret = off;
 	return 0;
 }
 
