@@ -147,8 +147,7 @@ static char *child_text(const xmlNode *parent, const char *name,
 	size_t len;
 
 	if (!n) {
-		error_set(err, -EBADMSG, 0,
-			  BUNDLE_XML_NAME ": %s has no %s",
+		error_set(err, -EBADMSG, 0, BUNDLE_XML_NAME ": %s has no %s",
 			  (const char *)parent->name, name);
 		return NULL;
 	}
@@ -166,8 +165,8 @@ static char *child_text(const xmlNode *parent, const char *name,
 	return ret;
 }
 
-static int child_number(const xmlNode *parent, const char *name,
-			uint64_t *ret, struct error *err)
+static int child_number(const xmlNode *parent, const char *name, uint64_t *ret,
+			struct error *err)
 {
 	CLEANUP(freep) char *text = child_text(parent, name, err);
 	char *end;
@@ -187,8 +186,8 @@ static int child_number(const xmlNode *parent, const char *name,
 	return 0;
 }
 
-static int child_guid(const xmlNode *parent, const char *name,
-		      struct guid *ret, struct error *err)
+static int child_guid(const xmlNode *parent, const char *name, struct guid *ret,
+		      struct error *err)
 {
 	CLEANUP(freep) char *text = child_text(parent, name, err);
 
@@ -211,7 +210,8 @@ static int take_type(const xmlNode *node, struct bundle_image *ret,
 	ret->plain = !strcmp(type, "Plain");
 	if (!ret->plain && strcmp(type, "Compressed"))
 		return error_set(err, -ENOTSUP, 0,
-				 BUNDLE_XML_NAME ": image type \"%.40s\" is "
+				 BUNDLE_XML_NAME
+				 ": image type \"%.40s\" is "
 				 "not supported; Compressed and Plain are",
 				 type);
 	return 0;
@@ -273,7 +273,7 @@ static int take_storage(const xmlNode *node, struct bundle *b,
 	if (r >= 0 && s->end < s->start)
 		r = error_set(err, -EBADMSG, 0,
 			      BUNDLE_XML_NAME ": a storage begins at %" PRIu64
-			      " and ends at %" PRIu64,
+					      " and ends at %" PRIu64,
 			      s->start, s->end);
 	for (n = node->children; n && r >= 0; n = n->next)
 		if (is_element(n, "Image"))
@@ -300,8 +300,7 @@ static int take_shot(const xmlNode *node, struct bundle *b, struct error *err)
 	for (i = 0; i < b->n_shots; i++)
 		if (guid_equal(&b->shots[i].guid, &shot.guid))
 			return error_set(err, -EBADMSG, 0,
-					 BUNDLE_XML_NAME
-					 ": two shots {%s}",
+					 BUNDLE_XML_NAME ": two shots {%s}",
 					 shot.guid.text);
 	shots = grow(b->shots, &b->n_shots, BUNDLE_SHOTS_MAX, sizeof(*shots),
 		     "shots", err);
@@ -362,10 +361,11 @@ static int take_storages(const xmlNode *root, struct bundle *b,
 	qsort(b->storages, b->n_storages, sizeof(*b->storages), by_start);
 	for (i = 1; i < b->n_storages; i++)
 		if (b->storages[i].start < b->storages[i - 1].end)
-			return error_set(err, -EBADMSG, 0,
-					 BUNDLE_XML_NAME
-					 ": storages overlap at sector %" PRIu64,
-					 b->storages[i].start);
+			return error_set(
+				err, -EBADMSG, 0,
+				BUNDLE_XML_NAME
+				": storages overlap at sector %" PRIu64,
+				b->storages[i].start);
 	return 0;
 }
 
@@ -382,14 +382,14 @@ static int check_parameters(const xmlNode *params, struct error *err)
 	if (r >= 0 && padding)
 		r = error_set(err, -ENOTSUP, 0,
 			      BUNDLE_XML_NAME ": disks with Padding %" PRIu64
-			      " are not supported",
+					      " are not supported",
 			      padding);
 	if (r >= 0 && crypt && child(crypt, "Engine"))
 		r = child_guid(crypt, "Engine", &engine, err);
 	if (r >= 0 && engine.text[0] && strcmp(engine.text, NO_GUID))
 		r = error_set(err, -ENOTSUP, 0,
 			      BUNDLE_XML_NAME ": encryption engine {%s} is not "
-			      "supported",
+					      "supported",
 			      engine.text);
 	return r;
 }
@@ -399,17 +399,18 @@ static int take_root(const xmlNode *root, struct bundle *b, struct error *err)
 	const xmlNode *params;
 	int r;
 
-	if (!root || (!is_element(root, roots[0]) &&
-		      !is_element(root, roots[1])))
+	if (!root ||
+	    (!is_element(root, roots[0]) && !is_element(root, roots[1])))
 		return error_set(err, -EBADMSG, 0,
-				 BUNDLE_XML_NAME ": root element is %.40s, not "
+				 BUNDLE_XML_NAME
+				 ": root element is %.40s, not "
 				 "Parallels_disk_image or Virtuozzo_disk_image",
 				 root ? (const char *)root->name : "missing");
 	params = child(root, "Disk_Parameters");
 	if (!params)
 		return error_set(err, -EBADMSG, 0,
 				 BUNDLE_XML_NAME ": there are no "
-				 "Disk_Parameters");
+						 "Disk_Parameters");
 	r = child_number(params, "Disk_size", &b->disk_sectors, err);
 	if (r >= 0)
 		r = check_parameters(params, err);
@@ -462,12 +463,12 @@ int bundle_parse(const uint8_t *xml, size_t bytes, struct bundle *ret,
 	if (bytes > BUNDLE_XML_MAX)
 		return error_set(err, -EFBIG, 0,
 				 BUNDLE_XML_NAME " of %zu bytes is over the "
-				 "limit of %u",
+						 "limit of %u",
 				 bytes, BUNDLE_XML_MAX);
 	if (memmem(xml, bytes, "<!DOCTYPE", 9) || memchr(xml, 0, bytes))
 		return error_set(err, -EPERM, 0,
 				 BUNDLE_XML_NAME ": a DTD is refused, and so "
-				 "are NUL bytes");
+						 "are NUL bytes");
 	pthread_once(&once, xmlInitParser);
 	/* Whatever encoding it declares: no other may hide a DTD. */
 	doc = xmlReadMemory((const char *)xml, (int)bytes, NULL, "UTF-8",

@@ -22,13 +22,13 @@
 
 #include "iouring/error.h"
 
-#define BUNDLE_XML_NAME	     "DiskDescriptor.xml"
-#define BUNDLE_XML_MAX	     (1U << 20)
-#define BUNDLE_DEPTH_MAX     16U   /* of elements in each other */
-#define BUNDLE_STORAGES_MAX  512U
-#define BUNDLE_IMAGES_MAX    1024U /* of a storage */
-#define BUNDLE_SHOTS_MAX     1024U
-#define BUNDLE_SECTORS_MAX   (INT64_MAX / 512)
+#define BUNDLE_XML_NAME	    "DiskDescriptor.xml"
+#define BUNDLE_XML_MAX	    (1U << 20)
+#define BUNDLE_DEPTH_MAX    16U /* of elements in each other */
+#define BUNDLE_STORAGES_MAX 512U
+#define BUNDLE_IMAGES_MAX   1024U /* of a storage */
+#define BUNDLE_SHOTS_MAX    1024U
+#define BUNDLE_SECTORS_MAX  (INT64_MAX / 512)
 
 /* "5fbaabe3-6958-40ff-92a7-860e329aab41": small letters, no braces */
 struct guid {

@@ -246,7 +246,8 @@ static int read_bundle(struct source *xml, struct bundle *ret,
 
 	if (xml->bytes > BUNDLE_XML_MAX)
 		return error_set(err, -EFBIG, 0,
-				 BUNDLE_XML_NAME " of %" PRIu64
+				 BUNDLE_XML_NAME
+				 " of %" PRIu64
 				 " bytes is over the limit of %u",
 				 xml->bytes, BUNDLE_XML_MAX);
 	buf = malloc((size_t)xml->bytes + 1);
@@ -257,8 +258,7 @@ static int read_bundle(struct source *xml, struct bundle *ret,
 }
 
 /* Which GUID's is the file of this name? */
-static bool find_own(const struct bundle *b, const char *name,
-		     struct guid *ret)
+static bool find_own(const struct bundle *b, const char *name, struct guid *ret)
 {
 	size_t i, k;
 
@@ -357,10 +357,9 @@ static int take_plain(struct layer *l, const struct guid *guid,
 
 	for (i = 0; i < s->n_parts && !r; i++)
 		if (s->parts[i].delta.src)
-			r = open_image(l,
-				       bundle_image(&s->bundle.storages[i],
-						    guid),
-				       &s->parts[i].plain, err);
+			r = open_image(
+				l, bundle_image(&s->bundle.storages[i], guid),
+				&s->parts[i].plain, err);
 	return r;
 }
 
@@ -420,8 +419,8 @@ static int open_bundled(struct layer *l, struct error *err)
 	if (!s->parts)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	for (i = 0; i < n && !r; i++, s->n_parts++)
-		r = open_part(l, &s->parts[i], &s->bundle.storages[i],
-			      &s->guid, err);
+		r = open_part(l, &s->parts[i], &s->bundle.storages[i], &s->guid,
+			      err);
 	if (r < 0)
 		return r;
 	l->bytes = bundle_bytes(s);
@@ -736,7 +735,8 @@ static int check_delta(struct layer *l, const struct delta *d,
 	struct unit_table t = bat(d);
 	uint64_t bat_bytes = PLOOP_HEADER_BYTES + d->entries * 4;
 	struct features f = { 0 };
-	CLEANUP(unit_check_done) struct unit_check k = {
+	CLEANUP(unit_check_done)
+	struct unit_check k = {
 		.l = l,
 		.r = r,
 		.unit = "cluster",
@@ -754,14 +754,15 @@ static int check_delta(struct layer *l, const struct delta *d,
 	if (d->ext_off)
 		read_features(l, d, &f);
 	if (f.damaged)
-		unit_check_corrupt(&k, "format extension at %" PRIu64
-				   " is damaged", d->ext_off);
+		unit_check_corrupt(&k,
+				   "format extension at %" PRIu64 " is damaged",
+				   d->ext_off);
 	if (d->in_use)
 		unit_check_corrupt(&k, "image is marked as in use: it was not "
-				   "closed");
+				       "closed");
 	/* Clusters of an extension are not counted: no leaks where one is. */
-	unit_check_finish(&k, d->ext_off ? d->src->bytes :
-					   max_u64(d->data_off, bat_bytes));
+	unit_check_finish(&k, d->ext_off ? d->src->bytes
+					 : max_u64(d->data_off, bat_bytes));
 	return 0;
 }
 

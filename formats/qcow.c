@@ -79,8 +79,7 @@ static int decode_header(const uint8_t *buf, size_t len,
 
 	if (c.short_read)
 		return error_set(err, -EBADMSG, len,
-				 "qcow header is cut off after %zu bytes",
-				 len);
+				 "qcow header is cut off after %zu bytes", len);
 	*ret = h;
 	return 0;
 }
@@ -351,19 +350,17 @@ static int check_l1_entry(void *opaque, uint64_t idx,
 	struct l1_walk *w = opaque;
 	struct unit_table l2 = l2_table(w->s, p->host_off);
 
-	if (r < 0 || (p->kind == EXTENT_DATA &&
-		      p->host_off >= w->s->src->bytes)) {
-		unit_check_corrupt(w->k,
-				   "L1 entry %" PRIu64 ": %s", idx,
-				   r < 0 ? err->msg :
-					   "L2 table behind the file's end");
+	if (r < 0 ||
+	    (p->kind == EXTENT_DATA && p->host_off >= w->s->src->bytes)) {
+		unit_check_corrupt(w->k, "L1 entry %" PRIu64 ": %s", idx,
+				   r < 0 ? err->msg
+					 : "L2 table behind the file's end");
 		return 0;
 	}
 	if (p->kind != EXTENT_DATA)
 		return 0;
 	r = unit_check_claim(w->k, p->host_off, 8ULL << w->s->h.l2_bits);
-	return r < 0 ? r :
-		       unit_check_table(w->k, &l2, 1ULL << w->s->h.l2_bits);
+	return r < 0 ? r : unit_check_table(w->k, &l2, 1ULL << w->s->h.l2_bits);
 }
 
 /* No leaks: streams of any length lie between clusters, and gaps with them. */
@@ -373,7 +370,8 @@ static int qcow_check(struct layer *l, struct check_report *r,
 	const struct qcow_state *s = l->state;
 	struct unit_table l1 = l1_table(s);
 	uint64_t entries = div_round_up(l->bytes, 1ULL << s->span_bits);
-	CLEANUP(unit_check_done) struct unit_check k = {
+	CLEANUP(unit_check_done)
+	struct unit_check k = {
 		.l = l,
 		.r = r,
 		.unit = "cluster",

@@ -18,18 +18,18 @@
 #include "formats/cursor.h"
 #include "formats/unit-check.h"
 
-#define QED_MAGIC	    0x00444551U /* "QED\0" */
-#define QED_CLUSTER_MIN	    (4U << 10)
-#define QED_CLUSTER_MAX	    (64U << 20)
-#define QED_TABLE_MAX	    16U
-#define QED_NAME_MAX	    1023U
-#define QED_SIZE_MULTIPLE   512U
+#define QED_MAGIC	  0x00444551U /* "QED\0" */
+#define QED_CLUSTER_MIN	  (4U << 10)
+#define QED_CLUSTER_MAX	  (64U << 20)
+#define QED_TABLE_MAX	  16U
+#define QED_NAME_MAX	  1023U
+#define QED_SIZE_MULTIPLE 512U
 
 #define QED_FEATURE_BACKING  1ULL
 #define QED_FEATURE_CHECK    2ULL /* tables were being changed */
 #define QED_FEATURE_NO_PROBE 4ULL /* the backing file is raw */
-#define QED_FEATURES_KNOWN                                                     \
-	((uint64_t)(QED_FEATURE_BACKING | QED_FEATURE_CHECK |                    \
+#define QED_FEATURES_KNOWN                                    \
+	((uint64_t)(QED_FEATURE_BACKING | QED_FEATURE_CHECK | \
 		    QED_FEATURE_NO_PROBE))
 
 #define QED_ENTRY_NONE 0U
@@ -69,8 +69,8 @@ struct qed_state {
 	uint64_t span; /* guest bytes that an L2 table maps */
 };
 
-static int decode_header(const uint8_t *buf, size_t len,
-			 struct qed_header *ret, struct error *err)
+static int decode_header(const uint8_t *buf, size_t len, struct qed_header *ret,
+			 struct error *err)
 {
 	struct cursor c = { .buf = buf, .len = len };
 	struct qed_header h = {
@@ -179,10 +179,9 @@ static int open_backing(struct layer *l, struct error *err)
 	if (memchr(name, 0, h->backing_bytes))
 		return error_set(err, -EBADMSG, h->backing_off,
 				 "backing file name holds a NUL byte");
-	return layer_set_parent(l, name,
-				h->features & QED_FEATURE_NO_PROBE ? "raw" :
-								     NULL,
-				h->backing_off, err);
+	return layer_set_parent(
+		l, name, h->features & QED_FEATURE_NO_PROBE ? "raw" : NULL,
+		h->backing_off, err);
 }
 
 static int qed_open(struct layer *l, struct error *err)
@@ -343,13 +342,13 @@ static int check_l1_entry(void *opaque, uint64_t idx,
 	return r < 0 ? r : unit_check_table(w->k, &l2, w->s->table_bytes / 8);
 }
 
-static int qed_check(struct layer *l, struct check_report *r,
-		     struct error *err)
+static int qed_check(struct layer *l, struct check_report *r, struct error *err)
 {
 	const struct qed_state *s = l->state;
 	struct unit_table l1 = l1_table(s);
 	uint64_t header = (uint64_t)s->h.header_clusters * s->h.cluster_bytes;
-	CLEANUP(unit_check_done) struct unit_check k = {
+	CLEANUP(unit_check_done)
+	struct unit_check k = {
 		.l = l,
 		.r = r,
 		.unit = "cluster",

@@ -154,8 +154,8 @@ void unit_check_finish(struct unit_check *k, uint64_t data_off)
 					   "%" PRIu64 " bytes at %" PRIu64
 					   " are used twice",
 					   overlap, c->off);
-			k->r->corruptions += div_round_up(overlap,
-							  k->unit_bytes) - 1;
+			k->r->corruptions +=
+				div_round_up(overlap, k->unit_bytes) - 1;
 		}
 		count_leak(k, max_u64(end, data_off), c->off);
 		end = max_u64(end, c->off + c->bytes);

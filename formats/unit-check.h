@@ -25,13 +25,13 @@ struct claim {
 struct unit_check {
 	struct layer *l;
 	struct check_report *r;
-	const char *unit;     /* "block", "cluster": for messages */
-	uint64_t unit_bytes;  /* overlaps and leaks are counted in these */
-	struct source *src;   /* whose space it is */
+	const char *unit; /* "block", "cluster": for messages */
+	uint64_t unit_bytes; /* overlaps and leaks are counted in these */
+	struct source *src; /* whose space it is */
 	struct claim *claims;
 	size_t n, room;
-	uint64_t entries;     /* walked so far */
-	uint64_t prev_end;    /* of the unit before, in the file */
+	uint64_t entries; /* walked so far */
+	uint64_t prev_end; /* of the unit before, in the file */
 	struct error *err;
 };
 

@@ -4,7 +4,7 @@
 #include "formats/unit-table.h"
 
 /* Entries that are looked at between two reads of the table. */
-#define CHUNK_BYTES 2048U
+#define CHUNK_BYTES   2048U
 /* One answer looks at no more: image_walk() joins what is longer. */
 #define RUN_UNITS_MAX (256U << 10)
 
@@ -30,8 +30,8 @@ static int piece_load(struct layer *l, const struct unit_table *t,
 	/* Entries before the file's end are good without those behind it. */
 	if (range_inside(at, t->entry_bytes, t->src->bytes))
 		p->n = min_u64(p->n, (t->src->bytes - at) / t->entry_bytes);
-	r = layer_read_meta(l, t->src, p->buf,
-			    (size_t)(p->n * t->entry_bytes), at, err);
+	r = layer_read_meta(l, t->src, p->buf, (size_t)(p->n * t->entry_bytes),
+			    at, err);
 	if (r < 0)
 		p->n = 0;
 	return r;

@@ -13,17 +13,17 @@
 /* What an entry says of its unit. */
 struct unit_place {
 	enum extent_kind kind;
-	uint64_t host_off;   /* DATA: of the unit; COMPRESSED: of its stream */
+	uint64_t host_off; /* DATA: of the unit; COMPRESSED: of its stream */
 	uint32_t comp_bytes; /* COMPRESSED */
 };
 
 struct unit_table {
-	struct source *src;   /* holds the table */
-	uint64_t off;	      /* where in it, bytes */
+	struct source *src; /* holds the table */
+	uint64_t off; /* where in it, bytes */
 	uint32_t entry_bytes; /* at most 8 */
-	uint64_t unit_bytes;  /* of the disk, for each entry; > 0 */
-	uint64_t stride;      /* from a unit to its neighbour in the file */
-	struct source *data;  /* holds the units */
+	uint64_t unit_bytes; /* of the disk, for each entry; > 0 */
+	uint64_t stride; /* from a unit to its neighbour in the file */
+	struct source *data; /* holds the units */
 
 	/*
 	 * What does the entry that lies at @entry say? A negative errno where

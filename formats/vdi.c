@@ -27,12 +27,12 @@
 #include "formats/cursor.h"
 #include "formats/unit-check.h"
 
-#define VDI_SIGNATURE	 0xbeda107fU
-#define VDI_FREE	 0xffffffffU
-#define VDI_ZERO	 0xfffffffeU
-#define VDI_BLOCKS_MAX	 0x1fffffffU
-#define VDI_BLOCK_MIN	 512U
-#define VDI_UUID_BYTES	 16
+#define VDI_SIGNATURE	  0xbeda107fU
+#define VDI_FREE	  0xffffffffU
+#define VDI_ZERO	  0xfffffffeU
+#define VDI_BLOCKS_MAX	  0x1fffffffU
+#define VDI_BLOCK_MIN	  512U
+#define VDI_UUID_BYTES	  16
 #define VDI_COMMENT_BYTES 256
 
 enum vdi_type {
@@ -86,8 +86,8 @@ struct vdi_header {
 	uint64_t disk_bytes;
 	uint32_t block_bytes;
 	uint32_t extra_bytes; /* before each block */
-	uint32_t blocks;      /* entries of the map */
-	uint32_t allocated;   /* blocks in the file, by its own account */
+	uint32_t blocks; /* entries of the map */
+	uint32_t allocated; /* blocks in the file, by its own account */
 	uint8_t uuid[VDI_UUID_BYTES];
 	uint8_t uuid_modify[VDI_UUID_BYTES];
 	uint8_t uuid_parent[VDI_UUID_BYTES];
@@ -134,8 +134,8 @@ static uint32_t version_major(const struct vdi_header *h)
 	return h->version >> 16;
 }
 
-static int decode_header(const uint8_t *buf, size_t len,
-			 struct vdi_header *ret, struct error *err)
+static int decode_header(const uint8_t *buf, size_t len, struct vdi_header *ret,
+			 struct error *err)
 {
 	struct cursor c = { .buf = buf, .len = len };
 	struct vdi_header h = {
@@ -197,8 +197,7 @@ static int check_sound(const struct vdi_header *h, uint64_t file_bytes,
 	if (h->blocks > VDI_BLOCKS_MAX)
 		return error_set(err, -EFBIG,
 				 v1 ? VDI_BLOCKS_AT : VDI0_BLOCKS_AT,
-				 "%" PRIu32
-				 " blocks are over the limit of %u",
+				 "%" PRIu32 " blocks are over the limit of %u",
 				 h->blocks, VDI_BLOCKS_MAX);
 	if (div_round_up(h->disk_bytes, h->block_bytes) > h->blocks)
 		return error_set(err, -EBADMSG,
@@ -207,12 +206,11 @@ static int check_sound(const struct vdi_header *h, uint64_t file_bytes,
 				 " bytes do not cover the disk's %" PRIu64,
 				 h->blocks, h->block_bytes, h->disk_bytes);
 	if (!range_inside(h->map_off, (uint64_t)h->blocks * 4, file_bytes))
-		return error_set(err, -EBADMSG,
-				 v1 ? VDI_MAP_OFF_AT : VDI0_BLOCKS_AT,
-				 "block map at %" PRIu64 " with %" PRIu32
-				 " entries ends past the file's %" PRIu64
-				 " bytes",
-				 h->map_off, h->blocks, file_bytes);
+		return error_set(
+			err, -EBADMSG, v1 ? VDI_MAP_OFF_AT : VDI0_BLOCKS_AT,
+			"block map at %" PRIu64 " with %" PRIu32
+			" entries ends past the file's %" PRIu64 " bytes",
+			h->map_off, h->blocks, file_bytes);
 	return 0;
 }
 
@@ -242,8 +240,8 @@ static const char *uuid_text(char ret[37], const uint8_t *u)
 static int open_parent(struct layer *l, struct error *err)
 {
 	const struct vdi_header *h = l->state;
-	uint64_t at = version_major(h) ? VDI_UUID_PARENT_AT :
-					 VDI0_UUID_PARENT_AT;
+	uint64_t at =
+		version_major(h) ? VDI_UUID_PARENT_AT : VDI0_UUID_PARENT_AT;
 
 	if (!uuid_is_null(h->uuid_parent))
 		return layer_set_parent_by_id(l, NULL, "vdi", at, err);
@@ -331,9 +329,9 @@ static int decode_entry(const void *state, const uint8_t *raw,
 	} else {
 		/* Below 2^29 * 2^33 + 2^32. */
 		ret->kind = EXTENT_DATA;
-		ret->host_off = h->data_off + h->extra_bytes +
-				entry * ((uint64_t)h->block_bytes +
-					 h->extra_bytes);
+		ret->host_off =
+			h->data_off + h->extra_bytes +
+			entry * ((uint64_t)h->block_bytes + h->extra_bytes);
 	}
 	return 0;
 }
@@ -389,12 +387,12 @@ static void vdi_info(struct layer *l, struct info_sink *s)
 		s->text(s, "comment", h->comment);
 }
 
-static int vdi_check(struct layer *l, struct check_report *r,
-		     struct error *err)
+static int vdi_check(struct layer *l, struct check_report *r, struct error *err)
 {
 	const struct vdi_header *h = l->state;
 	struct unit_table map = block_map(l);
-	CLEANUP(unit_check_done) struct unit_check k = {
+	CLEANUP(unit_check_done)
+	struct unit_check k = {
 		.l = l,
 		.r = r,
 		.unit = "block",
@@ -404,8 +402,8 @@ static int vdi_check(struct layer *l, struct check_report *r,
 	};
 	int code;
 
-	code = unit_check_claim(&k, 0, version_major(h) ? VDI_V1_BYTES :
-							  VDI0_BYTES);
+	code = unit_check_claim(&k, 0,
+				version_major(h) ? VDI_V1_BYTES : VDI0_BYTES);
 	if (code >= 0)
 		code = unit_check_claim(&k, h->map_off,
 					(uint64_t)h->blocks * 4);

@@ -12,18 +12,18 @@
 #define TOP "{5fbaabe3-6958-40ff-92a7-860e329aab41}"
 #define NIL "{00000000-0000-0000-0000-000000000000}"
 
-#define IMAGE(guid, type, file)                                         \
+#define IMAGE(guid, type, file)                                        \
 	"<Image><GUID>" guid "</GUID><Type>" type "</Type><File>" file \
 	"</File></Image>"
-#define STORAGE(start, end, images)                                       \
+#define STORAGE(start, end, images)                                  \
 	"<Storage><Start>" start "</Start><End>" end "</End>" images \
 	"</Storage>"
 #define SHOT(guid, parent)                                               \
 	"<Shot><GUID>" guid "</GUID><ParentGUID>" parent "</ParentGUID>" \
 	"</Shot>"
-#define DISK(params, storages, shots)                                       \
-	"<Parallels_disk_image><Disk_Parameters>" params                    \
-	"</Disk_Parameters><StorageData>" storages "</StorageData>"         \
+#define DISK(params, storages, shots)                               \
+	"<Parallels_disk_image><Disk_Parameters>" params            \
+	"</Disk_Parameters><StorageData>" storages "</StorageData>" \
 	"<Snapshots>" shots "</Snapshots></Parallels_disk_image>"
 
 #define SIZE   "<Disk_size>100</Disk_size>"
@@ -110,8 +110,9 @@ START_TEST(a_list_has_a_maximum)
 	struct bundle b;
 	unsigned int i;
 
-	used = (size_t)sprintf(xml, "<Parallels_disk_image><Disk_Parameters>"
-			       SIZE "</Disk_Parameters><StorageData>");
+	used = (size_t)sprintf(xml,
+			       "<Parallels_disk_image><Disk_Parameters>" SIZE
+			       "</Disk_Parameters><StorageData>");
 	for (i = 0; i <= BUNDLE_STORAGES_MAX; i++)
 		used += (size_t)sprintf(xml + used,
 					"<Storage><Start>%u</Start><End>%u"

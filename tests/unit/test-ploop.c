@@ -18,9 +18,8 @@ enum {
 
 static void magic(unsigned int version)
 {
-	memcpy(disk_file, version == 1 ? "WithoutFreeSpace" :
-					 "WithouFreSpacExt",
-	       16);
+	memcpy(disk_file,
+	       version == 1 ? "WithoutFreeSpace" : "WithouFreSpacExt", 16);
 }
 
 static void entry(unsigned int idx, uint32_t value)
@@ -290,9 +289,9 @@ START_TEST(a_delta_finds_the_descriptor_beside_it)
 	ck_assert(e.absent);
 	chain_done(&c);
 	options.snapshot = "{11111111-2222-3333-4444-555555555556}";
-	ck_assert_int_eq(chain_open(unit_path("top.hds"), &options, &c,
-				    &disk_err),
-			 -ENOENT);
+	ck_assert_int_eq(
+		chain_open(unit_path("top.hds"), &options, &c, &disk_err),
+		-ENOENT);
 	unit_says(&disk_err, "no snapshot");
 }
 END_TEST

@@ -46,7 +46,7 @@ static const struct disk_row hostile[] = {
 	{ 40, 8, FILE_BYTES, -EBADMSG, 40, "L1 table" },
 	{ 40, 8, -(uint64_t)CLUSTER, -EBADMSG, 40, "L1 table" },
 	{ 48, 8, DISK + 1, -EBADMSG, 48, "not a multiple" },
-	{ 48, 8, (uint64_t)ENTRIES * ENTRIES * CLUSTER + 512, -EBADMSG, 48,
+	{ 48, 8, (uint64_t)ENTRIES *ENTRIES *CLUSTER + 512, -EBADMSG, 48,
 	  "more than" },
 	{ 48, 8, 1ULL << 63, -EBADMSG, 48, "more than" },
 	{ 16, 8, 1, -EBADMSG, 60, "name of 0 bytes" },
@@ -71,9 +71,9 @@ static const struct {
 
 START_TEST(open_refuses_hostile_backing_name)
 {
-	struct disk_row row = { 56,	  4,
-				names[_i].off, -EBADMSG,
-				names[_i].blamed, names[_i].says };
+	struct disk_row row = {
+		56, 4, names[_i].off, -EBADMSG, names[_i].blamed, names[_i].says
+	};
 
 	disk_le(16, 8, 1);
 	disk_le(60, 4, names[_i].bytes);

@@ -15,8 +15,8 @@
 static struct layer layer;
 static struct unit_table table;
 
-static int decode(const void *state, const uint8_t *raw,
-		  struct unit_place *ret, struct error *err)
+static int decode(const void *state, const uint8_t *raw, struct unit_place *ret,
+		  struct error *err)
 {
 	uint32_t v;
 
@@ -37,7 +37,7 @@ static int decode(const void *state, const uint8_t *raw,
 static void setup(void)
 {
 	disk_new(TABLE + ENTRIES * 4);
-	layer = (struct layer){ .path = (char *)(uintptr_t)"NAME" };
+	layer = (struct layer){ .path = (char *)(uintptr_t) "NAME" };
 	must(memory_source_new(disk_file, disk_bytes, &layer.src, &disk_err),
 	     disk_err);
 	table = (struct unit_table){
@@ -192,8 +192,7 @@ END_TEST
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_add_test(tc,
-		       a_run_crosses_the_pieces_in_which_the_table_is_read);
+	tcase_add_test(tc, a_run_crosses_the_pieces_in_which_the_table_is_read);
 	tcase_add_test(tc, data_side_by_side_are_one_extent);
 	tcase_add_test(tc, a_run_ends_before_damage);
 	tcase_add_test(tc, a_table_that_is_cut_is_good_before_the_cut);
