@@ -7,6 +7,8 @@
 
 #include "formats/format.h"
 
+extern const struct format_ops bochs_format;
+extern const struct format_ops cloop_format;
 extern const struct format_ops luks_format;
 extern const struct format_ops ploop_format;
 extern const struct format_ops qcow2_format;
@@ -23,6 +25,8 @@ const struct format_ops *const format_table[] = {
 	&qcow_format,
 	&qed_format,
 	&luks_format,
+	&bochs_format,
+	&cloop_format,
 	&ploop_format,
 	&vhdx_format,
 	&vmdk_format, /* or text: its descriptor */

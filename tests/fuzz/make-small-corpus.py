@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Writes tests/corpus/{vdi,ploop,qed,qcow,luks}: what the fuzzers start from
+"""Writes tests/corpus/{vdi,ploop,qed,qcow,luks,cloop,bochs}: what the fuzzers start from
 and the plain regression test runs. valid-* must open and be sound, hostile-*
 must be refused or be found damaged.
 
@@ -11,6 +11,7 @@ import os
 import random
 import struct
 import sys
+import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
@@ -212,13 +213,71 @@ def luks_files():
     yield "hostile-cut", bytes(head[:500])
 
 
+def cloop(places=None, block=512):
+    streams = [zlib.compress(text(block)) for _ in range(4)]
+    at = [136 + 8 * 5]
+    for s in streams:
+        at.append(at[-1] + len(s))
+    for i, value in (places or {}).items():
+        at[i] = value
+    return (b"#!/bin/sh\n#V2.0 Format\n".ljust(128, b"\0") +
+            struct.pack(">II5Q", block, 4, *at) + b"".join(streams))
+
+
+def cloop_files():
+    yield "valid-plain", cloop()
+    yield "valid-block-of-1536", cloop(block=1536)
+    for name, at, value in (("block-0", 128, 0), ("block-odd", 128, 513),
+                            ("block-huge", 128, 1 << 31),
+                            ("blocks-huge", 132, 0xFFFFFFFF),
+                            ("blocks-past-end", 132, 100)):
+        data = bytearray(cloop())
+        struct.pack_into(">I", data, at, value)
+        yield f"hostile-{name}", bytes(data)
+    yield "hostile-place-backwards", cloop({2: 10})
+    yield "hostile-place-past-end", cloop({4: 1 << 63})
+    yield "hostile-cut", cloop()[:130]
+
+
+def bochs(version=2, subtype=b"Growing", entry=1, changes=()):
+    head = bytearray(512)
+    struct.pack_into("<32s16s16sIIIIIIQ", head, 0, b"Bochs Virtual HD Image",
+                     b"Redolog", subtype, version << 16, 512, 4, 1, 2048, 0,
+                     8192)
+    if version == 1:
+        struct.pack_into("<Q", head, 84, 8192)
+    for at, value in changes:
+        struct.pack_into("<I", head, at, value)
+    extent = b"\x05".ljust(512, b"\0") + text(2048)
+    return (bytes(head) + struct.pack("<4I", 0, 2**32 - 1, entry, 2**32 - 1) +
+            2 * extent)
+
+
+def bochs_files():
+    yield "valid-version-1", bochs(1)
+    yield "valid-version-2", bochs(2)
+    for name, at, value in (("version", 64, 3), ("catalog-huge", 72, 1 << 31),
+                            ("catalog-past-end", 72, 5000),
+                            ("catalog-short", 72, 2), ("bitmap-0", 76, 0),
+                            ("bitmap-huge", 76, 2**32 - 1),
+                            ("extent-0", 80, 0), ("extent-odd", 80, 1000),
+                            ("extent-huge", 80, 1 << 31),
+                            ("disk-huge", 92, 1 << 31)):
+        yield f"hostile-{name}", bochs(changes=[(at, value)])
+    yield "hostile-undoable", bochs(subtype=b"Undoable")
+    yield "hostile-entry-past-end", bochs(entry=9)
+    yield "hostile-entry-max", bochs(entry=0xFFFFFFFE)
+    yield "hostile-cut", bochs()[:200]
+
+
 def main():
     global PATH
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     top = sys.argv[1] if len(sys.argv) > 1 else os.path.join(root, "corpus")
     for kind, files in (("vdi", vdi_files), ("ploop", ploop_files),
                         ("qed", qed_files), ("qcow", qcow_files),
-                        ("luks", luks_files)):
+                        ("luks", luks_files),
+                        ("cloop", cloop_files), ("bochs", bochs_files)):
         folder = os.path.join(top, kind)
         os.makedirs(folder, exist_ok=True)
         PATH = os.path.join(folder, "in-the-making")
