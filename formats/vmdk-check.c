@@ -172,8 +172,9 @@ static int add_headers(struct checker *c, struct error *err)
 			     err);
 	if (r >= 0 && e->gd_lost && e->gd_entries) {
 		c->r->corruptions++;
-		say(c, "grain directory at %" PRIu64
-		       " is not in the file, the redundant one is used",
+		say(c,
+		    "grain directory at %" PRIu64
+		    " is not in the file, the redundant one is used",
 		    e->gd_off);
 	}
 	return r;
@@ -204,8 +205,9 @@ static int visit_directory_entry(struct checker *c, uint64_t idx,
 			second.kind = EXTENT_HOLE;
 		} else if (r >= 0 && first.kind != second.kind) {
 			c->r->corruptions++;
-			say(c, "grain directory entry %" PRIu64
-			       ": the redundant one differs",
+			say(c,
+			    "grain directory entry %" PRIu64
+			    ": the redundant one differs",
 			    idx);
 		}
 	}
@@ -255,10 +257,9 @@ static int visit_entry(struct checker *c, const uint8_t *raw, uint64_t grain,
 	c->r->allocated_units++;
 	if (c->previous_end && g.host_off != c->previous_end)
 		c->r->fragmented_units++;
-	c->previous_end = e->compressed ?
-				  round_up(g.host_off + bytes,
-					   VMDK_SECTOR_BYTES) :
-				  g.host_off + bytes;
+	c->previous_end =
+		e->compressed ? round_up(g.host_off + bytes, VMDK_SECTOR_BYTES)
+			      : g.host_off + bytes;
 	return add_area(c, USE_GRAIN, g.host_off, bytes, err);
 }
 
@@ -282,13 +283,12 @@ static int visit_table(struct checker *c, const struct table_ref *t,
 			r = layer_read_meta(c->l, e->src, other,
 					    (size_t)(n * e->entry_bytes),
 					    t->second + at, err);
-			differs = r >= 0 && memcmp(buf, other,
-						   n * e->entry_bytes);
+			differs = r >= 0 &&
+				  memcmp(buf, other, n * e->entry_bytes);
 		}
 		for (k = 0; k < n && r >= 0; k++)
 			r = visit_entry(c, buf + k * e->entry_bytes,
-					t->idx * e->table_entries + i + k,
-					err);
+					t->idx * e->table_entries + i + k, err);
 	}
 	if (differs) {
 		c->r->corruptions++;
@@ -314,8 +314,9 @@ static int visit_tables(struct checker *c, struct error *err)
 		/* The same place again: an overlap, not walked twice. */
 		if (i && t->off == t[-1].off) {
 			c->r->corruptions++;
-			say(c, "grain tables %" PRIu64 " and %" PRIu64
-			       " are both at %" PRIu64,
+			say(c,
+			    "grain tables %" PRIu64 " and %" PRIu64
+			    " are both at %" PRIu64,
 			    t[-1].idx, t->idx, t->off);
 			continue;
 		}
@@ -336,11 +337,22 @@ static int compare_areas(const void *a, const void *b)
 	return x->off < y->off ? -1 : x->off > y->off;
 }
 
-/* Tables are in their order in the disk again, grains are not sorted. */
+/* Nothing uses these bytes: is there room for a grain? */
+static void look_at_gap(struct checker *c, uint64_t off, uint64_t end)
+{
+	const struct vmdk_extent *e = c->e;
+
+	if (e->compressed || !e->grain_bytes || end <= off ||
+	    end - off < e->grain_bytes)
+		return;
+	c->r->leaks += (end - off) / e->grain_bytes;
+	say(c, "nothing uses %" PRIu64 " bytes at %" PRIu64, end - off, off);
+}
+
 static void look_at_areas(struct checker *c)
 {
 	const struct vmdk_extent *e = c->e;
-	uint64_t end = e->overhead, gap;
+	uint64_t end = e->overhead;
 	size_t i;
 
 	if (c->n_areas)
@@ -354,20 +366,10 @@ static void look_at_areas(struct checker *c)
 			    use_names[a->use], a->off, use_names[a[-1].use],
 			    a[-1].off);
 		}
-		gap = a->off > end ? a->off - end : 0;
-		if (!e->compressed && gap >= e->grain_bytes) {
-			c->r->leaks += gap / e->grain_bytes;
-			say(c, "nothing uses %" PRIu64 " bytes at %" PRIu64,
-			    gap, end);
-		}
+		look_at_gap(c, end, a->off);
 		end = max_u64(end, a->off + a->bytes);
 	}
-	if (!e->compressed && e->src->bytes > end &&
-	    e->src->bytes - end >= e->grain_bytes) {
-		c->r->leaks += (e->src->bytes - end) / e->grain_bytes;
-		say(c, "nothing uses %" PRIu64 " bytes at %" PRIu64,
-		    e->src->bytes - end, end);
-	}
+	look_at_gap(c, end, e->src->bytes);
 	c->r->image_end_off = max_u64(c->r->image_end_off, end);
 }
 
@@ -397,8 +399,9 @@ static void check_flat(struct layer *l, const struct vmdk_extent *e,
 	if (range_inside(e->host_off, e->bytes, e->src->bytes))
 		return;
 	r->corruptions++;
-	say(&c, "flat extent of %" PRIu64 " bytes at %" PRIu64
-		" ends past its file's %" PRIu64 " bytes",
+	say(&c,
+	    "flat extent of %" PRIu64 " bytes at %" PRIu64
+	    " ends past its file's %" PRIu64 " bytes",
 	    e->bytes, e->host_off, e->src->bytes);
 }
 

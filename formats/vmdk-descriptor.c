@@ -29,9 +29,12 @@ static const char *const access_names[] = {
 };
 
 static const char *const type_names[] = {
-	[VMDK_FLAT] = "FLAT",		[VMDK_SPARSE] = "SPARSE",
-	[VMDK_ZERO] = "ZERO",		[VMDK_VMFS] = "VMFS",
-	[VMDK_VMFSSPARSE] = "VMFSSPARSE", [VMDK_SESPARSE] = "SESPARSE",
+	[VMDK_FLAT] = "FLAT",
+	[VMDK_SPARSE] = "SPARSE",
+	[VMDK_ZERO] = "ZERO",
+	[VMDK_VMFS] = "VMFS",
+	[VMDK_VMFSSPARSE] = "VMFSSPARSE",
+	[VMDK_SESPARSE] = "SESPARSE",
 };
 
 const char *vmdk_type_name(enum vmdk_extent_type type)
@@ -211,12 +214,12 @@ static int add_extent(struct vmdk_descriptor *d, char *p, uint64_t at,
 	if (r < 0)
 		return r;
 	if (d->n_lines == VMDK_EXTENTS_MAX)
-		return error_set(err, -EFBIG, at,
-				 "more than %u extents", VMDK_EXTENTS_MAX);
+		return error_set(err, -EFBIG, at, "more than %u extents",
+				 VMDK_EXTENTS_MAX);
 	if (d->n_lines == d->room) {
 		size_t room = d->room ? 2 * d->room : 16;
-		struct vmdk_line *grown = reallocarray(d->lines, room,
-						       sizeof(*grown));
+		struct vmdk_line *grown =
+			reallocarray(d->lines, room, sizeof(*grown));
 
 		if (!grown)
 			return error_set(err, -ENOMEM, 0, "out of memory");
@@ -257,8 +260,7 @@ static int take_pair(struct vmdk_descriptor *d, struct seen *seen,
 {
 	if (!strncasecmp(key, "ddb.", 4)) {
 		if (d->n_ddb < VMDK_DDB_MAX)
-			d->ddb[d->n_ddb++] =
-				(struct vmdk_pair){ key, value };
+			d->ddb[d->n_ddb++] = (struct vmdk_pair){ key, value };
 		return 0;
 	}
 	if (!strcasecmp(key, "CID"))
@@ -270,8 +272,7 @@ static int take_pair(struct vmdk_descriptor *d, struct seen *seen,
 	} else if (!strcasecmp(key, "createType") && !d->create_type) {
 		d->create_type = value;
 		d->create_type_at = at;
-	} else if (!strcasecmp(key, "parentFileNameHint") &&
-		   !d->parent_hint) {
+	} else if (!strcasecmp(key, "parentFileNameHint") && !d->parent_hint) {
 		d->parent_hint = value;
 		d->parent_hint_at = at;
 	} else if (!strcasecmp(key, "encoding") && !d->encoding) {
@@ -412,19 +413,32 @@ bool vmdk_is_descriptor(const uint8_t *head, size_t head_bytes)
 static const struct {
 	const char *declared, *charset;
 } encodings[] = {
-	{ "windows-1250", "CP1250" },	  { "windows-1251", "CP1251" },
-	{ "windows-1252", "CP1252" },	  { "windows-1253", "CP1253" },
-	{ "windows-1254", "CP1254" },	  { "windows-1255", "CP1255" },
-	{ "windows-1256", "CP1256" },	  { "windows-1257", "CP1257" },
-	{ "windows-1258", "CP1258" },	  { "windows-874", "CP874" },
-	{ "windows-936", "CP936" },	  { "windows-949", "CP949" },
-	{ "windows-950", "CP950" },	  { "windows-31j", "CP932" },
-	{ "windows-932", "CP932" },	  { "Shift_JIS", "SHIFT_JIS" },
-	{ "EUC-JP", "EUC-JP" },		  { "EUC-KR", "EUC-KR" },
-	{ "GBK", "GBK" },		  { "GB2312", "GB2312" },
-	{ "GB18030", "GB18030" },	  { "Big5", "BIG5" },
-	{ "ISO-8859-1", "ISO-8859-1" },	  { "ISO-8859-2", "ISO-8859-2" },
-	{ "ISO-8859-15", "ISO-8859-15" }, { "KOI8-R", "KOI8-R" },
+	{ "windows-1250", "CP1250" },
+	{ "windows-1251", "CP1251" },
+	{ "windows-1252", "CP1252" },
+	{ "windows-1253", "CP1253" },
+	{ "windows-1254", "CP1254" },
+	{ "windows-1255", "CP1255" },
+	{ "windows-1256", "CP1256" },
+	{ "windows-1257", "CP1257" },
+	{ "windows-1258", "CP1258" },
+	{ "windows-874", "CP874" },
+	{ "windows-936", "CP936" },
+	{ "windows-949", "CP949" },
+	{ "windows-950", "CP950" },
+	{ "windows-31j", "CP932" },
+	{ "windows-932", "CP932" },
+	{ "Shift_JIS", "SHIFT_JIS" },
+	{ "EUC-JP", "EUC-JP" },
+	{ "EUC-KR", "EUC-KR" },
+	{ "GBK", "GBK" },
+	{ "GB2312", "GB2312" },
+	{ "GB18030", "GB18030" },
+	{ "Big5", "BIG5" },
+	{ "ISO-8859-1", "ISO-8859-1" },
+	{ "ISO-8859-2", "ISO-8859-2" },
+	{ "ISO-8859-15", "ISO-8859-15" },
+	{ "KOI8-R", "KOI8-R" },
 };
 
 static const char *charset_of(const char *declared)

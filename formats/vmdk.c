@@ -127,16 +127,16 @@ enum {
 #define SE_VOLATILE_MAGIC 0x00000000cafecafeULL
 
 /* seSparse entries */
-#define SE_TYPE_SHIFT	 60U
+#define SE_TYPE_SHIFT	   60U
 #define SE_DIRECTORY_TABLE 1U
-#define SE_DIRECTORY_REST 0x0fffffff00000000ULL
-#define SE_GRAIN_NONE	 0U
-#define SE_GRAIN_UNMAPPED 1U
-#define SE_GRAIN_ZERO	 2U
-#define SE_GRAIN_DATA	 3U
+#define SE_DIRECTORY_REST  0x0fffffff00000000ULL
+#define SE_GRAIN_NONE	   0U
+#define SE_GRAIN_UNMAPPED  1U
+#define SE_GRAIN_ZERO	   2U
+#define SE_GRAIN_DATA	   3U
 
 /* Table bytes that map() reads at once, and tables that it looks into. */
-#define CHUNK_BYTES 2048U
+#define CHUNK_BYTES    2048U
 #define MAP_TABLES_MAX 4096U
 
 static uint64_t sectors(uint64_t n)
@@ -165,8 +165,7 @@ static int check_grain(uint64_t grain, uint64_t at, struct error *err)
 {
 	if (!grain || grain > VMDK_GRAIN_SECTORS_MAX)
 		return error_set(err, -EBADMSG, at,
-				 "grain of %" PRIu64
-				 " sectors is not in 1..%u",
+				 "grain of %" PRIu64 " sectors is not in 1..%u",
 				 grain, VMDK_GRAIN_SECTORS_MAX);
 	return 0;
 }
@@ -184,8 +183,8 @@ static uint64_t table_span(const struct vmdk_extent *e)
 
 static bool directory_inside(const struct vmdk_extent *e, uint64_t off)
 {
-	return off && range_inside(off, e->gd_entries * e->entry_bytes,
-				   e->src->bytes);
+	return off &&
+	       range_inside(off, e->gd_entries * e->entry_bytes, e->src->bytes);
 }
 
 /* How many directory entries; is there a directory for them? */
@@ -305,8 +304,7 @@ static int hosted_check(const struct hosted_header *h, uint64_t at,
 				 "grain of %" PRIu64
 				 " sectors is not a power of two",
 				 h->grain);
-	if (h->compression &&
-	    sectors(h->grain) > VMDK_COMPRESSED_GRAIN_MAX)
+	if (h->compression && sectors(h->grain) > VMDK_COMPRESSED_GRAIN_MAX)
 		return error_set(err, -EFBIG, at + HOSTED_GRAIN_AT,
 				 "compressed grain of %" PRIu64
 				 " bytes is over the limit of %u",
@@ -398,9 +396,9 @@ static void hosted_adopt(struct vmdk_extent *e, const struct hosted_header *h)
 	e->table_entries = h->table_entries;
 	e->entry_bytes = 4;
 	e->gd_off = off_fits(h->gd_off) ? sectors(h->gd_off) : UINT64_MAX;
-	e->rgd_off = h->flags & FLAG_REDUNDANT && off_fits(h->rgd_off) ?
-			     sectors(h->rgd_off) :
-			     0;
+	e->rgd_off = h->flags & FLAG_REDUNDANT && off_fits(h->rgd_off)
+			     ? sectors(h->rgd_off)
+			     : 0;
 	e->zero_entries = h->flags & FLAG_ZERO_ENTRIES;
 	e->compressed = h->compression == COMPRESSION_DEFLATE;
 	e->markers = h->flags & FLAG_MARKERS;
@@ -414,12 +412,12 @@ static void hosted_adopt_descriptor(struct vmdk_extent *e,
 {
 	if (!h->descriptor_off)
 		return;
-	e->descriptor_off = off_fits(h->descriptor_off) ?
-				    sectors(h->descriptor_off) :
-				    UINT64_MAX;
-	e->descriptor_bytes = off_fits(h->descriptor_sectors) ?
-				      sectors(h->descriptor_sectors) :
-				      UINT64_MAX;
+	e->descriptor_off = off_fits(h->descriptor_off)
+				    ? sectors(h->descriptor_off)
+				    : UINT64_MAX;
+	e->descriptor_bytes = off_fits(h->descriptor_sectors)
+				      ? sectors(h->descriptor_sectors)
+				      : UINT64_MAX;
 }
 
 static int hosted_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
@@ -514,8 +512,9 @@ static int se_check_journal(struct vmdk_extent *e, uint64_t off_sectors,
 	return 0;
 }
 
-/* Constant header: what it is, and what of it we have. */
-static int se_check_header(struct cursor *c, struct error *err)
+/* Constant header: what it is, what of it we have, and its sizes. */
+static int se_check_header(struct cursor *c, struct vmdk_extent *e,
+			   struct error *err)
 {
 	uint64_t grain = cursor_le64_at(c, SE_GRAIN_AT);
 	uint64_t table = cursor_le64_at(c, SE_TABLE_SECTORS_AT);
@@ -542,6 +541,11 @@ static int se_check_header(struct cursor *c, struct error *err)
 				 "seSparse grain table of %" PRIu64
 				 " sectors is not supported, 1 to 64 are",
 				 table);
+	e->capacity = e->bytes = sectors(cursor_le64_at(c, SE_CAPACITY_AT));
+	e->grain_bytes = sectors(grain);
+	e->entry_bytes = 8;
+	e->table_entries = (uint32_t)(sectors(table) / 8);
+	e->n_tables = cursor_le64_at(c, SE_TABLES_SECTORS_AT) / table;
 	return 0;
 }
 
@@ -563,21 +567,22 @@ static int se_place(struct vmdk_extent *e, struct cursor *c, size_t at,
 static int se_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
 		   struct error *err)
 {
-	struct cursor c = { .buf = head, .len = min_size(len, SE_HEADER_BYTES) };
-	uint64_t gd_sectors, table;
+	struct cursor c = { .buf = head,
+			    .len = min_size(len, SE_HEADER_BYTES) };
+	uint64_t gd_sectors;
 	int r;
 
 	if (c.len < SE_HEADER_BYTES)
 		return error_set(err, -EBADMSG, len,
 				 "seSparse header is cut off after %zu bytes",
 				 len);
-	r = se_check_header(&c, err);
+	r = se_check_header(&c, e, err);
 	if (r >= 0)
 		r = se_check_journal(e, cursor_le64_at(&c, SE_VOLATILE_OFF_AT),
 				     err);
 	if (r >= 0)
-		r = se_place(e, &c, SE_GD_OFF_AT, "grain directory",
-			     &e->gd_off, err);
+		r = se_place(e, &c, SE_GD_OFF_AT, "grain directory", &e->gd_off,
+			     err);
 	if (r >= 0)
 		r = se_place(e, &c, SE_TABLES_OFF_AT, "grain tables",
 			     &e->tables_off, err);
@@ -586,15 +591,9 @@ static int se_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
 			     err);
 	if (r < 0)
 		return r;
-	table = cursor_le64_at(&c, SE_TABLE_SECTORS_AT);
 	gd_sectors = cursor_le64_at(&c, SE_GD_SECTORS_AT);
 	e->kind = VMDK_KIND_SESPARSE;
 	e->version = 2;
-	e->capacity = e->bytes = sectors(cursor_le64_at(&c, SE_CAPACITY_AT));
-	e->grain_bytes = sectors(cursor_le64_at(&c, SE_GRAIN_AT));
-	e->entry_bytes = 8;
-	e->table_entries = (uint32_t)(sectors(table) / 8);
-	e->n_tables = cursor_le64_at(&c, SE_TABLES_SECTORS_AT) / table;
 	e->overhead = e->grains_off;
 	r = check_directory(e, SE_GD_OFF_AT, err);
 	if (r < 0)
@@ -687,14 +686,22 @@ static int read_embedded(struct layer *l, const struct vmdk_extent *e,
 }
 
 /* Whose disks have files that are disks by themselves. */
-static int check_create_type(const struct vmdk_descriptor *d,
-			     struct error *err)
+static int check_create_type(const struct vmdk_descriptor *d, struct error *err)
 {
 	static const char *const served[] = {
-		"monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse",
-		"twoGbMaxExtentFlat", "2GbMaxExtentSparse", "2GbMaxExtentFlat",
-		"streamOptimized", "vmfs", "vmfsSparse", "vmfsThin",
-		"vmfsPreallocated", "vmfsEagerZeroedThick", "seSparse",
+		"monolithicSparse",
+		"monolithicFlat",
+		"twoGbMaxExtentSparse",
+		"twoGbMaxExtentFlat",
+		"2GbMaxExtentSparse",
+		"2GbMaxExtentFlat",
+		"streamOptimized",
+		"vmfs",
+		"vmfsSparse",
+		"vmfsThin",
+		"vmfsPreallocated",
+		"vmfsEagerZeroedThick",
+		"seSparse",
 	};
 	size_t i;
 
@@ -726,8 +733,8 @@ static struct source *previous_source(const struct layer *l,
 				      const struct vmdk_line *lines,
 				      const struct vmdk_extent *e)
 {
-	if (line > lines && line[-1].name && e[-1].src &&
-	    e[-1].src != l->src && !strcmp(line[-1].name, line->name))
+	if (line > lines && line[-1].name && e[-1].src && e[-1].src != l->src &&
+	    !strcmp(line[-1].name, line->name))
 		return e[-1].src;
 	return NULL;
 }
@@ -745,8 +752,8 @@ static int open_sparse_line(struct layer *l, const struct vmdk_line *line,
 	if (r >= 0 && !e->grain_bytes)
 		r = error_set(err, -EBADMSG, HOSTED_CAPACITY_AT,
 			      "sparse extent has no capacity");
-	if (r >= 0 && (line->type == VMDK_SESPARSE) !=
-			      (e->kind == VMDK_KIND_SESPARSE))
+	if (r >= 0 &&
+	    (line->type == VMDK_SESPARSE) != (e->kind == VMDK_KIND_SESPARSE))
 		r = error_set(err, -EBADMSG, line->at,
 			      "is declared %s, but is not of that kind",
 			      vmdk_type_name(line->type));
@@ -968,8 +975,8 @@ static int open_file(struct layer *l, struct error *err)
 		return r;
 	if (self.descriptor_off) {
 		r = read_embedded(l, &self, err);
-		return r < 0 ? r :
-			       open_descriptor(
+		return r < 0 ? r
+			     : open_descriptor(
 				       l, self.grain_bytes ? &self : NULL, err);
 	}
 	s->bare = true;
@@ -1087,9 +1094,9 @@ int vmdk_find_table(struct layer *l, const struct vmdk_extent *e, uint64_t idx,
 		if (r < 0)
 			return r;
 	} else {
-		ret->kind = !entry ? EXTENT_HOLE :
-			    entry == 1 && e->zero_entries ? EXTENT_ZERO :
-							    EXTENT_DATA;
+		ret->kind = !entry			    ? EXTENT_HOLE
+			    : entry == 1 && e->zero_entries ? EXTENT_ZERO
+							    : EXTENT_DATA;
 		ret->off = sectors(entry);
 	}
 	if (ret->kind == EXTENT_DATA &&
@@ -1146,8 +1153,8 @@ static int se_decode_entry(const struct vmdk_extent *e, uint64_t entry,
 		ret->kind = EXTENT_ZERO;
 		return 0;
 	case SE_GRAIN_DATA:
-		if (n >= div_round_up(e->src->bytes - e->grains_off,
-				      e->grain_bytes))
+		if (n >=
+		    div_round_up(e->src->bytes - e->grains_off, e->grain_bytes))
 			return error_set(err, -EBADMSG, 0,
 					 "grain %" PRIu64
 					 " lies behind the file's end at "
@@ -1172,9 +1179,9 @@ int vmdk_decode_entry(const struct vmdk_extent *e, const uint8_t *raw,
 	if (e->kind == VMDK_KIND_SESPARSE)
 		return se_decode_entry(e, cursor_le64_at(&c, 0), ret, err);
 	entry = cursor_le32_at(&c, 0);
-	ret->kind = !entry ? EXTENT_HOLE :
-		    entry == 1 && e->zero_entries ? EXTENT_ZERO :
-						    EXTENT_DATA;
+	ret->kind = !entry			    ? EXTENT_HOLE
+		    : entry == 1 && e->zero_entries ? EXTENT_ZERO
+						    : EXTENT_DATA;
 	ret->host_off = sectors(entry);
 	if (ret->kind == EXTENT_DATA && ret->host_off >= e->src->bytes)
 		return error_set(err, -EBADMSG, ret->host_off,
@@ -1185,8 +1192,8 @@ int vmdk_decode_entry(const struct vmdk_extent *e, const uint8_t *raw,
 }
 
 int vmdk_read_marker(struct layer *l, const struct vmdk_extent *e,
-		     uint64_t grain, uint64_t host_off,
-		     struct vmdk_marker *ret, struct error *err)
+		     uint64_t grain, uint64_t host_off, struct vmdk_marker *ret,
+		     struct error *err)
 {
 	uint8_t raw[GRAIN_HEADER_BYTES];
 	struct cursor c = { .buf = raw, .len = sizeof(raw) };
@@ -1196,27 +1203,24 @@ int vmdk_read_marker(struct layer *l, const struct vmdk_extent *e,
 	int r;
 
 	if (e->markers) {
-		r = layer_read_meta(l, e->src, raw, sizeof(raw), host_off,
-				    err);
+		r = layer_read_meta(l, e->src, raw, sizeof(raw), host_off, err);
 		if (r < 0)
 			return r;
 		host_off += sizeof(raw);
 		sector = cursor_le64_at(&c, MARKER_VALUE_AT);
 		bytes = cursor_le32_at(&c, MARKER_SIZE_AT);
 		if (!bytes || bytes > max)
-			return error_set(err, -EBADMSG,
-					 host_off - sizeof(raw),
+			return error_set(err, -EBADMSG, host_off - sizeof(raw),
 					 "compressed grain of %" PRIu64
 					 " bytes is not in 1..%" PRIu64,
 					 bytes, max);
 		if (sector != grain * (e->grain_bytes / VMDK_SECTOR_BYTES))
-			return error_set(err, -EBADMSG,
-					 host_off - sizeof(raw),
-					 "grain says that it is sector "
-					 "%" PRIu64 ", not %" PRIu64,
-					 sector,
-					 grain * (e->grain_bytes /
-						  VMDK_SECTOR_BYTES));
+			return error_set(
+				err, -EBADMSG, host_off - sizeof(raw),
+				"grain says that it is sector "
+				"%" PRIu64 ", not %" PRIu64,
+				sector,
+				grain * (e->grain_bytes / VMDK_SECTOR_BYTES));
 	}
 	if (host_off >= e->src->bytes)
 		return error_set(err, -EBADMSG, host_off,
@@ -1234,7 +1238,7 @@ struct walk {
 	const struct vmdk_extent *e;
 	struct vmdk_table table;
 	uint64_t from; /* grain of the first entry in buf */
-	uint64_t n;    /* for how many grains the answers hold */
+	uint64_t n; /* for how many grains the answers hold */
 	uint64_t last; /* the last grain of interest */
 	uint8_t buf[CHUNK_BYTES];
 };
@@ -1255,10 +1259,9 @@ static int walk_load(struct walk *w, uint64_t grain, struct error *err)
 	if (w->table.kind == EXTENT_DATA) {
 		left = min_u64(left, sizeof(w->buf) / e->entry_bytes);
 		left = min_u64(left, w->last - grain + 1);
-		r = layer_read_meta(w->l, e->src, w->buf,
-				    (size_t)(left * e->entry_bytes),
-				    w->table.off + in_table * e->entry_bytes,
-				    err);
+		r = layer_read_meta(
+			w->l, e->src, w->buf, (size_t)(left * e->entry_bytes),
+			w->table.off + in_table * e->entry_bytes, err);
 		if (r < 0)
 			return r;
 	}
@@ -1273,9 +1276,8 @@ static int walk_get(const struct walk *w, uint64_t grain,
 	*ret = (struct vmdk_grain){ .kind = w->table.kind };
 	if (w->table.kind != EXTENT_DATA)
 		return 0;
-	return vmdk_decode_entry(w->e,
-				 w->buf + (grain - w->from) * w->e->entry_bytes,
-				 ret, err);
+	return vmdk_decode_entry(
+		w->e, w->buf + (grain - w->from) * w->e->entry_bytes, ret, err);
 }
 
 /* What the redundant tables say of a grain of which the first say rubbish. */
@@ -1333,20 +1335,20 @@ static uint64_t run_bytes(struct walk *w, uint64_t in, uint64_t len,
 		run = grain * e->grain_bytes - in;
 		if (run >= len)
 			return len;
-		if (grain >= w->from + w->n &&
-		    (++tables > MAP_TABLES_MAX ||
-		     walk_load(w, grain, NULL) < 0))
+		if (grain >= w->from + w->n && (++tables > MAP_TABLES_MAX ||
+						walk_load(w, grain, NULL) < 0))
 			return run;
 		/* A table that is not there is one step. */
-		if (w->table.kind != EXTENT_DATA && w->table.kind == first->kind) {
+		if (w->table.kind != EXTENT_DATA &&
+		    w->table.kind == first->kind) {
 			grain = w->from + w->n - 1;
 			continue;
 		}
 		if (walk_get(w, grain, &g, NULL) < 0 || g.kind != first->kind)
 			return run;
 		if (g.kind == EXTENT_DATA &&
-		    g.host_off != first->host_off +
-					  (grain - start) * e->grain_bytes)
+		    g.host_off !=
+			    first->host_off + (grain - start) * e->grain_bytes)
 			return run;
 	}
 }
@@ -1376,9 +1378,8 @@ static int map_compressed(struct layer *l, const struct vmdk_extent *e,
 	return 0;
 }
 
-static int map_sparse(struct layer *l, const struct vmdk_extent *e,
-		      uint64_t in, uint64_t len, struct extent *ret,
-		      struct error *err)
+static int map_sparse(struct layer *l, const struct vmdk_extent *e, uint64_t in,
+		      uint64_t len, struct extent *ret, struct error *err)
 {
 	struct walk w = { .l = l,
 			  .e = e,
@@ -1413,13 +1414,13 @@ static int map_flat(const struct vmdk_extent *e, uint64_t in, uint64_t len,
 		ret->kind = EXTENT_DAMAGED;
 		ret->len = len;
 		/* One sector: who asks wants to hear why. */
-		return len > VMDK_SECTOR_BYTES ?
-			       0 :
-			       error_set(err, -EBADMSG, 0,
-					 "flat extent's data at %" PRIu64
-					 " lie behind the file's end at "
-					 "%" PRIu64,
-					 off, e->src->bytes);
+		return len > VMDK_SECTOR_BYTES
+			       ? 0
+			       : error_set(err, -EBADMSG, 0,
+					   "flat extent's data at %" PRIu64
+					   " lie behind the file's end at "
+					   "%" PRIu64,
+					   off, e->src->bytes);
 	}
 	if (e->src->bytes - off < VMDK_SECTOR_BYTES)
 		len = min_u64(len, VMDK_SECTOR_BYTES - in_sector);

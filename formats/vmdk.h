@@ -18,12 +18,12 @@
 #define VMDK_SECTOR_BYTES 512U
 
 /* Limits */
-#define VMDK_DESCRIPTOR_MAX	((1U << 20) - 1)
-#define VMDK_GRAIN_SECTORS_MAX	(1U << 21)
+#define VMDK_DESCRIPTOR_MAX	  ((1U << 20) - 1)
+#define VMDK_GRAIN_SECTORS_MAX	  (1U << 21)
 #define VMDK_COMPRESSED_GRAIN_MAX (2U << 20) /* bytes: one is decoded whole */
-#define VMDK_GD_ENTRIES_MAX	(32U << 20)
-#define VMDK_EXTENTS_MAX	32768U
-#define VMDK_DDB_MAX		256U
+#define VMDK_GD_ENTRIES_MAX	  (32U << 20)
+#define VMDK_EXTENTS_MAX	  32768U
+#define VMDK_DDB_MAX		  256U
 
 #define VMDK_NO_PARENT 0xffffffffU /* parentCID of a disk that has none */
 
@@ -46,8 +46,8 @@ struct vmdk_line {
 	enum vmdk_extent_type type;
 	uint64_t sectors;
 	uint64_t offset; /* sectors into the file; flat extents */
-	char *name;	 /* in the descriptor's text; NULL: ZERO has none */
-	uint64_t at;	 /* the line, bytes from the file's start */
+	char *name; /* in the descriptor's text; NULL: ZERO has none */
+	uint64_t at; /* the line, bytes from the file's start */
 };
 
 struct vmdk_pair {
@@ -93,7 +93,7 @@ char *vmdk_name_to_utf8(const struct vmdk_descriptor *d, const char *name);
 enum vmdk_kind {
 	VMDK_KIND_ZERO,
 	VMDK_KIND_FLAT,
-	VMDK_KIND_HOSTED,   /* "KDMV" */
+	VMDK_KIND_HOSTED, /* "KDMV" */
 	VMDK_KIND_COWD,
 	VMDK_KIND_SESPARSE,
 };
@@ -115,17 +115,17 @@ struct vmdk_extent {
 	uint32_t table_entries;
 	uint32_t entry_bytes; /* of directory and tables: 4, seSparse 8 */
 	uint64_t gd_off;
-	uint64_t gd_entries;  /* as many as capacity needs */
-	uint64_t rgd_off;     /* 0: there is no second one */
-	bool gd_lost;	      /* the first one is not in the file */
-	bool zero_entries;    /* entry 1 means zeroes */
+	uint64_t gd_entries; /* as many as capacity needs */
+	uint64_t rgd_off; /* 0: there is no second one */
+	bool gd_lost; /* the first one is not in the file */
+	bool zero_entries; /* entry 1 means zeroes */
 	bool compressed;
-	bool markers;	      /* a grain has its own sector and size */
+	bool markers; /* a grain has its own sector and size */
 	bool dirty;
-	uint64_t overhead;    /* where grains may begin */
+	uint64_t overhead; /* where grains may begin */
 	uint64_t descriptor_off; /* embedded; 0: none */
 	uint64_t descriptor_bytes;
-	uint64_t tables_off;  /* seSparse */
+	uint64_t tables_off; /* seSparse */
 	uint64_t n_tables;
 	uint64_t grains_off;
 };
@@ -134,8 +134,8 @@ struct vmdk_state {
 	struct vmdk_descriptor d; /* text NULL: there is none */
 	struct vmdk_extent *extents; /* ascending, without gaps */
 	size_t n_extents;
-	bool bare;		  /* no descriptor */
-	bool has_generation;	  /* COWD without a descriptor */
+	bool bare; /* no descriptor */
+	bool has_generation; /* COWD without a descriptor */
 	uint32_t generation;
 	uint32_t parent_generation;
 };
@@ -170,12 +170,12 @@ int vmdk_decode_entry(const struct vmdk_extent *e, const uint8_t *raw,
 /* A compressed grain's header. */
 struct vmdk_marker {
 	uint64_t host_off; /* of the stream */
-	uint32_t bytes;	   /* inside the file, > 0 */
+	uint32_t bytes; /* inside the file, > 0 */
 };
 
 int vmdk_read_marker(struct layer *l, const struct vmdk_extent *e,
-		     uint64_t grain, uint64_t host_off,
-		     struct vmdk_marker *ret, struct error *err);
+		     uint64_t grain, uint64_t host_off, struct vmdk_marker *ret,
+		     struct error *err);
 
 /* format_ops.check; vmdk-check.c */
 int vmdk_check(struct layer *l, struct check_report *r, struct error *err);

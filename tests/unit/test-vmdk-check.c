@@ -142,8 +142,7 @@ START_TEST(a_wrong_number_is_found)
 	ck_assert_msg(r.corruptions == damage[_i].corruptions &&
 			      r.leaks == damage[_i].leaks,
 		      "%u corruptions, %u leaks: %s",
-		      (unsigned int)r.corruptions, (unsigned int)r.leaks,
-		      said);
+		      (unsigned int)r.corruptions, (unsigned int)r.leaks, said);
 }
 END_TEST
 

@@ -25,7 +25,8 @@ static const char *const spellings[] = {
 	"CID=1a\nparentCID=2b\ncreateType=\"vmfs\"\nRW 7 FLAT \"a b\" 3\n",
 	"CID=0000001a\r\nparentCID=0000002b\r\ncreateType=\"vmfs\"\r\n"
 	"RW 7 FLAT \"a b\" 3\r\n",
-	"\xef\xbb\xbf" "CID = 1A\nparentCID = 0x2B\ncreateType = vmfs\n"
+	"\xef\xbb\xbf"
+	"CID = 1A\nparentCID = 0x2B\ncreateType = vmfs\n"
 	"\tRW\t7\tFLAT\t\"a b\"\t3\t",
 	"cid=1a\nPARENTCID=2b\n# CID=ffff\nCREATETYPE= \"vmfs\" \n"
 	"  rw  7  flat  \"a b\"  3  uuid\n",
@@ -170,9 +171,9 @@ START_TEST(a_descriptor_is_known_by_its_head)
 {
 	const char *head = heads[_i].head;
 
-	ck_assert_int_eq(vmdk_is_descriptor((const uint8_t *)head,
-					    strlen(head)),
-			 heads[_i].is);
+	ck_assert_int_eq(
+		vmdk_is_descriptor((const uint8_t *)head, strlen(head)),
+		heads[_i].is);
 }
 END_TEST
 

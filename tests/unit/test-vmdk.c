@@ -31,7 +31,7 @@ enum {
 	CAPACITY = 8 * GRAIN - 3,
 };
 
-#define SECTOR 512U
+#define SECTOR	    512U
 #define GRAIN_BYTES (GRAIN * SECTOR)
 
 static struct error err;
@@ -68,8 +68,8 @@ static void hosted(void)
 	file_bytes = sizeof(file);
 	unit_fill(file + GRAINS * SECTOR, sizeof(file) - GRAINS * SECTOR, 1);
 	memcpy(file, "KDMV", 4);
-	put(4, 4, 2);	       /* version */
-	put(8, 4, 7);	       /* newlines, redundant, zero entries */
+	put(4, 4, 2); /* version */
+	put(8, 4, 7); /* newlines, redundant, zero entries */
 	put(12, 8, CAPACITY);
 	put(20, 8, GRAIN);
 	put(44, 4, ENTRIES);
@@ -167,17 +167,17 @@ struct field {
 };
 
 static const struct field hosted_fields[] = {
-	{ 4, 4, 0, -ENOTSUP },	     /* version under 1 */
-	{ 4, 4, 4, -ENOTSUP },	     /* version over 3 */
+	{ 4, 4, 0, -ENOTSUP }, /* version under 1 */
+	{ 4, 4, 4, -ENOTSUP }, /* version over 3 */
 	{ 12, 8, 1ULL << 54, -EFBIG }, /* capacity over 2^63 bytes */
-	{ 20, 8, 0, -EBADMSG },	     /* grain of nothing */
-	{ 20, 8, 12, -EBADMSG },     /* grain no power of two */
+	{ 20, 8, 0, -EBADMSG }, /* grain of nothing */
+	{ 20, 8, 12, -EBADMSG }, /* grain no power of two */
 	{ 20, 8, 1U << 22, -EBADMSG }, /* grain over 1 GiB */
-	{ 44, 4, 0, -EBADMSG },	     /* table of nothing */
-	{ 44, 4, 513, -EBADMSG },    /* table over 512 entries */
+	{ 44, 4, 0, -EBADMSG }, /* table of nothing */
+	{ 44, 4, 513, -EBADMSG }, /* table over 512 entries */
 	{ 73, 4, 0x0d200a0d, -EBADMSG }, /* unix2dos */
 	{ 73, 4, 0x000a200a, -EBADMSG }, /* dos2unix */
-	{ 77, 2, 2, -ENOTSUP },	     /* compression that nobody has */
+	{ 77, 2, 2, -ENOTSUP }, /* compression that nobody has */
 	{ 56, 8, UINT64_MAX, -EBADMSG }, /* directory in a footer: no footer */
 	{ 28, 8, 1ULL << 40, -EBADMSG }, /* descriptor past the end */
 	{ 28, 8, UINT64_MAX, -EBADMSG }, /* descriptor's place wraps */
@@ -228,12 +228,12 @@ START_TEST(open_refuses_two_hosted_fields)
 END_TEST
 
 static const struct field cowd_fields[] = {
-	{ 4, 4, 2, -ENOTSUP },		  /* version */
-	{ 16, 4, 0, -EBADMSG },		  /* grain of nothing */
+	{ 4, 4, 2, -ENOTSUP }, /* version */
+	{ 16, 4, 0, -EBADMSG }, /* grain of nothing */
 	{ 16, 4, (1 << 21) + 1, -EBADMSG }, /* grain over 1 GiB */
 	{ 20, 4, FILE_SECTORS, -EBADMSG }, /* directory behind the end */
-	{ 20, 4, 0, -EBADMSG },		  /* directory in the header */
-	{ 24, 4, 0, -EBADMSG },		  /* directory too short */
+	{ 20, 4, 0, -EBADMSG }, /* directory in the header */
+	{ 24, 4, 0, -EBADMSG }, /* directory too short */
 };
 
 START_TEST(open_refuses_a_cowd_field)
@@ -361,11 +361,11 @@ END_TEST
 
 /* What is wrong with the first tables; the second ones are good. */
 static const struct field first_damage[] = {
-	{ 56, 8, 1U << 20, 0 },		       /* directory behind the end */
-	{ 56, 8, 0, 0 },		       /* no directory */
-	{ GD * SECTOR, 4, FILE_SECTORS, 0 },   /* table behind the end */
-	{ GD * SECTOR, 4, 0, 0 },	       /* no table */
-	{ GT * SECTOR, 4, FILE_SECTORS, 0 },   /* grain behind the end */
+	{ 56, 8, 1U << 20, 0 }, /* directory behind the end */
+	{ 56, 8, 0, 0 }, /* no directory */
+	{ GD * SECTOR, 4, FILE_SECTORS, 0 }, /* table behind the end */
+	{ GD * SECTOR, 4, 0, 0 }, /* no table */
+	{ GT * SECTOR, 4, FILE_SECTORS, 0 }, /* grain behind the end */
 	{ GT * SECTOR, 4, UINT32_MAX, 0 },
 };
 
@@ -378,8 +378,8 @@ START_TEST(the_redundant_tables_stand_in_for_damaged_ones)
 	second_entry(0, GRAINS + GRAIN);
 	put(f->at, f->width, f->value);
 	l = open_good();
-	check_extent(map(l, 5, 100), EXTENT_DATA,
-		     (GRAINS + GRAIN) * SECTOR + 5, 100);
+	check_extent(map(l, 5, 100), EXTENT_DATA, (GRAINS + GRAIN) * SECTOR + 5,
+		     100);
 }
 END_TEST
 
@@ -441,8 +441,7 @@ START_TEST(cowd_entries_are_sectors)
 	put(5 * SECTOR + 4, 4, 41);
 	l = open_good();
 	ck_assert_uint_eq(l->bytes, 100 * SECTOR);
-	check_extent(map(l, 0, l->bytes), EXTENT_DATA, 40 * SECTOR,
-		     2 * SECTOR);
+	check_extent(map(l, 0, l->bytes), EXTENT_DATA, 40 * SECTOR, 2 * SECTOR);
 	check_extent(map(l, 2 * SECTOR, 98 * SECTOR), EXTENT_HOLE, 0,
 		     98 * SECTOR);
 }
@@ -460,7 +459,7 @@ static const struct {
 	{ 3ULL << 60, EXTENT_DATA, 0 },
 	{ 3ULL << 60 | 3ULL << 48, EXTENT_DATA, 3 },
 	{ 3ULL << 60 | 4ULL << 48, EXTENT_DAMAGED, 0 }, /* behind the end */
-	{ 3ULL << 60 | 1, EXTENT_DAMAGED, 0 },		/* grain 4096 */
+	{ 3ULL << 60 | 1, EXTENT_DAMAGED, 0 }, /* grain 4096 */
 	{ 3ULL << 60 | 0xffffffffffffULL, EXTENT_DAMAGED, 0 },
 	{ 5, EXTENT_DAMAGED, 0 },
 	{ 4ULL << 60, EXTENT_DAMAGED, 0 },
@@ -483,7 +482,7 @@ START_TEST(sesparse_entries_have_types)
 END_TEST
 
 static const uint64_t se_directory[] = {
-	1ULL << 60 | 4,		/* not among the tables that there are */
+	1ULL << 60 | 4, /* not among the tables that there are */
 	1ULL << 60 | 1ULL << 32, /* bits that mean nothing */
 	2ULL << 60,
 	7,
@@ -509,8 +508,7 @@ static size_t compressed(uint64_t sector, uint32_t extra)
 
 	hosted();
 	memset(plain, 'x', sizeof(plain));
-	ck_assert_int_eq(compress(file + at + 12, &bytes, plain,
-				  sizeof(plain)),
+	ck_assert_int_eq(compress(file + at + 12, &bytes, plain, sizeof(plain)),
 			 Z_OK);
 	put(8, 4, 3 << 16 | 1);
 	put(77, 2, 1);
@@ -544,8 +542,8 @@ static const struct {
 	uint32_t size;
 	uint32_t entry;
 } bad_markers[] = {
-	{ 2 * GRAIN, 100, GRAINS },  /* another grain's */
-	{ GRAIN, 0, GRAINS },	     /* a marker of metadata */
+	{ 2 * GRAIN, 100, GRAINS }, /* another grain's */
+	{ GRAIN, 0, GRAINS }, /* a marker of metadata */
 	{ GRAIN, 2 * GRAIN_BYTES + SECTOR + 1, GRAINS },
 	{ GRAIN, UINT32_MAX, GRAINS },
 	{ GRAIN, 100, FILE_SECTORS },
@@ -600,8 +598,7 @@ START_TEST(a_flat_file_that_is_cut_off_is_damage_behind_its_end)
 	unit_write(unit_path("cut.raw"), bytes, sizeof(bytes));
 	text("# Disk DescriptorFile\nCID=1\nRW 10 FLAT \"cut.raw\" 1\n");
 	l = open_good();
-	check_extent(map(l, 0, l->bytes), EXTENT_DATA, SECTOR,
-		     2 * SECTOR + 10);
+	check_extent(map(l, 0, l->bytes), EXTENT_DATA, SECTOR, 2 * SECTOR + 10);
 	check_extent(map(l, 2 * SECTOR + 10, l->bytes - 2 * SECTOR - 10),
 		     EXTENT_ZERO, 0, SECTOR - 10);
 	check_extent(map(l, 3 * SECTOR, 7 * SECTOR), EXTENT_DAMAGED, 0,
@@ -672,7 +669,8 @@ START_TEST(the_embedded_descriptor_means_the_file_itself)
 	put(36, 8, 2);
 	snprintf((char *)file + TEXT * SECTOR, 2 * SECTOR,
 		 "# Disk DescriptorFile\nCID=12\nRW 3 ZERO\n"
-		 "RW %d SPARSE \"old name.vmdk\"\n", CAPACITY);
+		 "RW %d SPARSE \"old name.vmdk\"\n",
+		 CAPACITY);
 	entry(0, GRAINS);
 	l = open_good();
 	ck_assert_uint_eq(l->bytes, (CAPACITY + 3) * SECTOR);
@@ -773,8 +771,8 @@ static void add_tests(TCase *tc)
 		tc, entry_1_is_zero_with_the_flag_and_sector_1_without, 0, 2);
 	tcase_add_test(tc, a_table_of_1_is_zeroes_with_the_flag);
 	LOOP(tc, the_redundant_tables_stand_in_for_damaged_ones, first_damage);
-	tcase_add_test(
-		tc, without_the_flag_the_second_directory_is_not_believed);
+	tcase_add_test(tc,
+		       without_the_flag_the_second_directory_is_not_believed);
 	LOOP(tc, what_lies_behind_the_end_is_damage_of_its_grain,
 	     tables_damage);
 	tcase_add_test(tc, a_grain_that_the_end_cuts_is_zero_behind_it);
@@ -783,13 +781,12 @@ static void add_tests(TCase *tc)
 	LOOP(tc, a_sesparse_directory_entry_that_is_wrong_is_damage,
 	     se_directory);
 	tcase_add_test(tc, a_compressed_grain_is_one_extent);
-	LOOP(tc, a_compressed_grain_with_a_wrong_header_is_damage,
-	     bad_markers);
-	tcase_add_test(
-		tc, a_compressed_grain_that_the_end_cuts_has_what_is_there);
+	LOOP(tc, a_compressed_grain_with_a_wrong_header_is_damage, bad_markers);
+	tcase_add_test(tc,
+		       a_compressed_grain_that_the_end_cuts_has_what_is_there);
 	tcase_add_test(tc, extents_of_zeroes_and_of_no_access_have_room);
-	tcase_add_test(
-		tc, a_flat_file_that_is_cut_off_is_damage_behind_its_end);
+	tcase_add_test(tc,
+		       a_flat_file_that_is_cut_off_is_damage_behind_its_end);
 	tcase_add_test(tc, an_extent_file_is_opened_once_for_its_neighbours);
 	LOOP(tc, open_refuses_a_descriptor, refused);
 	tcase_add_test(tc, the_embedded_descriptor_means_the_file_itself);
