@@ -19,7 +19,7 @@ from qed_build import BACKING, NEED_CHECK, NO_PROBE, Qed  # noqa: E402
 @by_qemu
 def cluster_and_table_sizes(b):
     # qemu-img cannot open its own with tables of one cluster.
-    for cluster, table in itertools.product((4 * KIB, 64 * KIB, 2 * MIB),
+    for cluster, table in itertools.product((4 * KIB, 64 * KIB, MIB),
                                             (2, 4, 16)):
         name = f"c{cluster}t{table}.qed"
         b.make("qed", name, 9 * MIB + 512,
