@@ -2,14 +2,11 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <libxml/parser.h>
-#include <libxml/tree.h>
-
 #include "formats/ploop-bundle.h"
+#include "formats/xml.h"
 
 #define DEFAULT_TOP "{5fbaabe3-6958-40ff-92a7-860e329aab41}"
 #define NO_GUID	    "00000000-0000-0000-0000-000000000000"
@@ -142,16 +139,19 @@ static const xmlNode *child(const xmlNode *n, const char *name)
 static char *child_text(const xmlNode *parent, const char *name,
 			struct error *err)
 {
+	const struct xml_api *xml = xml_load(err);
 	const xmlNode *n = child(parent, name);
 	char *text, *from, *ret;
 	size_t len;
 
+	if (!xml)
+		return NULL;
 	if (!n) {
 		error_set(err, -EBADMSG, 0, BUNDLE_XML_NAME ": %s has no %s",
 			  (const char *)parent->name, name);
 		return NULL;
 	}
-	text = (char *)xmlNodeGetContent(n);
+	text = (char *)xml->node_get_content(n);
 	from = text ? text : "";
 	while (isspace((unsigned char)*from))
 		from++;
@@ -159,7 +159,7 @@ static char *child_text(const xmlNode *parent, const char *name,
 	while (len && isspace((unsigned char)from[len - 1]))
 		len--;
 	ret = strndup(from, len);
-	xmlFree(text);
+	(*xml->free)(text);
 	if (!ret)
 		error_set(err, -ENOMEM, 0, "out of memory");
 	return ret;
@@ -452,34 +452,35 @@ static int check_tree(const xmlDoc *doc, struct error *err)
 	return 0;
 }
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-int bundle_parse(const uint8_t *xml, size_t bytes, struct bundle *ret,
+int bundle_parse(const uint8_t *text, size_t bytes, struct bundle *ret,
 		 struct error *err)
 {
+	const struct xml_api *xml = xml_load(err);
 	xmlDoc *doc;
 	int r;
 
+	if (!xml)
+		return err ? err->code : -ENOTSUP;
 	if (bytes > BUNDLE_XML_MAX)
 		return error_set(err, -EFBIG, 0,
 				 BUNDLE_XML_NAME " of %zu bytes is over the "
 						 "limit of %u",
 				 bytes, BUNDLE_XML_MAX);
-	if (memmem(xml, bytes, "<!DOCTYPE", 9) || memchr(xml, 0, bytes))
+	if (memmem(text, bytes, "<!DOCTYPE", 9) || memchr(text, 0, bytes))
 		return error_set(err, -EPERM, 0,
 				 BUNDLE_XML_NAME ": a DTD is refused, and so "
 						 "are NUL bytes");
-	pthread_once(&once, xmlInitParser);
 	/* Whatever encoding it declares: no other may hide a DTD. */
-	doc = xmlReadMemory((const char *)xml, (int)bytes, NULL, "UTF-8",
-			    XML_PARSE_NONET | XML_PARSE_NOERROR |
-				    XML_PARSE_NOWARNING | XML_PARSE_NOCDATA);
+	doc = xml->read_memory((const char *)text, (int)bytes, NULL, "UTF-8",
+			       XML_PARSE_NONET | XML_PARSE_NOERROR |
+				       XML_PARSE_NOWARNING |
+				       XML_PARSE_NOCDATA);
 	if (!doc)
 		return error_set(err, -EBADMSG, 0,
 				 BUNDLE_XML_NAME " is not well-formed XML");
 	r = check_tree(doc, err);
 	if (r >= 0)
-		r = take_root(xmlDocGetRootElement(doc), ret, err);
-	xmlFreeDoc(doc);
+		r = take_root(xml->doc_get_root_element(doc), ret, err);
+	xml->free_doc(doc);
 	return r;
 }

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * libxml2, loaded when the first XML document is read. It brings the tables of
+ * ICU with it, which would be a third of the time in which a server starts;
+ * images that are described by XML are rare.
+ */
+#ifndef FORMATS_XML_H
+#define FORMATS_XML_H
+
+#include <libxml/parser.h>
+#include <libxml/tree.h>
+
+#include "iouring/error.h"
+
+/* libxml2's functions, under its documentation's names without the prefix. */
+struct xml_api {
+	void (*init_parser)(void);
+	xmlDoc *(*read_memory)(const char *buf, int bytes, const char *url,
+			       const char *encoding, int options);
+	xmlNode *(*doc_get_root_element)(const xmlDoc *doc);
+	xmlChar *(*node_get_content)(const xmlNode *node);
+	void (*free_doc)(xmlDoc *doc);
+	xmlFreeFunc *free; /* what frees a node's content */
+};
+
+/* The functions; NULL and -ENOTSUP in @err when libxml2 is not installed. */
+const struct xml_api *xml_load(struct error *err);
+
+#endif
