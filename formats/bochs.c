@@ -216,6 +216,12 @@ static int bochs_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	bitmap = round_up(h->bitmap_bytes, BOCHS_SECTOR_BYTES);
 	off = h->header_bytes + (uint64_t)h->catalog * 4 +
 	      entry * (bitmap + h->extent_bytes);
+	/* The whole extent's damage, whatever of it is asked for. */
+	if (off + bitmap >= l->src->bytes)
+		return error_set(err, -EBADMSG, off,
+				 "extent at %" PRIu64
+				 " lies behind the file's end at %" PRIu64,
+				 off, l->src->bytes);
 	r = bitmap_run(l, off, first,
 		       (uint32_t)div_round_up(head + len, BOCHS_SECTOR_BYTES),
 		       &set, &run, err);

@@ -95,7 +95,16 @@ START_TEST(an_extent_behind_the_end_is_damage)
 
 	disk_le(ENTRIES, 4, 2);
 	l = disk_must_open("bochs");
-	disk_is_damaged(l, 0, "");
+	disk_is_damaged(l, 0, "behind the file's end");
+	layer_free(l);
+	/* So is one of which the file has the bitmap alone, in all its
+	 * sectors. */
+	disk_le(ENTRIES, 4, 1);
+	disk_bytes = DATA + STRIDE + 512;
+	disk_file[DATA + STRIDE] = 0x01;
+	l = disk_must_open("bochs");
+	disk_is_damaged(l, 0, "behind the file's end");
+	disk_is_damaged(l, 512, "behind the file's end");
 	layer_free(l);
 }
 END_TEST
