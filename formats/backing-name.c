@@ -104,14 +104,14 @@ static int walk_json(struct backing_name *n, json_t *root, struct error *err)
 		const char *driver, *file;
 		size_t used = strlen(prefix);
 
-		driver = json_string_value(
-			member(root, node, prefix, "driver"));
+		driver =
+			json_string_value(member(root, node, prefix, "driver"));
 		file = json_string_value(
 			member(root, node, prefix, "filename"));
 		if (file && (!driver || !strcmp(driver, "file"))) {
 			n->path = strdup(file);
-			return n->path ? 0 :
-					 error_set(err, -ENOMEM, 0,
+			return n->path ? 0
+				       : error_set(err, -ENOMEM, 0,
 						   "out of memory");
 		}
 		if (driver && !strcmp(driver, "raw")) {
@@ -124,7 +124,8 @@ static int walk_json(struct backing_name *n, json_t *root, struct error *err)
 			return bad_json(err, "two formats in one name");
 		} else if (driver && n->window) {
 			/* It is of the disk, and we would cut the file. */
-			return bad_json(err, "a raw window over another format");
+			return bad_json(err,
+					"a raw window over another format");
 		}
 		if (driver && (!n->format || !strcmp(n->format, "raw"))) {
 			free(n->format);

@@ -15,7 +15,7 @@
 struct backing_name {
 	char *path;
 	char *format; /* declared; NULL: not */
-	bool window;  /* only these bytes of the file: */
+	bool window; /* only these bytes of the file: */
 	uint64_t off;
 	uint64_t bytes; /* UINT64_MAX: to its end */
 };

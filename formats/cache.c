@@ -8,10 +8,11 @@
 #include "formats/cache.h"
 
 /*
- * Blobs. A shard is a hash table and a list from the most to the least
- * recently used, under one lock, held for a few dozen instructions. The
- * budget is common to all shards: a fill that exceeds it drops from its own
- * shard first, then from the others.
+ * Blobs. A shard is a hash table and a list from the newest to the oldest,
+ * under one lock, held for a few dozen instructions. A hit marks the entry;
+ * what is marked when it would be dropped becomes the newest instead, so hits
+ * need not move anything. The budget is common to all shards: a fill that
+ * exceeds it drops from its own shard first, then from the others.
  */
 
 #define SHARDS	      16U
@@ -26,10 +27,11 @@ struct entry {
 	struct shard *shard;
 	struct entry *next_in_bucket;
 	struct entry *newer, *older; /* in the list while READY */
-	unsigned int refs;	     /* holders; under the shard's lock */
-	int code;		     /* FAILED: why */
-	uint8_t state;		     /* enum entry_state */
-	bool hashed;		     /* found by look-ups */
+	unsigned int refs; /* holders; under the shard's lock */
+	int code; /* FAILED: why */
+	uint8_t state; /* enum entry_state */
+	bool hashed; /* found by look-ups */
+	bool used; /* since evict() last saw it */
 };
 
 struct shard {
@@ -57,7 +59,7 @@ struct shard {
 #define META_LOCKS	64U
 
 struct meta_slot {
-	atomic_uint_fast64_t seq;   /* odd: being written */
+	atomic_uint_fast64_t seq; /* odd: being written */
 	atomic_uint_fast64_t owner; /* source id; 0: empty */
 	atomic_uint_fast64_t page;
 	atomic_bool used; /* since the clock's hand passed */
@@ -72,7 +74,7 @@ static struct {
 	meta_word *pages;
 	size_t pages_bytes;
 	pthread_mutex_t meta_locks[META_LOCKS]; /* of writers, by set */
-	uint8_t *hands;				/* of the clock, by set */
+	uint8_t *hands; /* of the clock, by set */
 	atomic_uint_fast64_t bytes;
 	atomic_uint_fast64_t meta_misses;
 	struct shard shards[SHARDS];
@@ -208,6 +210,12 @@ static void evict(struct shard *s)
 		if (e->refs)
 			continue;
 		list_remove(s, e);
+		if (e->used) {
+			e->used = false;
+			list_push(s, e);
+			newer = newer ? newer : e;
+			continue;
+		}
 		unhash(e);
 		entry_free(e);
 	}
@@ -220,15 +228,6 @@ static void keep_budget(struct shard *first)
 
 	for (i = 0; i < SHARDS && atomic_load(&cache.bytes) > cache.budget; i++)
 		evict(&cache.shards[(at + i) % SHARDS]);
-}
-
-/* Somebody uses @e, which is READY: it becomes the newest. */
-static void touch(struct shard *s, struct entry *e)
-{
-	if (s->newest == e)
-		return;
-	list_remove(s, e);
-	list_push(s, e);
 }
 
 bool cache_peek(const struct cache_key *key, struct cache_blob **ret)
@@ -245,7 +244,7 @@ bool cache_peek(const struct cache_key *key, struct cache_blob **ret)
 	if (e) {
 		s->hits++;
 		e->refs++;
-		touch(s, e);
+		e->used = true;
 		*ret = &e->blob;
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -268,8 +267,7 @@ enum cache_answer cache_get(const struct cache_key *key,
 		s->hits++;
 		e->refs++;
 		answer = e->state == ENTRY_READY ? CACHE_HIT : CACHE_BUSY;
-		if (answer == CACHE_HIT)
-			touch(s, e);
+		e->used = true;
 	} else {
 		s->misses++;
 		e = calloc(1, sizeof(*e));

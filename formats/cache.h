@@ -2,8 +2,8 @@
 /*
  * The process's two caches, within one budget (`cache=`).
  *
- * Blobs: decoded clusters and resolved ranges. Sharded; least recently used
- * goes first; one fill in flight for each, however many threads ask.
+ * Blobs: decoded clusters and resolved ranges. Sharded; what has not been used
+ * for longest goes first; one fill in flight for each, however many threads ask.
  *
  * Metadata: pages of table bytes. Read without locks.
  */
@@ -29,9 +29,9 @@ void cache_configure(uint64_t bytes);
 void cache_shutdown(void);
 
 struct cache_stats {
-	uint64_t hits, misses;	/* of blobs */
-	uint64_t bytes;		/* blobs held */
-	uint64_t meta_misses;	/* pages of tables read from files */
+	uint64_t hits, misses; /* of blobs */
+	uint64_t bytes; /* blobs held */
+	uint64_t meta_misses; /* pages of tables read from files */
 };
 void cache_get_stats(struct cache_stats *ret);
 
@@ -50,9 +50,9 @@ struct cache_blob {
 };
 
 enum cache_answer {
-	CACHE_HIT,     /* *ret is filled and held */
+	CACHE_HIT, /* *ret is filled and held */
 	CACHE_CLAIMED, /* the caller must cache_fill() or cache_fail() it */
-	CACHE_BUSY,    /* another thread is filling it: cache_wait() */
+	CACHE_BUSY, /* another thread is filling it: cache_wait() */
 };
 
 /*

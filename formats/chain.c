@@ -143,11 +143,11 @@ static int open_parent_file(struct layer *child,
 {
 	int r;
 
-	if (!child->parent.name)
-		return open_by_content(child, options, ret, verdict, err);
-	if (!child->parent.stale_ok)
+	if (child->parent.name && !child->parent.stale_ok)
 		return open_named(child, options, ret, verdict, err);
-	r = open_stale(child, options, ret, verdict, err);
+	r = child->parent.name
+		    ? open_stale(child, options, ret, verdict, err)
+		    : open_by_content(child, options, ret, verdict, err);
 	if (r < 0 || !child->parent.format)
 		return r;
 	ret->format = strdup(child->parent.format);
@@ -166,7 +166,8 @@ static int open_parent(struct chain *c, const struct open_options *options,
 
 	*verdict = REFERENCE_OK;
 	if (c->depth == CHAIN_DEPTH_MAX)
-		r = error_set(err, -EFBIG, 0, "more than %d layers in the chain",
+		r = error_set(err, -EFBIG, 0,
+			      "more than %d layers in the chain",
 			      CHAIN_DEPTH_MAX);
 	else
 		r = open_parent_file(child, options, &file, verdict, err);
@@ -208,8 +209,8 @@ static int open_down(struct chain *c, const struct open_options *options,
 int chain_open_top(const char *path, const struct open_options *options,
 		   struct layer **ret, struct error *err)
 {
-	unsigned int flags = FILE_BLOCK_DEVICE |
-			     (options->direct ? FILE_DIRECT : 0);
+	unsigned int flags =
+		FILE_BLOCK_DEVICE | (options->direct ? FILE_DIRECT : 0);
 	CLEANUP(folder_unrefp) struct folder *folder = NULL;
 	CLEANUP(source_unrefp) struct source *src = NULL;
 	int r;
@@ -265,9 +266,8 @@ static int take_chain(struct chain *c, int r, struct chain *ret,
 }
 
 int chain_open_source(struct source *src, const char *path,
-		      struct folder *folder,
-		      const struct open_options *options, struct chain *ret,
-		      struct error *err)
+		      struct folder *folder, const struct open_options *options,
+		      struct chain *ret, struct error *err)
 {
 	enum reference_verdict verdict;
 	struct chain c = { 0 };

@@ -11,7 +11,7 @@
 struct chain {
 	struct layer *layers[CHAIN_DEPTH_MAX];
 	unsigned int depth; /* how many; at least 1 once open */
-	uint64_t bytes;	    /* the top's virtual size */
+	uint64_t bytes; /* the top's virtual size */
 };
 
 /*
@@ -37,9 +37,8 @@ int chain_open_partial(const char *path, const struct open_options *options,
 
 /* The same as chain_open() for a top that is open already as a source (tests, fuzzers). */
 int chain_open_source(struct source *src, const char *path,
-		      struct folder *folder,
-		      const struct open_options *options, struct chain *ret,
-		      struct error *err);
+		      struct folder *folder, const struct open_options *options,
+		      struct chain *ret, struct error *err);
 void chain_done(struct chain *c);
 
 /*

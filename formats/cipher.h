@@ -18,14 +18,14 @@ struct cipher;
 enum cipher_mode { CIPHER_XTS, CIPHER_CBC, CIPHER_ECB };
 
 enum cipher_iv {
-	CIPHER_IV_NONE,	   /* ECB */
-	CIPHER_IV_PLAIN,   /* sector number, 32 bits, little endian */
+	CIPHER_IV_NONE, /* ECB */
+	CIPHER_IV_PLAIN, /* sector number, 32 bits, little endian */
 	CIPHER_IV_PLAIN64, /* sector number, 64 bits, little endian */
-	CIPHER_IV_ESSIV,   /* sector number enciphered with the key's hash */
+	CIPHER_IV_ESSIV, /* sector number enciphered with the key's hash */
 };
 
 struct cipher_spec {
-	const char *algorithm;	/* "aes" */
+	const char *algorithm; /* "aes" */
 	enum cipher_mode mode;
 	enum cipher_iv iv;
 	const char *essiv_hash; /* CIPHER_IV_ESSIV: OpenSSL's digest name */

@@ -99,8 +99,8 @@ uint32_t codec_worthwhile(enum codec codec, uint32_t bytes, uint32_t unit_bytes)
 	 * times (programs, text) as fast over the whole. A block of zstd's is
 	 * decoded whole or not at all.
 	 */
-	return codec != CODEC_ZSTD && bytes <= unit_bytes / 8 * 5 ? bytes :
-								    unit_bytes;
+	return codec != CODEC_ZSTD && bytes <= unit_bytes / 8 * 5 ? bytes
+								  : unit_bytes;
 }
 
 /*
@@ -117,8 +117,8 @@ static bool decode_deflate(struct decoders *d, bool raw, const void *in,
 	if (!whole)
 		return inflate_until_full(&d->zlib, raw, in, in_len, out,
 					  out_len);
-	r = (raw ? libdeflate_deflate_decompress_ex :
-		   libdeflate_zlib_decompress_ex)(d->deflate, in, in_len, out,
+	r = (raw ? libdeflate_deflate_decompress_ex
+		 : libdeflate_zlib_decompress_ex)(d->deflate, in, in_len, out,
 						  out_len, &used, &made);
 	if (r == LIBDEFLATE_SUCCESS)
 		return made == out_len;

@@ -11,8 +11,8 @@
 
 enum codec {
 	CODEC_DEFLATE, /* RFC 1951, no header */
-	CODEC_ZLIB,    /* RFC 1950 */
-	CODEC_ZSTD,    /* RFC 8878, window at most 64 MiB */
+	CODEC_ZLIB, /* RFC 1950 */
+	CODEC_ZSTD, /* RFC 8878, window at most 64 MiB */
 };
 
 /* "deflate", "zlib", "zstd" */

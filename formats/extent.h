@@ -13,11 +13,11 @@
 #include "iouring/source.h"
 
 enum extent_kind {
-	EXTENT_HOLE,	   /* this layer has nothing: ask the next one */
-	EXTENT_ZERO,	   /* reads as zeroes, and hides the next layer */
-	EXTENT_DATA,	   /* at host_off in src */
+	EXTENT_HOLE, /* this layer has nothing: ask the next one */
+	EXTENT_ZERO, /* reads as zeroes, and hides the next layer */
+	EXTENT_DATA, /* at host_off in src */
 	EXTENT_COMPRESSED, /* decode comp_bytes at host_off in src */
-	EXTENT_DAMAGED,	   /* the format's tables are wrong here: EIO */
+	EXTENT_DAMAGED, /* the format's tables are wrong here: EIO */
 };
 
 /*
@@ -25,21 +25,21 @@ enum extent_kind {
  * Fields that the kind does not use are 0.
  */
 struct extent {
-	uint64_t len;	     /* guest bytes, > 0 */
-	uint64_t host_off;   /* DATA, COMPRESSED: bytes from src's start */
-	struct source *src;  /* DATA, COMPRESSED */
+	uint64_t len; /* guest bytes, > 0 */
+	uint64_t host_off; /* DATA, COMPRESSED: bytes from src's start */
+	struct source *src; /* DATA, COMPRESSED */
 	struct cipher *cipher; /* DATA: how it is encrypted; NULL: it is not */
-	uint64_t iv_sector;    /* DATA, cipher: the 512-byte sector number of
+	uint64_t iv_sector; /* DATA, cipher: the 512-byte sector number of
 				  the IV that host_off's sector is under;
 				  host_off is 512-aligned where the guest
 				  offset is */
-	uint32_t comp_bytes;   /* COMPRESSED: at most this many input bytes */
-	uint32_t unit_bytes;   /* COMPRESSED: decoded size of the whole unit */
-	uint32_t unit_off;     /* COMPRESSED: where the extent begins in it */
-	uint8_t kind;	       /* enum extent_kind */
-	uint8_t codec;	       /* COMPRESSED: enum codec */
-	uint16_t depth;	       /* by chain_map(): which layer answered */
-	bool absent;	       /* by chain_map(): no layer has it; reads as 0 */
+	uint32_t comp_bytes; /* COMPRESSED: at most this many input bytes */
+	uint32_t unit_bytes; /* COMPRESSED: decoded size of the whole unit */
+	uint32_t unit_off; /* COMPRESSED: where the extent begins in it */
+	uint8_t kind; /* enum extent_kind */
+	uint8_t codec; /* COMPRESSED: enum codec */
+	uint16_t depth; /* by chain_map(): which layer answered */
+	bool absent; /* by chain_map(): no layer has it; reads as 0 */
 };
 
 #endif

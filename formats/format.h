@@ -30,7 +30,7 @@ struct layer;
 /* One of several byte strings by which a format is recognised. */
 struct magic {
 	uint64_t at; /* bytes from the file's start */
-	size_t len;  /* 0: no magic, the end of the list */
+	size_t len; /* 0: no magic, the end of the list */
 	const char *bytes;
 };
 
@@ -38,9 +38,9 @@ struct magic {
 struct snapshot {
 	const char *id;
 	const char *name;
-	uint64_t bytes;		/* virtual size of the disk then */
+	uint64_t bytes; /* virtual size of the disk then */
 	uint64_t vm_state_bytes; /* of a saved machine, 0: only the disk */
-	uint64_t date_sec;	/* since 1970, UTC */
+	uint64_t date_sec; /* since 1970, UTC */
 	uint32_t date_nsec;
 	uint64_t vm_clock_nsec;
 };
@@ -54,14 +54,14 @@ struct info_sink {
 
 /* What check() finds. Counts as `qemu-img check --output=json` has them. */
 struct check_report {
-	uint64_t corruptions;	      /* reading or writing would go wrong */
-	uint64_t leaks;		      /* units that nothing refers to */
-	uint64_t check_errors;	      /* could not be looked at */
-	uint64_t total_units;	      /* of the guest's disk */
+	uint64_t corruptions; /* reading or writing would go wrong */
+	uint64_t leaks; /* units that nothing refers to */
+	uint64_t check_errors; /* could not be looked at */
+	uint64_t total_units; /* of the guest's disk */
 	uint64_t allocated_units;
 	uint64_t fragmented_units;
 	uint64_t compressed_units;
-	uint64_t image_end_off;	      /* end of the last unit in use, bytes */
+	uint64_t image_end_off; /* end of the last unit in use, bytes */
 
 	/* Told of each finding, one line without newline. */
 	void (*say)(struct check_report *r, const char *line);

@@ -92,8 +92,7 @@ static bool joins(const struct extent *a, const struct extent *b)
 	switch (a->kind) {
 	case EXTENT_DATA:
 		return a->host_off + a->len == b->host_off &&
-		       (!a->cipher ||
-			iv_sector_at(a, a->len) == b->iv_sector);
+		       (!a->cipher || iv_sector_at(a, a->len) == b->iv_sector);
 	case EXTENT_ZERO:
 		return !a->src || a->host_off + a->len == b->host_off;
 	case EXTENT_COMPRESSED:
@@ -136,8 +135,8 @@ static int region_resolve(const struct image *img, uint64_t off, uint64_t len,
 		}
 		if (n == room) {
 			room *= 2;
-			grown = realloc(g, sizeof(*g) +
-						   room * sizeof(struct extent));
+			grown = realloc(
+				g, sizeof(*g) + room * sizeof(struct extent));
 			if (!grown)
 				return error_set(err, -ENOMEM, 0,
 						 "out of memory");
@@ -224,8 +223,8 @@ static int resolve_region(struct image *img, uint64_t off, uint64_t len,
 	end = min_u64(off + len, at + REGION_BYTES);
 	for (i = 0; i < g->n && n < max && off < end; i++) {
 		if (at + g->extents[i].len > off) {
-			ret[n] = extent_part(&g->extents[i], at, off,
-					     end - off);
+			ret[n] =
+				extent_part(&g->extents[i], at, off, end - off);
 			off += ret[n++].len;
 		}
 		at += g->extents[i].len;
@@ -271,8 +270,8 @@ struct unit {
 	struct cache_blob *blob;
 	const struct extent *e;
 	uint8_t *dest;
-	uint8_t *in;	/* compressed bytes; NULL: not ours to decode */
-	size_t in_idx;	/* of its read in the batch */
+	uint8_t *in; /* compressed bytes; NULL: not ours to decode */
+	size_t in_idx; /* of its read in the batch */
 	uint32_t bytes; /* to decode: all of it, or its beginning */
 	uint8_t answer; /* enum cache_answer */
 };
@@ -482,10 +481,10 @@ static int finish_ios(struct round *rd, struct error *err)
 		if (!e)
 			continue;
 		if (io->ret < 0)
-			return error_set(err, io->ret, io->off,
-					 "%zu bytes at %" PRIu64
-					 " cannot be read: %s",
-					 io->len, io->off, errno_text(-io->ret));
+			return error_set(
+				err, io->ret, io->off,
+				"%zu bytes at %" PRIu64 " cannot be read: %s",
+				io->len, io->off, errno_text(-io->ret));
 		r = e->cipher ? decipher(e, io->buf, io->len, err) : 0;
 		if (r < 0)
 			return r;
@@ -633,7 +632,8 @@ static int prefetch_extent(void *opaque, uint64_t off, const struct extent *e)
 {
 	if (e->kind == EXTENT_DATA || e->kind == EXTENT_COMPRESSED)
 		source_prefetch(e->src, e->host_off,
-				e->kind == EXTENT_DATA ? e->len : e->comp_bytes);
+				e->kind == EXTENT_DATA ? e->len
+						       : e->comp_bytes);
 	return 0;
 }
 

@@ -16,7 +16,7 @@
 struct image {
 	struct chain chain;
 	uint64_t bytes; /* virtual size */
-	uint64_t id;	/* names its resolved ranges in the cache */
+	uint64_t id; /* names its resolved ranges in the cache */
 	atomic_uint refs;
 };
 

@@ -7,8 +7,7 @@
 #include "formats/cache.h"
 #include "formats/layer.h"
 
-static int choose_format(struct layer *l, const char *format,
-			 struct error *err)
+static int choose_format(struct layer *l, const char *format, struct error *err)
 {
 	l->guessed = !format;
 	if (!format)
@@ -64,8 +63,8 @@ int layer_open(struct source *src, const char *path, struct folder *folder,
 	l->top = top;
 	l->options = options;
 	l->path = strdup(path);
-	r = l->path ? open_driver(l, format, err) :
-		      error_set(err, -ENOMEM, 0, "out of memory");
+	r = l->path ? open_driver(l, format, err)
+		    : error_set(err, -ENOMEM, 0, "out of memory");
 	l->options = NULL;
 	if (r < 0) {
 		error_prefix(err, "%s", path);
@@ -192,8 +191,8 @@ int extent_set_data(struct extent *e, struct source *src, uint64_t unit_off,
 	*e = (struct extent){ .kind = EXTENT_DATA,
 			      .src = src,
 			      .host_off = unit_off + in_unit,
-			      .len = min_u64(len, src->bytes - unit_off -
-							  in_unit) };
+			      .len = min_u64(len,
+					     src->bytes - unit_off - in_unit) };
 	return 0;
 }
 
@@ -213,7 +212,8 @@ static bool sound(const struct extent *e, uint64_t len)
 		return false;
 	switch (e->kind) {
 	case EXTENT_DATA:
-		return e->src && range_inside(e->host_off, e->len, e->src->bytes);
+		return e->src &&
+		       range_inside(e->host_off, e->len, e->src->bytes);
 	case EXTENT_COMPRESSED:
 		return e->src && e->comp_bytes &&
 		       range_inside(e->host_off, e->comp_bytes,
@@ -233,8 +233,8 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	*ret = (struct extent){ 0 };
 	r = l->ops->map(l, guest_off, len, ret, &own);
 	if (!r && !sound(ret, len))
-		r = error_set(&own, -EBADMSG, 0, "%s driver's answer is unsound",
-			      l->ops->name);
+		r = error_set(&own, -EBADMSG, 0,
+			      "%s driver's answer is unsound", l->ops->name);
 	if (!r)
 		return 0;
 	if (err) {

@@ -23,22 +23,22 @@
 
 /* How an image is to be opened. All strings are the caller's. */
 struct open_options {
-	const char *format;   /* declared format of the top; NULL: guess */
+	const char *format; /* declared format of the top; NULL: guess */
 	const char *snapshot; /* id or name; NULL: the live state */
-	const uint8_t *key;   /* passphrase; NULL: none was given */
+	const uint8_t *key; /* passphrase; NULL: none was given */
 	size_t key_bytes;
 	struct allow allow;
-	bool direct;	      /* O_DIRECT */
-	bool force_parent;    /* take a parent whose ids do not match */
+	bool direct; /* O_DIRECT */
+	bool force_parent; /* take a parent whose ids do not match */
 };
 
 /* A parent as the image names it; the strings are the layer's. */
 struct parent_ref {
-	bool wanted;	  /* false: this is the lowest layer */
-	char *name;	  /* as in the file; NULL: known by content only */
-	char *format;	  /* declared; NULL: to be guessed */
+	bool wanted; /* false: this is the lowest layer */
+	char *name; /* as in the file; NULL: known by content only */
+	char *format; /* declared; NULL: to be guessed */
 	uint64_t name_at; /* where in the file, for messages */
-	bool stale_ok;	  /* a name of another place or system: the file of
+	bool stale_ok; /* a name of another place or system: the file of
 			     its base name in the child's folder will do, as
 			     ops->check_parent tells whether it is the one */
 };
@@ -53,19 +53,19 @@ struct layer {
 	const struct format_ops *ops;
 	void *state;
 	const struct open_options *options; /* valid during open() only */
-	struct source *src;	/* the image file itself */
-	struct folder *folder;	/* where it lies: references start here */
-	char *path;		/* as it was opened, for messages */
-	dev_t dev;		/* loops are found by these two */
+	struct source *src; /* the image file itself */
+	struct folder *folder; /* where it lies: references start here */
+	char *path; /* as it was opened, for messages */
+	dev_t dev; /* loops are found by these two */
 	ino_t ino;
-	bool guessed;		/* the format was not declared */
-	bool top;		/* named by the user, not by another image */
+	bool guessed; /* the format was not declared */
+	bool top; /* named by the user, not by another image */
 	bool encrypted;
-	bool locked;		/* encrypted, and no key was given: headers can
+	bool locked; /* encrypted, and no key was given: headers can
 				   be looked at, data cannot be read */
 
-	uint64_t bytes;		/* virtual size; may be 0 */
-	uint64_t unit_bytes;	/* cluster, block, grain; a power of two or,
+	uint64_t bytes; /* virtual size; may be 0 */
+	uint64_t unit_bytes; /* cluster, block, grain; a power of two or,
 				   where the format has none, 0 */
 	struct parent_ref parent;
 	struct data_file *files;

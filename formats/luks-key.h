@@ -15,8 +15,8 @@
 #include "iouring/source.h"
 
 struct luks_info {
-	char cipher[80];       /* "aes-xts-plain64" */
-	char hash[33];	       /* "sha256" */
+	char cipher[80]; /* "aes-xts-plain64" */
+	char hash[33]; /* "sha256" */
 	char uuid[41];
 	uint64_t payload_bytes_off; /* where the data begin, bytes from the
 				       header's start */

@@ -473,8 +473,7 @@ int bundle_parse(const uint8_t *text, size_t bytes, struct bundle *ret,
 	/* Whatever encoding it declares: no other may hide a DTD. */
 	doc = xml->read_memory((const char *)text, (int)bytes, NULL, "UTF-8",
 			       XML_PARSE_NONET | XML_PARSE_NOERROR |
-				       XML_PARSE_NOWARNING |
-				       XML_PARSE_NOCDATA);
+				       XML_PARSE_NOWARNING | XML_PARSE_NOCDATA);
 	if (!doc)
 		return error_set(err, -EBADMSG, 0,
 				 BUNDLE_XML_NAME " is not well-formed XML");

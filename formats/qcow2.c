@@ -121,8 +121,7 @@ static int check_version(const struct qcow2_header *h, uint64_t file_bytes,
 				h->header_bytes > 1ULL << h->cluster_bits ||
 				h->header_bytes > file_bytes))
 		return error_set(err, -EBADMSG, QCOW2_HEADER_BYTES_AT,
-				 "header length %" PRIu32
-				 " is not in %d..%llu",
+				 "header length %" PRIu32 " is not in %d..%llu",
 				 h->header_bytes, QCOW2_V3_HEADER_BYTES,
 				 1ULL << h->cluster_bits);
 	return 0;
@@ -196,11 +195,11 @@ static int check_tables(const struct layer *l, struct error *err)
 		r = check_l1_covers(s, h->size, h->l1_entries,
 				    QCOW2_L1_ENTRIES_AT, err);
 	if (r >= 0)
-		r = qcow2_check_table(l, "refcount table", h->reftable_off,
-				      (uint64_t)h->reftable_clusters
-					      << h->cluster_bits >> 3,
-				      8, QCOW2_REFTABLE_BYTES_MAX,
-				      QCOW2_REFTABLE_OFF_AT, err);
+		r = qcow2_check_table(
+			l, "refcount table", h->reftable_off,
+			(uint64_t)h->reftable_clusters << h->cluster_bits >> 3,
+			8, QCOW2_REFTABLE_BYTES_MAX, QCOW2_REFTABLE_OFF_AT,
+			err);
 	if (r < 0)
 		return r;
 	if (h->snapshots > QCOW2_SNAPSHOTS_MAX)
@@ -345,7 +344,7 @@ static void names_done(struct names *n)
 
 struct opening {
 	struct qcow2_state s; /* first: what l->state points to */
-	struct names names;   /* during open() only */
+	struct names names; /* during open() only */
 };
 
 static int take_bitmaps(struct qcow2_state *s, const uint8_t *data,
@@ -385,8 +384,8 @@ static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
 	switch (type) {
 	case QCOW2_EXT_BACKING_FORMAT:
 		free(o->names.backing_format);
-		o->names.backing_format = copy_name(
-			data, bytes, "backing file format", at, err);
+		o->names.backing_format =
+			copy_name(data, bytes, "backing file format", at, err);
 		return o->names.backing_format ? 0 : err->code;
 	case QCOW2_EXT_DATA_FILE:
 		free(o->names.data_file);
@@ -578,22 +577,21 @@ int qcow2_read_snapshot(struct layer *l, uint64_t off,
 	if (r < 0)
 		return r;
 	if (extra_bytes >= 8)
-		snap.vm_state_bytes = cursor_be64_at(&x,
-						     SNAP_EXTRA_VM_STATE_AT);
+		snap.vm_state_bytes =
+			cursor_be64_at(&x, SNAP_EXTRA_VM_STATE_AT);
 	if (extra_bytes >= 16)
 		snap.bytes = cursor_be64_at(&x, SNAP_EXTRA_DISK_AT);
 	off += extra_bytes;
 	snap.id = read_string(l, off, id_bytes, err);
-	snap.name = snap.id ? read_string(l, off + id_bytes, name_bytes, err) :
-			      NULL;
+	snap.name = snap.id ? read_string(l, off + id_bytes, name_bytes, err)
+			    : NULL;
 	if (!snap.name) {
 		r = err ? err->code : -EBADMSG;
 		qcow2_snapshot_done(&snap);
 		return r;
 	}
-	snap.entry_bytes = round_up((uint64_t)SNAP_BYTES + extra_bytes +
-					    id_bytes + name_bytes,
-				    8);
+	snap.entry_bytes = round_up(
+		(uint64_t)SNAP_BYTES + extra_bytes + id_bytes + name_bytes, 8);
 	*ret = snap;
 	return 0;
 }
@@ -663,8 +661,8 @@ static int select_snapshot(struct layer *l, struct error *err)
 	if (r < 0)
 		return r;
 	if (!r)
-		return error_set(err, -ENOENT, 0,
-				 "there is no snapshot \"%s\"", f.wanted);
+		return error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
+				 f.wanted);
 	r = qcow2_check_table(l, "snapshot's L1 table", f.found.l1_off,
 			      f.found.l1_entries, 8, QCOW2_L1_BYTES_MAX,
 			      s->h.snapshots_off, err);
@@ -688,8 +686,8 @@ static void adopt_header(struct layer *l)
 	s->l2_entry_bytes =
 		s->h.incompatible & QCOW2_INCOMPAT_EXTENDED_L2 ? 16 : 8;
 	s->l2_bits = s->cluster_bits - (s->l2_entry_bytes == 16 ? 4 : 3);
-	s->codec = s->h.compression == QCOW2_COMPRESSION_ZSTD ? CODEC_ZSTD :
-								CODEC_DEFLATE;
+	s->codec = s->h.compression == QCOW2_COMPRESSION_ZSTD ? CODEC_ZSTD
+							      : CODEC_DEFLATE;
 	s->l1_off = s->h.l1_off;
 	s->l1_entries = s->h.l1_entries;
 	l->bytes = s->h.size;
@@ -838,8 +836,8 @@ static int decode_standard(const struct qcow2_state *s, uint64_t entry,
 	} else {
 		ret->kind = allocated ? EXTENT_DATA : EXTENT_HOLE;
 	}
-	return allocated ? check_cluster_off(s, host_off, guest_cluster, err) :
-			   0;
+	return allocated ? check_cluster_off(s, host_off, guest_cluster, err)
+			 : 0;
 }
 
 /*
@@ -885,11 +883,11 @@ static int decode_entry(const struct qcow2_state *s, const uint8_t *raw,
 	r = decode_standard(s, entry, guest_off - in_cluster, ret, err);
 	if (r < 0 || s->l2_entry_bytes == 8)
 		return r;
-	return decode_subcluster(cursor_be64_at(&c, 8),
-				 (unsigned int)(in_cluster /
-						(s->cluster_bytes /
-						 QCOW2_SUBCLUSTERS)),
-				 ret, err);
+	return decode_subcluster(
+		cursor_be64_at(&c, 8),
+		(unsigned int)(in_cluster /
+			       (s->cluster_bytes / QCOW2_SUBCLUSTERS)),
+		ret, err);
 }
 
 /* Does @next, @len bytes on in guest and file, continue the run of @first? */
@@ -909,9 +907,9 @@ static bool continues(const struct qcow2_state *s, const struct answer *first,
 /* Guest bytes from @guest_off to the end of its (sub)cluster. */
 static uint64_t to_unit_end(const struct qcow2_state *s, uint64_t guest_off)
 {
-	uint64_t unit = s->l2_entry_bytes == 16 ?
-				s->cluster_bytes / QCOW2_SUBCLUSTERS :
-				s->cluster_bytes;
+	uint64_t unit = s->l2_entry_bytes == 16
+				? s->cluster_bytes / QCOW2_SUBCLUSTERS
+				: s->cluster_bytes;
 
 	return unit - (guest_off & (unit - 1));
 }
@@ -927,8 +925,8 @@ static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
 	const struct qcow2_state *s = l->state;
 	uint64_t index_mask = (1ULL << s->l2_bits) - 1;
 	uint64_t first_idx = guest_off >> s->cluster_bits & index_mask;
-	uint64_t last_idx = (guest_off + len - 1) >> s->cluster_bits &
-			    index_mask;
+	uint64_t last_idx =
+		(guest_off + len - 1) >> s->cluster_bits & index_mask;
 	uint64_t chunk = L2_CHUNK_FIRST_BYTES / s->l2_entry_bytes;
 	uint8_t buf[L2_CHUNK_BYTES];
 	uint64_t from = first_idx, n = 0, run = 0, idx, at;
@@ -958,15 +956,15 @@ static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
 				 run ? NULL : err);
 		if (r < 0 && !run)
 			return r;
-		if (run && (r < 0 ||
-			    !continues(s, ret_first, &a, idx - first_idx)))
+		if (run &&
+		    (r < 0 || !continues(s, ret_first, &a, idx - first_idx)))
 			break;
-		run += min_u64(len - run,
-			       ret_first->kind == EXTENT_COMPRESSED ?
-				       s->cluster_bytes -
-					       (guest_off &
-						(s->cluster_bytes - 1)) :
-				       to_unit_end(s, guest_off + run));
+		run += min_u64(
+			len - run,
+			ret_first->kind == EXTENT_COMPRESSED
+				? s->cluster_bytes -
+					  (guest_off & (s->cluster_bytes - 1))
+				: to_unit_end(s, guest_off + run));
 		*ret_len = run;
 		if (ret_first->kind == EXTENT_COMPRESSED)
 			break;
@@ -1046,11 +1044,10 @@ static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 		if (ret->kind == EXTENT_DATA && s->cipher) {
 			ret->cipher = s->cipher;
 			/* LUKS counts sectors in the file, AES in the disk. */
-			ret->iv_sector =
-				(s->h.crypt_method == QCOW2_CRYPT_LUKS ?
-					 ret->host_off :
-					 guest_off) /
-				CIPHER_SECTOR_BYTES;
+			ret->iv_sector = (s->h.crypt_method == QCOW2_CRYPT_LUKS
+						  ? ret->host_off
+						  : guest_off) /
+					 CIPHER_SECTOR_BYTES;
 		}
 	}
 	return 0;
@@ -1123,10 +1120,20 @@ static void qcow2_info(struct layer *l, struct info_sink *sink)
 	}
 }
 
+/* Version 1 has the same magic, but is another format: qcow. */
+static bool qcow2_probe(struct source *src, const uint8_t *head,
+			size_t head_bytes)
+{
+	struct cursor c = { .buf = head, .len = head_bytes };
+
+	return cursor_be32_at(&c, QCOW2_MAGIC_AT) == QCOW2_MAGIC &&
+	       cursor_be32_at(&c, QCOW2_VERSION_AT) != 1;
+}
+
 const struct format_ops qcow2_format = {
 	.name = "qcow2",
 	.glance_name = "qcow2",
-	.magic = { { QCOW2_MAGIC_AT, 4, "QFI\xfb" } },
+	.probe = qcow2_probe,
 	.state_bytes = sizeof(struct opening),
 	.open = qcow2_open,
 	.close = qcow2_close,

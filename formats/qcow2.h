@@ -68,25 +68,25 @@ enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
 #define QCOW2_EXT_DATA_FILE	 0x44415441U
 
 /* Limits: QEMU's own, so that what it makes is read */
-#define QCOW2_CLUSTER_BITS_MIN	9U
-#define QCOW2_CLUSTER_BITS_MAX	21U
-#define QCOW2_EXTL2_BITS_MIN	14U
-#define QCOW2_L1_BYTES_MAX	(32U << 20)
+#define QCOW2_CLUSTER_BITS_MIN	 9U
+#define QCOW2_CLUSTER_BITS_MAX	 21U
+#define QCOW2_EXTL2_BITS_MIN	 14U
+#define QCOW2_L1_BYTES_MAX	 (32U << 20)
 #define QCOW2_REFTABLE_BYTES_MAX (8U << 20)
 #define QCOW2_REFCOUNT_ORDER_MAX 6U
-#define QCOW2_SNAPSHOTS_MAX	65536U
+#define QCOW2_SNAPSHOTS_MAX	 65536U
 #define QCOW2_SNAPSHOT_EXTRA_MAX 1024U
 #define QCOW2_SNAPSHOT_TABLE_MAX (64U << 20)
-#define QCOW2_BITMAPS_MAX	65535U
-#define QCOW2_BACKING_NAME_MAX	1023U
+#define QCOW2_BITMAPS_MAX	 65535U
+#define QCOW2_BACKING_NAME_MAX	 1023U
 
 /* L1, L2 and refcount table entries */
-#define QCOW2_OFFSET_MASK     0x00fffffffffffe00ULL
-#define QCOW2_COPIED	      (1ULL << 63)
-#define QCOW2_COMPRESSED      (1ULL << 62)
-#define QCOW2_ZERO	      (1ULL << 0)
-#define QCOW2_REFTABLE_MASK   0xfffffffffffffe00ULL
-#define QCOW2_SUBCLUSTERS     32U
+#define QCOW2_OFFSET_MASK   0x00fffffffffffe00ULL
+#define QCOW2_COPIED	    (1ULL << 63)
+#define QCOW2_COMPRESSED    (1ULL << 62)
+#define QCOW2_ZERO	    (1ULL << 0)
+#define QCOW2_REFTABLE_MASK 0xfffffffffffffe00ULL
+#define QCOW2_SUBCLUSTERS   32U
 
 /* The header, decoded; field names are the document's, with units. */
 struct qcow2_header {
@@ -130,7 +130,7 @@ struct qcow2_state {
 	uint32_t cluster_bits;
 	uint64_t cluster_bytes;
 	uint32_t l2_entry_bytes; /* 8, or 16 with subclusters */
-	uint32_t l2_bits;	 /* log2 of an L2 table's entries */
+	uint32_t l2_bits; /* log2 of an L2 table's entries */
 
 	/* What is served: the live state, or a snapshot. */
 	uint64_t l1_off;
@@ -141,7 +141,7 @@ struct qcow2_state {
 	struct cipher *cipher;
 	enum codec codec;
 	struct luks_info luks; /* LUKS images */
-	uint64_t crypto_off;   /* crypto header extension: where, how long */
+	uint64_t crypto_off; /* crypto header extension: where, how long */
 	uint64_t crypto_bytes;
 
 	/* Bitmaps extension, for the checker; 0: none. */

@@ -17,7 +17,7 @@
 
 struct folder {
 	atomic_uint refs;
-	int fd;	    /* O_PATH */
+	int fd; /* O_PATH */
 	char *path; /* absolute, links resolved, no slash at the end but "/" */
 };
 
@@ -159,10 +159,11 @@ int allow_add(struct allow *a, const char *value, struct error *err)
 	if (len && value[len - 1] == ':' && !strchr(value, '/'))
 		return append(&a->prefixes, &a->n_prefixes, value, err);
 	if (stat(value, &st) < 0 || !S_ISDIR(st.st_mode))
-		return error_set(err, -EINVAL, 0,
-				 "allow=%s is neither a folder, nor \"guessed\", "
-				 "nor a prefix such as \"json:\"",
-				 value);
+		return error_set(
+			err, -EINVAL, 0,
+			"allow=%s is neither a folder, nor \"guessed\", "
+			"nor a prefix such as \"json:\"",
+			value);
 	return append(&a->folders, &a->n_folders, value, err);
 }
 

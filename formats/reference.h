@@ -19,7 +19,7 @@
 
 /* What the user permits beyond the image's folder; strings are the user's. */
 struct allow {
-	const char **folders;  /* real folders, opened on use */
+	const char **folders; /* real folders, opened on use */
 	size_t n_folders;
 	const char **prefixes; /* "json:", "file:" */
 	size_t n_prefixes;
@@ -57,9 +57,9 @@ enum reference_verdict {
 	REFERENCE_OK,
 	REFERENCE_MISSING, /* beneath the folder, but there is no such file */
 	REFERENCE_OUTSIDE, /* not beneath a folder that is permitted */
-	REFERENCE_PREFIX,  /* a pseudo-file that is not permitted */
+	REFERENCE_PREFIX, /* a pseudo-file that is not permitted */
 	REFERENCE_SPECIAL, /* not a regular file */
-	REFERENCE_FAILED,  /* cannot be opened */
+	REFERENCE_FAILED, /* cannot be opened */
 };
 
 /* "ok", "missing", "outside the image's folder", ... */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <ctype.h>
+#include <endian.h>
 #include <string.h>
 #include <strings.h>
 
@@ -7,8 +8,10 @@
 
 static uint16_t unit_at(const uint8_t *buf, size_t i, bool big_endian)
 {
-	return big_endian ? (uint16_t)(buf[2 * i] << 8 | buf[2 * i + 1])
-			  : (uint16_t)(buf[2 * i + 1] << 8 | buf[2 * i]);
+	uint16_t v;
+
+	memcpy(&v, buf + 2 * i, sizeof(v));
+	return big_endian ? be16toh(v) : le16toh(v);
 }
 
 /* Writes at most 4 bytes; returns how many. */

@@ -21,7 +21,7 @@ struct batch_io {
 	uint64_t off; /* in the source; the range lies inside it */
 	void *buf;
 	size_t len; /* > 0, at most BATCH_IO_MAX */
-	int ret;    /* out: 0, or a negative errno: this read's own */
+	int ret; /* out: 0, or a negative errno: this read's own */
 };
 
 #define BATCH_IO_MAX (1U << 30)
@@ -34,9 +34,9 @@ struct batch_io {
 int batch_run(struct batch_io *ios, size_t n_ios);
 
 enum engine_mode {
-	ENGINE_AUTO,  /* io_uring where the kernel lets us, else preadv */
+	ENGINE_AUTO, /* io_uring where the kernel lets us, else preadv */
 	ENGINE_URING, /* io_uring; reads fail where it is refused */
-	ENGINE_SYNC,  /* preadv */
+	ENGINE_SYNC, /* preadv */
 };
 
 /* Before the first read. @say (may be NULL) is told once of a fallback. */

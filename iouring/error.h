@@ -26,7 +26,7 @@
 #define ERROR_MSG_BYTES 768
 
 struct error {
-	int code;     /* negative errno; 0: nothing has failed */
+	int code; /* negative errno; 0: nothing has failed */
 	uint64_t off; /* byte offset of the field in its file, or 0 */
 	char msg[ERROR_MSG_BYTES];
 };
@@ -38,14 +38,14 @@ struct error {
  * be NULL. @off: where in the file the field lies, for tests. (A macro, so that
  * an analyser of one file sees that the result is what was put in.)
  */
-#define error_set(err, code, off, ...)                                         \
-	({                                                                     \
-		const int error_code_ = (code);                                \
-		error_fill((err), error_code_, (off), __VA_ARGS__);            \
-		error_code_;                                                   \
+#define error_set(err, code, off, ...)                              \
+	({                                                          \
+		const int error_code_ = (code);                     \
+		error_fill((err), error_code_, (off), __VA_ARGS__); \
+		error_code_;                                        \
 	})
-void error_fill(struct error *err, int code, uint64_t off, const char *fmt,
-		...) PRINTF(4, 5);
+void error_fill(struct error *err, int code, uint64_t off, const char *fmt, ...)
+	PRINTF(4, 5);
 
 /* Puts "text: " in front of the message. @err may be NULL. */
 void error_prefix(struct error *err, const char *fmt, ...) PRINTF(2, 3);

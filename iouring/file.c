@@ -131,7 +131,8 @@ static int look_at(int fd, unsigned int flags, uint64_t *ret_bytes,
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
-		return error_set(err, -errno, 0, "fstat: %s", errno_text(errno));
+		return error_set(err, -errno, 0, "fstat: %s",
+				 errno_text(errno));
 	if (S_ISREG(st.st_mode)) {
 		*ret_bytes = (uint64_t)st.st_size;
 		*ret_holes = st.st_blocks < (st.st_size + 511) / 512;
@@ -141,9 +142,8 @@ static int look_at(int fd, unsigned int flags, uint64_t *ret_bytes,
 		return error_set(err, -EISDIR, 0, "is a folder, not an image");
 	if (!S_ISBLK(st.st_mode) || !(flags & FILE_BLOCK_DEVICE))
 		return error_set(err, -EPERM, 0, "is not a regular file%s",
-				 flags & FILE_BLOCK_DEVICE ?
-					 " or block device" :
-					 "");
+				 flags & FILE_BLOCK_DEVICE ? " or block device"
+							   : "");
 	*ret_holes = false;
 	if (ioctl(fd, BLKGETSIZE64, ret_bytes) < 0)
 		return error_set(err, -errno, 0, "BLKGETSIZE64: %s",

@@ -40,7 +40,7 @@ struct ring {
 	unsigned int n_free_bounces;
 
 	bool has_files;
-	unsigned int files_closed;     /* when the table was last right */
+	unsigned int files_closed; /* when the table was last right */
 	uint64_t file_ids[RING_FILES]; /* 0: free */
 };
 
@@ -65,8 +65,7 @@ static void register_table(struct ring *r)
 	int fds[RING_FILES];
 
 	memset(fds, 0xff, sizeof(fds)); /* -1: an empty place */
-	r->has_files =
-		!io_uring_register_files(&r->uring, fds, RING_FILES);
+	r->has_files = !io_uring_register_files(&r->uring, fds, RING_FILES);
 }
 
 int ring_new(struct ring **ret)

@@ -34,8 +34,8 @@ struct source *source_ref(struct source *s)
 
 void source_unref(struct source *s)
 {
-	if (!s || atomic_fetch_sub_explicit(&s->refs, 1,
-					    memory_order_acq_rel) != 1)
+	if (!s ||
+	    atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
 		return;
 	if (s->ops->free)
 		s->ops->free(s);
@@ -80,8 +80,7 @@ int source_read(struct source *s, void *buf, size_t len, uint64_t off,
 	r = batch_run(&io, 1);
 	if (r < 0)
 		return error_set(err, r, off,
-				 "%zu bytes at %" PRIu64
-				 " cannot be read: %s",
+				 "%zu bytes at %" PRIu64 " cannot be read: %s",
 				 len, off, errno_text(-r));
 	return 0;
 }

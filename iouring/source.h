@@ -49,7 +49,7 @@ struct source_ops {
 struct source {
 	const struct source_ops *ops;
 	atomic_uint refs;
-	uint64_t id;	/* of this source; never used again by another */
+	uint64_t id; /* of this source; never used again by another */
 	uint64_t bytes; /* size */
 
 	/*
@@ -91,7 +91,7 @@ int source_read(struct source *s, void *buf, size_t len, uint64_t off,
 		struct error *err);
 
 enum {
-	FILE_DIRECT = 1 << 0,	    /* O_DIRECT */
+	FILE_DIRECT = 1 << 0, /* O_DIRECT */
 	FILE_BLOCK_DEVICE = 1 << 1, /* a block device will do as well */
 };
 

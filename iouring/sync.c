@@ -84,9 +84,9 @@ int sync_read(struct batch_io *io, size_t pos)
 			continue;
 		}
 		do {
-			ssize_t n = pread(io->src->fd, p.buf + p.got,
-					  p.len - p.got,
-					  (off_t)(p.fd_off + p.got));
+			ssize_t n =
+				pread(io->src->fd, p.buf + p.got, p.len - p.got,
+				      (off_t)(p.fd_off + p.got));
 
 			r = piece_advance(&p, n < 0 ? -errno : n);
 		} while (!r);

@@ -13,23 +13,23 @@
 #define CLEANUP(fn)	  __attribute__((cleanup(fn)))
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
-#define container_of(ptr, type, member)                                        \
+#define container_of(ptr, type, member) \
 	((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* Hands the pointer over: the variable no longer owns it. */
-#define TAKE_PTR(p)                                                            \
-	({                                                                     \
-		__typeof__(p) *from_ = &(p), taken_ = *from_;                  \
-		*from_ = NULL;                                                 \
-		taken_;                                                        \
+#define TAKE_PTR(p)                                           \
+	({                                                    \
+		__typeof__(p) *from_ = &(p), taken_ = *from_; \
+		*from_ = NULL;                                \
+		taken_;                                       \
 	})
 
 /* The same for a file descriptor. */
-#define TAKE_FD(fd)                                                            \
-	({                                                                     \
-		int *from_ = &(fd), taken_ = *from_;                           \
-		*from_ = -1;                                                   \
-		taken_;                                                        \
+#define TAKE_FD(fd)                                  \
+	({                                           \
+		int *from_ = &(fd), taken_ = *from_; \
+		*from_ = -1;                         \
+		taken_;                              \
 	})
 
 static inline uint64_t min_u64(uint64_t a, uint64_t b)

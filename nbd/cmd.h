@@ -58,6 +58,7 @@ void cmd_done(struct cmd *c);
 	{ "format", required_argument, NULL, 'f' },              \
 		{ "key", required_argument, NULL, 'k' },         \
 		{ "allow", required_argument, NULL, CMD_ALLOW }, \
+		{ "force", required_argument, NULL, CMD_FORCE }, \
 		{ "cache", required_argument, NULL, CMD_CACHE }, \
 		{ "io", required_argument, NULL, CMD_IO },       \
 		{ "direct", no_argument, NULL, CMD_DIRECT },     \
@@ -68,6 +69,7 @@ void cmd_done(struct cmd *c);
 
 enum {
 	CMD_ALLOW = 256,
+	CMD_FORCE,
 	CMD_CACHE,
 	CMD_IO,
 	CMD_DIRECT,

@@ -22,6 +22,7 @@ const char config_help[] =
 	"key=FILE         passphrase of an encrypted image\n"
 	"allow=WHAT       a folder, or a prefix such as json:, to which names\n"
 	"                 inside images may lead; or \"guessed\" (may repeat)\n"
+	"force=parent     take a parent whose ids do not match its child's\n"
 	"cache=SIZE       memory for tables and decoded clusters [64M]\n"
 	"io=auto|uring|sync  how files are read [auto]\n"
 	"direct=true      bypass the page cache (O_DIRECT) [false]";
@@ -129,8 +130,8 @@ static int set_key(struct config *c, const char *value, struct error *err)
 	int r;
 
 	free_key(c);
-	r = fd < 0 ? error_set(err, -EINVAL, 0, "%s", errno_text(errno)) :
-		     read_key(fd, c, err);
+	r = fd < 0 ? error_set(err, -EINVAL, 0, "%s", errno_text(errno))
+		   : read_key(fd, c, err);
 	if (r < 0)
 		error_prefix(err, "key: %s", value);
 	return r;
@@ -156,7 +157,7 @@ static int set_allow(struct config *c, const char *value, struct error *err)
 	return allow_add(&c->allow, copy, err);
 }
 
-/* A number with a suffix K, M or G (1024 each), perhaps followed by B/iB. */
+/* A number, perhaps with a suffix K, M, G or T: powers of 1024. */
 static int set_cache(struct config *c, const char *value, struct error *err)
 {
 	static const char suffixes[] = "KMGT";
@@ -183,6 +184,17 @@ static int set_cache(struct config *c, const char *value, struct error *err)
 		return error_set(err, -EINVAL, 0,
 				 "cache: %s is over the limit of 1T", value);
 	c->cache_bytes = n;
+	return 0;
+}
+
+/* "cid" is what a parent's id is called in VMDK. */
+static int set_force(struct config *c, const char *value, struct error *err)
+{
+	if (strcmp(value, "parent") && strcmp(value, "cid"))
+		return error_set(err, -EINVAL, 0,
+				 "force: \"%s\" is neither parent nor cid",
+				 value);
+	c->force_parent = true;
 	return 0;
 }
 
@@ -238,10 +250,15 @@ int config_set(struct config *c, const char *key, const char *value,
 		int (*set)(struct config *c, const char *value,
 			   struct error *err);
 	} params[] = {
-		{ "image", set_image },	      { "format", set_format },
-		{ "snapshot", set_snapshot }, { "key", set_key },
-		{ "allow", set_allow },	      { "cache", set_cache },
-		{ "io", set_io },	      { "direct", set_direct },
+		{ "image", set_image },
+		{ "format", set_format },
+		{ "snapshot", set_snapshot },
+		{ "key", set_key },
+		{ "allow", set_allow },
+		{ "cache", set_cache },
+		{ "io", set_io },
+		{ "direct", set_direct },
+		{ "force", set_force },
 	};
 	size_t i;
 
@@ -260,6 +277,7 @@ void config_open_options(const struct config *c, struct open_options *ret)
 		.key_bytes = c->key_bytes,
 		.allow = c->allow,
 		.direct = c->direct,
+		.force_parent = c->force_parent,
 	};
 }
 

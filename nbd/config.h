@@ -14,10 +14,10 @@
 #include "iouring/error.h"
 
 struct config {
-	char *image;	/* absolute path; NULL: not given yet */
-	char *format;	/* NULL: guess */
+	char *image; /* absolute path; NULL: not given yet */
+	char *format; /* NULL: guess */
 	char *snapshot; /* NULL: the live state */
-	uint8_t *key;	/* contents of the key file; NULL: none */
+	uint8_t *key; /* contents of the key file; NULL: none */
 	size_t key_bytes;
 	char **allow_values; /* what allow points into */
 	size_t n_allow_values;
@@ -25,6 +25,7 @@ struct config {
 	uint64_t cache_bytes;
 	enum engine_mode io;
 	bool direct;
+	bool force_parent;
 };
 
 void config_init(struct config *c);
@@ -32,7 +33,7 @@ void config_done(struct config *c); /* wipes the key */
 
 /*
  * Sets parameter @key: image, format, snapshot, key, allow (may repeat),
- * cache, io, direct. Returns 0, -ENOENT when there is no such parameter (and
+ * force, cache, io, direct. Returns 0, -ENOENT when there is no such parameter (and
  * @err is not touched), or -EINVAL with the reason.
  */
 int config_set(struct config *c, const char *key, const char *value,

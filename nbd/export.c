@@ -37,8 +37,8 @@ static int hex_digit(char c)
 {
 	if (!isxdigit((unsigned char)c))
 		return -1;
-	return isdigit((unsigned char)c) ? c - '0' :
-					   tolower((unsigned char)c) - 'a' + 10;
+	return isdigit((unsigned char)c) ? c - '0'
+					 : tolower((unsigned char)c) - 'a' + 10;
 }
 
 /* Decodes @part in place; false: a '%' without two digits, or a %00. */
@@ -114,8 +114,8 @@ static int open_new(const struct config *c, const char *name,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	config_open_options(c, &options);
 	e->name = strdup(name);
-	r = e->name ? parse_name(name, &e->snapshot, err) :
-		      error_set(err, -ENOMEM, 0, "out of memory");
+	r = e->name ? parse_name(name, &e->snapshot, err)
+		    : error_set(err, -ENOMEM, 0, "out of memory");
 	if (e->snapshot)
 		options.snapshot = e->snapshot;
 	if (r >= 0)
@@ -212,9 +212,8 @@ static char *listed_name(struct layer *top, const struct snapshot *s)
 	    !l.ambiguous)
 		return export_snapshot_name(s->name);
 	text_escape(escaped, sizeof(escaped), s->id);
-	return *s->id && !strcmp(escaped, s->id) ?
-		       export_snapshot_name(s->id) :
-		       NULL;
+	return *s->id && !strcmp(escaped, s->id) ? export_snapshot_name(s->id)
+						 : NULL;
 }
 
 static int list_snapshot(void *opaque, const struct snapshot *s)

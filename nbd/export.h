@@ -16,7 +16,8 @@
 /* As long as the NBD protocol lets a name be. */
 #define EXPORT_NAME_MAX 4096
 
-struct export {
+struct export
+{
 	struct image *image;
 	char *name; /* as the client gave it */
 	char *snapshot; /* decoded; NULL: the live state */

@@ -19,8 +19,8 @@ int layers_open(const struct cmd *c, bool chain, struct layers *ret,
 		r = chain_open_partial(c->config.image, &options, &opened,
 				       &ret->verdict, &ret->reason);
 	} else {
-		r = chain_open_top(c->config.image, &options,
-				   &opened.layers[0], &ret->reason);
+		r = chain_open_top(c->config.image, &options, &opened.layers[0],
+				   &ret->reason);
 		opened.depth = r ? 0 : 1;
 	}
 	if (!opened.depth) {

@@ -102,6 +102,8 @@ int cmd_option(struct cmd *c, int opt, char **argv)
 		return cmd_param(c, "key", optarg);
 	case CMD_ALLOW:
 		return cmd_param(c, "allow", optarg);
+	case CMD_FORCE:
+		return cmd_param(c, "force", optarg);
 	case CMD_CACHE:
 		return cmd_param(c, "cache", optarg);
 	case CMD_IO:

@@ -159,7 +159,8 @@ static const char *platter_export_description(void *handle)
 {
 	struct export *e = handle;
 
-	return nbdkit_printf_intern("%s%s image", e->snapshot ? "snapshot of the " : "",
+	return nbdkit_printf_intern("%s%s image",
+				    e->snapshot ? "snapshot of the " : "",
 				    e->image->chain.layers[0]->ops->name);
 }
 
@@ -211,7 +212,7 @@ static int platter_cache(void *handle, uint32_t count, uint64_t offset,
 
 struct extents_reply {
 	struct nbdkit_extents *extents;
-	bool one;   /* the client wants only the first */
+	bool one; /* the client wants only the first */
 	bool begun; /* its type is known */
 	uint32_t type;
 };

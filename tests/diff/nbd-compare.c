@@ -39,8 +39,8 @@
 #include <libnbd.h>
 
 #define CONNECTIONS 4
-#define THREADS 16
-#define READ_MAX (2U << 20)
+#define THREADS	    16
+#define READ_MAX    (2U << 20)
 #define STATUS_STEP (1ULL << 30)
 
 struct range {
@@ -57,7 +57,7 @@ struct ranges {
 struct reference {
 	int fd;
 	uint64_t bytes;
-	bool sparse;	     /* segs says where the bytes are */
+	bool sparse; /* segs says where the bytes are */
 	struct ranges segs;
 	struct ranges eio;
 	struct ranges maybe; /* what fails or is the reference's */
@@ -83,12 +83,12 @@ struct status_extent {
 struct status_map {
 	struct status_extent *v;
 	size_t n, max;
-	uint64_t end;	/* what is covered so far */
+	uint64_t end; /* what is covered so far */
 	uint64_t disk_bytes;
 	size_t answers; /* extents in the last reply */
 	uint64_t first_len;
 	uint32_t first_flags;
-	bool keep;	/* whether replies extend v */
+	bool keep; /* whether replies extend v */
 };
 
 static struct reference reference;
@@ -101,8 +101,8 @@ static atomic_bool failed;
 static atomic_uint_fast64_t bytes_compared, reads_done, reads_refused;
 static pthread_mutex_t report_lock = PTHREAD_MUTEX_INITIALIZER;
 
-__attribute__((format(printf, 1, 2), noreturn)) static void
-die(const char *fmt, ...)
+__attribute__((format(printf, 1, 2), noreturn)) static void die(const char *fmt,
+								...)
 {
 	va_list ap;
 
@@ -473,8 +473,8 @@ static void read_sequentially(bool data_only)
 			  got, want);
 	for (i = 0; data_only && i < reference.eio.n; i++)
 		read_span(reference.eio.v[i].off,
-			  reference.eio.v[i].off + reference.eio.v[i].len,
-			  got, want);
+			  reference.eio.v[i].off + reference.eio.v[i].len, got,
+			  want);
 	free(got);
 	free(want);
 }
@@ -643,8 +643,8 @@ static void check_status(struct status_map *m)
 		e = &m->v[lo];
 		if (e->flags != m->first_flags ||
 		    m->first_len > e->off + e->len - off)
-			differ("block status at %" PRIu64
-			       " is %" PRIu32 " for %" PRIu64
+			differ("block status at %" PRIu64 " is %" PRIu32
+			       " for %" PRIu64
 			       " bytes, asked for the whole disk it was %" PRIu32
 			       " for %" PRIu64,
 			       off, m->first_flags, m->first_len, e->flags,
@@ -799,8 +799,8 @@ int main(int argc, char **argv)
 			if (*end != ':')
 				die("not OFF:LEN: %s", optarg);
 			bad.len = parse_whole(end + 1);
-			ranges_add(opt == 'e' ? &reference.eio :
-						&reference.maybe,
+			ranges_add(opt == 'e' ? &reference.eio
+					      : &reference.maybe,
 				   bad);
 			break;
 		case 'g':

@@ -32,13 +32,13 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 /* What is wrong here is wrong in platter. */
-#define MUST(cond, ...)                                              \
-	do {                                                         \
-		if (!(cond)) {                                       \
-			fprintf(stderr, "fuzz: " __VA_ARGS__);        \
-			fputc('\n', stderr);                         \
-			abort();                                     \
-		}                                                    \
+#define MUST(cond, ...)                                        \
+	do {                                                   \
+		if (!(cond)) {                                 \
+			fprintf(stderr, "fuzz: " __VA_ARGS__); \
+			fputc('\n', stderr);                   \
+			abort();                               \
+		}                                              \
 	} while (0)
 
 struct outcome {
