@@ -381,7 +381,7 @@ static int open_parent(struct layer *l, struct error *err)
 	const struct bundle_image *i, *lead = NULL;
 	size_t k;
 
-	if (!guid.text[0] || all_plain(s))
+	if (!guid.text[0] || all_plain(s) || !s->n_parts)
 		return 0;
 	for (k = 0; k < s->n_parts; k++) {
 		i = bundle_image(&s->bundle.storages[k], &guid);

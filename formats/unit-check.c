@@ -46,7 +46,7 @@ int unit_check_claim(struct unit_check *k, uint64_t off, uint64_t bytes)
 				 "is in more than %u pieces, which is over the "
 				 "limit of check",
 				 CHECK_CLAIMS_MAX);
-	if (k->n == k->room) {
+	if (!k->claims || k->n == k->room) {
 		room = k->room ? 2 * k->room : 64;
 		grown = reallocarray(k->claims, room, sizeof(*grown));
 		if (!grown)

@@ -77,7 +77,7 @@ int unit_table_find(struct layer *l, const struct unit_table *t, uint64_t off,
 	struct piece p;
 	int r;
 
-	p.n = 0;
+	p.from = p.n = 0;
 	r = decode_at(l, t, &p, idx, last, &first, err);
 	if (r < 0)
 		return r;
@@ -125,7 +125,7 @@ int unit_table_walk(struct layer *l, const struct unit_table *t,
 	uint64_t idx;
 	int r;
 
-	p.n = 0;
+	p.from = p.n = 0;
 	for (idx = 0; idx < entries; idx++) {
 		struct unit_place place = { 0 };
 

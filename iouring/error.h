@@ -41,6 +41,7 @@ struct error {
 #define error_set(err, code, off, ...)                              \
 	({                                                          \
 		const int error_code_ = (code);                     \
+		ANALYSER_ASSUME(error_code_ < 0);                   \
 		error_fill((err), error_code_, (off), __VA_ARGS__); \
 		error_code_;                                        \
 	})

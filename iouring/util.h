@@ -16,6 +16,17 @@
 #define container_of(ptr, type, member) \
 	((type *)((char *)(ptr)-offsetof(type, member)))
 
+/* What an analyser of one file cannot know, and nobody else needs to be told. */
+#ifdef __clang_analyzer__
+#define ANALYSER_ASSUME(x)                       \
+	do {                                     \
+		if (!(x))                        \
+			__builtin_unreachable(); \
+	} while (0)
+#else
+#define ANALYSER_ASSUME(x) ((void)0)
+#endif
+
 /* Hands the pointer over: the variable no longer owns it. */
 #define TAKE_PTR(p)                                           \
 	({                                                    \

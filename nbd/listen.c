@@ -118,14 +118,17 @@ int listen_unix(const char *path, struct listener *ret, struct error *err)
 
 static uint16_t bound_port(int fd)
 {
-	struct sockaddr_storage ss = { 0 };
-	socklen_t len = sizeof(ss);
+	union {
+		struct sockaddr any;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	} sa = { 0 };
+	socklen_t len = sizeof(sa);
 
-	if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
+	if (getsockname(fd, &sa.any, &len) < 0)
 		return 0;
-	if (ss.ss_family == AF_INET6)
-		return ntohs(((struct sockaddr_in6 *)&ss)->sin6_port);
-	return ntohs(((struct sockaddr_in *)&ss)->sin_port);
+	return ntohs(sa.any.sa_family == AF_INET6 ? sa.in6.sin6_port
+						  : sa.in.sin_port);
 }
 
 static bool is_any(const struct sockaddr *sa)
