@@ -42,7 +42,6 @@ int image_from_chain(struct chain *chain, struct image **ret, struct error *err)
 	*chain = (struct chain){ 0 };
 	img->bytes = img->chain.bytes;
 	img->id = source_new_id();
-	atomic_init(&img->refs, 1);
 	*ret = img;
 	return 0;
 }
@@ -56,23 +55,17 @@ int image_open(const char *path, const struct open_options *options,
 	return r < 0 ? r : image_from_chain(&chain, ret, err);
 }
 
-struct image *image_ref(struct image *img)
+void image_free(struct image *img)
 {
-	atomic_fetch_add(&img->refs, 1);
-	return img;
-}
-
-void image_unref(struct image *img)
-{
-	if (!img || atomic_fetch_sub(&img->refs, 1) != 1)
+	if (!img)
 		return;
 	chain_done(&img->chain);
 	free(img);
 }
 
-void image_unrefp(struct image **img)
+void image_freep(struct image **img)
 {
-	image_unref(*img);
+	image_free(*img);
 }
 
 /* The IV sector of the byte @bytes behind the extent's first. */

@@ -42,7 +42,7 @@ bool piece_needs_bounce(const struct batch_io *io, size_t pos);
 /*
  * A read of @p gave @res (a negative errno, or bytes). Returns 1 when all
  * wanted bytes are in the caller's memory, 0 when the piece must be read on
- * from piece_rest(), else the negative errno that the io ends with.
+ * from its got bytes, else the negative errno that the io ends with.
  */
 int piece_advance(struct piece *p, ssize_t res);
 

@@ -88,7 +88,7 @@ static int parse_name(const char *name, char **ret, struct error *err)
 
 static void export_free(struct export *e)
 {
-	image_unref(e->image);
+	image_free(e->image);
 	free(e->snapshot);
 	free(e->name);
 	free(e);
