@@ -1,88 +1,27 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <ctype.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "nbd/export-name.h"
 #include "nbd/export.h"
 
 /* The open exports. Opening may take as long as a passphrase's derivation. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct export *exports;
 
-char *export_snapshot_name(const char *snapshot)
-{
-	size_t room = 3 * strlen(snapshot) + 2;
-	char *name = malloc(room), *p = name;
-
-	if (!name)
-		return NULL;
-	*p++ = '@';
-	for (; *snapshot; snapshot++) {
-		if (strchr("@+/%", *snapshot))
-			p += sprintf(p, "%%%02X", (unsigned char)*snapshot);
-		else
-			*p++ = *snapshot;
-	}
-	*p = '\0';
-	if (p - name > EXPORT_NAME_MAX) {
-		free(name);
-		return NULL;
-	}
-	return name;
-}
-
-static int hex_digit(char c)
-{
-	if (!isxdigit((unsigned char)c))
-		return -1;
-	return isdigit((unsigned char)c) ? c - '0'
-					 : tolower((unsigned char)c) - 'a' + 10;
-}
-
-/* Decodes @part in place; false: a '%' without two digits, or a %00. */
-static bool percent_decode(char *part)
-{
-	char *out = part;
-
-	while (*part) {
-		if (*part == '%') {
-			int hi = hex_digit(part[1]);
-			int lo = hi < 0 ? -1 : hex_digit(part[2]);
-
-			if (lo < 0 || (!hi && !lo))
-				return false;
-			*out++ = (char)(hi << 4 | lo);
-			part += 3;
-		} else {
-			*out++ = *part++;
-		}
-	}
-	*out = '\0';
-	return true;
-}
-
 /* Which snapshot does @name ask for? NULL in *ret: none. */
 static int parse_name(const char *name, char **ret, struct error *err)
 {
-	char *snapshot = NULL;
+	CLEANUP(export_name_done) struct export_name n = { 0 };
+	int r = export_name_parse(name, &n, err);
 
-	*ret = NULL;
-	if (!*name)
-		return 0;
-	if (*name == '@' && name[1] && strlen(name) <= EXPORT_NAME_MAX) {
-		snapshot = strdup(name + 1);
-		if (!snapshot)
-			return error_set(err, -ENOMEM, 0, "out of memory");
-	}
-	if (!snapshot || strpbrk(snapshot, "@+/") ||
-	    !percent_decode(snapshot)) {
-		free(snapshot);
-		return error_set(err, -ENOENT, 0,
-				 "there is no export \"%.256s\"", name);
-	}
-	*ret = snapshot;
+	if (r < 0)
+		return r;
+	if (*n.image || n.member || n.overlay || n.grant || n.state.difference)
+		return export_name_unknown(name, err);
+	*ret = TAKE_PTR(n.state.at);
 	return 0;
 }
 
@@ -200,6 +139,15 @@ static int compare_snapshot(void *opaque, const struct snapshot *s)
 	return l->ambiguous;
 }
 
+/* The name of the export of @snapshot; NULL: it cannot be written. */
+static char *snapshot_name(const char *snapshot)
+{
+	struct export_name n = { .image = (char *)"",
+				 .state.at = (char *)snapshot };
+
+	return export_name_format(&n);
+}
+
 /* Its name, unless another snapshot answers to that, or NBD forbids it. */
 static char *listed_name(struct layer *top, const struct snapshot *s)
 {
@@ -210,10 +158,9 @@ static char *listed_name(struct layer *top, const struct snapshot *s)
 	if (*s->name && !strcmp(escaped, s->name) &&
 	    top->ops->snapshots(top, compare_snapshot, &l, NULL) >= 0 &&
 	    !l.ambiguous)
-		return export_snapshot_name(s->name);
+		return snapshot_name(s->name);
 	text_escape(escaped, sizeof(escaped), s->id);
-	return *s->id && !strcmp(escaped, s->id) ? export_snapshot_name(s->id)
-						 : NULL;
+	return *s->id && !strcmp(escaped, s->id) ? snapshot_name(s->id) : NULL;
 }
 
 static int list_snapshot(void *opaque, const struct snapshot *s)

@@ -1,20 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Exports: names that NBD clients open, and the images behind them. All
- * connections to one export share one image.
- *
- *	NAME      [@SNAPSHOT]; "" and "@SNAPSHOT" for the one image of the
- *	          command line. '@', '+', '/', '%' inside a part are written
- *	          as %40, %2B, %2F, %25.
+ * Exports: names that NBD clients open (export-name.h), and the images behind
+ * them. All connections to one export share one image. Served are "" and
+ * "@SNAPSHOT", of the one image of the command line.
  */
 #ifndef NBD_EXPORT_H
 #define NBD_EXPORT_H
 
 #include "formats/image.h"
 #include "nbd/config.h"
-
-/* As long as the NBD protocol lets a name be. */
-#define EXPORT_NAME_MAX 4096
 
 struct export
 {
@@ -44,11 +38,5 @@ int export_list(struct layer *top, unsigned int max,
 		int (*each)(void *opaque, const char *name,
 			    const char *description),
 		void *opaque);
-
-/*
- * The name of the export of snapshot @snapshot: "@" and the encoded part.
- * NULL when it is too long, or there is no memory. To be freed.
- */
-char *export_snapshot_name(const char *snapshot);
 
 #endif

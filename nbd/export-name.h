@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The names of exports.
+ *
+ *	NAME[/MEMBER][@STATE][+OVERLAY[@STATE]][~GRANT]
+ *	STATE: SNAPSHOT, or FROM..TO for what changed between the two
+ *
+ * Each part is written with '%', '/', '@', '+', '~' and dots that could be
+ * taken for ".." as %XX; any byte may be written so, but for control
+ * characters, which no part has. An empty NAME is the image of the command
+ * line; an empty FROM or TO (not both) is the live state; no other part may
+ * be empty. Whether there is such an export is not known here.
+ */
+#ifndef NBD_EXPORT_NAME_H
+#define NBD_EXPORT_NAME_H
+
+#include <stdbool.h>
+
+#include "iouring/error.h"
+
+/* As long as the NBD protocol lets a name be, without the ending NUL. */
+#define EXPORT_NAME_MAX 4096
+
+/* A moment of an image or an overlay, or the way from one to another. */
+struct export_state {
+	char *at; /* NULL: the live state */
+	char *from; /* of a difference that ends at @at; NULL: the live state */
+	bool difference; /* else @from is NULL */
+};
+
+/* The parts, decoded. */
+struct export_name {
+	char *image; /* "": that of the command line */
+	char *member; /* of a container; NULL: none is named */
+	struct export_state state; /* of the image */
+	char *overlay; /* NULL: the image itself, read-only */
+	struct export_state overlay_state; /* all NULL without overlay */
+	char *grant; /* NULL: none is given */
+};
+
+/*
+ * Takes @text apart. What is not such a name is -ENOENT, in the words that
+ * any other export that there is not would meet. *ret is the caller's to
+ * export_name_done(), and untouched on failure.
+ */
+int export_name_parse(const char *text, struct export_name *ret,
+		      struct error *err);
+void export_name_done(struct export_name *n);
+
+/*
+ * The one name that every spelling of @n's parts comes down to. NULL: it is
+ * too long, a part cannot be written, or there is no memory. To be freed.
+ */
+char *export_name_format(const struct export_name *n);
+
+/* -ENOENT: "there is no export", with @text's beginning. */
+int export_name_unknown(const char *text, struct error *err);
+
+#endif
