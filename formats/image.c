@@ -42,6 +42,7 @@ int image_from_chain(struct chain *chain, struct image **ret, struct error *err)
 	*chain = (struct chain){ 0 };
 	img->bytes = img->chain.bytes;
 	img->id = source_new_id();
+	atomic_init(&img->refs, 1);
 	*ret = img;
 	return 0;
 }
@@ -55,17 +56,24 @@ int image_open(const char *path, const struct open_options *options,
 	return r < 0 ? r : image_from_chain(&chain, ret, err);
 }
 
-void image_free(struct image *img)
+struct image *image_ref(struct image *img)
 {
-	if (!img)
+	atomic_fetch_add_explicit(&img->refs, 1, memory_order_relaxed);
+	return img;
+}
+
+void image_unref(struct image *img)
+{
+	if (!img ||
+	    atomic_fetch_sub_explicit(&img->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	chain_done(&img->chain);
 	free(img);
 }
 
-void image_freep(struct image **img)
+void image_unrefp(struct image **img)
 {
-	image_free(*img);
+	image_unref(*img);
 }
 
 /* The IV sector of the byte @bytes behind the extent's first. */

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * An image: a chain opened for reading, at one snapshot. Immutable, and
- * shared by all connections to its export, which counts them; any number of
- * threads at once.
+ * An image: a chain opened for reading, at one snapshot. Immutable and
+ * counted: exports, overlays and differences share it; any number of threads
+ * at once.
  */
 #ifndef FORMATS_IMAGE_H
 #define FORMATS_IMAGE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -17,15 +18,18 @@ struct image {
 	struct chain chain;
 	uint64_t bytes; /* virtual size */
 	uint64_t id; /* names its resolved ranges in the cache */
+	atomic_uint refs;
 };
 
+/* The count is one. */
 int image_open(const char *path, const struct open_options *options,
 	       struct image **ret, struct error *err);
 /* Takes over what @chain holds, and empties it; also on failure. */
 int image_from_chain(struct chain *chain, struct image **ret,
 		     struct error *err);
-void image_free(struct image *img); /* NULL is fine */
-void image_freep(struct image **img);
+struct image *image_ref(struct image *img);
+void image_unref(struct image *img); /* NULL is fine */
+void image_unrefp(struct image **img);
 
 /*
  * Reads [@off, @off + @len), inside the image, all of it or nothing:

@@ -209,7 +209,7 @@ static int run_map(int argc, char **argv)
 		{ 0 },
 	};
 	CLEANUP(cmd_done) struct cmd c;
-	CLEANUP(image_freep) struct image *img = NULL;
+	CLEANUP(image_unrefp) struct image *img = NULL;
 	struct open_options open;
 	struct error err = { 0 };
 	int opt, status = -1;

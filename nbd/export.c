@@ -27,7 +27,7 @@ static int parse_name(const char *name, char **ret, struct error *err)
 
 static void export_free(struct export *e)
 {
-	image_free(e->image);
+	image_unref(e->image);
 	free(e->snapshot);
 	free(e->name);
 	free(e);

@@ -182,7 +182,7 @@ static void use_layer(struct layer *l, struct outcome *ret)
 		walk_from(img, img->bytes / 4 * i, ret);
 	if (img->bytes)
 		walk_from(img, img->bytes - 1, ret);
-	image_free(img);
+	image_unref(img);
 }
 
 static void say_nothing(struct check_report *r, const char *line)

@@ -125,7 +125,7 @@ START_TEST(every_kind_of_extent_is_read_across_its_borders)
 	ck_assert_uint_eq(wrong, 0);
 	must(image_read(img, got, 0, DISK, &err), err);
 	ck_assert_int_eq(image_read(img, got, 1, DISK, NULL), -EINVAL);
-	image_free(img);
+	image_unref(img);
 	qb_done(&q);
 }
 END_TEST
@@ -141,7 +141,7 @@ START_TEST(sixteen_threads_read_the_same_with_any_cache)
 	img = image_of_qb(&q);
 	unit_threads(16, read_at_random);
 	ck_assert_uint_eq(wrong, 0);
-	image_free(img);
+	image_unref(img);
 	qb_done(&q);
 	cache_shutdown();
 }
@@ -188,7 +188,7 @@ START_TEST(a_compressed_unit_is_decoded_once_for_all_threads)
 	ck_assert_uint_le(st.misses, UNITS + 1);
 	ck_assert_uint_ge(st.misses, UNITS);
 	ck_assert_uint_le(counted->calls - opened, UNITS + 1);
-	image_free(img);
+	image_unref(img);
 	qb_done(&q);
 	cache_shutdown();
 }
@@ -234,7 +234,7 @@ START_TEST(sixty_four_layers_read_as_one_would)
 	ck_assert_uint_eq(then.misses, first.misses);
 	ck_assert_uint_eq(then.meta_misses, first.meta_misses);
 	ck_assert_uint_gt(then.hits, first.hits);
-	image_free(img);
+	image_unref(img);
 	cache_shutdown();
 }
 END_TEST
@@ -281,7 +281,7 @@ START_TEST(damage_is_eio_for_its_range_and_no_other)
 		     err);
 		ck_assert_mem_eq(got, disk + 6 * CLUSTER, DISK - 6 * CLUSTER);
 	}
-	image_free(img);
+	image_unref(img);
 	qb_done(&q);
 }
 END_TEST
@@ -305,7 +305,7 @@ START_TEST(a_disk_that_fails_a_read_fails_that_read)
 	counted->fail_call = 0;
 	must(image_read(img, got, DISK, 0, NULL), err);
 	ck_assert_mem_eq(got, disk, DISK);
-	image_free(img);
+	image_unref(img);
 	qb_done(&q);
 }
 END_TEST
@@ -334,7 +334,7 @@ START_TEST(whichever_read_fails_nothing_hangs_or_leaks)
 		if (!r) {
 			must(image_from_chain(&c, &i, &err), err);
 			r = image_read(i, got, DISK, 0, &err);
-			image_free(i);
+			image_unref(i);
 		}
 		struck = f->calls >= n;
 		/* A look ahead that failed is made again, as a need. */
@@ -417,7 +417,7 @@ START_TEST(a_walk_covers_the_range_joins_neighbours_and_ends)
 		image_walk(img, 0, 12 * CLUSTER, note, NULL, &end, &err), 42);
 	ck_assert_uint_eq(n_told, 2);
 	must(image_prefetch(img, 0, 12 * CLUSTER, &err), err);
-	image_free(img);
+	image_unref(img);
 	qb_done(&q);
 }
 END_TEST
@@ -462,7 +462,7 @@ START_TEST(encrypted_sectors_are_read_from_any_byte)
 			ck_assert(reads_as_disk(off, len, got));
 	unit_threads(8, read_at_random);
 	ck_assert_uint_eq(wrong, 0);
-	image_free(img);
+	image_unref(img);
 	qb_done(&q);
 }
 END_TEST
@@ -484,6 +484,21 @@ START_TEST(an_encrypted_image_without_its_key_is_refused)
 }
 END_TEST
 
+START_TEST(an_image_lives_as_long_as_somebody_holds_it)
+{
+	struct qb q;
+
+	make_mixed(&q);
+	img = image_of_qb(&q);
+	ck_assert_ptr_eq(image_ref(img), img);
+	image_unref(img);
+	ck_assert(reads_as_disk(0, CLUSTER, got));
+	image_unrefp(&img);
+	image_unref(NULL);
+	qb_done(&q);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, every_kind_of_extent_is_read_across_its_borders);
@@ -496,6 +511,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_walk_covers_the_range_joins_neighbours_and_ends);
 	tcase_add_test(tc, encrypted_sectors_are_read_from_any_byte);
 	tcase_add_test(tc, an_encrypted_image_without_its_key_is_refused);
+	tcase_add_test(tc, an_image_lives_as_long_as_somebody_holds_it);
 }
 
 int main(void)

@@ -27,7 +27,7 @@ static const size_t sizes[] = { 0, 1, 511, 512, 513, 65536, sizeof(data) };
 
 START_TEST(the_disk_is_the_file_to_the_byte)
 {
-	CLEANUP(image_freep) struct image *img = open_raw(sizes[_i]);
+	CLEANUP(image_unrefp) struct image *img = open_raw(sizes[_i]);
 
 	ck_assert_uint_eq(img->bytes, sizes[_i]);
 	ck_assert_str_eq(img->chain.layers[0]->ops->name, "raw");
@@ -54,7 +54,7 @@ static int note(void *opaque, uint64_t off, const struct extent *e)
 
 START_TEST(holes_of_the_file_are_told_as_zeroes)
 {
-	CLEANUP(image_freep) struct image *img = NULL;
+	CLEANUP(image_unrefp) struct image *img = NULL;
 	uint64_t end;
 	int fd = open(unit_path("holes"), O_RDWR | O_CREAT, 0600);
 
@@ -86,7 +86,7 @@ END_TEST
 
 START_TEST(what_was_cut_off_meanwhile_is_eio_and_the_rest_reads)
 {
-	CLEANUP(image_freep) struct image *img = open_raw(sizeof(data));
+	CLEANUP(image_unrefp) struct image *img = open_raw(sizeof(data));
 
 	ck_assert_int_eq(truncate(unit_path("disk"), 50000), 0);
 	must(image_read(img, got, 50000, 0, &err), err);
