@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * One batch: what is not a file is read at once, a single read that the page
- * cache can answer costs one system call, everything else goes to the
- * thread's ring together.
+ * One batch: what is not a file is read at once, a read that is alone costs
+ * one system call and no ring, everything else goes to the thread's ring
+ * together.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -23,6 +23,7 @@ struct engine_thread {
 	struct ring *ring;
 	int refused; /* negative errno: no ring to be had on this thread */
 	unsigned int fork_count;
+	uint8_t *bounce; /* BOUNCE_BYTES, made on first use */
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -33,6 +34,7 @@ static void thread_end(void *state)
 	struct engine_thread *t = state;
 
 	ring_free(t->ring);
+	free(t->bounce);
 	free(t);
 }
 
@@ -107,6 +109,16 @@ static struct ring *this_ring(int *ret_code)
 	return t->ring;
 }
 
+uint8_t *engine_bounce(void)
+{
+	struct engine_thread *t = this_thread();
+	void *m;
+
+	if (t && !t->bounce && !posix_memalign(&m, DIRECT_ALIGN, BOUNCE_BYTES))
+		t->bounce = m;
+	return t ? t->bounce : NULL;
+}
+
 int engine_probe(void)
 {
 	int code;
@@ -138,26 +150,6 @@ static int pread_all(struct batch_io *io)
 	return 0;
 }
 
-/*
- * What the page cache holds, in one system call and without the ring.
- * Returns how much that was; errors are left to the read proper.
- */
-static size_t read_cached(struct batch_io *io)
-{
-	struct source *s = io->src;
-	struct iovec iov = { .iov_base = io->buf, .iov_len = io->len };
-	ssize_t n;
-
-	if (s->align > 1 ||
-	    atomic_load_explicit(&s->no_nowait, memory_order_relaxed))
-		return 0;
-	n = preadv2(s->fd, &iov, 1, (off_t)(s->fd_off + io->off), RWF_NOWAIT);
-	if (n < 0 && errno == EOPNOTSUPP)
-		atomic_store_explicit(&s->no_nowait, true,
-				      memory_order_relaxed);
-	return n > 0 ? (size_t)n : 0;
-}
-
 static void run_sync(struct batch_io *ios, size_t n_ios)
 {
 	size_t i;
@@ -167,19 +159,22 @@ static void run_sync(struct batch_io *ios, size_t n_ios)
 			sync_read(&ios[i], 0);
 }
 
+/*
+ * One system call will do: the thread waits for it either way, and the ring
+ * would cost more. Long reads through bounce buffers go out in many pieces.
+ */
+static bool is_one_call(const struct batch_io *io)
+{
+	return io->len <= BOUNCE_BYTES - DIRECT_ALIGN ||
+	       !piece_needs_bounce(io, 0);
+}
+
 static void run_ring(struct batch_io *ios, size_t n_ios)
 {
 	struct ring *ring;
 	size_t i;
 	int code;
 
-	if (n_ios == 1) {
-		ios->ret = (int)read_cached(ios);
-		if ((size_t)ios->ret == ios->len) {
-			ios->ret = 0;
-			return;
-		}
-	}
 	ring = this_ring(&code);
 	if (ring && !ring_run(ring, ios, n_ios))
 		return;
@@ -211,7 +206,8 @@ int batch_run(struct batch_io *ios, size_t n_ios)
 		if (ios[i].src->fd >= 0)
 			n_files++;
 	}
-	if (n_files && mode == ENGINE_SYNC)
+	if (n_files &&
+	    (mode == ENGINE_SYNC || (n_ios == 1 && is_one_call(ios))))
 		run_sync(ios, n_ios);
 	else if (n_files)
 		run_ring(ios, n_ios);

@@ -3,9 +3,9 @@
  * The engine's unit of work: reads over several sources, submitted together
  * and completed together.
  *
- * Each thread has a ring of its own, made when it first reads and gone when
- * the thread ends; a forked child makes new ones. Where io_uring is refused,
- * preadv does the same work with the same results.
+ * Each thread has a ring of its own, made when it first reads several things
+ * at once and gone when the thread ends; a forked child makes new ones. Where
+ * io_uring is refused, preadv does the same work with the same results.
  */
 #ifndef IOURING_BATCH_H
 #define IOURING_BATCH_H
@@ -35,7 +35,7 @@ int batch_run(struct batch_io *ios, size_t n_ios);
 
 enum engine_mode {
 	ENGINE_AUTO, /* io_uring where the kernel lets us, else preadv */
-	ENGINE_URING, /* io_uring; reads fail where it is refused */
+	ENGINE_URING, /* io_uring; batches fail where it is refused */
 	ENGINE_SYNC, /* preadv */
 };
 

@@ -8,9 +8,11 @@
 #include "iouring/batch.h"
 
 /*
- * O_DIRECT wants offset, length and memory aligned. What is not goes through
- * bounce buffers of this size, BOUNCE_BUFFERS of them a thread.
+ * O_DIRECT wants offset, length and memory aligned; this much is what every
+ * device and file system that we know of is content with. What is not aligned
+ * goes through bounce buffers: one a thread, and BOUNCE_BUFFERS of its ring.
  */
+#define DIRECT_ALIGN   4096U
 #define BOUNCE_BYTES   (64U << 10)
 #define BOUNCE_BUFFERS 16U
 
@@ -46,6 +48,9 @@ bool piece_needs_bounce(const struct batch_io *io, size_t pos);
  */
 int piece_advance(struct piece *p, ssize_t res);
 
+/* batch.c: BOUNCE_BYTES of this thread's, aligned; NULL: no memory. */
+uint8_t *engine_bounce(void);
+
 /* sync.c: reads one io from @pos on with preadv. Sets and returns io->ret. */
 int sync_read(struct batch_io *io, size_t pos);
 
@@ -57,10 +62,9 @@ int ring_new(struct ring **ret);
 void ring_free(struct ring *r); /* NULL is fine */
 
 /*
- * Reads those of @ios whose source is a file, each from its ->ret bytes on
- * (what has been read already), and sets their ret. Returns 0, or a negative
- * errno when the ring is of no more use; those it did not get to then have
- * ret RING_UNDONE. Nothing is in flight on return in either case.
+ * Reads those of @ios whose source is a file and sets their ret. Returns 0, or
+ * a negative errno when the ring is of no more use; those it did not get to
+ * then have ret RING_UNDONE. Nothing is in flight on return in either case.
  */
 int ring_run(struct ring *r, struct batch_io *ios, size_t n_ios);
 

@@ -10,9 +10,6 @@
 
 #include "iouring/engine.h"
 
-/* What every device and file system that we know of is content with. */
-#define DIRECT_ALIGN 4096U
-
 atomic_uint files_closed;
 
 struct file_source {

@@ -277,14 +277,11 @@ static unsigned int wait_for(const struct ring *r, bool more)
 
 int ring_run(struct ring *r, struct batch_io *ios, size_t n_ios)
 {
-	size_t next = 0, pos = n_ios == 1 ? (size_t)ios->ret : 0;
+	size_t next = 0, pos = 0;
 	ssize_t n;
 	int code;
 
 	drop_closed_files(r);
-	for (next = 0; next < n_ios; next++)
-		ios[next].ret = 0;
-	next = 0;
 	while (next < n_ios || in_flight(r)) {
 		while (next < n_ios) {
 			struct batch_io *io = &ios[next];

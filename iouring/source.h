@@ -62,7 +62,6 @@ struct source {
 	uint32_t align;
 	uint64_t fd_off;
 	uint64_t file_id;
-	atomic_bool no_nowait; /* this file system refuses RWF_NOWAIT */
 };
 
 /* A number that nothing else in the process has: for caches' keys. */

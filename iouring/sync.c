@@ -72,16 +72,16 @@ int piece_advance(struct piece *p, ssize_t res)
 
 int sync_read(struct batch_io *io, size_t pos)
 {
-	CLEANUP(freep) void *bounce = NULL;
 	struct piece p;
 	int r;
 
 	while (pos < io->len) {
-		if (!piece_cut(&p, io, pos, bounce)) {
-			if (posix_memalign(&bounce, io->src->align,
-					   BOUNCE_BYTES))
+		if (!piece_cut(&p, io, pos, NULL)) {
+			uint8_t *bounce = engine_bounce();
+
+			if (!bounce)
 				return io->ret = -ENOMEM;
-			continue;
+			piece_cut(&p, io, pos, bounce);
 		}
 		do {
 			ssize_t n =
