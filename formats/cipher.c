@@ -17,11 +17,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <openssl/crypto.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
-
 #include "formats/cipher.h"
+#include "formats/openssl.h"
 
 #define KEY_BYTES_MAX 64
 #define IV_BYTES      16
@@ -51,8 +48,8 @@ static void context_free(struct context *x)
 {
 	if (!x)
 		return;
-	EVP_CIPHER_CTX_free(x->sector);
-	EVP_CIPHER_CTX_free(x->essiv);
+	openssl.EVP_CIPHER_CTX_free(x->sector);
+	openssl.EVP_CIPHER_CTX_free(x->essiv);
 	free(x);
 }
 
@@ -60,13 +57,14 @@ static void context_free(struct context *x)
 static int evp_context_new(EVP_CIPHER *evp, const uint8_t *key,
 			   enum direction dir, EVP_CIPHER_CTX **ret)
 {
-	EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+	EVP_CIPHER_CTX *ctx = openssl.EVP_CIPHER_CTX_new();
 
 	if (!ctx)
 		return -ENOMEM;
-	if (!EVP_CipherInit_ex2(ctx, evp, key, NULL, dir == ENCRYPT, NULL) ||
-	    !EVP_CIPHER_CTX_set_padding(ctx, 0)) {
-		EVP_CIPHER_CTX_free(ctx);
+	if (!openssl.EVP_CipherInit_ex2(ctx, evp, key, NULL, dir == ENCRYPT,
+					NULL) ||
+	    !openssl.EVP_CIPHER_CTX_set_padding(ctx, 0)) {
+		openssl.EVP_CIPHER_CTX_free(ctx);
 		return -EIO;
 	}
 	*ret = ctx;
@@ -143,9 +141,9 @@ static EVP_CIPHER *fetch_cipher(const char *name)
 {
 	EVP_CIPHER *evp;
 
-	ERR_set_mark();
-	evp = EVP_CIPHER_fetch(NULL, name, NULL);
-	ERR_pop_to_mark();
+	openssl.ERR_set_mark();
+	evp = openssl.EVP_CIPHER_fetch(NULL, name, NULL);
+	openssl.ERR_pop_to_mark();
 	return evp;
 }
 
@@ -157,16 +155,17 @@ static int essiv_init(struct cipher *c, const char *hash, size_t key_bytes,
 	EVP_MD *md;
 	int ok;
 
-	ERR_set_mark();
-	md = EVP_MD_fetch(NULL, hash, NULL);
-	ERR_pop_to_mark();
+	openssl.ERR_set_mark();
+	md = openssl.EVP_MD_fetch(NULL, hash, NULL);
+	openssl.ERR_pop_to_mark();
 	if (!md)
 		return error_set(err, -ENOTSUP, 0,
 				 "OpenSSL here does not have the hash %s of "
 				 "IV generator essiv",
 				 hash);
-	ok = EVP_Digest(c->key, key_bytes, c->essiv_key, &bytes, md, NULL);
-	EVP_MD_free(md);
+	ok = openssl.EVP_Digest(c->key, key_bytes, c->essiv_key, &bytes, md,
+				NULL);
+	openssl.EVP_MD_free(md);
 	if (!ok)
 		return error_set(err, -EIO, 0, "OpenSSL cannot compute %s",
 				 hash);
@@ -225,9 +224,13 @@ static int cipher_init(struct cipher *c, const struct cipher_spec *spec,
 int cipher_new(const struct cipher_spec *spec, const uint8_t *key,
 	       size_t key_bytes, struct cipher **ret, struct error *err)
 {
-	CLEANUP(cipher_freep) struct cipher *c = calloc(1, sizeof(*c));
+	CLEANUP(cipher_freep) struct cipher *c = NULL;
 	int r;
 
+	r = openssl_load(err);
+	if (r < 0)
+		return r;
+	c = calloc(1, sizeof(*c));
 	if (!c)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	pthread_mutex_init(&c->lock, NULL);
@@ -251,10 +254,10 @@ void cipher_free(struct cipher *c)
 			context_free(x);
 		}
 	}
-	EVP_CIPHER_free(c->evp);
-	EVP_CIPHER_free(c->essiv_evp);
+	openssl.EVP_CIPHER_free(c->evp);
+	openssl.EVP_CIPHER_free(c->essiv_evp);
 	pthread_mutex_destroy(&c->lock);
-	OPENSSL_cleanse(c, sizeof(*c));
+	explicit_bzero(c, sizeof(*c));
 	free(c);
 }
 
@@ -273,7 +276,7 @@ static bool make_iv(const struct cipher *c, struct context *x, uint64_t sector,
 	memset(iv, 0, IV_BYTES);
 	memcpy(iv, &le, sizeof(le));
 	return !x->essiv ||
-	       EVP_CipherUpdate(x->essiv, iv, &bytes, iv, IV_BYTES);
+	       openssl.EVP_CipherUpdate(x->essiv, iv, &bytes, iv, IV_BYTES);
 }
 
 static int crypt_sector(const struct cipher *c, struct context *x,
@@ -284,10 +287,10 @@ static int crypt_sector(const struct cipher *c, struct context *x,
 
 	if (c->iv != CIPHER_IV_NONE &&
 	    (!make_iv(c, x, sector, iv) ||
-	     !EVP_CipherInit_ex2(x->sector, NULL, NULL, iv, -1, NULL)))
+	     !openssl.EVP_CipherInit_ex2(x->sector, NULL, NULL, iv, -1, NULL)))
 		return -EIO;
-	if (!EVP_CipherUpdate(x->sector, buf, &bytes, buf,
-			      CIPHER_SECTOR_BYTES) ||
+	if (!openssl.EVP_CipherUpdate(x->sector, buf, &bytes, buf,
+				      CIPHER_SECTOR_BYTES) ||
 	    bytes != CIPHER_SECTOR_BYTES)
 		return -EIO;
 	return 0;
@@ -308,7 +311,7 @@ static int crypt_sectors(struct cipher *c, enum direction dir,
 		if (r < 0) {
 			/* Its state is unknown now. */
 			context_free(x);
-			ERR_clear_error();
+			openssl.ERR_clear_error();
 			return r;
 		}
 	}

@@ -38,12 +38,9 @@
 #include <strings.h>
 #include <time.h>
 
-#include <openssl/crypto.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
-
 #include "formats/cursor.h"
 #include "formats/luks-key.h"
+#include "formats/openssl.h"
 
 #define LUKS_MAGIC	  "LUKS\xba\xbe"
 #define LUKS_SECTOR_BYTES 512
@@ -127,12 +124,13 @@ struct key {
 
 static void key_wipe(struct key *k)
 {
-	OPENSSL_cleanse(k, sizeof(*k));
+	explicit_bzero(k, sizeof(*k));
 }
 
 static void luks_done(struct luks *l)
 {
-	EVP_MD_free(l->md);
+	if (l->md)
+		openssl.EVP_MD_free(l->md);
 }
 
 static const struct {
@@ -260,14 +258,19 @@ static int find_cipher(struct luks *l, struct error *err)
 static int find_hash(struct luks *l, struct error *err)
 {
 	size_t i;
+	int r;
 
+	r = openssl_load(err);
+	if (r < 0)
+		return r;
 	for (i = 0; i < ARRAY_SIZE(luks_hashes); i++) {
 		/* As the user of cryptsetup spelled it. */
 		if (strcasecmp(l->h.hash, luks_hashes[i].name) != 0)
 			continue;
-		ERR_set_mark();
-		l->md = EVP_MD_fetch(NULL, luks_hashes[i].openssl_name, NULL);
-		ERR_pop_to_mark();
+		openssl.ERR_set_mark();
+		l->md = openssl.EVP_MD_fetch(NULL, luks_hashes[i].openssl_name,
+					     NULL);
+		openssl.ERR_pop_to_mark();
 		if (l->md)
 			return 0;
 	}
@@ -424,9 +427,9 @@ static int pbkdf2(const EVP_MD *md, const uint8_t *secret, size_t secret_bytes,
 		  const uint8_t salt[SALT_BYTES], uint32_t iterations,
 		  uint8_t *ret, size_t bytes)
 {
-	if (!PKCS5_PBKDF2_HMAC((const char *)secret, (int)secret_bytes, salt,
-			       SALT_BYTES, (int)iterations, md, (int)bytes,
-			       ret))
+	if (!openssl.PKCS5_PBKDF2_HMAC((const char *)secret, (int)secret_bytes,
+				       salt, SALT_BYTES, (int)iterations, md,
+				       (int)bytes, ret))
 		return -EIO;
 	return 0;
 }
@@ -470,7 +473,7 @@ static int measure_budget(const EVP_MD *md, uint64_t *ret)
 static int af_diffuse(EVP_MD_CTX *ctx, const EVP_MD *md, uint8_t *d,
 		      size_t bytes)
 {
-	size_t block_bytes = (size_t)EVP_MD_get_size(md), n;
+	size_t block_bytes = (size_t)openssl.EVP_MD_get_size(md), n;
 	CLEANUP(key_wipe) struct key out; /* EVP_MAX_MD_SIZE bytes */
 	uint32_t number = 0, be;
 
@@ -478,10 +481,10 @@ static int af_diffuse(EVP_MD_CTX *ctx, const EVP_MD *md, uint8_t *d,
 	for (; bytes; d += n, bytes -= n) {
 		n = min_size(block_bytes, bytes);
 		be = htobe32(number++);
-		if (!EVP_DigestInit_ex2(ctx, md, NULL) ||
-		    !EVP_DigestUpdate(ctx, &be, sizeof(be)) ||
-		    !EVP_DigestUpdate(ctx, d, n) ||
-		    !EVP_DigestFinal_ex(ctx, out.bytes, NULL))
+		if (!openssl.EVP_DigestInit_ex2(ctx, md, NULL) ||
+		    !openssl.EVP_DigestUpdate(ctx, &be, sizeof(be)) ||
+		    !openssl.EVP_DigestUpdate(ctx, d, n) ||
+		    !openssl.EVP_DigestFinal_ex(ctx, out.bytes, NULL))
 			return -EIO;
 		memcpy(d, out.bytes, n);
 	}
@@ -492,7 +495,7 @@ static int af_diffuse(EVP_MD_CTX *ctx, const EVP_MD *md, uint8_t *d,
 static int af_merge(const EVP_MD *md, const uint8_t *split, size_t bytes,
 		    uint32_t stripes, struct key *ret)
 {
-	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	EVP_MD_CTX *ctx = openssl.EVP_MD_CTX_new();
 	CLEANUP(key_wipe) struct key d = { 0 };
 	uint32_t i;
 	size_t j;
@@ -506,7 +509,7 @@ static int af_merge(const EVP_MD *md, const uint8_t *split, size_t bytes,
 		if (i + 1 < stripes)
 			r = af_diffuse(ctx, md, d.bytes, bytes);
 	}
-	EVP_MD_CTX_free(ctx);
+	openssl.EVP_MD_CTX_free(ctx);
 	if (r == 0)
 		*ret = d;
 	return r;
@@ -539,7 +542,7 @@ static int merge_material(const struct luks *l, const struct luks_slot *s,
 	r = cipher_decrypt(cipher, 0, split, bytes);
 	if (r == 0)
 		r = af_merge(l->md, split, l->h.key_bytes, s->stripes, ret);
-	OPENSSL_cleanse(split, bytes);
+	explicit_bzero(split, bytes);
 	if (r < 0)
 		return error_set(err, r, 0,
 				 "OpenSSL cannot decipher LUKS key material");
@@ -568,7 +571,7 @@ static int try_slot(const struct luks *l, const struct luks_slot *s,
 		   h->digest_iterations, digest, DIGEST_BYTES);
 	if (r < 0)
 		return error_set(err, r, 0, "OpenSSL cannot compute PBKDF2");
-	if (CRYPTO_memcmp(digest, h->digest, DIGEST_BYTES) != 0)
+	if (openssl.CRYPTO_memcmp(digest, h->digest, DIGEST_BYTES) != 0)
 		return 0;
 	*ret = master;
 	return 1;
@@ -583,7 +586,7 @@ static int spend(const struct luks *l, unsigned int slot, uint64_t *budget,
 {
 	const struct luks_header *h = &l->h;
 	const struct luks_slot *s = &h->slots[slot];
-	uint64_t md_bytes = (uint64_t)EVP_MD_get_size(l->md);
+	uint64_t md_bytes = (uint64_t)openssl.EVP_MD_get_size(l->md);
 	uint64_t blocks = div_round_up(h->key_bytes, md_bytes);
 	uint64_t digest =
 		h->digest_iterations * div_round_up(DIGEST_BYTES, md_bytes);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 
+#include "formats/library.h"
 #include "formats/xml.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -11,10 +11,7 @@ static bool loaded;
 
 static void load(void)
 {
-	const struct {
-		const char *name;
-		void **ret;
-	} symbols[] = {
+	static const struct library_symbol symbols[] = {
 		{ "xmlInitParser", (void **)&api.init_parser },
 		{ "xmlReadMemory", (void **)&api.read_memory },
 		{ "xmlDocGetRootElement", (void **)&api.doc_get_root_element },
@@ -22,19 +19,10 @@ static void load(void)
 		{ "xmlFreeDoc", (void **)&api.free_doc },
 		{ "xmlFree", (void **)&api.free },
 	};
-	/* Stays loaded: it keeps data of its own for each thread. */
-	void *lib = dlopen("libxml2.so.2", RTLD_NOW | RTLD_LOCAL);
-	size_t i;
 
-	for (i = 0; lib && i < ARRAY_SIZE(symbols); i++) {
-		*symbols[i].ret = dlsym(lib, symbols[i].name);
-		if (!*symbols[i].ret)
-			return;
-	}
-	if (!lib)
-		return;
-	api.init_parser();
-	loaded = true;
+	loaded = library_load("libxml2.so.2", symbols, ARRAY_SIZE(symbols));
+	if (loaded)
+		api.init_parser();
 }
 
 const struct xml_api *xml_load(struct error *err)

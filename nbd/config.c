@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -35,7 +34,7 @@ void config_init(struct config *c)
 static void free_key(struct config *c)
 {
 	if (c->key)
-		OPENSSL_cleanse(c->key, c->key_bytes);
+		explicit_bzero(c->key, c->key_bytes);
 	free(TAKE_PTR(c->key));
 	c->key_bytes = 0;
 }

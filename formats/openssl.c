@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <pthread.h>
+
+#include "formats/library.h"
+#include "formats/openssl.h"
+
+struct openssl_api openssl;
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static bool loaded;
+
+#define SYMBOL(name)                          \
+	{                                     \
+#name, (void **)&openssl.name \
+	}
+
+static const struct library_symbol symbols[] = {
+	SYMBOL(CRYPTO_memcmp),
+	SYMBOL(ERR_clear_error),
+	SYMBOL(ERR_pop_to_mark),
+	SYMBOL(ERR_set_mark),
+	SYMBOL(EVP_CIPHER_CTX_free),
+	SYMBOL(EVP_CIPHER_CTX_new),
+	SYMBOL(EVP_CIPHER_CTX_set_padding),
+	SYMBOL(EVP_CIPHER_fetch),
+	SYMBOL(EVP_CIPHER_free),
+	SYMBOL(EVP_CipherInit_ex2),
+	SYMBOL(EVP_CipherUpdate),
+	SYMBOL(EVP_Digest),
+	SYMBOL(EVP_DigestFinal_ex),
+	SYMBOL(EVP_DigestInit_ex2),
+	SYMBOL(EVP_DigestUpdate),
+	SYMBOL(EVP_MD_CTX_free),
+	SYMBOL(EVP_MD_CTX_new),
+	SYMBOL(EVP_MD_fetch),
+	SYMBOL(EVP_MD_free),
+	SYMBOL(EVP_MD_get_size),
+	SYMBOL(PKCS5_PBKDF2_HMAC),
+};
+
+_Static_assert(sizeof(openssl) == ARRAY_SIZE(symbols) * sizeof(void *),
+	       "all are looked up");
+
+static void load(void)
+{
+	loaded = library_load("libcrypto.so.3", symbols, ARRAY_SIZE(symbols));
+}
+
+int openssl_load(struct error *err)
+{
+	pthread_once(&once, load);
+	if (!loaded)
+		return error_set(err, -ENOTSUP, 0,
+				 "OpenSSL 3 is needed to read this, and not "
+				 "installed");
+	return 0;
+}

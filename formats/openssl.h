@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * OpenSSL's libcrypto, loaded when the first encrypted image is opened.
+ */
+#ifndef FORMATS_OPENSSL_H
+#define FORMATS_OPENSSL_H
+
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+
+#include "iouring/error.h"
+
+/* The functions that are used; openssl.c looks each of them up. */
+struct openssl_api {
+	__typeof__(CRYPTO_memcmp) *CRYPTO_memcmp;
+	__typeof__(ERR_clear_error) *ERR_clear_error;
+	__typeof__(ERR_pop_to_mark) *ERR_pop_to_mark;
+	__typeof__(ERR_set_mark) *ERR_set_mark;
+	__typeof__(EVP_CIPHER_CTX_free) *EVP_CIPHER_CTX_free;
+	__typeof__(EVP_CIPHER_CTX_new) *EVP_CIPHER_CTX_new;
+	__typeof__(EVP_CIPHER_CTX_set_padding) *EVP_CIPHER_CTX_set_padding;
+	__typeof__(EVP_CIPHER_fetch) *EVP_CIPHER_fetch;
+	__typeof__(EVP_CIPHER_free) *EVP_CIPHER_free;
+	__typeof__(EVP_CipherInit_ex2) *EVP_CipherInit_ex2;
+	__typeof__(EVP_CipherUpdate) *EVP_CipherUpdate;
+	__typeof__(EVP_Digest) *EVP_Digest;
+	__typeof__(EVP_DigestFinal_ex) *EVP_DigestFinal_ex;
+	__typeof__(EVP_DigestInit_ex2) *EVP_DigestInit_ex2;
+	__typeof__(EVP_DigestUpdate) *EVP_DigestUpdate;
+	__typeof__(EVP_MD_CTX_free) *EVP_MD_CTX_free;
+	__typeof__(EVP_MD_CTX_new) *EVP_MD_CTX_new;
+	__typeof__(EVP_MD_fetch) *EVP_MD_fetch;
+	__typeof__(EVP_MD_free) *EVP_MD_free;
+	__typeof__(EVP_MD_get_size) *EVP_MD_get_size;
+	__typeof__(PKCS5_PBKDF2_HMAC) *PKCS5_PBKDF2_HMAC;
+};
+
+/* Only after openssl_load(). */
+extern struct openssl_api openssl;
+
+/* Returns 0, or -ENOTSUP when OpenSSL is not installed. Any thread. */
+int openssl_load(struct error *err);
+
+#endif
