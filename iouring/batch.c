@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * One batch: what is not a file is read at once, a read that is alone costs
- * one system call and no ring, everything else goes to the thread's ring
- * together.
+ * One batch: what is not a file is read at once, what is alone costs one
+ * system call and no ring, everything else goes to the thread's ring together.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -11,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "iouring/engine.h"
+#include "iouring/write.h"
 
 static enum engine_mode mode = ENGINE_AUTO;
 static void (*say_line)(const char *line);
@@ -64,7 +64,7 @@ static void say_fallback(int code)
 	if (!say_line || atomic_exchange(&said, true))
 		return;
 	snprintf(line, sizeof(line),
-		 "io_uring is not available (%s): reading with preadv",
+		 "io_uring is not available (%s): using preadv and pwritev",
 		 errno_text(-code));
 	say_line(line);
 }
@@ -156,7 +156,7 @@ static void run_sync(struct batch_io *ios, size_t n_ios)
 
 	for (i = 0; i < n_ios; i++)
 		if (ios[i].src->fd >= 0)
-			sync_read(&ios[i], 0);
+			sync_run(&ios[i], 0);
 }
 
 /*
@@ -191,29 +191,72 @@ static void run_ring(struct batch_io *ios, size_t n_ios)
 		if (ios[i].src->fd < 0 || (ring && ios[i].ret != RING_UNDONE))
 			continue;
 		if (mode == ENGINE_AUTO)
-			sync_read(&ios[i], 0);
+			sync_run(&ios[i], 0);
 		else
 			ios[i].ret = code;
 	}
 }
 
-int batch_run(struct batch_io *ios, size_t n_ios)
+static void run_files(struct batch_io *ios, size_t n_ios)
 {
-	size_t i, n_files = 0;
-
-	for (i = 0; i < n_ios; i++) {
-		ios[i].ret = 0;
-		if (ios[i].src->fd >= 0)
-			n_files++;
-	}
-	if (n_files &&
-	    (mode == ENGINE_SYNC || (n_ios == 1 && is_one_call(ios))))
+	if (mode == ENGINE_SYNC || (n_ios == 1 && is_one_call(ios)))
 		run_sync(ios, n_ios);
-	else if (n_files)
+	else
 		run_ring(ios, n_ios);
+}
+
+static void run_others(struct batch_io *ios, size_t n_ios)
+{
+	size_t i;
+
 	for (i = 0; i < n_ios; i++)
 		if (ios[i].src->fd < 0)
 			ios[i].ret = pread_all(&ios[i]);
+}
+
+/* Writes that tests watch or that O_DIRECT does not take as they are. */
+static bool goes_alone(const struct batch_io *io)
+{
+	return io->op == BATCH_WRITE &&
+	       (!io->src->writable || write_watched() ||
+		file_write_is_unaligned(io));
+}
+
+static void run_alone(struct batch_io *io)
+{
+	struct write_event e = { .op = WRITE_DATA,
+				 .src = io->src,
+				 .off = io->off,
+				 .len = io->len,
+				 .buf = io->buf };
+
+	if (!goes_alone(io)) {
+		io->src->fd < 0 ? run_others(io, 1) : run_files(io, 1);
+		return;
+	}
+	io->ret = io->src->writable ? write_before(&e) : -EROFS;
+	if (!io->ret && file_write_is_unaligned(io))
+		io->ret = file_write_unaligned(io);
+	else if (!io->ret)
+		run_files(io, 1);
+	write_after(&e, io->ret);
+}
+
+int batch_run(struct batch_io *ios, size_t n_ios)
+{
+	size_t i, n_files = 0, n_alone = 0;
+
+	for (i = 0; i < n_ios; i++) {
+		ios[i].ret = 0;
+		n_files += ios[i].src->fd >= 0;
+		n_alone += goes_alone(&ios[i]);
+	}
+	for (i = 0; n_alone && i < n_ios; i++)
+		run_alone(&ios[i]);
+	if (n_files && !n_alone)
+		run_files(ios, n_ios);
+	if (!n_alone)
+		run_others(ios, n_ios);
 	for (i = 0; i < n_ios; i++)
 		if (ios[i].ret < 0)
 			return ios[i].ret;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The engine's unit of work: reads over several sources, submitted together
- * and completed together.
+ * The engine's unit of work: reads and writes over several sources, submitted
+ * together and completed together, in no order.
  *
- * Each thread has a ring of its own, made when it first reads several things
+ * Each thread has a ring of its own, made when it first does several things
  * at once and gone when the thread ends; a forked child makes new ones. Where
- * io_uring is refused, preadv does the same work with the same results.
+ * io_uring is refused, preadv and pwritev do the same work with the same
+ * results.
  */
 #ifndef IOURING_BATCH_H
 #define IOURING_BATCH_H
@@ -16,20 +17,24 @@
 
 #include "iouring/source.h"
 
+enum batch_op { BATCH_READ, BATCH_WRITE };
+
 struct batch_io {
-	struct source *src;
+	struct source *src; /* of a write: see file_source_open_rw() */
 	uint64_t off; /* in the source; the range lies inside it */
-	void *buf;
+	void *buf; /* a write leaves it alone */
 	size_t len; /* > 0, at most BATCH_IO_MAX */
-	int ret; /* out: 0, or a negative errno: this read's own */
+	int ret; /* out: 0, or a negative errno: this one's own */
+	uint8_t op; /* enum batch_op */
 };
 
 #define BATCH_IO_MAX (1U << 30)
 
 /*
- * Reads all of @ios. Short reads are continued, EINTR and EAGAIN retried; a
- * file that ends early is -EIO. A failed read does not disturb the others.
- * Returns 0 when all went well, else the ret of the first that did not.
+ * Does all of @ios. Short ones are continued, EINTR and EAGAIN retried; a
+ * file that ends early is -EIO. One that fails does not disturb the others,
+ * and may have written a part. Returns 0 when all went well, else the ret of
+ * the first that did not.
  */
 int batch_run(struct batch_io *ios, size_t n_ios);
 

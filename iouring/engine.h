@@ -11,6 +11,7 @@
  * O_DIRECT wants offset, length and memory aligned; this much is what every
  * device and file system that we know of is content with. What is not aligned
  * goes through bounce buffers: one a thread, and BOUNCE_BUFFERS of its ring.
+ * Writes whose offset or length is not: see file_write_unaligned().
  */
 #define DIRECT_ALIGN   4096U
 #define BOUNCE_BYTES   (64U << 10)
@@ -38,21 +39,24 @@ struct piece {
 bool piece_cut(struct piece *p, struct batch_io *io, size_t pos,
 	       uint8_t *bounce);
 
-/* Must this read go through a bounce buffer, from @pos on? */
+/* Must this go through a bounce buffer, from @pos on? */
 bool piece_needs_bounce(const struct batch_io *io, size_t pos);
 
 /*
- * A read of @p gave @res (a negative errno, or bytes). Returns 1 when all
- * wanted bytes are in the caller's memory, 0 when the piece must be read on
- * from its got bytes, else the negative errno that the io ends with.
+ * @p gave @res (a negative errno, or bytes). Returns 1 when all wanted bytes
+ * are where they belong, 0 when the piece must go on from its got bytes, else
+ * the negative errno that the io ends with.
  */
 int piece_advance(struct piece *p, ssize_t res);
 
 /* batch.c: BOUNCE_BYTES of this thread's, aligned; NULL: no memory. */
 uint8_t *engine_bounce(void);
 
-/* sync.c: reads one io from @pos on with preadv. Sets and returns io->ret. */
-int sync_read(struct batch_io *io, size_t pos);
+/*
+ * sync.c: does one io from @pos on with pread or pwrite. Sets and returns
+ * io->ret.
+ */
+int sync_run(struct batch_io *io, size_t pos);
 
 /* ring.c */
 struct ring;
@@ -62,11 +66,21 @@ int ring_new(struct ring **ret);
 void ring_free(struct ring *r); /* NULL is fine */
 
 /*
- * Reads those of @ios whose source is a file and sets their ret. Returns 0, or
+ * Does those of @ios whose source is a file and sets their ret. Returns 0, or
  * a negative errno when the ring is of no more use; those it did not get to
  * then have ret RING_UNDONE. Nothing is in flight on return in either case.
  */
 int ring_run(struct ring *r, struct batch_io *ios, size_t n_ios);
+
+/* file.c: a write whose ends O_DIRECT does not take. */
+bool file_write_is_unaligned(const struct batch_io *io);
+int file_write_unaligned(struct batch_io *io);
+
+/* write.c: what tests watch; see struct write_watcher. */
+struct write_event;
+bool write_watched(void);
+int write_before(const struct write_event *e); /* 0, or what it fails with */
+void write_after(const struct write_event *e, int code);
 
 /* file.c: how many files have been closed; rings then drop theirs. */
 extern atomic_uint files_closed;

@@ -22,6 +22,9 @@ struct file_source {
 	 */
 	pthread_mutex_t run_lock;
 	uint64_t run_off, run_end;
+
+	/* Held while a write that is not aligned is made one that is. */
+	pthread_mutex_t edge_lock;
 };
 
 static void file_free(struct source *s)
@@ -31,6 +34,7 @@ static void file_free(struct source *s)
 	atomic_fetch_add(&files_closed, 1);
 	close(s->fd);
 	pthread_mutex_destroy(&f->run_lock);
+	pthread_mutex_destroy(&f->edge_lock);
 	free(f);
 }
 
@@ -77,7 +81,8 @@ static int file_find_hole(struct source *s, uint64_t off, uint64_t len,
 		end = f->run_end;
 	} else {
 		r = seek_run(s, off, ret_hole, &end);
-		if (!r && !*ret_hole) {
+		/* What is written soon changes. */
+		if (!r && !*ret_hole && !s->writable) {
 			f->run_off = off;
 			f->run_end = end;
 		}
@@ -172,6 +177,7 @@ int file_source_adopt(int fd, unsigned int flags, struct source **ret,
 	f->base.file_id = f->base.id;
 	f->holes = holes;
 	pthread_mutex_init(&f->run_lock, NULL);
+	pthread_mutex_init(&f->edge_lock, NULL);
 	*ret = &f->base;
 	return 0;
 }
@@ -185,4 +191,88 @@ int file_source_open(const char *path, unsigned int flags, struct source **ret,
 		return error_set(err, -errno, 0, "cannot be opened: %s",
 				 errno_text(errno));
 	return file_source_adopt(fd, flags, ret, err);
+}
+
+int file_source_adopt_rw(int fd, unsigned int flags, struct source **ret,
+			 struct error *err)
+{
+	int r = file_source_adopt(fd, flags & ~(unsigned int)FILE_BLOCK_DEVICE,
+				  ret, err);
+
+	if (r < 0)
+		return r;
+	(*ret)->bytes = SOURCE_WRITABLE_BYTES;
+	(*ret)->writable = true;
+	container_of(*ret, struct file_source, base)->holes = true;
+	return 0;
+}
+
+int file_source_open_rw(const char *path, unsigned int flags,
+			struct source **ret, struct error *err)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+	if (fd < 0)
+		return error_set(err, -errno, 0,
+				 "cannot be opened for writing: %s",
+				 errno_text(errno));
+	return file_source_adopt_rw(fd, flags, ret, err);
+}
+
+bool file_write_is_unaligned(const struct batch_io *io)
+{
+	return ((io->src->fd_off + io->off) | io->len) & (io->src->align - 1);
+}
+
+/* What of the aligned block at @at there is in the file, else zeroes. */
+static int read_block(int fd, uint8_t *block, size_t bytes, uint64_t at)
+{
+	size_t got = 0;
+	ssize_t n;
+
+	memset(block, 0, bytes);
+	do {
+		n = pread(fd, block + got, bytes - got, (off_t)(at + got));
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		got += n > 0 ? (size_t)n : 0;
+	} while (n && got < bytes && !(got & 511));
+	return 0;
+}
+
+/*
+ * Block by block, each read before it is written. The lock keeps two of these
+ * from undoing each other; writes of whole blocks do not overlap them, unless
+ * the client overlaps its own requests.
+ */
+int file_write_unaligned(struct batch_io *io)
+{
+	struct source *s = io->src;
+	struct file_source *f = container_of(s, struct file_source, base);
+	CLEANUP(freep) void *block = NULL;
+	uint64_t at = s->fd_off + io->off;
+	size_t done = 0, in, n;
+	int r = 0;
+
+	if (posix_memalign(&block, s->align, s->align))
+		return -ENOMEM;
+	pthread_mutex_lock(&f->edge_lock);
+	for (; !r && done < io->len; done += n) {
+		uint64_t block_at = round_down(at + done, s->align);
+		struct batch_io whole = { .src = s,
+					  .off = block_at - s->fd_off,
+					  .buf = block,
+					  .len = s->align,
+					  .op = BATCH_WRITE };
+
+		in = (size_t)(at + done - block_at);
+		n = min_size(io->len - done, s->align - in);
+		if (n < s->align)
+			r = read_block(s->fd, block, s->align, block_at);
+		memcpy((uint8_t *)block + in, (uint8_t *)io->buf + done, n);
+		if (!r)
+			r = sync_run(&whole, 0);
+	}
+	pthread_mutex_unlock(&f->edge_lock);
+	return r;
 }

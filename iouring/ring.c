@@ -138,10 +138,15 @@ static void enqueue(struct ring *r, unsigned int idx)
 	struct piece *p = &r->slots[idx].piece;
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&r->uring);
 	int file = registered(r, p->io->src);
+	int fd = file < 0 ? p->io->src->fd : file;
+	unsigned int len = (unsigned int)(p->len - p->got);
 
-	io_uring_prep_read(sqe, file < 0 ? p->io->src->fd : file,
-			   p->buf + p->got, (unsigned int)(p->len - p->got),
-			   p->fd_off + p->got);
+	if (p->io->op == BATCH_WRITE)
+		io_uring_prep_write(sqe, fd, p->buf + p->got, len,
+				    p->fd_off + p->got);
+	else
+		io_uring_prep_read(sqe, fd, p->buf + p->got, len,
+				   p->fd_off + p->got);
 	if (file >= 0)
 		io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data64(sqe, idx);
@@ -165,7 +170,7 @@ static int map_bounce(struct ring *r)
 }
 
 /*
- * Starts the piece of @io from @pos on. Returns the bytes that it will bring,
+ * Starts the piece of @io from @pos on. Returns the bytes that it will move,
  * 0 when a slot or bounce buffer must come free first, or a negative errno.
  */
 static ssize_t start_piece(struct ring *r, struct batch_io *io, size_t pos)
@@ -209,9 +214,9 @@ static unsigned int in_flight(const struct ring *r)
 }
 
 /* A file that cannot wait asynchronously: wait for it here. */
-static int read_waiting(struct piece *p)
+static int run_waiting(struct piece *p)
 {
-	int before = p->io->ret, code = sync_read(p->io, p->pos);
+	int before = p->io->ret, code = sync_run(p->io, p->pos);
 
 	if (before < 0)
 		p->io->ret = before;
@@ -219,10 +224,10 @@ static int read_waiting(struct piece *p)
 }
 
 /*
- * Takes every completion that is there; @read_on: and continues those that
+ * Takes every completion that is there; @go_on: and continues those that
  * are not whole.
  */
-static void reap(struct ring *r, bool read_on)
+static void reap(struct ring *r, bool go_on)
 {
 	struct io_uring_cqe *cqe;
 	struct piece *p;
@@ -234,8 +239,8 @@ static void reap(struct ring *r, bool read_on)
 		res = cqe->res;
 		io_uring_cqe_seen(&r->uring, cqe);
 		p = &r->slots[idx].piece;
-		code = res == -EAGAIN ? read_waiting(p) : piece_advance(p, res);
-		if (!code && read_on) {
+		code = res == -EAGAIN ? run_waiting(p) : piece_advance(p, res);
+		if (!code && go_on) {
 			enqueue(r, idx);
 			continue;
 		}
@@ -260,7 +265,7 @@ static void give_up(struct ring *r, struct batch_io *ios, size_t n_ios)
 			sched_yield();
 		reap(r, false);
 	}
-	/* Which reads are whole is no longer known: all are done again. */
+	/* Which are whole is no longer known: all are done again. */
 	for (i = 0; i < n_ios; i++)
 		if (ios[i].src->fd >= 0)
 			ios[i].ret = RING_UNDONE;

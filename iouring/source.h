@@ -62,6 +62,7 @@ struct source {
 	uint32_t align;
 	uint64_t fd_off;
 	uint64_t file_id;
+	bool writable; /* opened by file_source_open_rw() */
 };
 
 /* A number that nothing else in the process has: for caches' keys. */
@@ -105,6 +106,19 @@ int file_source_adopt(int fd, unsigned int flags, struct source **ret,
 /* Opens @path read-only, links followed, without waiting on a FIFO. */
 int file_source_open(const char *path, unsigned int flags, struct source **ret,
 		     struct error *err);
+
+/* What a source that can be written may grow to. */
+#define SOURCE_WRITABLE_BYTES ((uint64_t)INT64_MAX)
+
+/*
+ * The same of a regular file for reading and writing; see iouring/write.h. It
+ * may grow, so that its size as a source is SOURCE_WRITABLE_BYTES; what lies
+ * behind the file's end reads as -EIO. Owns @fd, also on failure.
+ */
+int file_source_adopt_rw(int fd, unsigned int flags, struct source **ret,
+			 struct error *err);
+int file_source_open_rw(const char *path, unsigned int flags,
+			struct source **ret, struct error *err);
 
 /*
  * [@off, @off + @bytes) of @parent as a source of its own; holds a reference

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Reading without a ring, and what a piece of a read is: both engines cut
- * and continue reads by the same rules.
+ * Reading and writing without a ring, and what a piece of either is: both
+ * engines cut and continue by the same rules.
  */
 #include <errno.h>
 #include <string.h>
@@ -39,6 +39,9 @@ bool piece_cut(struct piece *p, struct batch_io *io, size_t pos,
 	p->len = min_size(BOUNCE_BYTES,
 			  (size_t)round_up(p->skip + rest, io->src->align));
 	p->want = min_size(rest, p->len - p->skip);
+	/* The ends of a write are aligned, only its memory is not. */
+	if (io->op == BATCH_WRITE)
+		memcpy(bounce, (uint8_t *)io->buf + pos, p->want);
 	return true;
 }
 
@@ -52,25 +55,38 @@ int piece_advance(struct piece *p, ssize_t res)
 		return (int)res;
 	p->got += (size_t)res;
 	if (p->got >= p->skip + p->want) {
-		if (p->buf != dest)
+		if (p->buf != dest && p->io->op == BATCH_READ)
 			memcpy(dest, p->buf + p->skip, p->want);
 		return 1;
 	}
-	/* The range lies inside the file, so its end here means it shrank. */
+	/*
+	 * The range lies inside the file, so its end here means it shrank; a
+	 * write that writes nothing is not known to happen.
+	 */
 	if (!res)
 		return -EIO;
-	/* O_DIRECT reads on from an aligned place, or not at all. */
+	/* O_DIRECT goes on from an aligned place, or not at all. */
 	if (p->got % p->io->src->align) {
 		size_t whole = (size_t)round_down(p->got, p->io->src->align);
 
-		if (p->got - (size_t)res >= whole)
+		if (p->got - (size_t)res >= whole && p->io->op == BATCH_READ)
 			return -EIO;
 		p->got = whole;
 	}
 	return 0;
 }
 
-int sync_read(struct batch_io *io, size_t pos)
+static ssize_t piece_run(const struct piece *p)
+{
+	int fd = p->io->src->fd;
+	off_t at = (off_t)(p->fd_off + p->got);
+
+	return p->io->op == BATCH_WRITE
+		       ? pwrite(fd, p->buf + p->got, p->len - p->got, at)
+		       : pread(fd, p->buf + p->got, p->len - p->got, at);
+}
+
+int sync_run(struct batch_io *io, size_t pos)
 {
 	struct piece p;
 	int r;
@@ -84,9 +100,7 @@ int sync_read(struct batch_io *io, size_t pos)
 			piece_cut(&p, io, pos, bounce);
 		}
 		do {
-			ssize_t n =
-				pread(io->src->fd, p.buf + p.got, p.len - p.got,
-				      (off_t)(p.fd_off + p.got));
+			ssize_t n = piece_run(&p);
 
 			r = piece_advance(&p, n < 0 ? -errno : n);
 		} while (!r);

@@ -16,11 +16,12 @@
 struct ring_faults ring_faults;
 
 ssize_t pread64(int fd, void *buf, size_t len, off64_t off);
+ssize_t pwrite64(int fd, const void *buf, size_t len, off64_t off);
 
-/* Should this read go wrong? */
+/* Should this one go wrong? */
 static bool strikes(void)
 {
-	unsigned int n = atomic_fetch_add(&ring_faults.reads, 1) + 1;
+	unsigned int n = atomic_fetch_add(&ring_faults.ios, 1) + 1;
 
 	if (!ring_faults.every || n % ring_faults.every)
 		return false;
@@ -65,6 +66,17 @@ ssize_t pread64(int fd, void *buf, size_t len, off64_t off)
 		return -1;
 	}
 	return syscall(SYS_pread64, fd, buf, strike ? len / 2 : len, off);
+}
+
+ssize_t pwrite64(int fd, const void *buf, size_t len, off64_t off)
+{
+	bool strike = len > 1 && strikes();
+
+	if (strike && ring_faults.code) {
+		errno = -ring_faults.code;
+		return -1;
+	}
+	return syscall(SYS_pwrite64, fd, buf, strike ? len / 2 : len, off);
 }
 
 void ring_deny(bool setup, int code)

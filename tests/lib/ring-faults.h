@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Stands between the engine and the kernel: io_uring_submit_and_wait() and
- * pread() of a program that links this fail as they are told to.
+ * pread() and
+ * pwrite() of a program that links this fail as they are told to.
  */
 #ifndef TESTS_LIB_RING_FAULTS_H
 #define TESTS_LIB_RING_FAULTS_H
@@ -11,11 +12,11 @@
 
 /* All 0: nothing goes wrong. Counted over all threads, from 1. */
 struct ring_faults {
-	unsigned int every; /* every so many-th read ... */
+	unsigned int every; /* every so many-th read or write ... */
 	int code; /* ... ends with this; 0: brings half its bytes */
 	int submit_code; /* the submission of this number fails so */
 	unsigned int submit_call;
-	atomic_uint reads;
+	atomic_uint ios;
 	atomic_uint submits;
 	atomic_uint hits; /* faults injected */
 };
