@@ -16,6 +16,7 @@ build_packages=(
 	nbdkit nbdkit-plugin-dev
 	liburing-dev libssl-dev libdeflate-dev zlib1g-dev libzstd-dev
 	libjansson-dev libxml2-dev
+	libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev
 )
 
 # shellcheck disable=SC2034

@@ -24,7 +24,11 @@ const char config_help[] =
 	"force=parent     take a parent whose ids do not match its child's\n"
 	"cache=SIZE       memory for tables and decoded clusters [64M]\n"
 	"io=auto|uring|sync  how files are read [auto]\n"
-	"direct=true      bypass the page cache (O_DIRECT) [false]";
+	"direct=true      bypass the page cache (O_DIRECT) [false]\n"
+	"store=DIR        a folder of images, served by id or name\n"
+	"glance=ADDR:PORT|unix:PATH  the store's HTTP API (OpenStack Image)\n"
+	"glance-cert=FILE, glance-key=FILE  TLS for it (PEM)\n"
+	"auth=none        who may use it";
 
 void config_init(struct config *c)
 {
@@ -47,6 +51,7 @@ void config_done(struct config *c)
 	free(c->image);
 	free(c->format);
 	free(c->snapshot);
+	glance_config_done(&c->glance);
 	allow_done(&c->allow);
 	for (i = 0; i < c->n_allow_values; i++)
 		free(c->allow_values[i]);
@@ -264,7 +269,7 @@ int config_set(struct config *c, const char *key, const char *value,
 	for (i = 0; i < ARRAY_SIZE(params); i++)
 		if (!strcmp(params[i].key, key))
 			return params[i].set(c, value, err);
-	return -ENOENT;
+	return glance_config_set(&c->glance, key, value, err);
 }
 
 void config_open_options(const struct config *c, struct open_options *ret)

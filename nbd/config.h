@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "formats/layer.h"
+#include "glance/config.h"
 #include "iouring/batch.h"
 #include "iouring/error.h"
 
@@ -26,6 +27,7 @@ struct config {
 	enum engine_mode io;
 	bool direct;
 	bool force_parent;
+	struct glance_config glance; /* store=, glance=, ... */
 };
 
 void config_init(struct config *c);

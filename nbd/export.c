@@ -57,6 +57,9 @@ static int open_new(const struct config *c, const char *name,
 		    : error_set(err, -ENOMEM, 0, "out of memory");
 	if (e->snapshot)
 		options.snapshot = e->snapshot;
+	if (r >= 0 && !c->image)
+		r = error_set(err, -ENOENT, 0, "there is no export \"%.256s\"",
+			      name);
 	if (r >= 0)
 		r = image_open(c->image, &options, &e->image, err);
 	if (r < 0) {

@@ -12,6 +12,7 @@
 #include <nbdkit-plugin.h>
 
 #include "formats/cache.h"
+#include "glance/glance.h"
 #include "nbd/config.h"
 #include "nbd/export.h"
 
@@ -24,6 +25,7 @@
 #define REQUEST_BYTES_MAX (32U << 20)
 
 static struct config config;
+static struct glance *glance; /* NULL: there is no store */
 
 /* The live image, held open so that the first client need not wait. */
 static struct export *standing;
@@ -58,6 +60,12 @@ static void say(const char *line)
 static void platter_load(void)
 {
 	config_init(&config);
+}
+
+/* The plugin is about to go: nobody may use it any more. */
+static void platter_cleanup(void)
+{
+	glance_free(TAKE_PTR(glance));
 }
 
 static void platter_unload(void)
@@ -97,8 +105,13 @@ static int platter_config_complete(void)
 {
 	struct error err = { 0 };
 
-	if (!config.image) {
-		nbdkit_error("no image was given: nbdkit platter FILE");
+	if (!config.image && !config.glance.store) {
+		nbdkit_error("no image was given: nbdkit platter FILE, or "
+			     "store=DIR");
+		return -1;
+	}
+	if (config.glance.listen && !config.glance.store) {
+		nbdkit_error("glance= needs a store: store=DIR");
 		return -1;
 	}
 	return config_apply(&config, say, &err) < 0 ? fail(&err) : 0;
@@ -107,8 +120,21 @@ static int platter_config_complete(void)
 static int platter_get_ready(void)
 {
 	struct error err = { 0 };
+	int r = 0;
 
-	return export_open(&config, "", &standing, &err) < 0 ? fail(&err) : 0;
+	if (config.glance.store)
+		r = glance_prepare(&config.glance, &glance, &err);
+	if (r >= 0 && config.image)
+		r = export_open(&config, "", &standing, &err);
+	return r < 0 ? fail(&err) : 0;
+}
+
+/* nbdkit has gone to the background: threads and SQLite may come. */
+static int platter_after_fork(void)
+{
+	struct error err = { 0 };
+
+	return glance && glance_start(glance, &err) < 0 ? fail(&err) : 0;
 }
 
 static int add_export(void *opaque, const char *name, const char *description)
@@ -119,6 +145,8 @@ static int add_export(void *opaque, const char *name, const char *description)
 static int platter_list_exports(int readonly, int is_tls,
 				struct nbdkit_exports *exports)
 {
+	if (!standing)
+		return 0;
 	return export_list(standing->image->chain.layers[0], LIST_MAX,
 			   add_export, exports);
 }
@@ -274,6 +302,8 @@ static struct nbdkit_plugin plugin = {
 	.config_help = config_help,
 	.magic_config_key = "image",
 	.get_ready = platter_get_ready,
+	.after_fork = platter_after_fork,
+	.cleanup = platter_cleanup,
 	.list_exports = platter_list_exports,
 	.default_export = platter_default_export,
 	.open = platter_open,

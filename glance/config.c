@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "glance/config.h"
+
+void glance_config_done(struct glance_config *c)
+{
+	free(c->store);
+	free(c->listen);
+	free(c->cert);
+	free(c->key);
+	free(c->auth);
+	*c = (struct glance_config){ 0 };
+}
+
+/* nbdkit changes its folder. */
+static char *absolute(const char *value)
+{
+	CLEANUP(freep) char *cwd = NULL;
+	char *path;
+
+	if (*value == '/')
+		return strdup(value);
+	cwd = getcwd(NULL, 0);
+	if (!cwd || asprintf(&path, "%s/%s", cwd, value) < 0)
+		return NULL;
+	return path;
+}
+
+/* "unix:" and a path that is absolute afterwards; other values as they are. */
+static char *absolute_socket(const char *value)
+{
+	CLEANUP(freep) char *path = NULL;
+	char *socket;
+
+	if (strncmp(value, "unix:", 5))
+		return strdup(value);
+	path = absolute(value + 5);
+	if (!path || asprintf(&socket, "unix:%s", path) < 0)
+		return NULL;
+	return socket;
+}
+
+int glance_config_set(struct glance_config *c, const char *key,
+		      const char *value, struct error *err)
+{
+	const struct {
+		const char *key;
+		char **field;
+		char *(*make)(const char *value);
+	} params[] = {
+		{ "store", &c->store, absolute },
+		{ "glance", &c->listen, absolute_socket },
+		{ "glance-cert", &c->cert, absolute },
+		{ "glance-key", &c->key, absolute },
+		{ "auth", &c->auth, strdup },
+	};
+	size_t i;
+	char *copy;
+
+	for (i = 0; i < ARRAY_SIZE(params) && strcmp(params[i].key, key); i++)
+		;
+	if (i == ARRAY_SIZE(params))
+		return -ENOENT;
+	if (!*value)
+		return error_set(err, -EINVAL, 0, "%s: the value is empty",
+				 key);
+	copy = params[i].make(value);
+	if (!copy)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	free(*params[i].field);
+	*params[i].field = copy;
+	return 0;
+}

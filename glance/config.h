@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The parameters of the image service. */
+#ifndef GLANCE_CONFIG_H
+#define GLANCE_CONFIG_H
+
+#include "iouring/error.h"
+
+/* Strings are owned; NULL: not given. */
+struct glance_config {
+	char *store; /* the folder; absolute */
+	char *listen; /* glance=ADDRESS:PORT|unix:PATH */
+	char *cert;
+	char *key;
+	char *auth;
+};
+
+void glance_config_done(struct glance_config *c);
+
+/* Is @key one of ours? -ENOENT: no. */
+int glance_config_set(struct glance_config *c, const char *key,
+		      const char *value, struct error *err);
+
+#endif

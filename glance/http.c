@@ -1,0 +1,1007 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/rand.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "glance/http.h"
+
+/* Of a connection's memory in libmicrohttpd: headers, and chunks of a body. */
+#define CONNECTION_BYTES (HTTP_HEADERS_BYTES_MAX + (96U << 10))
+#define PEM_BYTES_MAX	 (1U << 20)
+/* A body this large is not read only to be dropped. */
+#define DROP_BYTES_MAX	 (64U << 20)
+#define STACK_BYTES	 (512U << 10)
+#define PRODUCER_BYTES	 (1U << 20)
+
+struct http_server {
+	struct http_app app;
+	struct MHD_Daemon *daemon;
+	int listen_fd;
+	bool local;
+	bool tcp;
+	char *unix_path; /* to be removed at the end */
+	char *cert, *key; /* PEM */
+
+	/* Guards the list of connections and what the watch looks at. */
+	pthread_mutex_t lock;
+	pthread_cond_t stop_cond;
+	struct connection *connections;
+	bool stop;
+	bool watching;
+	pthread_t watch;
+};
+
+/* What the watch must know of a connection: is it too slow? */
+struct connection {
+	struct connection *next, **link;
+	int fd;
+	int64_t since_usec; /* waits for headers since, or for its body */
+	bool in_body;
+	bool busy; /* the headers are whole, and no body is waited for */
+	uint64_t body_bytes;
+};
+
+enum phase {
+	PHASE_HEADERS,
+	PHASE_BODY,
+	PHASE_DROP, /* answered; what is left of the body is not wanted */
+};
+
+/* A request with what only this file needs. */
+struct exchange {
+	struct request q;
+	struct connection *connection;
+	enum phase phase;
+	bool bad_target;
+	struct error target_error;
+};
+
+static int64_t now_usec(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/* ---- the listening socket ---- */
+
+static int listen_unix(struct http_server *s, const char *path,
+		       struct error *err)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct stat st;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return error_set(err, -EINVAL, 0,
+				 "glance: the socket's path has over %zu bytes",
+				 sizeof(addr.sun_path) - 1);
+	strcpy(addr.sun_path, path);
+	s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (s->listen_fd < 0)
+		return error_set(err, -errno, 0, "glance: %s",
+				 errno_text(errno));
+	/* A socket that nobody listens on any more is in the way. */
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+	    connect(s->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 &&
+	    errno == ECONNREFUSED)
+		unlink(path);
+	if (bind(s->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+	    listen(s->listen_fd, 1024) < 0)
+		return error_set(err, -errno, 0, "glance: unix:%s: %s", path,
+				 errno_text(errno));
+	s->unix_path = strdup(path);
+	s->local = true;
+	return s->unix_path ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+static bool is_loopback(const struct sockaddr *a)
+{
+	if (a->sa_family == AF_INET) {
+		const struct sockaddr_in *in = (const void *)a;
+
+		return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+	}
+	return IN6_IS_ADDR_LOOPBACK(
+		&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+}
+
+static int bind_tcp(struct http_server *s, const struct addrinfo *ai)
+{
+	int one = 1;
+
+	s->listen_fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (s->listen_fd < 0)
+		return -errno;
+	setsockopt(s->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(s->listen_fd, ai->ai_addr, ai->ai_addrlen) < 0 ||
+	    listen(s->listen_fd, 1024) < 0)
+		return -errno;
+	s->local = is_loopback(ai->ai_addr);
+	s->tcp = true;
+	return 0;
+}
+
+/* "ADDRESS:PORT", "[V6]:PORT" */
+static int listen_tcp(struct http_server *s, const char *where,
+		      struct error *err)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
+				  .ai_flags = AI_NUMERICHOST | AI_PASSIVE |
+					      AI_NUMERICSERV };
+	CLEANUP(freep) char *host = strdup(where);
+	struct addrinfo *ai = NULL;
+	char *port = host ? strrchr(host, ':') : NULL, *h = host;
+	size_t len;
+	int r;
+
+	if (!host)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (!port || port == host || !port[1])
+		return error_set(err, -EINVAL, 0,
+				 "glance: \"%s\" is neither ADDRESS:PORT nor "
+				 "unix:PATH",
+				 where);
+	*port++ = '\0';
+	len = strlen(h);
+	if (*h == '[' && h[len - 1] == ']') {
+		h[len - 1] = '\0';
+		h++;
+	}
+	r = getaddrinfo(!strcmp(h, "localhost") ? "127.0.0.1" : h, port, &hints,
+			&ai);
+	if (r)
+		return error_set(err, -EINVAL, 0,
+				 "glance: \"%s\": not an address and a port "
+				 "(%s)",
+				 where, gai_strerror(r));
+	r = bind_tcp(s, ai);
+	freeaddrinfo(ai);
+	if (r < 0)
+		return error_set(err, r, 0, "glance: %s: %s", where,
+				 errno_text(-r));
+	return 0;
+}
+
+static int read_pem(const char *path, const char *what, char **ret,
+		    struct error *err)
+{
+	CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+	ssize_t n;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return error_set(err, -errno, 0, "%s: %s: %s", what, path,
+				 errno_text(errno));
+	if (!S_ISREG(st.st_mode) || st.st_size > PEM_BYTES_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "%s: %s: not a regular file of at most %u "
+				 "bytes",
+				 what, path, PEM_BYTES_MAX);
+	*ret = calloc(1, (size_t)st.st_size + 1);
+	if (!*ret)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	n = read(fd, *ret, (size_t)st.st_size);
+	return n < 0 ? error_set(err, -errno, 0, "%s: %s: %s", what, path,
+				 errno_text(errno))
+		     : 0;
+}
+
+static int load_tls(struct http_server *s, const struct http_config *c,
+		    struct error *err)
+{
+	int r;
+
+	if (!c->cert_file && !c->key_file)
+		return 0;
+	if (!c->cert_file || !c->key_file)
+		return error_set(err, -EINVAL, 0,
+				 "glance-cert and glance-key go together");
+	if (MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
+		return error_set(err, -ENOTSUP, 0,
+				 "glance-cert: libmicrohttpd has no TLS");
+	r = read_pem(c->cert_file, "glance-cert", &s->cert, err);
+	if (r >= 0)
+		r = read_pem(c->key_file, "glance-key", &s->key, err);
+	return r;
+}
+
+int http_listen(const struct http_config *c, struct http_server **ret,
+		struct error *err)
+{
+	struct http_server *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	s->listen_fd = -1;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->stop_cond, NULL);
+	r = load_tls(s, c, err);
+	if (r >= 0)
+		r = !strncmp(c->listen, "unix:", 5)
+			    ? listen_unix(s, c->listen + 5, err)
+			    : listen_tcp(s, c->listen, err);
+	if (r < 0) {
+		http_free(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+bool http_is_local(const struct http_server *s)
+{
+	return s->local;
+}
+
+bool http_is_tls(const struct http_server *s)
+{
+	return s->cert;
+}
+
+int http_listen_fd(const struct http_server *s)
+{
+	return s->listen_fd;
+}
+
+/* ---- slow clients ---- */
+
+/*
+ * libmicrohttpd ends a connection that is silent; one that sends a byte now
+ * and then is ended here, by shutting its socket: its own thread cleans up.
+ */
+static bool too_slow(const struct connection *c, int64_t now)
+{
+	int64_t sec = (now - c->since_usec) / 1000000;
+
+	if (c->busy)
+		return false;
+	if (!c->in_body)
+		return sec > HTTP_HEADERS_SEC;
+	return sec > HTTP_IDLE_SEC &&
+	       c->body_bytes / (uint64_t)sec < HTTP_BODY_BYTES_PER_SEC_MIN;
+}
+
+static void *watch(void *opaque)
+{
+	struct http_server *s = opaque;
+	struct connection *c;
+	struct timespec ts;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->stop) {
+		int64_t now = now_usec();
+
+		for (c = s->connections; c; c = c->next)
+			if (too_slow(c, now))
+				shutdown(c->fd, SHUT_RDWR);
+		clock_gettime(CLOCK_REALTIME, &ts);
+		ts.tv_sec++;
+		pthread_cond_timedwait(&s->stop_cond, &s->lock, &ts);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+static void connection_waits(struct http_server *s, struct connection *c,
+			     bool in_body)
+{
+	if (!c)
+		return;
+	pthread_mutex_lock(&s->lock);
+	c->since_usec = now_usec();
+	c->in_body = in_body;
+	c->busy = false;
+	c->body_bytes = 0;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void connection_is_busy(struct http_server *s, struct connection *c)
+{
+	if (!c)
+		return;
+	pthread_mutex_lock(&s->lock);
+	c->busy = true;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *conn, void **socket,
+			  enum MHD_ConnectionNotificationCode code)
+{
+	struct http_server *s = cls;
+	const union MHD_ConnectionInfo *info;
+	struct connection *c = *socket;
+	int one = 1;
+
+	if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+		if (!c)
+			return;
+		pthread_mutex_lock(&s->lock);
+		*c->link = c->next;
+		if (c->next)
+			c->next->link = c->link;
+		pthread_mutex_unlock(&s->lock);
+		free(c);
+		return;
+	}
+	info = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+	c = calloc(1, sizeof(*c));
+	if (!c || !info) {
+		free(c);
+		return;
+	}
+	c->fd = info->connect_fd;
+	c->since_usec = now_usec();
+	if (s->tcp)
+		setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	pthread_mutex_lock(&s->lock);
+	c->next = s->connections;
+	c->link = &s->connections;
+	if (c->next)
+		c->next->link = &c->next;
+	s->connections = c;
+	pthread_mutex_unlock(&s->lock);
+	*socket = c;
+}
+
+/* ---- requests ---- */
+
+/* A random UUID, RFC 4122 version 4. */
+static void make_request_id(char ret[41])
+{
+	uint8_t b[16];
+
+	if (RAND_bytes(b, sizeof(b)) != 1)
+		memset(b, 0, sizeof(b));
+	snprintf(ret, 41,
+		 "req-%02x%02x%02x%02x-%02x%02x-4%01x%02x-%02x%02x-"
+		 "%02x%02x%02x%02x%02x%02x",
+		 b[0], b[1], b[2], b[3], b[4], b[5], b[6] & 0xfU, b[7],
+		 (b[8] & 0x3fU) | 0x80U, b[9], b[10], b[11], b[12], b[13],
+		 b[14], b[15]);
+}
+
+/* The first libmicrohttpd tells of a request: its target, undecoded. */
+static void *on_target(void *cls, const char *target,
+		       struct MHD_Connection *conn)
+{
+	struct http_server *s = cls;
+	const union MHD_ConnectionInfo *info;
+	struct exchange *x = calloc(1, sizeof(*x));
+
+	if (!x)
+		return NULL;
+	x->q.server = s;
+	x->q.app = s->app.opaque;
+	x->q.conn = conn;
+	x->q.response.fd = -1;
+	x->q.start_usec = now_usec();
+	x->q.body.max = HTTP_BODY_BYTES_MAX;
+	make_request_id(x->q.id);
+	info = MHD_get_connection_info(conn,
+				       MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	x->connection = info ? info->socket_context : NULL;
+	if (uri_parse(target, &x->q.uri, &x->target_error) < 0)
+		x->bad_target = true;
+	return x;
+}
+
+static void response_done(struct response *r)
+{
+	size_t i;
+
+	for (i = 0; i < r->n_headers; i++) {
+		free(r->headers[i].name);
+		free(r->headers[i].value);
+	}
+	free(r->text);
+	closep(&r->fd);
+	if (r->produced && r->producer.free)
+		r->producer.free(r->producer.opaque);
+}
+
+static void exchange_free(struct exchange *x)
+{
+	struct request *q = &x->q;
+
+	if (q->state_free)
+		q->state_free(q->state);
+	identity_done(&q->who);
+	uri_done(&q->uri);
+	text_buf_done(&q->body);
+	response_done(&q->response);
+	free(x);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *conn, void **req_cls,
+			 enum MHD_RequestTerminationCode why)
+{
+	struct http_server *s = cls;
+	struct exchange *x = *req_cls;
+
+	*req_cls = NULL;
+	if (!x)
+		return;
+	if (s->app.done && x->q.response.status)
+		s->app.done(&x->q);
+	connection_waits(s, x->connection, false);
+	exchange_free(x);
+}
+
+const char *request_header(const struct request *q, const char *name)
+{
+	return MHD_lookup_connection_value(q->conn, MHD_HEADER_KIND, name);
+}
+
+struct header_walk {
+	int (*each)(void *opaque, const char *name, const char *value);
+	void *opaque;
+	int r;
+};
+
+static enum MHD_Result walk_header(void *cls, enum MHD_ValueKind kind,
+				   const char *name, const char *value)
+{
+	struct header_walk *w = cls;
+
+	w->r = w->each(w->opaque, name, value ? value : "");
+	return w->r ? MHD_NO : MHD_YES;
+}
+
+int request_for_headers(const struct request *q,
+			int (*each)(void *opaque, const char *name,
+				    const char *value),
+			void *opaque)
+{
+	struct header_walk w = { .each = each, .opaque = opaque };
+
+	MHD_get_connection_values(q->conn, MHD_HEADER_KIND, walk_header, &w);
+	return w.r;
+}
+
+bool request_type_is(const struct request *q, const char *type)
+{
+	const char *have = request_header(q, "Content-Type");
+	size_t len;
+
+	if (!have)
+		return false;
+	len = strcspn(have, "; \t");
+	return len == strlen(type) && !strncasecmp(have, type, len);
+}
+
+/* What may stand in a Host header: no more than a name, an address, a port. */
+static bool host_ok(const char *host)
+{
+	size_t len = strspn(host, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				  "abcdefghijklmnopqrstuvwxyz0123456789-._:[]");
+
+	return len && len < 256 && !host[len];
+}
+
+char *request_base_url(const struct request *q)
+{
+	const char *host = request_header(q, "Host");
+	char *url;
+
+	if (!host || !host_ok(host))
+		host = "localhost";
+	if (asprintf(&url, "%s://%s", q->server->cert ? "https" : "http",
+		     host) < 0)
+		return NULL;
+	return url;
+}
+
+static enum http_method method_of(const char *name)
+{
+	static const char *const names[] = { "GET", "HEAD",  "POST",
+					     "PUT", "PATCH", "DELETE" };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(names[i], name))
+			return (enum http_method)i;
+	return HTTP_OTHER;
+}
+
+struct framing {
+	unsigned int lengths; /* Content-Length headers */
+	unsigned int encodings; /* Transfer-Encoding headers */
+	bool chunked;
+	const char *length;
+};
+
+static int look_at_framing(void *opaque, const char *name, const char *value)
+{
+	struct framing *f = opaque;
+
+	if (!strcasecmp(name, "Content-Length")) {
+		f->lengths++;
+		f->length = value;
+	} else if (!strcasecmp(name, "Transfer-Encoding")) {
+		f->encodings++;
+		f->chunked = !strcasecmp(value, "chunked");
+	}
+	return 0;
+}
+
+/*
+ * Two lengths, or two ways to tell the length, are how one request is made to
+ * look like two to the next server (RFC 9112 6.3).
+ */
+static int check_framing(struct request *q, struct error *err)
+{
+	struct framing f = { 0 };
+	char *end;
+
+	request_for_headers(q, look_at_framing, &f);
+	if (f.lengths > 1 || f.encodings > 1 || (f.lengths && f.encodings))
+		return error_set(err, -EINVAL, 0,
+				 "Content-Length and Transfer-Encoding: one of "
+				 "them, once");
+	if (f.encodings && !f.chunked)
+		return error_set(err, -EINVAL, 0,
+				 "Transfer-Encoding: only chunked is known");
+	if (!f.lengths)
+		return 0;
+	errno = 0;
+	q->content_length = strtoull(f.length, &end, 10);
+	if (!isdigit((unsigned char)*f.length) || *end || errno)
+		return error_set(err, -EINVAL, 0,
+				 "Content-Length is not a number");
+	q->has_length = true;
+	return 0;
+}
+
+static void begin(struct exchange *x, const char *method)
+{
+	struct request *q = &x->q;
+	struct error err = { 0 };
+
+	q->method_name = method;
+	q->method = method_of(method);
+	if (x->bad_target) {
+		respond_error(q, x->target_error.code == -EFBIG ? 414 : 400,
+			      x->target_error.msg);
+		return;
+	}
+	if (check_framing(q, &err) < 0) {
+		respond_header(q, "Connection", "close");
+		respond_error(q, 400, err.msg);
+		return;
+	}
+	q->server->app.begin(q);
+	if (!q->response.status && !q->sink && q->content_length > q->body.max)
+		respond_errorf(q, 413, "The body is over %zu bytes.",
+			       q->body.max);
+}
+
+static void take_body(struct exchange *x, const char *data, size_t len)
+{
+	struct request *q = &x->q;
+
+	q->body_bytes += len;
+	if (x->connection)
+		x->connection->body_bytes = q->body_bytes;
+	if (x->phase == PHASE_DROP)
+		return;
+	if (q->sink) {
+		if (q->sink->chunk(q, data, len) < 0)
+			x->phase = PHASE_DROP;
+	} else {
+		text_add_bytes(&q->body, data, len);
+		if (q->body.failed) {
+			x->phase = PHASE_DROP;
+			respond_errorf(q, 413, "The body is over %zu bytes.",
+				       q->body.max);
+		}
+	}
+}
+
+static enum MHD_Result send_response(struct exchange *x);
+
+/*
+ * An answer before the body ends the connection, and what the client still
+ * sends may hide it from him. Bodies of a modest size are read to the end.
+ */
+static bool answer_before_body(struct exchange *x)
+{
+	const char *expect = request_header(&x->q, "Expect");
+
+	return (expect && !strcasecmp(expect, "100-continue")) ||
+	       x->q.content_length > DROP_BYTES_MAX;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn,
+				  const char *url, const char *method,
+				  const char *version, const char *data,
+				  size_t *len, void **req_cls)
+{
+	struct http_server *s = cls;
+	struct exchange *x = *req_cls;
+
+	if (!x)
+		return MHD_NO;
+	if (x->phase == PHASE_HEADERS) {
+		connection_waits(s, x->connection, true);
+		x->phase = PHASE_BODY;
+		begin(x, method);
+		if (!x->q.response.status)
+			return MHD_YES;
+		x->phase = PHASE_DROP;
+		return answer_before_body(x) ? send_response(x) : MHD_YES;
+	}
+	if (*len) {
+		take_body(x, data, *len);
+		*len = 0;
+		return MHD_YES;
+	}
+	connection_is_busy(s, x->connection);
+	if (!x->q.response.status)
+		s->app.finish(&x->q);
+	if (!x->q.response.status)
+		respond_error(&x->q, 500, "There is no answer.");
+	return send_response(x);
+}
+
+/* ---- answers ---- */
+
+const char *http_reason(unsigned int status)
+{
+	const char *text = MHD_get_reason_phrase_for(status);
+
+	return text ? text : "Unknown";
+}
+
+void respond_header(struct request *q, const char *name, const char *value)
+{
+	struct response *r = &q->response;
+	struct header *h = &r->headers[r->n_headers];
+
+	if (r->n_headers == RESPONSE_HEADERS_MAX)
+		return;
+	h->name = strdup(name);
+	h->value = strdup(value);
+	if (h->name && h->value) {
+		r->n_headers++;
+		return;
+	}
+	free(h->name);
+	free(h->value);
+}
+
+void respond_empty(struct request *q, unsigned int status)
+{
+	if (!q->response.status)
+		q->response.status = status;
+}
+
+void respond_text(struct request *q, unsigned int status, const char *type,
+		  char *text)
+{
+	struct response *r = &q->response;
+
+	if (r->status) {
+		free(text);
+		return;
+	}
+	r->status = text ? status : 500;
+	if (!text)
+		return;
+	r->text = text;
+	r->text_bytes = strlen(text);
+	respond_header(q, "Content-Type", type);
+}
+
+void respond_json(struct request *q, unsigned int status, struct text_buf *b)
+{
+	respond_text(q, status, "application/json", text_buf_take(b));
+}
+
+void respond_file(struct request *q, unsigned int status, int fd, uint64_t off,
+		  uint64_t len)
+{
+	struct response *r = &q->response;
+
+	if (r->status) {
+		close(fd);
+		return;
+	}
+	r->status = status;
+	r->fd = fd;
+	r->fd_off = off;
+	r->fd_bytes = len;
+}
+
+void respond_producer(struct request *q, unsigned int status,
+		      const struct producer *p, uint64_t len)
+{
+	struct response *r = &q->response;
+
+	if (r->status) {
+		p->free(p->opaque);
+		return;
+	}
+	r->status = status;
+	r->produced = true;
+	r->producer = *p;
+	r->producer_bytes = len;
+}
+
+void respond_upgrade(struct request *q, const char *protocol, upgrade_fn *fn,
+		     void *opaque)
+{
+	struct response *r = &q->response;
+
+	r->status = 101;
+	r->upgrade = fn;
+	r->upgrade_opaque = opaque;
+	respond_header(q, "Upgrade", protocol);
+}
+
+static void add_html_escaped(struct text_buf *b, const char *text)
+{
+	for (; *text; text++) {
+		switch (*text) {
+		case '&':
+			text_add(b, "&amp;");
+			break;
+		case '<':
+			text_add(b, "&lt;");
+			break;
+		case '>':
+			text_add(b, "&gt;");
+			break;
+		case '"':
+			text_add(b, "&quot;");
+			break;
+		case '\'':
+			text_add(b, "&#x27;");
+			break;
+		default:
+			text_add_char(b, *text);
+		}
+	}
+}
+
+static void add_error_html(struct text_buf *b, unsigned int status,
+			   const char *explanation)
+{
+	const char *reason = http_reason(status);
+
+	text_addf(b,
+		  "<html>\n <head>\n  <title>%u %s</title>\n </head>\n"
+		  " <body>\n  <h1>%u %s</h1>\n  ",
+		  status, reason, status, reason);
+	add_html_escaped(b, explanation);
+	text_add(b, "<br /><br />\n\n\n\n </body>\n</html>");
+}
+
+static void add_error_json(struct text_buf *b, unsigned int status,
+			   const char *explanation)
+{
+	struct text_buf m = { 0 };
+
+	text_add(&m, explanation);
+	text_add(&m, "<br /><br />\n\n\n");
+	text_add(b, "{\"message\": ");
+	text_add_json(b, m.text ? m.text : "");
+	text_addf(b, ", \"code\": \"%u %s\", \"title\": \"%s\"}", status,
+		  http_reason(status), http_reason(status));
+	text_buf_done(&m);
+}
+
+void respond_error(struct request *q, unsigned int status,
+		   const char *explanation)
+{
+	const char *accept = request_header(q, "Accept");
+	struct text_buf b = { 0 };
+
+	if (accept && strstr(accept, "application/json") &&
+	    !strstr(accept, "text/html") && !strstr(accept, "*/*")) {
+		add_error_json(&b, status, explanation);
+		respond_json(q, status, &b);
+	} else {
+		add_error_html(&b, status, explanation);
+		respond_text(q, status, "text/html; charset=UTF-8",
+			     text_buf_take(&b));
+	}
+}
+
+void respond_errorf(struct request *q, unsigned int status, const char *fmt,
+		    ...)
+{
+	char text[1024];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	respond_error(q, status, text);
+}
+
+void respond_failure(struct request *q, const struct error *err)
+{
+	static const struct {
+		int code;
+		unsigned int status;
+	} statuses[] = {
+		{ -EINVAL, 400 },    { -EBADMSG, 400 }, { -EACCES, 401 },
+		{ -EPERM, 403 },     { -ENOENT, 404 },	{ -EEXIST, 409 },
+		{ -EBUSY, 409 },     { -EFBIG, 413 },	{ -EDQUOT, 413 },
+		{ -ENOSPC, 413 },    { -ENOTSUP, 415 }, { -EAGAIN, 503 },
+		{ -ETIMEDOUT, 504 },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(statuses); i++) {
+		if (statuses[i].code == err->code) {
+			respond_error(q, statuses[i].status, err->msg);
+			return;
+		}
+	}
+	/* Ours to mend: the log has it, the client need not. */
+	fprintf(stderr, "platter: %s: %s\n", q->id, err->msg);
+	respond_error(q, 500,
+		      "The server has either erred or is incapable of "
+		      "performing the requested operation.");
+}
+
+static ssize_t produce(void *cls, uint64_t pos, char *buf, size_t max)
+{
+	struct request *q = cls;
+	struct response *r = &q->response;
+	size_t len = (size_t)min_u64(max, r->producer_bytes - pos);
+
+	if (!len)
+		return MHD_CONTENT_READER_END_OF_STREAM;
+	if (r->producer.read(r->producer.opaque, buf, len,
+			     r->producer.off + pos) < 0)
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	return (ssize_t)len;
+}
+
+static void on_upgrade(void *cls, struct MHD_Connection *conn, void *req_cls,
+		       const char *extra, size_t extra_bytes, MHD_socket sock,
+		       struct MHD_UpgradeResponseHandle *handle)
+{
+	struct response *r = cls;
+	struct upgraded u = { .fd = sock,
+			      .extra = extra,
+			      .extra_bytes = extra_bytes,
+			      .internal = handle };
+
+	r->upgrade(r->upgrade_opaque, &u);
+}
+
+void http_upgraded_close(const struct upgraded *u)
+{
+	MHD_upgrade_action(u->internal, MHD_UPGRADE_ACTION_CLOSE);
+}
+
+static struct MHD_Response *make_response(struct response *r, struct request *q)
+{
+	if (r->upgrade)
+		return MHD_create_response_for_upgrade(on_upgrade, r);
+	if (r->produced)
+		return MHD_create_response_from_callback(
+			r->producer_bytes, PRODUCER_BYTES, produce, q, NULL);
+	if (r->fd >= 0)
+		return MHD_create_response_from_fd_at_offset64(
+			r->fd_bytes, TAKE_FD(r->fd), r->fd_off);
+	return MHD_create_response_from_buffer(
+		r->text_bytes, r->text ? r->text : "", MHD_RESPMEM_PERSISTENT);
+}
+
+static enum MHD_Result send_response(struct exchange *x)
+{
+	struct request *q = &x->q;
+	struct response *r = &q->response;
+	struct MHD_Response *m = make_response(r, q);
+	enum MHD_Result ret;
+	size_t i;
+
+	if (!m)
+		return MHD_NO;
+	for (i = 0; i < r->n_headers; i++)
+		MHD_add_response_header(m, r->headers[i].name,
+					r->headers[i].value);
+	MHD_add_response_header(m, "X-Openstack-Request-Id", q->id);
+	ret = MHD_queue_response(q->conn, r->status, m);
+	MHD_destroy_response(m);
+	return ret;
+}
+
+/* ---- start and end ---- */
+
+/* Decoding is ours, after the target was split. */
+static size_t do_not_unescape(void *cls, struct MHD_Connection *conn, char *s)
+{
+	return strlen(s);
+}
+
+/* What clients do wrong is no news. */
+static void drop_log(void *cls, const char *fmt, va_list args)
+{
+}
+
+int http_start(struct http_server *s, const struct http_app *app,
+	       struct error *err)
+{
+	struct MHD_OptionItem tls[] = {
+		{ MHD_OPTION_HTTPS_MEM_CERT, 0, s->cert },
+		{ MHD_OPTION_HTTPS_MEM_KEY, 0, s->key },
+		{ MHD_OPTION_END, 0, NULL },
+	};
+
+	s->app = *app;
+	s->daemon = MHD_start_daemon(
+		MHD_USE_THREAD_PER_CONNECTION |
+			MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL |
+			MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG | MHD_USE_ITC |
+			(s->cert ? MHD_USE_TLS : 0U),
+		0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER,
+		drop_log, NULL, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
+		MHD_OPTION_CONNECTION_LIMIT, HTTP_CONNECTIONS_MAX,
+		MHD_OPTION_CONNECTION_TIMEOUT, HTTP_IDLE_SEC,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+		MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t)(16U << 10),
+		MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
+		MHD_OPTION_URI_LOG_CALLBACK, on_target, s,
+		MHD_OPTION_UNESCAPE_CALLBACK, do_not_unescape, NULL,
+		MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
+		MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
+		MHD_OPTION_ARRAY, s->cert ? tls : &tls[2], MHD_OPTION_END);
+	if (!s->daemon)
+		return error_set(err, -EINVAL, 0,
+				 s->cert ? "glance: the HTTP server does not "
+					   "start; are glance-cert and "
+					   "glance-key a pair in PEM?"
+					 : "glance: the HTTP server does not "
+					   "start");
+	if (pthread_create(&s->watch, NULL, watch, s))
+		return error_set(err, -EAGAIN, 0, "glance: no thread");
+	s->watching = true;
+	return 0;
+}
+
+void http_free(struct http_server *s)
+{
+	if (!s)
+		return;
+	if (s->watching) {
+		pthread_mutex_lock(&s->lock);
+		s->stop = true;
+		pthread_cond_signal(&s->stop_cond);
+		pthread_mutex_unlock(&s->lock);
+		pthread_join(s->watch, NULL);
+	}
+	if (s->daemon)
+		MHD_stop_daemon(s->daemon); /* closes the socket */
+	else
+		closep(&s->listen_fd);
+	if (s->unix_path)
+		unlink(s->unix_path);
+	free(s->unix_path);
+	free(s->cert);
+	free(s->key);
+	pthread_cond_destroy(&s->stop_cond);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "glance/index-schema.h"
+
+/*
+ * Times are microseconds since 1970, UTC. Sizes are bytes unless the name
+ * says GiB or MiB. NULL is what the API shows as null.
+ *
+ * An image has a number for the tables' own use and an id for the world. The
+ * number is never used again (AUTOINCREMENT), nor is the id: gone has those of
+ * deleted images, as somebody may still trust them.
+ */
+static const char first[] =
+	"CREATE TABLE images ("
+	" n INTEGER PRIMARY KEY AUTOINCREMENT,"
+	" id TEXT NOT NULL UNIQUE,"
+	" name TEXT,"
+	" status TEXT NOT NULL,"
+	" visibility TEXT NOT NULL,"
+	" owner TEXT,"
+	" disk_format TEXT,"
+	" container_format TEXT,"
+	" size INTEGER,"
+	" virtual_size INTEGER,"
+	" min_disk INTEGER NOT NULL DEFAULT 0," /* GiB */
+	" min_ram INTEGER NOT NULL DEFAULT 0," /* MiB */
+	" protected INTEGER NOT NULL DEFAULT 0,"
+	" os_hidden INTEGER NOT NULL DEFAULT 0,"
+	" checksum TEXT," /* MD5 */
+	" hash_algo TEXT,"
+	" hash_value TEXT,"
+	" created_at INTEGER NOT NULL,"
+	" updated_at INTEGER NOT NULL,"
+	" dialect TEXT NOT NULL DEFAULT 'v2'" /* that made it */
+	") STRICT;"
+	"CREATE INDEX images_created ON images (created_at, id);"
+	"CREATE INDEX images_updated ON images (updated_at, id);"
+	"CREATE INDEX images_name ON images (name, created_at, id);"
+	"CREATE INDEX images_size ON images (size, created_at, id);"
+	"CREATE INDEX images_status ON images (status, created_at, id);"
+	"CREATE INDEX images_disk ON images (disk_format, created_at, id);"
+	"CREATE INDEX images_container"
+	" ON images (container_format, created_at, id);"
+	"CREATE INDEX images_owner ON images (owner, created_at, id);"
+	"CREATE INDEX images_visibility"
+	" ON images (visibility, created_at, id);"
+	"CREATE TABLE gone ("
+	" id TEXT PRIMARY KEY,"
+	" deleted_at INTEGER NOT NULL"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE TABLE properties ("
+	" image INTEGER NOT NULL REFERENCES images ON DELETE CASCADE,"
+	" name TEXT NOT NULL,"
+	" value TEXT NOT NULL,"
+	" PRIMARY KEY (image, name)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE INDEX properties_value ON properties (name, value, image);"
+	"CREATE TABLE tags ("
+	" image INTEGER NOT NULL REFERENCES images ON DELETE CASCADE,"
+	" tag TEXT NOT NULL,"
+	" PRIMARY KEY (image, tag)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE INDEX tags_tag ON tags (tag, image);"
+	"CREATE TABLE members ("
+	" image INTEGER NOT NULL REFERENCES images ON DELETE CASCADE,"
+	" member TEXT NOT NULL," /* a project */
+	" status TEXT NOT NULL DEFAULT 'pending',"
+	" can_share INTEGER NOT NULL DEFAULT 0,"
+	" created_at INTEGER NOT NULL,"
+	" updated_at INTEGER NOT NULL,"
+	" PRIMARY KEY (image, member)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE INDEX members_member ON members (member, image);"
+	/* Where the data lie; the first is where they are read from. */
+	"CREATE TABLE locations ("
+	" image INTEGER NOT NULL REFERENCES images ON DELETE CASCADE,"
+	" at INTEGER NOT NULL," /* 0, 1, ... */
+	" url TEXT NOT NULL,"
+	" store TEXT NOT NULL," /* which store's ops read it */
+	" metadata TEXT NOT NULL DEFAULT '{}'," /* JSON, the client's */
+	" own INTEGER NOT NULL DEFAULT 0," /* the data are ours to delete */
+	" PRIMARY KEY (image, at)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE INDEX locations_url ON locations (url, image);"
+	/* What the format drivers found. */
+	"CREATE TABLE inspections ("
+	" image INTEGER PRIMARY KEY REFERENCES images ON DELETE CASCADE,"
+	" format TEXT NOT NULL,"
+	" report TEXT NOT NULL" /* JSON */
+	") STRICT;"
+	"CREATE TABLE snapshots ("
+	" image INTEGER NOT NULL REFERENCES images ON DELETE CASCADE,"
+	" at INTEGER NOT NULL,"
+	" id TEXT NOT NULL,"
+	" name TEXT NOT NULL,"
+	" bytes INTEGER NOT NULL,"
+	" date_sec INTEGER NOT NULL,"
+	" PRIMARY KEY (image, at)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE TABLE layers ("
+	" image INTEGER NOT NULL REFERENCES images ON DELETE CASCADE,"
+	" depth INTEGER NOT NULL," /* 0: the image itself */
+	" format TEXT NOT NULL,"
+	" bytes INTEGER NOT NULL,"
+	" file TEXT NOT NULL,"
+	" PRIMARY KEY (image, depth)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE TABLE tasks ("
+	" n INTEGER PRIMARY KEY AUTOINCREMENT,"
+	" id TEXT NOT NULL UNIQUE,"
+	" type TEXT NOT NULL,"
+	" status TEXT NOT NULL,"
+	" owner TEXT,"
+	" image_id TEXT,"
+	" request_id TEXT,"
+	" user_id TEXT,"
+	" input TEXT NOT NULL DEFAULT '{}'," /* JSON */
+	" result TEXT," /* JSON */
+	" message TEXT NOT NULL DEFAULT '',"
+	" created_at INTEGER NOT NULL,"
+	" updated_at INTEGER NOT NULL,"
+	" expires_at INTEGER"
+	") STRICT;"
+	"CREATE INDEX tasks_created ON tasks (created_at, id);"
+	"CREATE INDEX tasks_image ON tasks (image_id, created_at);";
+
+const char *const index_steps[] = { first, NULL };

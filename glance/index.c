@@ -1,0 +1,602 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "glance/index-schema.h"
+#include "glance/index.h"
+
+/* Connections that read; whoever finds none waits. */
+#define READERS_MAX    8
+/* Statements that a connection keeps; the oldest makes room. */
+#define STATEMENTS_MAX 96
+/* Changes in one commit: the first waits for the last. */
+#define BATCH_MAX      64
+/* Of each connection. */
+#define PAGE_CACHE_KIB 1024
+#define BUSY_MSEC      10000
+
+struct statement {
+	char *sql;
+	uint32_t hash; /* of sql: most comparisons end here */
+	sqlite3_stmt *st;
+	uint64_t used;
+};
+
+struct index_tx {
+	struct index *ix;
+	sqlite3 *db;
+	struct index_tx *next; /* among the idle readers */
+	struct statement statements[STATEMENTS_MAX];
+	size_t n_statements;
+	uint64_t clock;
+};
+
+/* A change that waits for its turn; on its caller's stack. */
+struct change {
+	int (*run)(struct index_tx *tx, void *opaque, struct error *err);
+	void *opaque;
+	struct error *err;
+	int result;
+	bool done;
+	struct change *next;
+};
+
+struct index {
+	char *path;
+
+	/* Guards the idle readers and how many there are. */
+	pthread_mutex_t readers_lock;
+	pthread_cond_t reader_idle;
+	struct index_tx *idle;
+	unsigned int n_readers;
+
+	/* Guards the queue; leading: somebody is at the writer. */
+	pthread_mutex_t queue_lock;
+	pthread_cond_t turn;
+	struct change *queue, **queue_end;
+	bool leading;
+	struct index_tx *writer; /* the leader's */
+};
+
+static int sqlite_code(sqlite3 *db)
+{
+	switch (sqlite3_errcode(db)) {
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_CONSTRAINT:
+		return sqlite3_extended_errcode(db) ==
+					       SQLITE_CONSTRAINT_UNIQUE ||
+				       sqlite3_extended_errcode(db) ==
+					       SQLITE_CONSTRAINT_PRIMARYKEY
+			       ? -EEXIST
+			       : -EINVAL;
+	case SQLITE_BUSY:
+		return -EAGAIN;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return -EUCLEAN;
+	default:
+		return -EIO;
+	}
+}
+
+static int db_error(sqlite3 *db, const char *what, struct error *err)
+{
+	return error_set(err, sqlite_code(db), 0, "the index: %s: %s", what,
+			 sqlite3_errmsg(db));
+}
+
+int index_error(struct index_tx *tx, const char *what, struct error *err)
+{
+	return db_error(tx->db, what, err);
+}
+
+/* ---- connections ---- */
+
+static void tx_free(struct index_tx *tx)
+{
+	size_t i;
+
+	if (!tx)
+		return;
+	for (i = 0; i < tx->n_statements; i++) {
+		sqlite3_finalize(tx->statements[i].st);
+		free(tx->statements[i].sql);
+	}
+	sqlite3_close(tx->db);
+	free(tx);
+}
+
+static int exec(struct index_tx *tx, const char *sql, struct error *err)
+{
+	if (sqlite3_exec(tx->db, sql, NULL, NULL, NULL) != SQLITE_OK)
+		return index_error(tx, "a statement failed", err);
+	return 0;
+}
+
+static int tx_new(struct index *ix, bool writes, struct index_tx **ret,
+		  struct error *err)
+{
+	struct index_tx *tx = calloc(1, sizeof(*tx));
+	char pragmas[256];
+	int r;
+
+	if (!tx)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	tx->ix = ix;
+	r = sqlite3_open_v2(ix->path, &tx->db,
+			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
+				    (writes ? SQLITE_OPEN_CREATE : 0),
+			    NULL);
+	if (r != SQLITE_OK) {
+		r = tx->db ? db_error(tx->db, ix->path, err)
+			   : error_set(err, -ENOMEM, 0, "out of memory");
+		tx_free(tx);
+		return r;
+	}
+	sqlite3_busy_timeout(tx->db, BUSY_MSEC);
+	sqlite3_db_config(tx->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+	sqlite3_db_config(tx->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+	snprintf(pragmas, sizeof(pragmas),
+		 "PRAGMA cache_size = -%d; PRAGMA foreign_keys = ON;"
+		 "%s",
+		 PAGE_CACHE_KIB,
+		 writes ? "PRAGMA journal_mode = WAL;"
+			  "PRAGMA synchronous = FULL;"
+			: "PRAGMA query_only = ON;");
+	r = exec(tx, pragmas, err);
+	if (r < 0) {
+		tx_free(tx);
+		return r;
+	}
+	*ret = tx;
+	return 0;
+}
+
+static int get_version(struct index_tx *tx, unsigned int *ret,
+		       struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx, "PRAGMA user_version", &st, err);
+
+	if (r >= 0)
+		r = index_step(st, err);
+	if (r < 0)
+		return r;
+	*ret = (unsigned int)sqlite3_column_int(st, 0);
+	return 0;
+}
+
+static int take_step(struct index_tx *tx, unsigned int version,
+		     struct error *err)
+{
+	char sql[64];
+	int r = exec(tx, "BEGIN EXCLUSIVE", err);
+
+	if (r < 0)
+		return r;
+	snprintf(sql, sizeof(sql), "PRAGMA user_version = %u", version + 1);
+	r = exec(tx, index_steps[version], err);
+	if (r >= 0)
+		r = exec(tx, sql, err);
+	if (r >= 0)
+		r = exec(tx, "COMMIT", err);
+	if (r < 0)
+		exec(tx, "ROLLBACK", NULL);
+	return r;
+}
+
+static int migrate(struct index_tx *tx, struct error *err)
+{
+	unsigned int version = 0, n = 0;
+	int r = get_version(tx, &version, err);
+
+	while (index_steps[n])
+		n++;
+	if (r >= 0 && version > n)
+		return error_set(err, -ENOTSUP, 0,
+				 "the index: %s has scheme %u, this program "
+				 "knows up to %u; a newer one is needed",
+				 tx->ix->path, version, n);
+	for (; r >= 0 && version < n; version++)
+		r = take_step(tx, version, err);
+	return r;
+}
+
+int index_open(const char *path, struct index **ret, struct error *err)
+{
+	struct index *ix = calloc(1, sizeof(*ix));
+	int r;
+
+	if (!ix)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	pthread_mutex_init(&ix->readers_lock, NULL);
+	pthread_cond_init(&ix->reader_idle, NULL);
+	pthread_mutex_init(&ix->queue_lock, NULL);
+	pthread_cond_init(&ix->turn, NULL);
+	ix->queue_end = &ix->queue;
+	ix->path = strdup(path);
+	r = ix->path ? tx_new(ix, true, &ix->writer, err)
+		     : error_set(err, -ENOMEM, 0, "out of memory");
+	if (r >= 0)
+		r = migrate(ix->writer, err);
+	if (r < 0) {
+		index_close(ix);
+		return r;
+	}
+	*ret = ix;
+	return 0;
+}
+
+void index_close(struct index *ix)
+{
+	struct index_tx *tx;
+
+	if (!ix)
+		return;
+	while ((tx = ix->idle)) {
+		ix->idle = tx->next;
+		tx_free(tx);
+	}
+	tx_free(ix->writer);
+	pthread_cond_destroy(&ix->turn);
+	pthread_mutex_destroy(&ix->queue_lock);
+	pthread_cond_destroy(&ix->reader_idle);
+	pthread_mutex_destroy(&ix->readers_lock);
+	free(ix->path);
+	free(ix);
+}
+
+/* ---- statements ---- */
+
+/* FNV-1a */
+static uint32_t hash_text(const char *text)
+{
+	uint32_t h = 2166136261U;
+
+	for (; *text; text++)
+		h = (h ^ (unsigned char)*text) * 16777619U;
+	return h;
+}
+
+static struct statement *find_statement(struct index_tx *tx, const char *sql,
+					uint32_t hash)
+{
+	size_t i;
+
+	for (i = 0; i < tx->n_statements; i++)
+		if (tx->statements[i].hash == hash &&
+		    !strcmp(tx->statements[i].sql, sql))
+			return &tx->statements[i];
+	return NULL;
+}
+
+/* A free place, if need be that of the statement not used for longest. */
+static struct statement *new_statement(struct index_tx *tx)
+{
+	struct statement *oldest = NULL;
+	size_t i;
+
+	if (tx->n_statements < STATEMENTS_MAX)
+		return &tx->statements[tx->n_statements++];
+	for (i = 0; i < tx->n_statements; i++) {
+		struct statement *s = &tx->statements[i];
+
+		if (!sqlite3_stmt_busy(s->st) &&
+		    (!oldest || s->used < oldest->used))
+			oldest = s;
+	}
+	if (!oldest)
+		return NULL;
+	sqlite3_finalize(oldest->st);
+	free(oldest->sql);
+	return oldest;
+}
+
+static int prepare(struct index_tx *tx, const char *sql, uint32_t hash,
+		   struct statement **ret, struct error *err)
+{
+	CLEANUP(freep) char *copy = strdup(sql);
+	struct statement *s;
+	sqlite3_stmt *st;
+
+	if (!copy)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (sqlite3_prepare_v3(tx->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &st,
+			       NULL) != SQLITE_OK)
+		return index_error(tx, "preparing a statement", err);
+	s = new_statement(tx);
+	if (!s) {
+		sqlite3_finalize(st);
+		return error_set(err, -EIO, 0,
+				 "the index: %d statements are in use",
+				 STATEMENTS_MAX);
+	}
+	*s = (struct statement){ .sql = TAKE_PTR(copy),
+				 .hash = hash,
+				 .st = st };
+	*ret = s;
+	return 0;
+}
+
+int index_sql(struct index_tx *tx, const char *sql, sqlite3_stmt **ret,
+	      struct error *err)
+{
+	uint32_t hash = hash_text(sql);
+	struct statement *s = find_statement(tx, sql, hash);
+	int r;
+
+	if (!s) {
+		r = prepare(tx, sql, hash, &s, err);
+		if (r < 0)
+			return r;
+	}
+	s->used = ++tx->clock;
+	*ret = s->st;
+	return 0;
+}
+
+void index_reset(sqlite3_stmt **st)
+{
+	if (!*st)
+		return;
+	sqlite3_reset(*st);
+	sqlite3_clear_bindings(*st);
+	*st = NULL;
+}
+
+int index_step(sqlite3_stmt *st, struct error *err)
+{
+	switch (sqlite3_step(st)) {
+	case SQLITE_ROW:
+		return 1;
+	case SQLITE_DONE:
+		return 0;
+	default:
+		return db_error(sqlite3_db_handle(st), "a statement failed",
+				err);
+	}
+}
+
+int index_run(sqlite3_stmt *st, struct error *err)
+{
+	int r;
+
+	do
+		r = index_step(st, err);
+	while (r > 0);
+	return r;
+}
+
+void index_bind_text(sqlite3_stmt *st, int at, const char *text)
+{
+	if (text)
+		sqlite3_bind_text(st, at, text, -1, SQLITE_TRANSIENT);
+	else
+		sqlite3_bind_null(st, at);
+}
+
+void index_bind_u64(sqlite3_stmt *st, int at, uint64_t v)
+{
+	sqlite3_bind_int64(st, at, (sqlite3_int64)min_u64(v, INT64_MAX));
+}
+
+int index_changes(struct index_tx *tx)
+{
+	return sqlite3_changes(tx->db);
+}
+
+int64_t index_last_rowid(struct index_tx *tx)
+{
+	return sqlite3_last_insert_rowid(tx->db);
+}
+
+const char *index_text(sqlite3_stmt *st, int col)
+{
+	return (const char *)sqlite3_column_text(st, col);
+}
+
+/* Runs a statement of transaction control. */
+static int control(struct index_tx *tx, const char *sql, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx, sql, &st, err);
+
+	return r < 0 ? r : index_run(st, err);
+}
+
+/* ---- reading ---- */
+
+static int get_reader(struct index *ix, struct index_tx **ret,
+		      struct error *err)
+{
+	struct index_tx *tx = NULL;
+	bool make = false;
+	int r = 0;
+
+	pthread_mutex_lock(&ix->readers_lock);
+	while (!ix->idle && ix->n_readers == READERS_MAX)
+		pthread_cond_wait(&ix->reader_idle, &ix->readers_lock);
+	if (ix->idle) {
+		tx = ix->idle;
+		ix->idle = tx->next;
+	} else {
+		ix->n_readers++;
+		make = true;
+	}
+	pthread_mutex_unlock(&ix->readers_lock);
+	if (make)
+		r = tx_new(ix, false, &tx, err);
+	if (r < 0) {
+		pthread_mutex_lock(&ix->readers_lock);
+		ix->n_readers--;
+		pthread_cond_signal(&ix->reader_idle);
+		pthread_mutex_unlock(&ix->readers_lock);
+		return r;
+	}
+	*ret = tx;
+	return 0;
+}
+
+static void put_reader(struct index_tx *tx)
+{
+	struct index *ix = tx->ix;
+
+	pthread_mutex_lock(&ix->readers_lock);
+	tx->next = ix->idle;
+	ix->idle = tx;
+	pthread_cond_signal(&ix->reader_idle);
+	pthread_mutex_unlock(&ix->readers_lock);
+}
+
+int index_read(struct index *ix, struct index_tx **ret, struct error *err)
+{
+	struct index_tx *tx;
+	int r = get_reader(ix, &tx, err);
+
+	if (r < 0)
+		return r;
+	r = control(tx, "BEGIN", err);
+	if (r < 0) {
+		put_reader(tx);
+		return r;
+	}
+	*ret = tx;
+	return 0;
+}
+
+void index_read_end(struct index_tx *tx)
+{
+	if (!tx)
+		return;
+	control(tx, "COMMIT", NULL);
+	put_reader(tx);
+}
+
+void index_read_endp(struct index_tx **tx)
+{
+	index_read_end(*tx);
+}
+
+/* ---- writing ---- */
+
+/* In a savepoint, so that its failure is its own. */
+static void run_change(struct index_tx *tx, struct change *c)
+{
+	c->result = control(tx, "SAVEPOINT change", c->err);
+	if (c->result < 0)
+		return;
+	c->result = c->run(tx, c->opaque, c->err);
+	if (c->result < 0)
+		control(tx, "ROLLBACK TO change", NULL);
+	control(tx, "RELEASE change", NULL);
+}
+
+/* Everybody's result is the commit's when that fails. */
+static void run_batch(struct index_tx *tx, struct change *batch)
+{
+	struct error err = { 0 };
+	struct change *c;
+	int r = control(tx, "BEGIN IMMEDIATE", &err);
+
+	for (c = batch; c && r >= 0; c = c->next)
+		run_change(tx, c);
+	if (r >= 0) {
+		r = control(tx, "COMMIT", &err);
+		if (r < 0)
+			control(tx, "ROLLBACK", NULL);
+	}
+	if (r >= 0)
+		return;
+	for (c = batch; c; c = c->next) {
+		if (c->result < 0)
+			continue;
+		c->result = r;
+		error_set(c->err, r, 0, "%s", err.msg);
+	}
+}
+
+/* Takes up to BATCH_MAX changes off the queue. The lock is held. */
+static struct change *take_batch(struct index *ix)
+{
+	struct change *batch = ix->queue, *last = batch;
+	unsigned int n;
+
+	for (n = 1; n < BATCH_MAX && last->next; n++)
+		last = last->next;
+	ix->queue = TAKE_PTR(last->next);
+	if (!ix->queue)
+		ix->queue_end = &ix->queue;
+	return batch;
+}
+
+/* The lock is held, before and after; not while the batch runs. */
+static void lead(struct index *ix)
+{
+	struct change *batch = take_batch(ix), *c, *next;
+
+	ix->leading = true;
+	pthread_mutex_unlock(&ix->queue_lock);
+	run_batch(ix->writer, batch);
+	pthread_mutex_lock(&ix->queue_lock);
+	ix->leading = false;
+	for (c = batch; c; c = next) {
+		next = c->next; /* its owner may be gone once it is done */
+		c->done = true;
+	}
+	pthread_cond_broadcast(&ix->turn);
+}
+
+int index_write(struct index *ix,
+		int (*change)(struct index_tx *tx, void *opaque,
+			      struct error *err),
+		void *opaque, struct error *err)
+{
+	struct error local = { 0 };
+	struct change c = { .run = change, .opaque = opaque, .err = &local };
+
+	pthread_mutex_lock(&ix->queue_lock);
+	*ix->queue_end = &c;
+	ix->queue_end = &c.next;
+	while (!c.done) {
+		if (ix->leading)
+			pthread_cond_wait(&ix->turn, &ix->queue_lock);
+		else
+			lead(ix);
+	}
+	pthread_mutex_unlock(&ix->queue_lock);
+	if (c.result < 0)
+		error_set(err, c.result, 0, "%s", local.msg);
+	return c.result;
+}
+
+/* ---- backup ---- */
+
+int index_backup(struct index *ix, const char *path, struct error *err)
+{
+	struct index_tx *tx;
+	sqlite3 *to = NULL;
+	sqlite3_backup *b;
+	int r = get_reader(ix, &tx, err);
+
+	if (r < 0)
+		return r;
+	if (sqlite3_open_v2(path, &to,
+			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+			    NULL) != SQLITE_OK ||
+	    !(b = sqlite3_backup_init(to, "main", tx->db, "main"))) {
+		r = to ? db_error(to, path, err)
+		       : error_set(err, -ENOMEM, 0, "out of memory");
+	} else {
+		sqlite3_backup_step(b, -1);
+		if (sqlite3_backup_finish(b) != SQLITE_OK)
+			r = db_error(to, path, err);
+	}
+	sqlite3_close(to);
+	put_reader(tx);
+	return r;
+}

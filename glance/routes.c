@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <string.h>
+
+#include "glance/glance.h"
+#include "glance/routes.h"
+
+static const struct route *const tables[] = { v2_routes };
+
+static bool matches(const char *pattern, const struct uri *u)
+{
+	size_t i;
+
+	for (i = 0; i < u->n_segments; i++) {
+		size_t len = strcspn(pattern + 1, "/");
+
+		if (*pattern != '/' || !len)
+			return false;
+		if (!(len == 2 && !strncmp(pattern + 1, "{}", 2)) &&
+		    (strlen(u->segments[i]) != len ||
+		     strncmp(pattern + 1, u->segments[i], len)))
+			return false;
+		pattern += 1 + len;
+	}
+	return !*pattern || !strcmp(pattern, "/");
+}
+
+const struct route *route_find(const struct uri *u, enum http_method method,
+			       unsigned int *ret_allowed)
+{
+	const struct route *r, *get = NULL;
+	size_t i;
+
+	*ret_allowed = 0;
+	for (i = 0; i < ARRAY_SIZE(tables); i++) {
+		for (r = tables[i]; r->pattern; r++) {
+			if (!matches(r->pattern, u))
+				continue;
+			if (r->method == method)
+				return r;
+			if (r->method == HTTP_GET && !get)
+				get = r;
+			*ret_allowed |= 1U << r->method;
+		}
+	}
+	return method == HTTP_HEAD ? get : NULL;
+}
+
+static void respond_not_allowed(struct request *q, unsigned int allowed)
+{
+	static const char *const names[] = { "GET", "HEAD",  "POST",
+					     "PUT", "PATCH", "DELETE" };
+	struct text_buf b = { 0 };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++)
+		if (allowed & 1U << i)
+			text_addf(&b, "%s%s", b.len ? ", " : "", names[i]);
+	if (!b.failed)
+		respond_header(q, "Allow", b.text);
+	text_buf_done(&b);
+	respond_error(q, 405, "The method is not allowed for this resource.");
+}
+
+static int identify(struct request *q)
+{
+	struct glance *g = q->app;
+	struct error err = { 0 };
+	int r = auth_identify(g->auth, q, &q->who, &err);
+
+	if (r == -EACCES)
+		respond_error(q, 401,
+			      "This server could not verify that you "
+			      "are authorized to access the document "
+			      "you requested.");
+	else if (r < 0)
+		respond_failure(q, &err);
+	return r;
+}
+
+void routes_begin(struct request *q)
+{
+	unsigned int allowed;
+
+	q->route = route_find(&q->uri, q->method, &allowed);
+	if (!(q->route && q->route->flags & ROUTE_PUBLIC) && identify(q) < 0)
+		return;
+	if (!q->route && allowed)
+		respond_not_allowed(q, allowed);
+	else if (!q->route)
+		respond_error(q, 404, "The resource could not be found.");
+	else if (q->route->begin)
+		q->route->begin(q);
+}
+
+void routes_finish(struct request *q)
+{
+	q->route->handle(q);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Which request is whose: each dialect of the API has a table of its own,
+ * and this is where they come together.
+ */
+#ifndef GLANCE_ROUTES_H
+#define GLANCE_ROUTES_H
+
+#include "glance/http.h"
+
+enum {
+	ROUTE_PUBLIC = 1 << 0, /* nobody is asked who he is */
+};
+
+struct route {
+	enum http_method method; /* GET answers HEAD too, unless HEAD has a
+				    route of its own */
+	const char *pattern; /* "/v2/images/{}/file": {} is any segment, which
+				the handler finds in q->uri.segments */
+	const char *policy; /* the rule that governs it, as Glance names it */
+	/* Required. The body is whole, or was taken by the sink. */
+	void (*handle)(struct request *q);
+	/*
+	 * Optional: the headers are there, the body is not. May answer (then
+	 * handle is not called), set q->sink, or raise q->body.max.
+	 */
+	void (*begin)(struct request *q);
+	unsigned int flags;
+};
+
+/* Each ended by a route without a pattern. */
+extern const struct route v2_routes[];
+
+/*
+ * The first of the tables' routes that fits; NULL: none, and *ret_allowed says
+ * whether other methods would (a bit each).
+ */
+const struct route *route_find(const struct uri *u, enum http_method method,
+			       unsigned int *ret_allowed);
+
+/* For struct http_app. */
+void routes_begin(struct request *q);
+void routes_finish(struct request *q);
+
+#endif
