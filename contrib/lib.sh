@@ -18,6 +18,10 @@ build_packages=(
 	libjansson-dev libxml2-dev
 	libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev
 )
+# Optional, and not there for every architecture.
+case $(dpkg --print-architecture 2>/dev/null) in
+amd64) build_packages+=(libisal-dev) ;;
+esac
 
 # shellcheck disable=SC2034
 image_packages=(

@@ -264,6 +264,38 @@ START_TEST(the_beginning_of_a_unit_is_decoded_alone)
 }
 END_TEST
 
+/* Of noise, which is stored: streams of both kinds of blocks are common. */
+START_TEST(the_beginning_of_stored_blocks_is_decoded_alone)
+{
+	size_t n, wanted;
+
+	unit_fill(plain, sizeof(plain), 3);
+	n = pack_zlib(codecs[_i] == CODEC_DEFLATE, UNIT, 15, false);
+	ck_assert_uint_gt(n, UNIT);
+	for (wanted = 1; wanted < UNIT; wanted += 1023) {
+		memset(out, 0xee, sizeof(out));
+		must(codec_decode(codecs[_i], packed, n, out, wanted, false,
+				  &err),
+		     err);
+		ck_assert_mem_eq(out, plain, wanted);
+		ck_assert_uint_eq(out[wanted], 0xee);
+	}
+}
+END_TEST
+
+START_TEST(a_beginning_that_the_stream_does_not_reach_is_refused)
+{
+	size_t n = pack(codecs[_i], UNIT / 2);
+
+	ck_assert_int_eq(codec_decode(codecs[_i], packed, n, out, UNIT / 2 + 1,
+				      false, &err),
+			 -EIO);
+	ck_assert_int_eq(codec_decode(codecs[_i], packed, n / 2, out, UNIT / 2,
+				      false, &err),
+			 -EIO);
+}
+END_TEST
+
 START_TEST(never_less_is_decoded_than_wanted)
 {
 	uint32_t bytes, n;
@@ -313,6 +345,9 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_zstd_frame_without_its_end_is_read);
 	LOOP(tc, a_zstd_frame_may_not_ask_for_any_window, windows);
 	LOOP(tc, the_beginning_of_a_unit_is_decoded_alone, codecs);
+	tcase_add_loop_test(tc, the_beginning_of_stored_blocks_is_decoded_alone,
+			    0, 2);
+	LOOP(tc, a_beginning_that_the_stream_does_not_reach_is_refused, codecs);
 	LOOP(tc, never_less_is_decoded_than_wanted, codecs);
 	tcase_add_test(tc, any_thread_decodes);
 }
