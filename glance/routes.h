@@ -17,7 +17,6 @@ struct route {
 				    route of its own */
 	const char *pattern; /* "/v2/images/{}/file": {} is any segment, which
 				the handler finds in q->uri.segments */
-	const char *policy; /* the rule that governs it, as Glance names it */
 	/* Required. The body is whole, or was taken by the sink. */
 	void (*handle)(struct request *q);
 	/*

@@ -9,6 +9,6 @@ static void get_healthcheck(struct request *q)
 }
 
 const struct route v2_routes[] = {
-	{ HTTP_GET, "/healthcheck", NULL, get_healthcheck, NULL, ROUTE_PUBLIC },
+	{ HTTP_GET, "/healthcheck", get_healthcheck, NULL, ROUTE_PUBLIC },
 	{ 0 },
 };

@@ -1,0 +1,808 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <openssl/rand.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "glance/record.h"
+
+static const char *const status_names[IMAGE_STATUSES] = {
+	[IMAGE_QUEUED] = "queued",
+	[IMAGE_SAVING] = "saving",
+	[IMAGE_UPLOADING] = "uploading",
+	[IMAGE_IMPORTING] = "importing",
+	[IMAGE_ACTIVE] = "active",
+	[IMAGE_DEACTIVATED] = "deactivated",
+	[IMAGE_KILLED] = "killed",
+	[IMAGE_PENDING_DELETE] = "pending_delete",
+};
+
+static const char *const visibility_names[IMAGE_VISIBILITIES] = {
+	[IMAGE_PUBLIC] = "public",
+	[IMAGE_COMMUNITY] = "community",
+	[IMAGE_SHARED] = "shared",
+	[IMAGE_PRIVATE] = "private",
+};
+
+const char *image_status_name(enum image_status s)
+{
+	return status_names[s];
+}
+
+const char *image_visibility_name(enum image_visibility v)
+{
+	return visibility_names[v];
+}
+
+bool image_status_by_name(const char *name, enum image_status *ret)
+{
+	size_t i;
+
+	for (i = 0; i < IMAGE_STATUSES; i++) {
+		if (!strcmp(status_names[i], name)) {
+			*ret = (enum image_status)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool image_visibility_by_name(const char *name, enum image_visibility *ret)
+{
+	size_t i;
+
+	for (i = 0; i < IMAGE_VISIBILITIES; i++) {
+		if (!strcmp(visibility_names[i], name)) {
+			*ret = (enum image_visibility)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+#define TO(status) (1U << (IMAGE_##status))
+
+bool image_status_may_become(enum image_status from, enum image_status to)
+{
+	static const unsigned int next[IMAGE_STATUSES] = {
+		[IMAGE_QUEUED] =
+			TO(SAVING) | TO(UPLOADING) | TO(IMPORTING) | TO(ACTIVE),
+		[IMAGE_SAVING] = TO(ACTIVE) | TO(KILLED) | TO(QUEUED),
+		[IMAGE_UPLOADING] = TO(IMPORTING) | TO(QUEUED),
+		[IMAGE_IMPORTING] = TO(ACTIVE) | TO(QUEUED),
+		[IMAGE_ACTIVE] = TO(PENDING_DELETE) | TO(DEACTIVATED),
+		[IMAGE_PENDING_DELETE] = TO(ACTIVE),
+		[IMAGE_DEACTIVATED] = TO(ACTIVE),
+	};
+
+	return next[from] & 1U << to;
+}
+
+/* ---- memory ---- */
+
+static void property_done(struct property *p)
+{
+	free(p->name);
+	free(p->value);
+}
+
+static void location_done(struct location *l)
+{
+	free(l->url);
+	free(l->store);
+	free(l->metadata);
+	*l = (struct location){ 0 };
+}
+
+void record_done(struct record *r)
+{
+	size_t i;
+
+	free(r->id);
+	free(r->name);
+	free(r->owner);
+	free(r->disk_format);
+	free(r->container_format);
+	free(r->checksum);
+	free(r->hash_algo);
+	free(r->hash_value);
+	free(r->dialect);
+	for (i = 0; i < r->n_properties; i++)
+		property_done(&r->properties[i]);
+	free(r->properties);
+	for (i = 0; i < r->n_tags; i++)
+		free(r->tags[i]);
+	free(r->tags);
+	for (i = 0; i < r->n_locations; i++)
+		location_done(&r->locations[i]);
+	free(r->locations);
+	*r = (struct record){ 0 };
+}
+
+static int no_memory(struct error *err)
+{
+	return error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+int record_set(char **field, const char *value, struct error *err)
+{
+	char *copy = value ? strdup(value) : NULL;
+
+	if (value && !copy)
+		return no_memory(err);
+	free(*field);
+	*field = copy;
+	return 0;
+}
+
+/* Room for one more element of @bytes; grows by powers of two. */
+static int grow(void *array, size_t n, size_t bytes, struct error *err)
+{
+	void **p = array, *more;
+
+	if (n & (n - 1) || (n && n < 4))
+		return 0; /* there is room */
+	more = reallocarray(*p, n ? 2 * n : 4, bytes);
+	if (!more)
+		return no_memory(err);
+	*p = more;
+	return 0;
+}
+
+const char *record_property(const struct record *r, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < r->n_properties; i++)
+		if (!strcmp(r->properties[i].name, name))
+			return r->properties[i].value;
+	return NULL;
+}
+
+static int append_property(struct record *r, const char *name,
+			   const char *value, struct error *err)
+{
+	struct property p = { .name = strdup(name), .value = strdup(value) };
+	int r2 = p.name && p.value
+			 ? grow(&r->properties, r->n_properties, sizeof(p), err)
+			 : no_memory(err);
+
+	if (r2 < 0)
+		property_done(&p);
+	else
+		r->properties[r->n_properties++] = p;
+	return r2;
+}
+
+int record_set_property(struct record *r, const char *name, const char *value,
+			struct error *err)
+{
+	size_t i;
+
+	for (i = 0; i < r->n_properties; i++)
+		if (!strcmp(r->properties[i].name, name))
+			return record_set(&r->properties[i].value, value, err);
+	return append_property(r, name, value, err);
+}
+
+bool record_remove_property(struct record *r, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < r->n_properties; i++)
+		if (!strcmp(r->properties[i].name, name))
+			break;
+	if (i == r->n_properties)
+		return false;
+	property_done(&r->properties[i]);
+	r->n_properties--;
+	memmove(&r->properties[i], &r->properties[i + 1],
+		(r->n_properties - i) * sizeof(*r->properties));
+	return true;
+}
+
+static size_t find_tag(const struct record *r, const char *tag)
+{
+	size_t i;
+
+	for (i = 0; i < r->n_tags && strcmp(r->tags[i], tag); i++)
+		;
+	return i;
+}
+
+bool record_has_tag(const struct record *r, const char *tag)
+{
+	return find_tag(r, tag) < r->n_tags;
+}
+
+static int append_tag(struct record *r, const char *tag, struct error *err)
+{
+	char *copy = strdup(tag);
+	int r2 = copy ? grow(&r->tags, r->n_tags, sizeof(copy), err)
+		      : no_memory(err);
+
+	if (r2 < 0)
+		free(copy);
+	else
+		r->tags[r->n_tags++] = copy;
+	return r2;
+}
+
+int record_add_tag(struct record *r, const char *tag, struct error *err)
+{
+	return record_has_tag(r, tag) ? 0 : append_tag(r, tag, err);
+}
+
+bool record_remove_tag(struct record *r, const char *tag)
+{
+	size_t i = find_tag(r, tag);
+
+	if (i == r->n_tags)
+		return false;
+	free(r->tags[i]);
+	r->n_tags--;
+	memmove(&r->tags[i], &r->tags[i + 1],
+		(r->n_tags - i) * sizeof(*r->tags));
+	return true;
+}
+
+int record_insert_location(struct record *r, size_t at, struct location *l,
+			   struct error *err)
+{
+	int r2 = l->url && l->store && l->metadata
+			 ? grow(&r->locations, r->n_locations, sizeof(*l), err)
+			 : no_memory(err);
+
+	if (r2 < 0) {
+		location_done(l);
+		return r2;
+	}
+	memmove(&r->locations[at + 1], &r->locations[at],
+		(r->n_locations - at) * sizeof(*l));
+	r->locations[at] = *l;
+	r->n_locations++;
+	*l = (struct location){ 0 };
+	return 0;
+}
+
+void record_remove_location(struct record *r, size_t at)
+{
+	location_done(&r->locations[at]);
+	r->n_locations--;
+	memmove(&r->locations[at], &r->locations[at + 1],
+		(r->n_locations - at) * sizeof(*r->locations));
+}
+
+/* ---- reading ---- */
+
+#define COLUMNS                                                     \
+	"n, id, name, status, visibility, owner, disk_format, "     \
+	"container_format, size, virtual_size, min_disk, min_ram, " \
+	"protected, os_hidden, checksum, hash_algo, hash_value, "   \
+	"created_at, updated_at, dialect"
+
+enum {
+	COL_N,
+	COL_ID,
+	COL_NAME,
+	COL_STATUS,
+	COL_VISIBILITY,
+	COL_OWNER,
+	COL_DISK_FORMAT,
+	COL_CONTAINER_FORMAT,
+	COL_SIZE,
+	COL_VIRTUAL_SIZE,
+	COL_MIN_DISK,
+	COL_MIN_RAM,
+	COL_PROTECTED,
+	COL_HIDDEN,
+	COL_CHECKSUM,
+	COL_HASH_ALGO,
+	COL_HASH_VALUE,
+	COL_CREATED,
+	COL_UPDATED,
+	COL_DIALECT,
+};
+
+static int read_text(sqlite3_stmt *st, int col, char **ret, struct error *err)
+{
+	return record_set(ret, index_text(st, col), err);
+}
+
+static int read_texts(sqlite3_stmt *st, struct record *r, struct error *err)
+{
+	const struct {
+		int col;
+		char **field;
+	} texts[] = {
+		{ COL_ID, &r->id },
+		{ COL_NAME, &r->name },
+		{ COL_OWNER, &r->owner },
+		{ COL_DISK_FORMAT, &r->disk_format },
+		{ COL_CONTAINER_FORMAT, &r->container_format },
+		{ COL_CHECKSUM, &r->checksum },
+		{ COL_HASH_ALGO, &r->hash_algo },
+		{ COL_HASH_VALUE, &r->hash_value },
+		{ COL_DIALECT, &r->dialect },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(texts); i++)
+		if (read_text(st, texts[i].col, texts[i].field, err) < 0)
+			return err->code;
+	return 0;
+}
+
+static bool read_u64(sqlite3_stmt *st, int col, uint64_t *ret)
+{
+	if (sqlite3_column_type(st, col) == SQLITE_NULL)
+		return false;
+	*ret = (uint64_t)sqlite3_column_int64(st, col);
+	return true;
+}
+
+static int read_row(sqlite3_stmt *st, struct record *r, struct error *err)
+{
+	int r2 = read_texts(st, r, err);
+
+	if (r2 < 0)
+		return r2;
+	r->n = sqlite3_column_int64(st, COL_N);
+	r->has_size = read_u64(st, COL_SIZE, &r->size);
+	r->has_virtual_size = read_u64(st, COL_VIRTUAL_SIZE, &r->virtual_size);
+	read_u64(st, COL_MIN_DISK, &r->min_disk);
+	read_u64(st, COL_MIN_RAM, &r->min_ram);
+	r->protected_ = sqlite3_column_int(st, COL_PROTECTED);
+	r->hidden = sqlite3_column_int(st, COL_HIDDEN);
+	r->created_usec = sqlite3_column_int64(st, COL_CREATED);
+	r->updated_usec = sqlite3_column_int64(st, COL_UPDATED);
+	if (!image_status_by_name(index_text(st, COL_STATUS), &r->status) ||
+	    !image_visibility_by_name(index_text(st, COL_VISIBILITY),
+				      &r->visibility))
+		return error_set(err, -EUCLEAN, 0,
+				 "the index: image %s has status \"%s\" and "
+				 "visibility \"%s\"",
+				 r->id, index_text(st, COL_STATUS),
+				 index_text(st, COL_VISIBILITY));
+	return 0;
+}
+
+/* Calls @each for every row of @sql with image @n bound. */
+static int for_rows(struct index_tx *tx, const char *sql, struct record *r,
+		    int (*each)(sqlite3_stmt *st, struct record *r,
+				struct error *err),
+		    struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r2 = index_sql(tx, sql, &st, err);
+
+	if (r2 < 0)
+		return r2;
+	sqlite3_bind_int64(st, 1, r->n);
+	while ((r2 = index_step(st, err)) > 0) {
+		r2 = each(st, r, err);
+		if (r2 < 0)
+			break;
+	}
+	return r2;
+}
+
+static int read_property(sqlite3_stmt *st, struct record *r, struct error *err)
+{
+	return append_property(r, index_text(st, 0), index_text(st, 1), err);
+}
+
+static int read_tag(sqlite3_stmt *st, struct record *r, struct error *err)
+{
+	return append_tag(r, index_text(st, 0), err);
+}
+
+static int read_location(sqlite3_stmt *st, struct record *r, struct error *err)
+{
+	struct location l = { .own = sqlite3_column_int(st, 3) };
+
+	if (read_text(st, 0, &l.url, err) < 0 ||
+	    read_text(st, 1, &l.store, err) < 0 ||
+	    read_text(st, 2, &l.metadata, err) < 0) {
+		location_done(&l);
+		return err->code;
+	}
+	return record_insert_location(r, r->n_locations, &l, err);
+}
+
+/* The row that @st is about to give, and what hangs on it. */
+static int load(struct index_tx *tx, sqlite3_stmt *st, struct record *ret,
+		struct error *err)
+{
+	struct record r = { 0 };
+	int r2 = index_step(st, err);
+
+	if (!r2)
+		return error_set(err, -ENOENT, 0, "there is no such image");
+	if (r2 > 0)
+		r2 = read_row(st, &r, err);
+	if (r2 >= 0)
+		r2 = for_rows(tx,
+			      "SELECT name, value FROM properties"
+			      " WHERE image = ? ORDER BY name",
+			      &r, read_property, err);
+	if (r2 >= 0)
+		r2 = for_rows(tx,
+			      "SELECT tag FROM tags WHERE image = ?"
+			      " ORDER BY tag",
+			      &r, read_tag, err);
+	if (r2 >= 0)
+		r2 = for_rows(tx,
+			      "SELECT url, store, metadata, own FROM locations"
+			      " WHERE image = ? ORDER BY at",
+			      &r, read_location, err);
+	if (r2 < 0) {
+		record_done(&r);
+		return r2;
+	}
+	*ret = r;
+	return 0;
+}
+
+int record_load(struct index_tx *tx, const char *id, struct record *ret,
+		struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx, "SELECT " COLUMNS " FROM images WHERE id = ?",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	index_bind_text(st, 1, id);
+	return load(tx, st, ret, err);
+}
+
+int record_load_n(struct index_tx *tx, int64_t n, struct record *ret,
+		  struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx, "SELECT " COLUMNS " FROM images WHERE n = ?", &st,
+			  err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, n);
+	return load(tx, st, ret, err);
+}
+
+int record_is_member(struct index_tx *tx, int64_t n, const char *project,
+		     const char *status, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r;
+
+	if (!project)
+		return 0;
+	r = index_sql(tx,
+		      "SELECT 1 FROM members WHERE image = ? AND member = ?"
+		      " AND (?3 IS NULL OR status = ?3)",
+		      &st, err);
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, n);
+	index_bind_text(st, 2, project);
+	index_bind_text(st, 3, status);
+	return index_step(st, err);
+}
+
+/* ---- writing ---- */
+
+static void bind_or_null(sqlite3_stmt *st, int at, bool has, uint64_t v)
+{
+	if (has)
+		index_bind_u64(st, at, v);
+}
+
+/* Parameters 1 to 18: the columns from name to dialect. */
+static void bind_row(sqlite3_stmt *st, const struct record *r)
+{
+	index_bind_text(st, 1, r->name);
+	index_bind_text(st, 2, status_names[r->status]);
+	index_bind_text(st, 3, visibility_names[r->visibility]);
+	index_bind_text(st, 4, r->owner);
+	index_bind_text(st, 5, r->disk_format);
+	index_bind_text(st, 6, r->container_format);
+	bind_or_null(st, 7, r->has_size, r->size);
+	bind_or_null(st, 8, r->has_virtual_size, r->virtual_size);
+	index_bind_u64(st, 9, r->min_disk);
+	index_bind_u64(st, 10, r->min_ram);
+	sqlite3_bind_int(st, 11, r->protected_);
+	sqlite3_bind_int(st, 12, r->hidden);
+	index_bind_text(st, 13, r->checksum);
+	index_bind_text(st, 14, r->hash_algo);
+	index_bind_text(st, 15, r->hash_value);
+	sqlite3_bind_int64(st, 16, r->created_usec);
+	sqlite3_bind_int64(st, 17, r->updated_usec);
+	index_bind_text(st, 18, r->dialect ? r->dialect : "v2");
+}
+
+static int insert_two(struct index_tx *tx, const char *sql, int64_t n,
+		      const char *a, const char *b, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx, sql, &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, n);
+	index_bind_text(st, 2, a);
+	if (b)
+		index_bind_text(st, 3, b);
+	return index_run(st, err);
+}
+
+static int insert_location(struct index_tx *tx, int64_t n, size_t at,
+			   const struct location *l, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx,
+			  "INSERT INTO locations"
+			  " (image, at, url, store, metadata, own)"
+			  " VALUES (?, ?, ?, ?, ?, ?)",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, n);
+	sqlite3_bind_int64(st, 2, (sqlite3_int64)at);
+	index_bind_text(st, 3, l->url);
+	index_bind_text(st, 4, l->store);
+	index_bind_text(st, 5, l->metadata);
+	sqlite3_bind_int(st, 6, l->own);
+	return index_run(st, err);
+}
+
+static int insert_hangers(struct index_tx *tx, const struct record *r,
+			  struct error *err)
+{
+	size_t i;
+	int r2 = 0;
+
+	for (i = 0; r2 >= 0 && i < r->n_properties; i++)
+		r2 = insert_two(tx,
+				"INSERT INTO properties (image, name, value)"
+				" VALUES (?, ?, ?)",
+				r->n, r->properties[i].name,
+				r->properties[i].value, err);
+	for (i = 0; r2 >= 0 && i < r->n_tags; i++)
+		r2 = insert_two(tx,
+				"INSERT INTO tags (image, tag) VALUES (?, ?)",
+				r->n, r->tags[i], NULL, err);
+	for (i = 0; r2 >= 0 && i < r->n_locations; i++)
+		r2 = insert_location(tx, r->n, i, &r->locations[i], err);
+	return r2;
+}
+
+static int check_not_gone(struct index_tx *tx, const char *id,
+			  struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx, "SELECT 1 FROM gone WHERE id = ?", &st, err);
+
+	if (r < 0)
+		return r;
+	index_bind_text(st, 1, id);
+	r = index_step(st, err);
+	if (r > 0)
+		return error_set(err, -EEXIST, 0, "Image ID %s already exists!",
+				 id);
+	return r;
+}
+
+static int insert_row(struct index_tx *tx, struct record *r, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	struct error local = { 0 };
+	int r2 = index_sql(tx,
+			   "INSERT INTO images"
+			   " (name, status, visibility, owner, disk_format,"
+			   " container_format, size, virtual_size, min_disk,"
+			   " min_ram, protected, os_hidden, checksum,"
+			   " hash_algo, hash_value, created_at, updated_at,"
+			   " dialect, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?,"
+			   " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			   &st, err);
+
+	if (r2 < 0)
+		return r2;
+	bind_row(st, r);
+	index_bind_text(st, 19, r->id);
+	r2 = index_run(st, &local);
+	if (r2 == -EEXIST)
+		return error_set(err, -EEXIST, 0, "Image ID %s already exists!",
+				 r->id);
+	if (r2 < 0)
+		return error_set(err, r2, 0, "%s", local.msg);
+	r->n = index_last_rowid(tx);
+	return 0;
+}
+
+int record_insert(struct index_tx *tx, struct record *r, struct error *err)
+{
+	int r2 = check_not_gone(tx, r->id, err);
+
+	if (r2 < 0)
+		return r2;
+	r->created_usec = r->updated_usec = time_now_usec();
+	r2 = insert_row(tx, r, err);
+	return r2 < 0 ? r2 : insert_hangers(tx, r, err);
+}
+
+static int run_with(struct index_tx *tx, const char *sql, int64_t n,
+		    struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx, sql, &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, n);
+	return index_run(st, err);
+}
+
+static int update_row(struct index_tx *tx, const struct record *r,
+		      struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r2 = index_sql(tx,
+			   "UPDATE images SET name = ?, status = ?,"
+			   " visibility = ?, owner = ?, disk_format = ?,"
+			   " container_format = ?, size = ?, virtual_size = ?,"
+			   " min_disk = ?, min_ram = ?, protected = ?,"
+			   " os_hidden = ?, checksum = ?, hash_algo = ?,"
+			   " hash_value = ?, created_at = ?, updated_at = ?,"
+			   " dialect = ? WHERE n = ?",
+			   &st, err);
+
+	if (r2 < 0)
+		return r2;
+	bind_row(st, r);
+	sqlite3_bind_int64(st, 19, r->n);
+	r2 = index_run(st, err);
+	if (r2 >= 0 && !index_changes(tx))
+		return error_set(err, -ENOENT, 0, "the image %s is gone",
+				 r->id);
+	return r2;
+}
+
+int record_update(struct index_tx *tx, struct record *r, struct error *err)
+{
+	int r2;
+
+	r->updated_usec = time_now_usec();
+	r2 = update_row(tx, r, err);
+	if (r2 >= 0)
+		r2 = run_with(tx, "DELETE FROM properties WHERE image = ?",
+			      r->n, err);
+	if (r2 >= 0)
+		r2 = run_with(tx, "DELETE FROM tags WHERE image = ?", r->n,
+			      err);
+	if (r2 >= 0)
+		r2 = run_with(tx, "DELETE FROM locations WHERE image = ?", r->n,
+			      err);
+	return r2 < 0 ? r2 : insert_hangers(tx, r, err);
+}
+
+int record_delete(struct index_tx *tx, const struct record *r,
+		  struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r2 = run_with(tx, "DELETE FROM images WHERE n = ?", r->n, err);
+
+	if (r2 >= 0 && !index_changes(tx))
+		return error_set(err, -ENOENT, 0, "the image %s is gone",
+				 r->id);
+	if (r2 >= 0)
+		r2 = index_sql(tx,
+			       "INSERT OR REPLACE INTO gone (id, deleted_at)"
+			       " VALUES (?, ?)",
+			       &st, err);
+	if (r2 < 0)
+		return r2;
+	index_bind_text(st, 1, r->id);
+	sqlite3_bind_int64(st, 2, time_now_usec());
+	return index_run(st, err);
+}
+
+/* ---- ids and times ---- */
+
+bool record_id_ok(const char *id)
+{
+	size_t i;
+
+	for (i = 0; i < 36; i++) {
+		if (i == 8 || i == 13 || i == 18 || i == 23) {
+			if (id[i] != '-')
+				return false;
+		} else if (!isxdigit((unsigned char)id[i])) {
+			return false;
+		}
+	}
+	return !id[36];
+}
+
+void record_new_id(char *ret)
+{
+	uint8_t b[16];
+
+	if (RAND_bytes(b, sizeof(b)) != 1)
+		abort(); /* ids that can be guessed are worse */
+	snprintf(ret, 37,
+		 "%02x%02x%02x%02x-%02x%02x-4%01x%02x-%02x%02x-"
+		 "%02x%02x%02x%02x%02x%02x",
+		 b[0], b[1], b[2], b[3], b[4], b[5], b[6] & 0xfU, b[7],
+		 (b[8] & 0x3fU) | 0x80U, b[9], b[10], b[11], b[12], b[13],
+		 b[14], b[15]);
+}
+
+int64_t time_now_usec(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+void time_format(int64_t usec, char *ret)
+{
+	time_t sec = (time_t)(usec / 1000000);
+	struct tm tm;
+
+	if (!gmtime_r(&sec, &tm) ||
+	    strftime(ret, 21, "%Y-%m-%dT%H:%M:%SZ", &tm) != 20)
+		strcpy(ret, "1970-01-01T00:00:00Z");
+}
+
+/* "Z", "+HH:MM", "-HHMM", "" */
+static bool parse_zone(const char *z, int64_t *ret_sec)
+{
+	unsigned int h, m;
+	int n = 0;
+
+	*ret_sec = 0;
+	if (!*z || !strcmp(z, "Z"))
+		return true;
+	if ((*z != '+' && *z != '-') ||
+	    (sscanf(z + 1, "%2u:%2u%n", &h, &m, &n) != 2 &&
+	     sscanf(z + 1, "%2u%2u%n", &h, &m, &n) != 2) ||
+	    z[1 + n] || h > 23 || m > 59)
+		return false;
+	*ret_sec = ((int64_t)h * 60 + m) * 60 * (*z == '-' ? -1 : 1);
+	return true;
+}
+
+bool time_parse(const char *text, int64_t *ret_usec)
+{
+	struct tm tm = { 0 };
+	int64_t usec = 0, zone, digit = 100000;
+	const char *p = strptime(text, "%Y-%m-%d", &tm);
+	time_t sec;
+
+	if (!p)
+		return false;
+	if (*p == 'T' || *p == ' ') {
+		const char *t = strptime(p + 1, "%H:%M:%S", &tm);
+
+		p = t ? t : strptime(p + 1, "%H:%M", &tm);
+		if (!p)
+			return false;
+		if (*p == '.')
+			for (p++; isdigit((unsigned char)*p); p++) {
+				usec += (*p - '0') * digit;
+				digit /= 10;
+			}
+	}
+	if (!parse_zone(p, &zone))
+		return false;
+	sec = timegm(&tm);
+	*ret_usec = ((int64_t)sec - zone) * 1000000 + usec;
+	return true;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * An image as the index has it, in memory. The rows of the index's tables and
+ * this structure are brought together here and nowhere else.
+ */
+#ifndef GLANCE_RECORD_H
+#define GLANCE_RECORD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "glance/index.h"
+
+/* As the API spells them: image_status_name(). */
+enum image_status {
+	IMAGE_QUEUED, /* no data yet */
+	IMAGE_SAVING, /* data are coming */
+	IMAGE_UPLOADING, /* data are coming to the staging area */
+	IMAGE_IMPORTING,
+	IMAGE_ACTIVE,
+	IMAGE_DEACTIVATED,
+	IMAGE_KILLED,
+	IMAGE_PENDING_DELETE,
+	IMAGE_STATUSES, /* how many */
+};
+
+enum image_visibility {
+	IMAGE_PUBLIC,
+	IMAGE_COMMUNITY,
+	IMAGE_SHARED,
+	IMAGE_PRIVATE,
+	IMAGE_VISIBILITIES,
+};
+
+const char *image_status_name(enum image_status s);
+const char *image_visibility_name(enum image_visibility v);
+/* False: there is none of that name. */
+bool image_status_by_name(const char *name, enum image_status *ret);
+bool image_visibility_by_name(const char *name, enum image_visibility *ret);
+
+/* May an image go from @from to @to? */
+bool image_status_may_become(enum image_status from, enum image_status to);
+
+struct property {
+	char *name;
+	char *value;
+};
+
+struct location {
+	char *url;
+	char *store; /* store.h */
+	char *metadata; /* JSON object */
+	bool own; /* the store wrote the data, and deletes them */
+};
+
+/* Strings are owned; NULL: null. */
+struct record {
+	int64_t n; /* the index's number; 0: not in the index yet */
+	char *id;
+	char *name;
+	enum image_status status;
+	enum image_visibility visibility;
+	char *owner;
+	char *disk_format;
+	char *container_format;
+	bool has_size;
+	bool has_virtual_size;
+	uint64_t size; /* bytes */
+	uint64_t virtual_size; /* bytes */
+	uint64_t min_disk; /* GiB */
+	uint64_t min_ram; /* MiB */
+	bool protected_;
+	bool hidden;
+	char *checksum; /* MD5, hexadecimal */
+	char *hash_algo;
+	char *hash_value;
+	int64_t created_usec; /* since 1970, UTC */
+	int64_t updated_usec;
+	char *dialect; /* which of the APIs made it */
+	struct property *properties; /* by name */
+	size_t n_properties;
+	char **tags; /* in order */
+	size_t n_tags;
+	struct location *locations;
+	size_t n_locations;
+};
+
+void record_done(struct record *r);
+
+/* Sets a field that is owned, to a copy. NULL is fine. */
+int record_set(char **field, const char *value, struct error *err);
+
+/* NULL: there is none. */
+const char *record_property(const struct record *r, const char *name);
+int record_set_property(struct record *r, const char *name, const char *value,
+			struct error *err);
+/* False: there was none. */
+bool record_remove_property(struct record *r, const char *name);
+bool record_has_tag(const struct record *r, const char *tag);
+int record_add_tag(struct record *r, const char *tag, struct error *err);
+bool record_remove_tag(struct record *r, const char *tag);
+/* Takes over what @l points to, also on failure. @at <= n_locations. */
+int record_insert_location(struct record *r, size_t at, struct location *l,
+			   struct error *err);
+void record_remove_location(struct record *r, size_t at);
+
+/* By id. -ENOENT: there is none. */
+int record_load(struct index_tx *tx, const char *id, struct record *ret,
+		struct error *err);
+int record_load_n(struct index_tx *tx, int64_t n, struct record *ret,
+		  struct error *err);
+
+/*
+ * In index_write(). Adds @r with all that hangs on it; sets r->n. An id that
+ * was used before, even by an image that is gone, is -EEXIST.
+ */
+int record_insert(struct index_tx *tx, struct record *r, struct error *err);
+/*
+ * Writes @r over what the index has. updated_usec becomes now. -ENOENT: the
+ * image is gone by now.
+ */
+int record_update(struct index_tx *tx, struct record *r, struct error *err);
+/* Removes it with all that hangs on it. */
+int record_delete(struct index_tx *tx, const struct record *r,
+		  struct error *err);
+
+/* Is @project a member of image @n, with @status (NULL: any)? 1, 0, -errno */
+int record_is_member(struct index_tx *tx, int64_t n, const char *project,
+		     const char *status, struct error *err);
+
+/* 8-4-4-4-12 hexadecimal digits; any other text is no id, and no path. */
+bool record_id_ok(const char *id);
+/* A random one; @ret has room for 37 bytes. */
+void record_new_id(char *ret);
+
+/* Microseconds since 1970, UTC. */
+int64_t time_now_usec(void);
+/* "2026-11-26T06:45:46Z"; @ret has room for 21 bytes. */
+void time_format(int64_t usec, char *ret);
+/* ISO 8601, with a zone or without (UTC). False: it is not. */
+bool time_parse(const char *text, int64_t *ret_usec);
+
+#endif
