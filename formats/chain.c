@@ -290,10 +290,76 @@ int chain_open(const char *path, const struct open_options *options,
 	return take_chain(&c, r, ret, err);
 }
 
+void chain_below(const struct chain *c, unsigned int depth, struct chain *ret)
+{
+	*ret = (struct chain){ .depth = c->depth - depth,
+			       .lent = c->depth - depth,
+			       .bytes = c->layers[depth]->bytes };
+	memcpy(ret->layers, c->layers + depth,
+	       ret->depth * sizeof(*ret->layers));
+}
+
+/* Do the parents' names of @a and @b, of one image, lead to the same file? */
+static bool same_parent(const struct layer *a, const struct layer *b)
+{
+	const struct parent_ref *p = &a->parent, *q = &b->parent;
+
+	if (!p->name || !q->name || strcmp(p->name, q->name) ||
+	    strcmp(folder_path(a->folder), folder_path(b->folder)))
+		return false;
+	return p->format && q->format ? !strcmp(p->format, q->format)
+				      : p->format == q->format;
+}
+
+/* The layers of @c below that from which @top's parent is known. */
+static void lend_parents(const struct chain *c,
+			 const struct open_options *options, struct chain *ret)
+{
+	struct layer *top = ret->layers[0];
+	unsigned int i;
+
+	for (i = 0; i + 1 < c->depth; i++)
+		if (same_parent(top, c->layers[i]))
+			break;
+	if (i + 1 >= c->depth ||
+	    (top->ops->check_parent && !options->force_parent &&
+	     top->ops->check_parent(top, c->layers[i + 1], NULL) < 0))
+		return;
+	ret->lent = c->depth - i - 1;
+	ret->depth = 1 + ret->lent;
+	memcpy(ret->layers + 1, c->layers + i + 1,
+	       ret->lent * sizeof(*ret->layers));
+}
+
+int chain_open_snapshot(const struct chain *c,
+			const struct open_options *options, struct chain *ret,
+			struct error *err)
+{
+	const struct layer *live = c->layers[0];
+	struct chain own = { 0 };
+	enum reference_verdict verdict;
+	int r;
+
+	r = layer_open(source_ref(live->src), live->path, live->folder,
+		       options->format, true, options, &own.layers[0], err);
+	if (r < 0)
+		return r;
+	own.depth = 1;
+	own.bytes = own.layers[0]->bytes;
+	if (own.layers[0]->parent.wanted)
+		lend_parents(c, options, &own);
+	if (!own.lent)
+		r = open_down(&own, options, &verdict, err);
+	return take_chain(&own, r, ret, err);
+}
+
 void chain_done(struct chain *c)
 {
-	while (c->depth)
-		layer_free(c->layers[--c->depth]);
+	unsigned int own = c->depth - c->lent;
+
+	while (own)
+		layer_free(c->layers[--own]);
+	c->depth = c->lent = 0;
 }
 
 /* No layer has it. @depth: of the lowest that could have, as QEMU counts. */

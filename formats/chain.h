@@ -11,6 +11,7 @@
 struct chain {
 	struct layer *layers[CHAIN_DEPTH_MAX];
 	unsigned int depth; /* how many; at least 1 once open */
+	unsigned int lent; /* so many, the lowest, are another chain's */
 	uint64_t bytes; /* the top's virtual size */
 };
 
@@ -39,6 +40,21 @@ int chain_open_partial(const char *path, const struct open_options *options,
 int chain_open_source(struct source *src, const char *path,
 		      struct folder *folder, const struct open_options *options,
 		      struct chain *ret, struct error *err);
+
+/*
+ * The layers of @c from @depth (< c->depth) on, as a chain of its own. They
+ * stay @c's, which must outlive @ret.
+ */
+void chain_below(const struct chain *c, unsigned int depth, struct chain *ret);
+
+/*
+ * The image of @c at another snapshot, options->snapshot. Layers below that
+ * are the same stay @c's, which must outlive @ret.
+ */
+int chain_open_snapshot(const struct chain *c,
+			const struct open_options *options, struct chain *ret,
+			struct error *err);
+
 void chain_done(struct chain *c);
 
 /*

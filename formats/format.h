@@ -133,6 +133,12 @@ struct format_ops {
 			 int (*each)(void *opaque, const struct snapshot *s),
 			 void *opaque, struct error *err);
 
+	/*
+	 * Optional, where snapshots are layers of the chain: is @l the one
+	 * that is called @name?
+	 */
+	bool (*is_snapshot)(struct layer *l, const char *name);
+
 	/* Optional. */
 	void (*info)(struct layer *l, struct info_sink *s);
 

@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
 #include "formats/cache.h"
 #include "formats/image.h"
@@ -68,6 +67,7 @@ void image_unref(struct image *img)
 	    atomic_fetch_sub_explicit(&img->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	chain_done(&img->chain);
+	image_unref(img->lender);
 	free(img);
 }
 
@@ -584,14 +584,6 @@ static void look_for_hole(struct extent *e)
 	e->len = len;
 	if (hole)
 		e->kind = EXTENT_ZERO;
-}
-
-static uint64_t now_nsec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
 }
 
 int image_walk(struct image *img, uint64_t off, uint64_t len,

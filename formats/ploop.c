@@ -644,6 +644,15 @@ static int ploop_snapshots(struct layer *l,
 	return r;
 }
 
+static bool ploop_is_snapshot(struct layer *l, const char *name)
+{
+	const struct ploop_state *s = l->state;
+	struct guid guid;
+
+	return s->bundled && guid_parse(&guid, name) &&
+	       guid_equal(&guid, &s->guid);
+}
+
 struct features {
 	uint64_t bitmaps;
 	uint64_t unknown;
@@ -798,6 +807,7 @@ const struct format_ops ploop_format = {
 	.close = ploop_close,
 	.map = ploop_map,
 	.snapshots = ploop_snapshots,
+	.is_snapshot = ploop_is_snapshot,
 	.info = ploop_info,
 	.check = ploop_check,
 };

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ARRAY_SIZE(a)	  (sizeof(a) / sizeof((a)[0]))
@@ -85,6 +86,15 @@ static inline uint64_t div_round_up(uint64_t v, uint64_t d)
 static inline bool range_inside(uint64_t off, uint64_t len, uint64_t limit)
 {
 	return off <= limit && len <= limit - off;
+}
+
+/* Of the clock that nobody sets. */
+static inline uint64_t now_nsec(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
 }
 
 /* For CLEANUP() on plain pointers and descriptors. */
