@@ -38,6 +38,7 @@ struct cipher {
 	EVP_CIPHER *evp;
 	EVP_CIPHER *essiv_evp; /* NULL: not ESSIV */
 	uint8_t key[KEY_BYTES_MAX];
+	size_t key_bytes;
 	uint8_t essiv_key[EVP_MAX_MD_SIZE];
 
 	pthread_mutex_t lock; /* idle */
@@ -204,6 +205,7 @@ static int cipher_init(struct cipher *c, const struct cipher_spec *spec,
 	c->mode = spec->mode;
 	c->iv = spec->iv;
 	memcpy(c->key, key, key_bytes);
+	c->key_bytes = key_bytes;
 	c->evp = fetch_cipher(name);
 	if (!c->evp)
 		return error_set(err, -ENOTSUP, 0,
@@ -264,6 +266,16 @@ void cipher_free(struct cipher *c)
 void cipher_freep(struct cipher **c)
 {
 	cipher_free(*c);
+}
+
+bool cipher_same(const struct cipher *a, const struct cipher *b)
+{
+	if (a == b || !a || !b)
+		return a == b;
+	return a->mode == b->mode && a->iv == b->iv &&
+	       a->key_bytes == b->key_bytes &&
+	       !memcmp(a->key, b->key, a->key_bytes) &&
+	       !memcmp(a->essiv_key, b->essiv_key, sizeof(a->essiv_key));
 }
 
 static bool make_iv(const struct cipher *c, struct context *x, uint64_t sector,

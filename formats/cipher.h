@@ -6,6 +6,7 @@
 #ifndef FORMATS_CIPHER_H
 #define FORMATS_CIPHER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +41,9 @@ int cipher_new(const struct cipher_spec *spec, const uint8_t *key,
 	       size_t key_bytes, struct cipher **ret, struct error *err);
 void cipher_free(struct cipher *c); /* NULL is fine */
 void cipher_freep(struct cipher **c);
+
+/* Do both decipher alike, key and all? Either may be NULL: no cipher. */
+bool cipher_same(const struct cipher *a, const struct cipher *b);
 
 /*
  * Deciphers @len bytes (a multiple of CIPHER_SECTOR_BYTES) in place, the

@@ -319,6 +319,29 @@ START_TEST(many_sectors_at_once_are_each_sector_alone)
 }
 END_TEST
 
+START_TEST(ciphers_are_the_same_when_all_of_them_is)
+{
+	uint8_t key[64];
+	struct cipher *a, *b;
+	size_t i;
+
+	fill(key, sizeof(key), 3);
+	a = must_make(&kinds[_i].spec, key, kinds[_i].key_bytes);
+	ck_assert(!cipher_same(a, NULL) && !cipher_same(NULL, a));
+	ck_assert(cipher_same(a, a) && cipher_same(NULL, NULL));
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		b = must_make(&kinds[i].spec, key, kinds[i].key_bytes);
+		ck_assert_int_eq(cipher_same(a, b), i == (size_t)_i);
+		cipher_free(b);
+	}
+	key[kinds[_i].key_bytes - 1] ^= 1;
+	b = must_make(&kinds[_i].spec, key, kinds[_i].key_bytes);
+	ck_assert(!cipher_same(a, b));
+	cipher_free(a);
+	cipher_free(b);
+}
+END_TEST
+
 /* 32 bits of plain are those of plain64 only below 2^32. */
 START_TEST(plain_counts_32_bits_and_plain64_all)
 {
@@ -467,6 +490,7 @@ int main(void)
 	LOOP(tc, cbc_and_ecb_give_the_vectors_of_sp_800_38a, nist_vectors);
 	LOOP(tc, essiv_keys_the_iv_with_the_hash_of_the_key, essiv_cases);
 	LOOP(tc, many_sectors_at_once_are_each_sector_alone, kinds);
+	LOOP(tc, ciphers_are_the_same_when_all_of_them_is, kinds);
 	tcase_add_test(tc, plain_counts_32_bits_and_plain64_all);
 	LOOP(tc, many_threads_share_a_cipher, kinds);
 	LOOP(tc, what_does_not_fit_is_refused_by_name, refused);
