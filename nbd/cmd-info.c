@@ -10,8 +10,10 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "formats/history.h"
 #include "iouring/util.h"
 #include "nbd/cmd.h"
+#include "nbd/export.h"
 #include "nbd/text.h"
 
 static const char help[] =
@@ -78,6 +80,37 @@ static char *full_backing_name(const struct layers *ls)
 		     top->parent.name) < 0)
 		return NULL;
 	return ret;
+}
+
+/* The exports of the layers below the top; NULL: it has none. */
+struct layer_exports {
+	char *name[CHAIN_DEPTH_MAX];
+};
+
+static int note_export(void *opaque, const struct history_state *s)
+{
+	struct layer_exports *exports = opaque;
+
+	if (s->depth)
+		exports->name[s->depth] = export_state_name(s);
+	return 0;
+}
+
+static void find_exports(const struct layers *ls, struct layer_exports *ret)
+{
+	struct chain c = { .depth = ls->depth };
+
+	*ret = (struct layer_exports){ 0 };
+	memcpy(c.layers, ls->layers, ls->depth * sizeof(*c.layers));
+	history_each(&c, note_export, ret, NULL);
+}
+
+static void exports_done(struct layer_exports *exports)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(exports->name); i++)
+		free(exports->name[i]);
 }
 
 /* JSON */
@@ -192,13 +225,15 @@ static int print_json(const struct cmd *c, const struct layers *ls,
 {
 	struct layer *top = ls->layers[0];
 	CLEANUP(freep) char *full = NULL;
+	CLEANUP(exports_done) struct layer_exports exports;
 	json_t *j = json_layer(c, ls, 0);
 	json_t *chain = json_array(), *references = json_array();
 	json_t *snapshots = json_array();
-	json_t *data = json_specific(top), *specific;
+	json_t *data = json_specific(top), *specific, *layer;
 	unsigned int i, k;
 	int r = 0;
 
+	find_exports(ls, &exports);
 	json_set_flag(j, "dirty-flag",
 		      json_is_true(json_object_get(data, "dirty")));
 	if (top->parent.name) {
@@ -224,7 +259,10 @@ static int print_json(const struct cmd *c, const struct layers *ls,
 	for (i = 0; i < ls->depth; i++) {
 		const struct layer *l = ls->layers[i];
 
-		json_array_append_new(chain, json_layer(c, ls, i));
+		layer = json_layer(c, ls, i);
+		if (exports.name[i])
+			json_set_text(layer, "export", exports.name[i]);
+		json_array_append_new(chain, layer);
 		for (k = 0; k < l->n_files; k++)
 			json_add_reference(c, references, ls, i, "data file",
 					   l->files[k].name, REFERENCE_OK);
@@ -307,9 +345,11 @@ static void print_tree(const struct cmd *c, const struct layers *ls)
 	bool utf8 = !strcmp(nl_langinfo(CODESET), "UTF-8");
 	const char *branch = utf8 ? "\u2514\u2500 " : "`- ";
 	const struct layer *last = ls->layers[ls->depth - 1];
+	CLEANUP(exports_done) struct layer_exports exports;
 	char buf[TEXT_BYTES_MAX];
 	unsigned int i;
 
+	find_exports(ls, &exports);
 	puts("chain:");
 	for (i = 0; i < ls->depth; i++) {
 		const struct layer *l = ls->layers[i];
@@ -318,9 +358,11 @@ static void print_tree(const struct cmd *c, const struct layers *ls)
 		printf("    %*s%s", level ? (int)(level - 1) * 3 : 0, "",
 		       i ? branch : "");
 		cmd_put(stdout, layer_name(c, ls, i));
-		printf(" (%s%s, %s)\n", l->ops->name,
+		printf(" (%s%s, %s)", l->ops->name,
 		       l->guessed ? ", guessed" : "",
 		       text_bytes(buf, l->bytes));
+		printf("%s%s\n", exports.name[i] ? ", export " : "",
+		       exports.name[i] ? exports.name[i] : "");
 	}
 	if (!ls->complete && last->parent.name) {
 		printf("    %*s%s",

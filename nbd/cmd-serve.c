@@ -55,6 +55,8 @@ static const char help[] =
 	"      --cache SIZE     memory for caches (default 64M)\n"
 	"      --io MODE        auto, uring or sync\n"
 	"      --direct         read with O_DIRECT\n"
+	"      --diff MODE      what has not changed in an export \"@A..B\" is a hole\n"
+	"                       (holes), or a hole that reads as zeroes (apply)\n"
 	"      --tls MODE       off, on or require (default: require, when one of\n"
 	"                       the next two is given)\n"
 	"      --tls-certificates DIR\n"
@@ -100,9 +102,8 @@ static void serve_done(struct serve *s)
 }
 
 /*
- * What to tell of the image, looked up while nbdkit opens it: of its top layer
- * alone and without its key. Nothing of it stays in memory. What is wrong with
- * it nbdkit says.
+ * What to tell of the image, looked up while nbdkit opens it, and without its
+ * key. Nothing of it stays in memory. What is wrong with it nbdkit says.
  */
 
 static int add_export(void *opaque, const char *name, const char *description)
@@ -117,7 +118,8 @@ static int add_export(void *opaque, const char *name, const char *description)
 
 static void look_at_image(struct serve *s)
 {
-	CLEANUP(layer_freep) struct layer *top = NULL;
+	CLEANUP(chain_done) struct chain chain = { 0 };
+	enum reference_verdict verdict;
 	struct open_options options;
 
 	/* A ring would stay with this process, which reads no more. */
@@ -125,12 +127,14 @@ static void look_at_image(struct serve *s)
 	config_open_options(&s->cmd.config, &options);
 	options.key = NULL;
 	options.key_bytes = 0;
-	if (!chain_open_top(s->cmd.config.image, &options, &top, NULL)) {
-		s->bytes = top->bytes;
-		s->format = top->ops->name;
-		s->exports = json_array();
-		export_list(top, EXPORTS_MAX, add_export, s->exports);
-	}
+	chain_open_partial(s->cmd.config.image, &options, &chain, &verdict,
+			   NULL);
+	if (!chain.depth)
+		return;
+	s->bytes = chain.bytes;
+	s->format = chain.layers[0]->ops->name;
+	s->exports = json_array();
+	export_list(&chain, EXPORTS_MAX, add_export, s->exports);
 }
 
 /* nbdkit */
@@ -372,7 +376,7 @@ static void print_text(const struct serve *s, const char *uri, json_t *lines)
 		putchar('\n');
 	}
 	if (n > 1)
-		puts("\nsnapshots");
+		puts("\nearlier states");
 	for (i = 1; i < n && i <= EXPORTS_SHOWN; i++)
 		printf("           %s\n",
 		       json_string_value(json_object_get(
@@ -512,6 +516,7 @@ enum {
 	OPT_TLS_PSK,
 	OPT_PLUGIN,
 	OPT_ONCE,
+	OPT_DIFF,
 };
 
 static const struct option options[] = {
@@ -521,6 +526,7 @@ static const struct option options[] = {
 	{ "address", required_argument, NULL, 'i' },
 	{ "threads", required_argument, NULL, 't' },
 	{ "snapshot", required_argument, NULL, 's' },
+	{ "diff", required_argument, NULL, OPT_DIFF },
 	{ "tls", required_argument, NULL, OPT_TLS },
 	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },
 	{ "tls-psk", required_argument, NULL, OPT_TLS_PSK },
@@ -547,6 +553,8 @@ static int take_option(struct serve *s, int opt, char **argv)
 		return -1;
 	case 's':
 		return cmd_param(&s->cmd, "snapshot", optarg);
+	case OPT_DIFF:
+		return cmd_param(&s->cmd, "diff", optarg);
 	case OPT_TLS:
 		s->tls = optarg;
 		return -1;

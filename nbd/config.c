@@ -25,6 +25,8 @@ const char config_help[] =
 	"cache=SIZE       memory for tables and decoded clusters [64M]\n"
 	"io=auto|uring|sync  how files are read [auto]\n"
 	"direct=true      bypass the page cache (O_DIRECT) [false]\n"
+	"diff=holes|apply what has not changed in an export \"@A..B\": a hole, or a\n"
+	"                 hole that reads as zeroes [holes]\n"
 	"store=DIR        a folder of images, served by id or name\n"
 	"glance=ADDR:PORT|unix:PATH  the store's HTTP API (OpenStack Image)\n"
 	"glance-cert=FILE, glance-key=FILE  TLS for it (PEM)\n"
@@ -202,6 +204,16 @@ static int set_force(struct config *c, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_diff(struct config *c, const char *value, struct error *err)
+{
+	if (strcmp(value, "holes") && strcmp(value, "apply"))
+		return error_set(err, -EINVAL, 0,
+				 "diff: \"%s\" is neither holes nor apply",
+				 value);
+	c->diff_apply = !strcmp(value, "apply");
+	return 0;
+}
+
 static int set_io(struct config *c, const char *value, struct error *err)
 {
 	if (!strcmp(value, "auto"))
@@ -263,6 +275,7 @@ int config_set(struct config *c, const char *key, const char *value,
 		{ "io", set_io },
 		{ "direct", set_direct },
 		{ "force", set_force },
+		{ "diff", set_diff },
 	};
 	size_t i;
 

@@ -27,6 +27,7 @@ struct config {
 	enum engine_mode io;
 	bool direct;
 	bool force_parent;
+	bool diff_apply; /* differences: what did not change reads as zero */
 	struct glance_config glance; /* store=, glance=, ... */
 };
 
@@ -35,7 +36,7 @@ void config_done(struct config *c); /* wipes the key */
 
 /*
  * Sets parameter @key: image, format, snapshot, key, allow (may repeat),
- * force, cache, io, direct. Returns 0, -ENOENT when there is no such parameter (and
+ * force, cache, io, direct, diff. Returns 0, -ENOENT when there is no such parameter (and
  * @err is not touched), or -EINVAL with the reason.
  */
 int config_set(struct config *c, const char *key, const char *value,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,24 +12,10 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct export *exports;
 
-/* Which snapshot does @name ask for? NULL in *ret: none. */
-static int parse_name(const char *name, char **ret, struct error *err)
-{
-	CLEANUP(export_name_done) struct export_name n = { 0 };
-	int r = export_name_parse(name, &n, err);
-
-	if (r < 0)
-		return r;
-	if (*n.image || n.member || n.overlay || n.grant || n.state.difference)
-		return export_name_unknown(name, err);
-	*ret = TAKE_PTR(n.state.at);
-	return 0;
-}
-
 static void export_free(struct export *e)
 {
 	image_unref(e->image);
-	free(e->snapshot);
+	image_unref(e->from);
 	free(e->name);
 	free(e);
 }
@@ -42,49 +29,93 @@ static struct export *find(const char *name)
 	return e;
 }
 
-static int open_new(const struct config *c, const char *name,
-		    struct export **ret, struct error *err)
+/* The live image, which somebody may have open. */
+static int open_live(const struct config *c, struct image **ret,
+		     struct error *err)
+{
+	struct export *e = find("");
+	struct open_options options;
+
+	if (e) {
+		*ret = image_ref(e->image);
+		return 0;
+	}
+	config_open_options(c, &options);
+	return image_open(c->image, &options, ret, err);
+}
+
+/* The state that @at names; NULL: the live one. */
+static int open_at(const struct config *c, struct image *live, const char *at,
+		   struct image **ret, struct error *err)
+{
+	struct open_options options;
+
+	if (!at) {
+		*ret = image_ref(live);
+		return 0;
+	}
+	config_open_options(c, &options);
+	return history_open(live, &options, at, ret, err);
+}
+
+static int open_state(const struct config *c, const struct export_state *s,
+		      struct export *e, struct error *err)
+{
+	CLEANUP(image_unrefp) struct image *live = NULL;
+	int r = open_live(c, &live, err);
+
+	if (r >= 0)
+		r = open_at(c, live, s->at, &e->image, err);
+	if (r >= 0 && s->difference)
+		r = open_at(c, live, s->from, &e->from, err);
+	e->live = !s->at && !s->difference;
+	return r;
+}
+
+/* Takes over @name. */
+static int open_new(const struct config *c, char *name,
+		    const struct export_name *n, struct export **ret,
+		    struct error *err)
 {
 	struct export *e = calloc(1, sizeof(*e));
-	struct open_options options;
 	int r;
 
-	if (!e)
+	if (!e) {
+		free(name);
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	config_open_options(c, &options);
-	e->name = strdup(name);
-	r = e->name ? parse_name(name, &e->snapshot, err)
-		    : error_set(err, -ENOMEM, 0, "out of memory");
-	if (e->snapshot)
-		options.snapshot = e->snapshot;
-	if (r >= 0 && !c->image)
-		r = error_set(err, -ENOENT, 0, "there is no export \"%.256s\"",
-			      name);
-	if (r >= 0)
-		r = image_open(c->image, &options, &e->image, err);
+	}
+	e->name = name;
+	if (!c->image || *n->image || n->member || n->overlay || n->grant)
+		r = export_name_unknown(name, err);
+	else
+		r = open_state(c, &n->state, e, err);
 	if (r < 0) {
 		export_free(e);
 		return r;
 	}
+	e->next = exports;
+	exports = e;
 	*ret = e;
 	return 0;
 }
 
-int export_open(const struct config *c, const char *name, struct export **ret,
+int export_open(const struct config *c, const char *text, struct export **ret,
 		struct error *err)
 {
+	CLEANUP(export_name_done) struct export_name n = { 0 };
+	CLEANUP(freep) char *name = NULL;
 	struct export *e;
-	int r = 0;
+	int r = export_name_parse(text, &n, err);
 
+	if (r < 0)
+		return r;
+	name = export_name_format(&n);
+	if (!name)
+		return error_set(err, -ENOMEM, 0, "out of memory");
 	pthread_mutex_lock(&lock);
 	e = find(name);
-	if (!e) {
-		r = open_new(c, name, &e, err);
-		if (r >= 0) {
-			e->next = exports;
-			exports = e;
-		}
-	}
+	if (!e)
+		r = open_new(c, TAKE_PTR(name), &n, &e, err);
 	if (r >= 0) {
 		e->refs++;
 		*ret = e;
@@ -119,57 +150,24 @@ void export_close_all(void)
 	pthread_mutex_unlock(&lock);
 }
 
+char *export_state_name(const struct history_state *s)
+{
+	struct export_name n = { .image = (char *)"",
+				 .state.at = (char *)s->name };
+
+	return export_name_format(&n);
+}
+
 struct listing {
-	struct layer *top;
 	unsigned int left;
 	int (*each)(void *opaque, const char *name, const char *description);
 	void *opaque;
 };
 
-struct lookup {
-	const char *text;
-	const char *own_id;
-	bool ambiguous;
-};
-
-static int compare_snapshot(void *opaque, const struct snapshot *s)
-{
-	struct lookup *l = opaque;
-
-	if (strcmp(s->id, l->own_id) &&
-	    (!strcmp(s->id, l->text) || !strcmp(s->name, l->text)))
-		l->ambiguous = true;
-	return l->ambiguous;
-}
-
-/* The name of the export of @snapshot; NULL: it cannot be written. */
-static char *snapshot_name(const char *snapshot)
-{
-	struct export_name n = { .image = (char *)"",
-				 .state.at = (char *)snapshot };
-
-	return export_name_format(&n);
-}
-
-/* Its name, unless another snapshot answers to that, or NBD forbids it. */
-static char *listed_name(struct layer *top, const struct snapshot *s)
-{
-	struct lookup l = { .text = s->name, .own_id = s->id };
-	char escaped[ERROR_MSG_BYTES];
-
-	text_escape(escaped, sizeof(escaped), s->name);
-	if (*s->name && !strcmp(escaped, s->name) &&
-	    top->ops->snapshots(top, compare_snapshot, &l, NULL) >= 0 &&
-	    !l.ambiguous)
-		return snapshot_name(s->name);
-	text_escape(escaped, sizeof(escaped), s->id);
-	return *s->id && !strcmp(escaped, s->id) ? snapshot_name(s->id) : NULL;
-}
-
-static int list_snapshot(void *opaque, const struct snapshot *s)
+static int list_state(void *opaque, const struct history_state *s)
 {
 	struct listing *l = opaque;
-	CLEANUP(freep) char *name = listed_name(l->top, s);
+	CLEANUP(freep) char *name = export_state_name(s);
 	char description[128];
 
 	if (!l->left)
@@ -177,28 +175,32 @@ static int list_snapshot(void *opaque, const struct snapshot *s)
 	if (!name)
 		return 0;
 	l->left--;
-	snprintf(description, sizeof(description),
-		 "snapshot of the %s image, %llu bytes", l->top->ops->name,
-		 (unsigned long long)s->bytes);
+	if (s->depth)
+		snprintf(description, sizeof(description),
+			 "layer %u below the top, %s, %" PRIu64 " bytes",
+			 s->depth, s->format, s->bytes);
+	else
+		snprintf(description, sizeof(description),
+			 "snapshot of the %s image, %" PRIu64 " bytes",
+			 s->format, s->bytes);
 	return l->each(l->opaque, name, description);
 }
 
-int export_list(struct layer *top, unsigned int max,
+int export_list(const struct chain *c, unsigned int max,
 		int (*each)(void *opaque, const char *name,
 			    const char *description),
 		void *opaque)
 {
-	struct listing l = {
-		.top = top, .left = max, .each = each, .opaque = opaque
-	};
+	struct listing l = { .left = max, .each = each, .opaque = opaque };
+	const struct layer *top = c->layers[0];
 	char description[128];
 	int r;
 
-	snprintf(description, sizeof(description), "%s image, %llu bytes",
-		 top->ops->name, (unsigned long long)top->bytes);
+	snprintf(description, sizeof(description),
+		 "%s image, %" PRIu64 " bytes", top->ops->name, top->bytes);
 	r = each(opaque, "", description);
 	/* A damaged table of snapshots does not hide the image. */
-	if (!r && l.left-- && top->ops->snapshots)
-		top->ops->snapshots(top, list_snapshot, &l, NULL);
+	if (!r && l.left--)
+		history_each(c, list_state, &l, NULL);
 	return r;
 }

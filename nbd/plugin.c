@@ -147,8 +147,8 @@ static int platter_list_exports(int readonly, int is_tls,
 {
 	if (!standing)
 		return 0;
-	return export_list(standing->image->chain.layers[0], LIST_MAX,
-			   add_export, exports);
+	return export_list(&standing->image->chain, LIST_MAX, add_export,
+			   exports);
 }
 
 static const char *platter_default_export(int readonly, int is_tls)
@@ -186,9 +186,11 @@ static int64_t platter_get_size(void *handle)
 static const char *platter_export_description(void *handle)
 {
 	struct export *e = handle;
+	const char *kind = e->from ? "changes of the " : "";
 
-	return nbdkit_printf_intern("%s%s image",
-				    e->snapshot ? "snapshot of the " : "",
+	if (!e->live && !e->from)
+		kind = "earlier state of the ";
+	return nbdkit_printf_intern("%s%s image", kind,
 				    e->image->chain.layers[0]->ops->name);
 }
 
@@ -259,16 +261,36 @@ static uint32_t extent_type(const struct extent *e)
 	return 0;
 }
 
-static int add_extent(void *opaque, uint64_t off, const struct extent *e)
+static int add_type(struct extents_reply *r, uint64_t off, uint64_t len,
+		    uint32_t type)
 {
-	struct extents_reply *r = opaque;
-	uint32_t type = extent_type(e);
-
 	if (r->one && r->begun && type != r->type)
 		return 1;
 	r->begun = true;
 	r->type = type;
-	return nbdkit_add_extent(r->extents, off, e->len, type);
+	return nbdkit_add_extent(r->extents, off, len, type);
+}
+
+static int add_extent(void *opaque, uint64_t off, const struct extent *e)
+{
+	return add_type(opaque, off, e->len, extent_type(e));
+}
+
+/*
+ * What has not changed is a hole for clients to leave out. Those that apply a
+ * difference to a copy (diff=apply) leave out what reads as zeroes, and must be
+ * handed the zeroes that are new.
+ */
+static int add_change(void *opaque, uint64_t off, uint64_t len,
+		      enum change change)
+{
+	static const uint32_t types[2][3] = {
+		{ [CHANGE_NONE] = NBDKIT_EXTENT_HOLE,
+		  [CHANGE_ZERO] = NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO },
+		{ [CHANGE_NONE] = NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO },
+	};
+
+	return add_type(opaque, off, len, types[config.diff_apply][change]);
 }
 
 static int platter_extents(void *handle, uint32_t count, uint64_t offset,
@@ -281,7 +303,13 @@ static int platter_extents(void *handle, uint32_t count, uint64_t offset,
 	uint64_t end;
 	int r;
 
-	r = image_walk(e->image, offset, count, add_extent, &reply, &end, &err);
+	if (e->from)
+		r = difference_walk(
+			&(struct difference){ .from = e->from, .to = e->image },
+			offset, count, add_change, &reply, &end, &err);
+	else
+		r = image_walk(e->image, offset, count, add_extent, &reply,
+			       &end, &err);
 	if (err.code)
 		return fail(&err);
 	return r < 0 ? -1 : 0;

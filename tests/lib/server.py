@@ -106,7 +106,7 @@ class Server:
     """`platter serve` of one image on a unix socket, as a context."""
 
     def __init__(self, image, fmt=None, snapshot=None, key=None, allow=(),
-                 io=None, cache=None, direct=False, wrap=()):
+                 io=None, cache=None, direct=False, diff=None, wrap=()):
         self.folder = tempfile.mkdtemp(prefix="platter-")
         self.socket = os.path.join(self.folder, "s")
         argv = [*wrap, os.environ["PLATTER"], "serve", "-U", self.socket]
@@ -120,6 +120,8 @@ class Server:
             argv += ["--cache", str(cache)]
         if direct:
             argv += ["--direct"]
+        if diff:
+            argv += ["--diff", diff]
         argv += [str(image)]
         self.stdout = open(os.path.join(self.folder, "out"), "w+")
         self.stderr = open(os.path.join(self.folder, "err"), "w+",

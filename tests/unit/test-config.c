@@ -89,6 +89,7 @@ static const struct {
 	{ "direct", "maybe", "maybe" },
 	{ "io", "", "uring" },
 	{ "io", "aio", "aio" },
+	{ "diff", "Apply", "neither holes nor apply" },
 	{ "format", "", "not supported" },
 	{ "format", "vmdk\x1b", "vmdk\\x1b" },
 	{ "image", "", "empty" },
@@ -215,6 +216,10 @@ START_TEST(the_last_word_on_format_snapshot_and_io_counts)
 	must(set("snapshot", "b"), err);
 	must(set("io", "uring"), err);
 	must(set("io", "sync"), err);
+	must(set("diff", "apply"), err);
+	ck_assert(c.diff_apply);
+	must(set("diff", "holes"), err);
+	ck_assert(!c.diff_apply);
 	config_open_options(&c, &o);
 	ck_assert_str_eq(o.format, "qcow2");
 	ck_assert_str_eq(o.snapshot, "b");
