@@ -11,7 +11,7 @@
 #include "nbd/cmd.h"
 
 static const struct verb *const verbs[] = { &verb_serve, &verb_info, &verb_map,
-					    &verb_check };
+					    &verb_check, &verb_diff };
 
 void cmd_init(struct cmd *c, const struct verb *verb)
 {

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "formats/history.h"
+#include "nbd/operand.h"
+
+static bool exists(const char *path)
+{
+	return !access(path, F_OK) || errno != ENOENT;
+}
+
+/* Cuts @text where its file's name ends; the state behind, or NULL. */
+static const char *cut_state(char *text)
+{
+	char *at = text;
+
+	if (exists(text))
+		return NULL;
+	while ((at = strchr(at + 1, '@'))) {
+		*at = '\0';
+		if (exists(text))
+			return at + 1;
+		*at = '@';
+	}
+	return NULL;
+}
+
+int operand_open(const struct config *c, const char *text, const char *format,
+		 struct image **ret, struct error *err)
+{
+	CLEANUP(image_unrefp) struct image *live = NULL;
+	CLEANUP(freep) char *path = strdup(text);
+	struct open_options options;
+	const char *state;
+	int r;
+
+	if (!path)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (!*path)
+		return error_set(err, -EINVAL, 0, "image: the name is empty");
+	config_open_options(c, &options);
+	options.format = format;
+	state = cut_state(path);
+	r = image_open(path, &options, &live, err);
+	if (r < 0)
+		return r;
+	if (state)
+		return history_open(live, &options, state, ret, err);
+	*ret = TAKE_PTR(live);
+	return 0;
+}

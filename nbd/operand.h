@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What commands take for an image: FILE, or FILE@STATE with a state as
+ * formats/history.h calls it. A file whose name has an '@' is that file, where
+ * it exists; else what follows the first '@' behind a file's name is a state.
+ */
+#ifndef NBD_OPERAND_H
+#define NBD_OPERAND_H
+
+#include "formats/image.h"
+#include "nbd/config.h"
+
+/* Opens @text. @format: as declared, or NULL; else as @c has it. */
+int operand_open(const struct config *c, const char *text, const char *format,
+		 struct image **ret, struct error *err);
+
+#endif
