@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "glance/index-schema.h"
+#include "glance/metadef-index.h"
 
 /*
  * Times are microseconds since 1970, UTC. Sizes are bytes unless the name
@@ -132,4 +133,4 @@ static const char first[] =
 	"CREATE INDEX tasks_created ON tasks (created_at, id);"
 	"CREATE INDEX tasks_image ON tasks (image_id, created_at);";
 
-const char *const index_steps[] = { first, NULL };
+const char *const index_steps[] = { first, metadef_step, NULL };

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* JSON in requests and answers. */
+#ifndef GLANCE_JSON_BODY_H
+#define GLANCE_JSON_BODY_H
+
+#include <jansson.h>
+
+#include "glance/http.h"
+
+/*
+ * The body of @q, which is whole: any JSON value. NULL: it is none, and 400
+ * was answered as Glance does.
+ */
+json_t *request_json(struct request *q);
+/* The same for those who take objects alone. */
+json_t *request_json_object(struct request *q);
+
+/* Answers with @value, which is taken over; NULL: 500. */
+void respond_json_value(struct request *q, unsigned int status, json_t *value);
+
+/* The string @key of the object @o; NULL: there is none. */
+const char *json_member(const json_t *o, const char *key);
+
+#endif

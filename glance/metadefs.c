@@ -1,0 +1,1106 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Glance v2: metadata definitions, under /v2/metadefs. Everybody may read
+ * what is public or its own; admins write. One function for each route runs
+ * in a transaction of the index; what it leaves in its call is the answer.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "glance/glance.h"
+#include "glance/json-body.h"
+#include "glance/metadef-index.h"
+#include "glance/routes.h"
+#include "glance/schemas.h"
+
+#define ROOT	      "/v2/metadefs/namespaces"
+#define LIMIT_DEFAULT 25
+#define LIMIT_MAX     1000
+
+/* One request on its way through the index. */
+struct call {
+	struct request *q;
+	const json_t *body;
+	json_t *result; /* of a run that succeeded; NULL: no body */
+	char *location;
+	struct metadef_page page; /* of lists */
+};
+
+typedef int call_fn(struct index_tx *tx, struct call *c, struct error *err);
+
+static int no_memory(struct error *err)
+{
+	return error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+/* ---- what is in the path ---- */
+
+static const char *segment(const struct request *q, size_t i)
+{
+	return i < q->uri.n_segments ? q->uri.segments[i] : "";
+}
+
+static const char *ns_name(const struct request *q)
+{
+	return segment(q, 3);
+}
+
+static const char *item_name(const struct request *q)
+{
+	return segment(q, 5);
+}
+
+static const struct kind {
+	const char *segment;
+	const char *schema; /* of one */
+	const char *list_schema;
+	const char *word; /* in refusals */
+} kinds[] = {
+	[METADEF_OBJECT] = { "objects", "metadefs/object", "metadefs/objects",
+			     "object" },
+	[METADEF_PROPERTY] = { "properties", "metadefs/property",
+			       "metadefs/properties", "property" },
+	[METADEF_TAG] = { "tags", "metadefs/tag", "metadefs/tags", "tag" },
+};
+
+static enum metadef_kind kind_of(const struct request *q)
+{
+	size_t i;
+
+	for (i = 0; i + 1 < ARRAY_SIZE(kinds); i++)
+		if (!strcmp(kinds[i].segment, segment(q, 4)))
+			break;
+	return (enum metadef_kind)i;
+}
+
+/* Appends "/" and @name, whose odd characters a path could not have. */
+static void add_segment(struct text_buf *b, const char *name)
+{
+	static const char plain[] = "!$&'()*+,;=:@";
+	char one[2] = { 0 };
+
+	text_add_char(b, '/');
+	for (; *name; name++) {
+		one[0] = *name;
+		if (strchr(plain, *name))
+			text_add_char(b, *name);
+		else
+			text_add_percent(b, one);
+	}
+}
+
+/* ROOT, @ns and what is in it; NULLs are left out. To be freed. */
+static char *link_to(const char *ns, const char *what, const char *name)
+{
+	struct text_buf b = { 0 };
+
+	text_add(&b, ROOT);
+	add_segment(&b, ns);
+	if (what)
+		add_segment(&b, what);
+	if (name)
+		add_segment(&b, name);
+	return text_buf_take(&b);
+}
+
+/* Takes both @o, which is returned, and @link. */
+static json_t *with_links(json_t *o, char *link, const char *schema)
+{
+	CLEANUP(freep) char *self = link;
+	json_t *text = json_sprintf("/v2/schemas/%s", schema);
+
+	if (!self || !text ||
+	    json_object_set_new(o, "self", json_string(self)) < 0 ||
+	    json_object_set(o, "schema", text) < 0) {
+		json_decref(o);
+		o = NULL;
+	}
+	json_decref(text);
+	return o;
+}
+
+/* ---- who may ---- */
+
+/* What the request does, as Glance's policies name it. */
+static const char *policy_verb(const struct request *q)
+{
+	if (q->method == HTTP_POST)
+		return "add";
+	return q->method == HTTP_PUT ? "modify" : "delete";
+}
+
+static const char *policy_noun(const struct request *q)
+{
+	if (q->uri.n_segments < 5)
+		return "namespace";
+	if (!strcmp(segment(q, 4), "resource_types"))
+		return "resource_type_association";
+	return kinds[kind_of(q)].word;
+}
+
+static int require_admin(const struct request *q, struct error *err)
+{
+	if (q->who.admin)
+		return 0;
+	return error_set(err, -EPERM, 0,
+			 "You are not authorized to complete %s_metadef_%s "
+			 "action.",
+			 policy_verb(q), policy_noun(q));
+}
+
+/* The namespace that the path names, to change something of it. */
+static int find_to_change(struct index_tx *tx, const struct request *q,
+			  struct metadef_ns *ret, struct error *err)
+{
+	int r = metadef_find(tx, &q->who, ns_name(q), ret, err);
+
+	return r < 0 ? r : require_admin(q, err);
+}
+
+static int refuse_protected(const struct metadef_ns *ns, const char *what,
+			    const char *name, struct error *err)
+{
+	if (!ns->is_protected)
+		return 0;
+	return error_set(err, -EPERM, 0,
+			 "Metadata definition %s %s is protected and cannot be "
+			 "deleted.",
+			 what, name);
+}
+
+/* ---- bodies ---- */
+
+/* Names go into paths, where control characters are refused. */
+static int check_name(const char *name, struct error *err)
+{
+	if (!*name || !uri_text_ok(name))
+		return error_set(err, -EINVAL, 0,
+				 "A name is empty or has control characters.");
+	return 0;
+}
+
+/* Against @schema; "name" or "namespace" is @key. */
+static int check_body(const json_t *body, const char *schema, const char *key,
+		      struct error *err)
+{
+	const char *name;
+	json_t *v;
+	int r;
+
+	json_object_foreach((json_t *)body, name, v) if (
+		schema_read_only(
+			schema,
+			name)) return error_set(err, -EPERM, 0,
+						"Attribute '%s' is read-only.",
+						name);
+	r = schema_check(schema, body, err);
+	return r < 0 ? r : check_name(json_member(body, key), err);
+}
+
+/* What is stored of an object, a property or a tag: all but its name. */
+static json_t *stored_body(enum metadef_kind kind, const json_t *body)
+{
+	static const char *const of_object[] = { "required", "description",
+						 "properties" };
+	json_t *o;
+	size_t i;
+
+	if (kind == METADEF_PROPERTY) {
+		o = json_copy((json_t *)body);
+		json_object_del(o, "name");
+		return o;
+	}
+	o = json_object();
+	for (i = 0; kind == METADEF_OBJECT && i < ARRAY_SIZE(of_object); i++) {
+		json_t *v = json_object_get(body, of_object[i]);
+
+		if (v)
+			json_object_set(o, of_object[i], v);
+		else if (i != 1)
+			json_object_set_new(o, of_object[i],
+					    i ? json_object() : json_array());
+	}
+	return o;
+}
+
+static int add_item(struct index_tx *tx, int64_t ns, const char *ns_text,
+		    enum metadef_kind kind, const char *name,
+		    const json_t *body, struct error *err)
+{
+	json_t *stored = stored_body(kind, body);
+	int r = check_name(name, err);
+
+	if (r >= 0 && !stored)
+		r = no_memory(err);
+	if (r >= 0)
+		r = metadef_item_add(tx, ns, ns_text, kind, name, stored, err);
+	json_decref(stored);
+	return r;
+}
+
+/* ---- answers ---- */
+
+static int set_prefixed(json_t *to, const char *prefix, const char *name,
+			json_t *value)
+{
+	CLEANUP(freep) char *key = NULL;
+
+	if (asprintf(&key, "%s%s", prefix, name) < 0) {
+		key = NULL;
+		return -1;
+	}
+	return json_object_set(to, key, value);
+}
+
+/* An object's properties and "required" get @prefix. */
+static void prefix_object(json_t *o, const char *prefix)
+{
+	json_t *properties = json_object(), *required = json_array(), *v;
+	const char *name;
+	size_t i;
+
+	json_object_foreach(json_object_get(o, "properties"), name, v)
+		set_prefixed(properties, prefix, name, v);
+	json_array_foreach(json_object_get(o, "required"), i, v)
+		json_array_append_new(
+			required,
+			json_sprintf("%s%s", prefix, json_string_value(v)));
+	json_object_set_new(o, "properties", properties);
+	json_object_set_new(o, "required", required);
+}
+
+/* An item of the index as the API shows it; takes @item. */
+static json_t *show_item(const char *ns, enum metadef_kind kind, json_t *item,
+			 const char *prefix)
+{
+	CLEANUP(json_decrefp) json_t *from = item;
+	const char *name = json_member(item, "name");
+	json_t *o = json_object();
+
+	json_object_set(o, "name", json_object_get(item, "name"));
+	json_object_update(o, json_object_get(item, "body"));
+	if (kind == METADEF_PROPERTY)
+		return o;
+	json_object_set(o, "created_at", json_object_get(item, "created_at"));
+	json_object_set(o, "updated_at", json_object_get(item, "updated_at"));
+	if (kind == METADEF_TAG)
+		return o;
+	if (*prefix)
+		prefix_object(o, prefix);
+	return with_links(o, link_to(ns, kinds[kind].segment, name),
+			  kinds[kind].schema);
+}
+
+/* Properties by name, without the name inside. @items: the index's. */
+static json_t *show_properties(const json_t *items, const char *prefix)
+{
+	json_t *all = json_object();
+	size_t i;
+
+	for (i = 0; i < json_array_size(items); i++) {
+		const json_t *item = json_array_get(items, i);
+
+		set_prefixed(all, prefix, json_member(item, "name"),
+			     json_object_get(item, "body"));
+	}
+	return all;
+}
+
+static json_t *show_list(const char *ns, enum metadef_kind kind,
+			 const json_t *items, const char *prefix)
+{
+	json_t *all = json_array();
+	size_t i;
+
+	for (i = 0; i < json_array_size(items); i++) {
+		json_t *item = json_array_get(items, i);
+
+		if (kind == METADEF_TAG)
+			json_array_append_new(
+				all, json_pack("{s:O}", "name",
+					       json_object_get(item, "name")));
+		else
+			json_array_append_new(
+				all,
+				show_item(ns, kind, json_incref(item), prefix));
+	}
+	return all;
+}
+
+/* All of @kind in the namespace, as its own answer has them. */
+static int show_kind(struct index_tx *tx, const struct metadef_ns *ns,
+		     enum metadef_kind kind, const char *prefix, json_t *to,
+		     struct error *err)
+{
+	CLEANUP(json_decrefp) json_t *items = json_array();
+	int r = metadef_items(tx, ns, kind, NULL, items, err);
+
+	if (r < 0 || !json_array_size(items))
+		return r;
+	if (json_object_set_new(
+		    to, kinds[kind].segment,
+		    kind == METADEF_PROPERTY
+			    ? show_properties(items, prefix)
+			    : show_list(json_member(ns->fields, "namespace"),
+					kind, items, prefix)) < 0)
+		return no_memory(err);
+	return 0;
+}
+
+/* The namespace's own fields and its associations; not yet its links. */
+static int show_short(struct index_tx *tx, const struct metadef_ns *ns,
+		      json_t **ret, struct error *err)
+{
+	CLEANUP(json_decrefp) json_t *links = json_array();
+	CLEANUP(json_decrefp) json_t *o = json_copy(ns->fields);
+	int r = links && o ? metadef_links(tx, ns->n, NULL, links, err)
+			   : no_memory(err);
+
+	if (r >= 0 && json_array_size(links) &&
+	    json_object_set(o, "resource_type_associations", links) < 0)
+		r = no_memory(err);
+	if (r >= 0)
+		*ret = TAKE_PTR(o);
+	return r;
+}
+
+static json_t *ns_with_links(json_t *o)
+{
+	return with_links(o, link_to(json_member(o, "namespace"), NULL, NULL),
+			  "metadefs/namespace");
+}
+
+/* Whole, as GET and POST show it. */
+static int show_ns(struct index_tx *tx, const struct metadef_ns *ns,
+		   const char *prefix, json_t **ret, struct error *err)
+{
+	json_t *o = NULL;
+	int r = show_short(tx, ns, &o, err);
+
+	if (r >= 0)
+		r = show_kind(tx, ns, METADEF_PROPERTY, prefix, o, err);
+	if (r >= 0)
+		r = show_kind(tx, ns, METADEF_OBJECT, prefix, o, err);
+	if (r >= 0)
+		r = show_kind(tx, ns, METADEF_TAG, prefix, o, err);
+	if (r < 0) {
+		json_decref(o);
+		return r;
+	}
+	*ret = ns_with_links(o);
+	return 0;
+}
+
+/*
+ * What properties' names begin with for the kind of resource that the query
+ * names; "" where there is none. To be freed.
+ */
+static int find_prefix(struct index_tx *tx, const struct request *q,
+		       const struct metadef_ns *ns, char **ret,
+		       struct error *err)
+{
+	const char *type = uri_query(&q->uri, "resource_type");
+	CLEANUP(json_decrefp) json_t *links = json_array();
+	const char *prefix;
+	int r = type ? metadef_links(tx, ns->n, type, links, err) : 0;
+
+	if (r < 0)
+		return r;
+	prefix = json_member(json_array_get(links, 0), "prefix");
+	*ret = strdup(prefix ? prefix : "");
+	return *ret ? 0 : no_memory(err);
+}
+
+/* ---- running ---- */
+
+struct change {
+	struct call *c;
+	call_fn *fn;
+};
+
+static int run_change(struct index_tx *tx, void *opaque, struct error *err)
+{
+	struct change *change = opaque;
+
+	return change->fn(tx, change->c, err);
+}
+
+static void answer(struct call *c, int r, unsigned int status,
+		   const struct error *err)
+{
+	if (r < 0) {
+		json_decref(c->result);
+		respond_failure(c->q, err);
+	} else {
+		if (c->location)
+			respond_header(c->q, "Location", c->location);
+		if (status == 204)
+			respond_empty(c->q, 204);
+		else
+			respond_json_value(c->q, status, c->result);
+	}
+	free(c->location);
+}
+
+static void read_index(struct request *q, struct call *c, call_fn *fn)
+{
+	struct glance *g = q->app;
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	struct error err = { 0 };
+	int r = index_read(g->index, &tx, &err);
+
+	c->q = q;
+	if (r >= 0)
+		r = fn(tx, c, &err);
+	answer(c, r, 200, &err);
+}
+
+static void get(struct request *q, call_fn *fn)
+{
+	struct call c = { 0 };
+
+	read_index(q, &c, fn);
+}
+
+/* Without a body. */
+static void change(struct request *q, call_fn *fn, unsigned int status)
+{
+	struct glance *g = q->app;
+	struct call c = { .q = q };
+	struct error err = { 0 };
+	int r = index_write(g->index, run_change,
+			    &(struct change){ .c = &c, .fn = fn }, &err);
+
+	answer(&c, r, status, &err);
+}
+
+/* With one. */
+static void put(struct request *q, call_fn *fn, unsigned int status)
+{
+	struct glance *g = q->app;
+	CLEANUP(json_decrefp) json_t *body = request_json_object(q);
+	struct call c = { .q = q, .body = body };
+	struct error err = { 0 };
+	int r;
+
+	if (!body)
+		return;
+	r = index_write(g->index, run_change,
+			&(struct change){ .c = &c, .fn = fn }, &err);
+	answer(&c, r, status, &err);
+}
+
+/* ---- lists ---- */
+
+static int query_limit(const struct request *q, uint64_t *ret,
+		       struct error *err)
+{
+	const char *text = uri_query(&q->uri, "limit");
+	char *end;
+	long long v;
+
+	*ret = LIMIT_DEFAULT;
+	if (!text)
+		return 0;
+	errno = 0;
+	v = strtoll(text, &end, 10);
+	if (!*text || *end)
+		return error_set(err, -EINVAL, 0,
+				 "limit param must be an integer");
+	if (v < 0)
+		return error_set(err, -EINVAL, 0,
+				 "limit param must be positive");
+	*ret = min_u64((uint64_t)v, LIMIT_MAX);
+	return 0;
+}
+
+static int query_page(const struct request *q, struct metadef_page *ret,
+		      struct error *err)
+{
+	const char *dir = uri_query(&q->uri, "sort_dir");
+
+	*ret = (struct metadef_page){
+		.marker = uri_query(&q->uri, "marker"),
+		.sort_key = uri_query(&q->uri, "sort_key"),
+		.ascending = dir && !strcmp(dir, "asc"),
+	};
+	if (dir && strcmp(dir, "asc") && strcmp(dir, "desc"))
+		return error_set(err, -EINVAL, 0, "Invalid sort direction: %s",
+				 dir);
+	return query_limit(q, &ret->limit, err);
+}
+
+/* This list again, from @marker on; NULL: from the beginning. */
+static json_t *list_link(const struct request *q, const char *marker)
+{
+	struct text_buf b = { 0 };
+	CLEANUP(freep) char *text = NULL;
+	char before = '?';
+	size_t i;
+
+	text_add(&b, ROOT);
+	for (i = 0; i < q->uri.n_query; i++) {
+		const struct uri_pair *p = &q->uri.query[i];
+
+		if (!strcmp(p->name, "marker"))
+			continue;
+		text_add_char(&b, before);
+		text_add_percent(&b, p->name);
+		text_add_char(&b, '=');
+		text_add_percent(&b, p->value);
+		before = '&';
+	}
+	if (marker) {
+		text_add_char(&b, before);
+		text_add(&b, "marker=");
+		text_add_percent(&b, marker);
+	}
+	text = text_buf_take(&b);
+	return text ? json_string(text) : NULL;
+}
+
+static int add_to_list(struct index_tx *tx, const struct metadef_ns *ns,
+		       void *opaque, struct error *err)
+{
+	json_t *list = opaque, *o = NULL;
+	int r = show_short(tx, ns, &o, err);
+
+	if (r < 0)
+		return r;
+	return json_array_append_new(list, ns_with_links(o)) < 0
+		       ? no_memory(err)
+		       : 0;
+}
+
+static int list_namespaces(struct index_tx *tx, struct call *c,
+			   struct error *err)
+{
+	const struct request *q = c->q;
+	const struct metadef_filter filter = {
+		.visibility = uri_query(&q->uri, "visibility"),
+		.resource_types = uri_query(&q->uri, "resource_types"),
+	};
+	json_t *list = json_array();
+	const char *last;
+	size_t n;
+	int r = query_page(q, &c->page, err);
+
+	c->result = json_pack("{s:o}", "namespaces", list);
+	if (r >= 0 && filter.visibility &&
+	    strcmp(filter.visibility, "public") &&
+	    strcmp(filter.visibility, "private"))
+		r = error_set(err, -EINVAL, 0, "Invalid visibility value: %s",
+			      filter.visibility);
+	if (r >= 0)
+		r = metadef_list(tx, &q->who, &filter, &c->page, add_to_list,
+				 list, err);
+	if (r < 0)
+		return r;
+	n = json_array_size(list);
+	if (n && n == c->page.limit) {
+		last = json_member(json_array_get(list, n - 1), "namespace");
+		json_object_set_new(c->result, "next", list_link(q, last));
+	}
+	json_object_set_new(c->result, "schema",
+			    json_string("/v2/schemas/metadefs/namespaces"));
+	json_object_set_new(c->result, "first", list_link(q, NULL));
+	return 0;
+}
+
+/* Tags come in pages; the others whole, as Glance has it. */
+static int list_items(struct index_tx *tx, struct call *c, struct error *err)
+{
+	const struct request *q = c->q;
+	enum metadef_kind kind = kind_of(q);
+	CLEANUP(json_decrefp) json_t *items = json_array();
+	struct metadef_ns ns = { 0 };
+	int r = kind == METADEF_TAG ? query_page(q, &c->page, err) : 0;
+
+	if (r >= 0)
+		r = metadef_find(tx, &q->who, ns_name(q), &ns, err);
+	if (r >= 0)
+		r = metadef_items(tx, &ns, kind,
+				  kind == METADEF_TAG ? &c->page : NULL, items,
+				  err);
+	metadef_ns_done(&ns);
+	if (r < 0)
+		return r;
+	c->result = json_object();
+	json_object_set_new(c->result, kinds[kind].segment,
+			    kind == METADEF_PROPERTY
+				    ? show_properties(items, "")
+				    : show_list(ns_name(q), kind, items, ""));
+	if (kind == METADEF_OBJECT)
+		json_object_set_new(
+			c->result, "schema",
+			json_sprintf("v2/schemas/%s", kinds[kind].list_schema));
+	return 0;
+}
+
+static int list_types(struct index_tx *tx, struct call *c, struct error *err)
+{
+	json_t *list = json_array();
+
+	c->result = json_pack("{s:o}", "resource_types", list);
+	return metadef_types(tx, list, err);
+}
+
+static int list_links(struct index_tx *tx, struct call *c, struct error *err)
+{
+	json_t *list = json_array();
+	struct metadef_ns ns = { 0 };
+	int r = metadef_find(tx, &c->q->who, ns_name(c->q), &ns, err);
+
+	c->result = json_pack("{s:o}", "resource_type_associations", list);
+	if (r >= 0)
+		r = metadef_links(tx, ns.n, NULL, list, err);
+	metadef_ns_done(&ns);
+	return r;
+}
+
+/* ---- namespaces ---- */
+
+static int show_namespace(struct index_tx *tx, struct call *c,
+			  struct error *err)
+{
+	CLEANUP(freep) char *prefix = NULL;
+	struct metadef_ns ns = { 0 };
+	int r = metadef_find(tx, &c->q->who, ns_name(c->q), &ns, err);
+
+	if (r >= 0)
+		r = find_prefix(tx, c->q, &ns, &prefix, err);
+	if (r >= 0)
+		r = show_ns(tx, &ns, prefix, &c->result, err);
+	metadef_ns_done(&ns);
+	return r;
+}
+
+static int add_nested_items(struct index_tx *tx, int64_t n, const char *name,
+			    enum metadef_kind kind, const json_t *list,
+			    struct error *err)
+{
+	size_t i;
+	int r = 0;
+
+	for (i = 0; r >= 0 && i < json_array_size(list); i++) {
+		const json_t *item = json_array_get(list, i);
+
+		r = add_item(tx, n, name, kind, json_member(item, "name"), item,
+			     err);
+	}
+	return r;
+}
+
+/* What a POST brings along in a namespace. */
+static int add_nested(struct index_tx *tx, int64_t n, const json_t *body,
+		      struct error *err)
+{
+	const char *name = json_member(body, "namespace");
+	const json_t *links =
+		json_object_get(body, "resource_type_associations");
+	const char *key;
+	json_t *v;
+	size_t i;
+	int r = 0;
+
+	for (i = 0; r >= 0 && i < json_array_size(links); i++)
+		r = metadef_link_add(tx, n, name, json_array_get(links, i),
+				     err);
+	json_object_foreach(json_object_get(body, "properties"), key,
+			    v) if (r >= 0) r =
+		add_item(tx, n, name, METADEF_PROPERTY, key, v, err);
+	if (r >= 0)
+		r = add_nested_items(tx, n, name, METADEF_OBJECT,
+				     json_object_get(body, "objects"), err);
+	if (r >= 0)
+		r = add_nested_items(tx, n, name, METADEF_TAG,
+				     json_object_get(body, "tags"), err);
+	return r;
+}
+
+static int post_namespace(struct index_tx *tx, struct call *c,
+			  struct error *err)
+{
+	const struct request *q = c->q;
+	const char *name = json_member(c->body, "namespace");
+	/* Whoever adds one sees the answer, whoever owns it. */
+	const struct identity all = { .admin = true };
+	struct metadef_ns ns = { 0 };
+	int64_t n = 0;
+	int r = require_admin(q, err);
+
+	if (r >= 0)
+		r = check_body(c->body, "metadefs/namespace", "namespace", err);
+	if (r >= 0)
+		r = metadef_add(tx, c->body, q->who.project, &n, err);
+	if (r >= 0)
+		r = add_nested(tx, n, c->body, err);
+	if (r >= 0)
+		r = metadef_find(tx, &all, name, &ns, err);
+	if (r >= 0)
+		r = show_ns(tx, &ns, "", &c->result, err);
+	metadef_ns_done(&ns);
+	return r;
+}
+
+static int put_namespace(struct index_tx *tx, struct call *c, struct error *err)
+{
+	const struct request *q = c->q;
+	const struct identity all = { .admin = true };
+	struct metadef_ns ns = { 0 };
+	int r = find_to_change(tx, q, &ns, err);
+
+	if (r >= 0)
+		r = check_body(c->body, "metadefs/namespace", "namespace", err);
+	if (r >= 0)
+		r = metadef_update(tx, ns.n, c->body, q->who.project, err);
+	metadef_ns_done(&ns);
+	if (r >= 0)
+		r = metadef_find(tx, &all, json_member(c->body, "namespace"),
+				 &ns, err);
+	if (r >= 0)
+		c->result = ns_with_links(json_incref(ns.fields));
+	metadef_ns_done(&ns);
+	return r;
+}
+
+static int delete_namespace(struct index_tx *tx, struct call *c,
+			    struct error *err)
+{
+	struct metadef_ns ns = { 0 };
+	int r = find_to_change(tx, c->q, &ns, err);
+
+	if (r >= 0)
+		r = refuse_protected(&ns, "namespace", ns_name(c->q), err);
+	if (r >= 0)
+		r = metadef_remove(tx, ns.n, err);
+	metadef_ns_done(&ns);
+	return r;
+}
+
+/* ---- objects, properties, tags ---- */
+
+/* A property asked for by the name it has on a kind of resource. */
+static int strip_prefix(struct index_tx *tx, const struct request *q,
+			const struct metadef_ns *ns, const char **name,
+			struct error *err)
+{
+	CLEANUP(freep) char *prefix = NULL;
+	int r = find_prefix(tx, q, ns, &prefix, err);
+	size_t len;
+
+	if (r < 0)
+		return r;
+	len = strlen(prefix);
+	if (strncmp(*name, prefix, len))
+		return error_set(err, -ENOENT, 0,
+				 "Property %s does not start with the expected "
+				 "resource type association prefix of '%s'.",
+				 *name, prefix);
+	*name += len;
+	return 0;
+}
+
+static int show_one(struct index_tx *tx, const struct metadef_ns *ns,
+		    enum metadef_kind kind, const char *name, json_t **ret,
+		    struct error *err)
+{
+	json_t *item = NULL;
+	int r = metadef_item(tx, ns, kind, name, &item, err);
+
+	if (r < 0)
+		return r;
+	*ret = show_item(json_member(ns->fields, "namespace"), kind, item, "");
+	return 0;
+}
+
+static int get_item(struct index_tx *tx, struct call *c, struct error *err)
+{
+	const struct request *q = c->q;
+	enum metadef_kind kind = kind_of(q);
+	const char *name = item_name(q);
+	struct metadef_ns ns = { 0 };
+	int r = metadef_find(tx, &q->who, ns_name(q), &ns, err);
+
+	if (r >= 0 && kind == METADEF_PROPERTY)
+		r = strip_prefix(tx, q, &ns, &name, err);
+	if (r >= 0)
+		r = show_one(tx, &ns, kind, name, &c->result, err);
+	metadef_ns_done(&ns);
+	return r;
+}
+
+/* One more; a tag's name is in the path. */
+static int post_item(struct index_tx *tx, struct call *c, struct error *err)
+{
+	const struct request *q = c->q;
+	enum metadef_kind kind = kind_of(q);
+	const char *name =
+		c->body ? json_member(c->body, "name") : item_name(q);
+	struct metadef_ns ns = { 0 };
+	int r = find_to_change(tx, q, &ns, err);
+
+	if (r >= 0 && c->body)
+		r = check_body(c->body, kinds[kind].schema, "name", err);
+	if (r >= 0)
+		r = add_item(tx, ns.n, ns_name(q), kind, name, c->body, err);
+	if (r >= 0)
+		r = show_one(tx, &ns, kind, name, &c->result, err);
+	metadef_ns_done(&ns);
+	return r;
+}
+
+static int put_item(struct index_tx *tx, struct call *c, struct error *err)
+{
+	const struct request *q = c->q;
+	enum metadef_kind kind = kind_of(q);
+	const char *name = json_member(c->body, "name");
+	CLEANUP(json_decrefp) json_t *stored = NULL;
+	struct metadef_ns ns = { 0 };
+	int r = find_to_change(tx, q, &ns, err);
+
+	if (r >= 0)
+		r = check_body(c->body, kinds[kind].schema, "name", err);
+	if (r >= 0) {
+		stored = stored_body(kind, c->body);
+		r = metadef_item_update(tx, &ns, kind, item_name(q), name,
+					stored, err);
+	}
+	if (r >= 0)
+		r = show_one(tx, &ns, kind, name, &c->result, err);
+	metadef_ns_done(&ns);
+	return r;
+}
+
+static int delete_item(struct index_tx *tx, struct call *c, struct error *err)
+{
+	const struct request *q = c->q;
+	enum metadef_kind kind = kind_of(q);
+	struct metadef_ns ns = { 0 };
+	int r = find_to_change(tx, q, &ns, err);
+
+	if (r >= 0)
+		r = refuse_protected(&ns, kinds[kind].word, item_name(q), err);
+	if (r >= 0)
+		r = metadef_item_remove(tx, &ns, kind, item_name(q), err);
+	metadef_ns_done(&ns);
+	return r;
+}
+
+static int delete_items(struct index_tx *tx, struct call *c, struct error *err)
+{
+	struct metadef_ns ns = { 0 };
+	int r = find_to_change(tx, c->q, &ns, err);
+
+	if (r >= 0)
+		r = refuse_protected(&ns, "namespace", ns_name(c->q), err);
+	if (r >= 0)
+		r = metadef_items_remove(tx, ns.n, kind_of(c->q), err);
+	metadef_ns_done(&ns);
+	return r;
+}
+
+/* All tags anew, or more of them where the client says so. */
+static int post_tags(struct index_tx *tx, struct call *c, struct error *err)
+{
+	const struct request *q = c->q;
+	const char *append = request_header(q, "X-Openstack-Append");
+	const json_t *tags = json_object_get(c->body, "tags");
+	struct metadef_ns ns = { 0 };
+	int r = find_to_change(tx, q, &ns, err);
+
+	if (r >= 0)
+		r = schema_check("metadefs/tags", c->body, err);
+	if (r >= 0 && !(append && !strcasecmp(append, "true")))
+		r = metadef_items_remove(tx, ns.n, METADEF_TAG, err);
+	if (r >= 0)
+		r = add_nested_items(tx, ns.n, ns_name(q), METADEF_TAG, tags,
+				     err);
+	if (r >= 0)
+		c->result =
+			json_pack("{s:o}", "tags",
+				  show_list(ns_name(q), METADEF_TAG, tags, ""));
+	metadef_ns_done(&ns);
+	return r;
+}
+
+/* ---- associations ---- */
+
+static int post_link(struct index_tx *tx, struct call *c, struct error *err)
+{
+	const struct request *q = c->q;
+	CLEANUP(json_decrefp) json_t *list = json_array();
+	const char *type = json_member(c->body, "name");
+	struct metadef_ns ns = { 0 };
+	int r = find_to_change(tx, q, &ns, err);
+
+	if (r >= 0)
+		r = check_body(c->body, "metadefs/resource_type", "name", err);
+	if (r >= 0)
+		r = metadef_link_add(tx, ns.n, ns_name(q), c->body, err);
+	if (r >= 0)
+		r = metadef_links(tx, ns.n, type, list, err);
+	if (r >= 0)
+		c->result = json_incref(json_array_get(list, 0));
+	metadef_ns_done(&ns);
+	return r;
+}
+
+static int delete_link(struct index_tx *tx, struct call *c, struct error *err)
+{
+	const struct request *q = c->q;
+	struct metadef_ns ns = { 0 };
+	int r = find_to_change(tx, q, &ns, err);
+
+	if (r >= 0)
+		r = refuse_protected(&ns, "resource-type-association",
+				     item_name(q), err);
+	if (r >= 0)
+		r = metadef_link_remove(tx, ns.n, item_name(q), err);
+	metadef_ns_done(&ns);
+	return r;
+}
+
+/* ---- routes ---- */
+
+static void on_list_types(struct request *q)
+{
+	get(q, list_types);
+}
+
+static void on_list_namespaces(struct request *q)
+{
+	get(q, list_namespaces);
+}
+
+static int post_namespace_and_place(struct index_tx *tx, struct call *c,
+				    struct error *err)
+{
+	CLEANUP(freep) char *base = request_base_url(c->q);
+	CLEANUP(freep) char *path = NULL;
+	int r = post_namespace(tx, c, err);
+
+	if (r < 0)
+		return r;
+	path = link_to(json_member(c->body, "namespace"), NULL, NULL);
+	if (!base || !path || asprintf(&c->location, "%s%s", base, path) < 0) {
+		c->location = NULL;
+		return no_memory(err);
+	}
+	return 0;
+}
+
+static void on_post_namespace(struct request *q)
+{
+	put(q, post_namespace_and_place, 201);
+}
+
+static void on_get_namespace(struct request *q)
+{
+	get(q, show_namespace);
+}
+
+static void on_put_namespace(struct request *q)
+{
+	put(q, put_namespace, 200);
+}
+
+static void on_delete_namespace(struct request *q)
+{
+	change(q, delete_namespace, 204);
+}
+
+static void on_list_links(struct request *q)
+{
+	get(q, list_links);
+}
+
+static void on_post_link(struct request *q)
+{
+	put(q, post_link, 201);
+}
+
+static void on_delete_link(struct request *q)
+{
+	change(q, delete_link, 204);
+}
+
+static void on_list_items(struct request *q)
+{
+	get(q, list_items);
+}
+
+static void on_post_item(struct request *q)
+{
+	put(q, post_item, 201);
+}
+
+static void on_post_tags(struct request *q)
+{
+	put(q, post_tags, 201);
+}
+
+static void on_post_tag(struct request *q)
+{
+	change(q, post_item, 201);
+}
+
+static void on_delete_items(struct request *q)
+{
+	change(q, delete_items, 204);
+}
+
+static void on_get_item(struct request *q)
+{
+	get(q, get_item);
+}
+
+static void on_put_item(struct request *q)
+{
+	put(q, put_item, 200);
+}
+
+static void on_delete_item(struct request *q)
+{
+	change(q, delete_item, 204);
+}
+
+#define NS    ROOT "/{}"
+#define TYPES NS "/resource_types"
+#define OBJS  NS "/objects"
+#define PROPS NS "/properties"
+#define TAGS  NS "/tags"
+
+const struct route metadef_routes[] = {
+	{ HTTP_GET, "/v2/metadefs/resource_types", on_list_types },
+	{ HTTP_GET, ROOT, on_list_namespaces },
+	{ HTTP_POST, ROOT, on_post_namespace },
+	{ HTTP_GET, NS, on_get_namespace },
+	{ HTTP_PUT, NS, on_put_namespace },
+	{ HTTP_DELETE, NS, on_delete_namespace },
+	{ HTTP_GET, TYPES, on_list_links },
+	{ HTTP_POST, TYPES, on_post_link },
+	{ HTTP_DELETE, TYPES "/{}", on_delete_link },
+	{ HTTP_GET, OBJS, on_list_items },
+	{ HTTP_POST, OBJS, on_post_item },
+	{ HTTP_DELETE, OBJS, on_delete_items },
+	{ HTTP_GET, OBJS "/{}", on_get_item },
+	{ HTTP_PUT, OBJS "/{}", on_put_item },
+	{ HTTP_DELETE, OBJS "/{}", on_delete_item },
+	{ HTTP_GET, PROPS, on_list_items },
+	{ HTTP_POST, PROPS, on_post_item },
+	{ HTTP_DELETE, PROPS, on_delete_items },
+	{ HTTP_GET, PROPS "/{}", on_get_item },
+	{ HTTP_PUT, PROPS "/{}", on_put_item },
+	{ HTTP_DELETE, PROPS "/{}", on_delete_item },
+	{ HTTP_GET, TAGS, on_list_items },
+	{ HTTP_POST, TAGS, on_post_tags },
+	{ HTTP_DELETE, TAGS, on_delete_items },
+	{ HTTP_GET, TAGS "/{}", on_get_item },
+	{ HTTP_POST, TAGS "/{}", on_post_tag },
+	{ HTTP_PUT, TAGS "/{}", on_put_item },
+	{ HTTP_DELETE, TAGS "/{}", on_delete_item },
+	{ 0 },
+};
