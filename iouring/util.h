@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -86,6 +87,14 @@ static inline uint64_t div_round_up(uint64_t v, uint64_t d)
 static inline bool range_inside(uint64_t off, uint64_t len, uint64_t limit)
 {
 	return off <= limit && len <= limit - off;
+}
+
+/* @len > 0 */
+static inline bool is_all_zero(const void *buf, size_t len)
+{
+	const uint8_t *p = (const uint8_t *)buf;
+
+	return !p[0] && !memcmp(p, p + 1, len - 1);
 }
 
 /* Of the clock that nobody sets. */

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Writes a new qcow2 file in one pass, from the disk's beginning to its end:
+ * clusters one behind the other, each L2 table behind the last cluster that it
+ * maps, L1 table and refcounts at the end, the header last of all.
+ *
+ * The user compresses, and writes clusters where they are placed; only placing
+ * is done in order, by one thread at a time.
+ */
+#ifndef FORMATS_QCOW2_CREATE_H
+#define FORMATS_QCOW2_CREATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/codec.h"
+#include "iouring/source.h"
+
+#define QCOW2_CREATE_CLUSTER_BITS 16U /* as qemu-img's */
+
+struct qcow2_create;
+
+/* A cluster of the disk that is not all zeroes. */
+struct qcow2_piece {
+	uint32_t bytes; /* compressed; 0: as it is, a whole cluster */
+	uint64_t host_off; /* out: where to write it */
+};
+
+/*
+ * @dst: a source that can be written, empty, which the caller holds. @bytes:
+ * virtual size. @codec: of compressed pieces, CODEC_DEFLATE or CODEC_ZSTD.
+ * A disk too large for its clusters is -EFBIG.
+ */
+int qcow2_create_new(struct source *dst, uint64_t bytes, uint32_t cluster_bits,
+		     enum codec codec, struct qcow2_create **ret,
+		     struct error *err);
+void qcow2_create_free(struct qcow2_create *q); /* NULL is fine */
+
+/* Places the cluster at @guest_off, which lies behind all placed before. */
+int qcow2_create_place(struct qcow2_create *q, uint64_t guest_off,
+		       struct qcow2_piece *p, struct error *err);
+
+/* When all is written that was placed. Does not sync. */
+int qcow2_create_finish(struct qcow2_create *q, struct error *err);
+
+#endif

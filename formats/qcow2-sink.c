@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <string.h>
+
+#include "formats/encoder.h"
+#include "formats/qcow2-sink.h"
+#include "iouring/write.h"
+
+/* A cluster of a chunk. */
+struct cluster {
+	struct qcow2_piece piece;
+	const uint8_t *data; /* NULL: zeroes */
+};
+
+/* What one thread has. */
+struct thread {
+	struct encoder *encoder; /* NULL: nothing is compressed */
+	uint8_t *packed; /* a chunk's clusters, compressed */
+	size_t n; /* of clusters */
+	struct cluster clusters[];
+};
+
+static void thread_free(void *thread)
+{
+	struct thread *t = thread;
+
+	if (!t)
+		return;
+	encoder_free(t->encoder);
+	free(t->packed);
+	free(t);
+}
+
+static int thread_new(struct copy_sink *sink, void **ret, struct error *err)
+{
+	struct qcow2_sink *s = container_of(sink, struct qcow2_sink, sink);
+	size_t n = COPY_CHUNK_BYTES >> s->cluster_bits;
+	struct thread *t = calloc(1, sizeof(*t) + n * sizeof(*t->clusters));
+	int r = 0;
+
+	if (!t)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (s->compress) {
+		t->packed = malloc(COPY_CHUNK_BYTES);
+		r = t->packed
+			    ? encoder_new(s->codec, s->level, &t->encoder, err)
+			    : error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	if (r < 0)
+		thread_free(t);
+	else
+		*ret = t;
+	return r;
+}
+
+/* Compresses what is worth it; the last cluster of the disk is a whole one. */
+static int prepare(struct copy_sink *sink, struct copy_chunk *c,
+		   struct error *err)
+{
+	size_t unit = sink->unit_bytes, at, used = 0;
+	struct thread *t = c->thread;
+
+	t->n = 0;
+	for (at = 0; at < c->len; at += unit) {
+		struct cluster *k = &t->clusters[t->n++];
+		const uint8_t *data = c->buf + at;
+		size_t bytes = 0;
+
+		*k = (struct cluster){ 0 };
+		if (is_all_zero(data, unit))
+			continue;
+		if (t->encoder)
+			bytes = encoder_run(t->encoder, data, unit,
+					    t->packed + used, unit - 1);
+		k->piece.bytes = (uint32_t)bytes;
+		k->data = bytes ? t->packed + used : data;
+		used += bytes;
+	}
+	return 0;
+}
+
+static int place(struct copy_sink *sink, struct copy_chunk *c,
+		 struct error *err)
+{
+	struct qcow2_sink *s = container_of(sink, struct qcow2_sink, sink);
+	struct thread *t = c->thread;
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < t->n && r >= 0; i++)
+		if (t->clusters[i].data)
+			r = qcow2_create_place(s->file,
+					       c->off + i * sink->unit_bytes,
+					       &t->clusters[i].piece, err);
+	return r;
+}
+
+/* What lies side by side, here and in the file, is one write. */
+static int write_clusters(struct copy_sink *sink, struct copy_chunk *c,
+			  struct error *err)
+{
+	struct qcow2_sink *s = container_of(sink, struct qcow2_sink, sink);
+	struct thread *t = c->thread;
+	const uint8_t *data = NULL;
+	uint64_t off = 0;
+	size_t len = 0, i;
+	int r = 0;
+
+	for (i = 0; i < t->n && r >= 0; i++) {
+		const struct cluster *k = &t->clusters[i];
+		size_t bytes =
+			k->piece.bytes ? k->piece.bytes : sink->unit_bytes;
+
+		if (!k->data)
+			continue;
+		if (len &&
+		    (k->data != data + len || k->piece.host_off != off + len)) {
+			r = source_write(s->dst, data, len, off, err);
+			len = 0;
+		}
+		if (!len) {
+			data = k->data;
+			off = k->piece.host_off;
+		}
+		len += bytes;
+	}
+	return r < 0 || !len ? r : source_write(s->dst, data, len, off, err);
+}
+
+int qcow2_sink_init(struct qcow2_sink *s, struct source *dst, uint64_t bytes,
+		    uint32_t cluster_bits, bool compress, enum codec codec,
+		    int level, struct error *err)
+{
+	*s = (struct qcow2_sink){
+		.sink = { .unit_bytes = (size_t)1 << cluster_bits,
+			  .thread_new = thread_new,
+			  .thread_free = thread_free,
+			  .prepare = prepare,
+			  .place = place,
+			  .write = write_clusters },
+		.dst = dst,
+		.cluster_bits = cluster_bits,
+		.compress = compress,
+		.codec = codec,
+		.level = level,
+	};
+	return qcow2_create_new(dst, bytes, cluster_bits, codec, &s->file, err);
+}
+
+void qcow2_sink_done(struct qcow2_sink *s)
+{
+	qcow2_create_free(s->file);
+}

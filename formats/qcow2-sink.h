@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A copy's sink that is a new qcow2 file. */
+#ifndef FORMATS_QCOW2_SINK_H
+#define FORMATS_QCOW2_SINK_H
+
+#include "formats/copy.h"
+#include "formats/qcow2-create.h"
+
+struct qcow2_sink {
+	struct copy_sink sink;
+	struct source *dst;
+	uint32_t cluster_bits;
+	bool compress;
+	enum codec codec;
+	int level;
+	struct qcow2_create *file;
+};
+
+/*
+ * @dst: empty, held by the caller. @level: see encoder_new(). When all is
+ * copied, qcow2_create_finish(s->file) makes the file whole. @s is the
+ * caller's to qcow2_sink_done() in any case.
+ */
+int qcow2_sink_init(struct qcow2_sink *s, struct source *dst, uint64_t bytes,
+		    uint32_t cluster_bits, bool compress, enum codec codec,
+		    int level, struct error *err);
+void qcow2_sink_done(struct qcow2_sink *s);
+
+#endif
