@@ -37,7 +37,8 @@ struct verb {
 	int (*run)(int argc, char **argv);
 };
 
-extern const struct verb verb_serve, verb_info, verb_map, verb_check, verb_diff;
+extern const struct verb verb_serve, verb_info, verb_map, verb_check, verb_diff,
+	verb_convert;
 
 /* What the options that all verbs have came to. */
 struct cmd {

@@ -163,11 +163,11 @@ static int set_allow(struct config *c, const char *value, struct error *err)
 	return allow_add(&c->allow, copy, err);
 }
 
-/* A number, perhaps with a suffix K, M, G or T: powers of 1024. */
-static int set_cache(struct config *c, const char *value, struct error *err)
+bool config_size(const char *value, uint64_t *ret)
 {
 	static const char suffixes[] = "KMGT";
 	unsigned long long n;
+	unsigned int shift = 0;
 	const char *s;
 	char *end;
 
@@ -175,18 +175,24 @@ static int set_cache(struct config *c, const char *value, struct error *err)
 	n = strtoull(value, &end, 10);
 	s = *end ? strchr(suffixes, toupper((unsigned char)*end)) : NULL;
 	if (s) {
-		unsigned int shift = 10 * (unsigned int)(s - suffixes + 1);
-
-		if (n > CACHE_BYTES_MAX >> shift)
-			errno = ERANGE;
-		n <<= shift;
+		shift = 10 * (unsigned int)(s - suffixes + 1);
 		end++;
 	}
 	if (!isdigit((unsigned char)*value) || *end)
+		return false;
+	*ret = errno || n > UINT64_MAX >> shift ? UINT64_MAX : n << shift;
+	return true;
+}
+
+static int set_cache(struct config *c, const char *value, struct error *err)
+{
+	uint64_t n;
+
+	if (!config_size(value, &n))
 		return error_set(err, -EINVAL, 0,
 				 "cache: \"%s\" is not a size such as 64M",
 				 value);
-	if (errno || n > CACHE_BYTES_MAX)
+	if (n > CACHE_BYTES_MAX)
 		return error_set(err, -EINVAL, 0,
 				 "cache: %s is over the limit of 1T", value);
 	c->cache_bytes = n;

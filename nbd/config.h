@@ -49,6 +49,12 @@ void config_open_options(const struct config *c, struct open_options *ret);
 int config_apply(const struct config *c, void (*say)(const char *line),
 		 struct error *err);
 
+/*
+ * A number of bytes, perhaps with a suffix K, M, G or T: powers of 1024. What
+ * 64 bits do not hold is UINT64_MAX. false: it is no such number.
+ */
+bool config_size(const char *value, uint64_t *ret);
+
 /* "NAME=VALUE  what it does" for each parameter, one a line. */
 extern const char config_help[];
 

@@ -10,8 +10,9 @@
 #include "iouring/util.h"
 #include "nbd/cmd.h"
 
-static const struct verb *const verbs[] = { &verb_serve, &verb_info, &verb_map,
-					    &verb_check, &verb_diff };
+static const struct verb *const verbs[] = { &verb_serve, &verb_info,
+					    &verb_map,	 &verb_check,
+					    &verb_diff,	 &verb_convert };
 
 void cmd_init(struct cmd *c, const struct verb *verb)
 {

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * platter convert: an image, a snapshot or a layer as a file of its own. The
+ * file has its name when it is whole and safe, and not before.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+
+#include "formats/copy.h"
+#include "formats/encoder.h"
+#include "formats/qcow2-sink.h"
+#include "iouring/write.h"
+#include "nbd/cmd.h"
+#include "nbd/operand.h"
+#include "nbd/output.h"
+#include "nbd/progress.h"
+
+#define THREADS_MIN 4U /* reading and writing wait, too */
+
+static const char help[] =
+	"usage: platter convert [options] IMAGE[@STATE] FILE\n"
+	"\n"
+	"Copies the disk to FILE, sparse, by several threads at once. FILE is there\n"
+	"when it is whole and synced; a copy that fails or is interrupted leaves\n"
+	"nothing behind. STATE: a snapshot, or a layer by its file's name.\n"
+	"\n"
+	"  -O, --output FORMAT    raw or qcow2 (default raw)\n"
+	"  -c, --compress         compress clusters (qcow2), with zlib\n"
+	"      --compression TYPE zlib or zstd; compresses\n"
+	"      --level N          from 1, quick, to 9 (zstd: 22), small\n"
+	"      --cluster-size N   of qcow2: 512 to 2M, a power of 2 (default 64K)\n"
+	"  -j, --jobs N           threads (default: one a processor, at least 4)\n"
+	"      --overwrite        replace FILE if it is there\n"
+	"  -q, --quiet            show no progress\n"
+	"  -f, --format NAME      the image's format (default: guess)\n"
+	"  -s, --snapshot NAME    the state, if it is not said behind an @\n"
+	"  -k, --key FILE         passphrase of an encrypted image\n"
+	"      --allow X          a folder or prefix that images may refer to\n"
+	"      --force parent     take a parent whose ids do not match\n"
+	"      --cache SIZE       memory for caches (default 64M)\n"
+	"      --io MODE          auto, uring or sync\n"
+	"      --direct           read with O_DIRECT\n"
+	"      --json             when done, print sizes as one JSON object\n"
+	"  -h, --help\n"
+	"\n"
+	"Exit status: 0 done, 1 failed, 2 wrong command line, 128 + N ended by\n"
+	"signal N.\n";
+
+struct convert {
+	struct cmd cmd;
+	bool qcow2;
+	bool compress;
+	enum codec codec;
+	int level;
+	uint32_t cluster_bits; /* 0: not given */
+	unsigned int threads;
+	bool overwrite;
+	bool quiet;
+	struct progress progress;
+};
+
+/* The signal that asked to stop. */
+static volatile sig_atomic_t stopped_by;
+
+static void note_signal(int sig)
+{
+	stopped_by = sig;
+}
+
+static void catch_signals(void)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction sa = { .sa_handler = note_signal,
+				.sa_flags = SA_RESTART };
+	struct sigaction was;
+	size_t i;
+
+	sigemptyset(&sa.sa_mask);
+	for (i = 0; i < ARRAY_SIZE(signals); i++)
+		/* nohup's, for one, stays ignored. */
+		if (!sigaction(signals[i], NULL, &was) &&
+		    was.sa_handler != SIG_IGN)
+			sigaction(signals[i], &sa, NULL);
+}
+
+static int tell(void *opaque, uint64_t done_bytes)
+{
+	struct convert *c = opaque;
+
+	if (stopped_by)
+		return -EINTR;
+	progress_tell(&c->progress, done_bytes);
+	return 0;
+}
+
+static int copy(struct convert *c, struct image *img, struct copy_sink *sink,
+		struct error *err)
+{
+	int r;
+
+	progress_begin(&c->progress, "convert", img->bytes, c->quiet);
+	r = copy_image(img, sink, c->threads, tell, c, err);
+	progress_end(&c->progress);
+	return r;
+}
+
+static int to_raw(struct convert *c, struct image *img, struct source *dst,
+		  struct error *err)
+{
+	struct raw_sink s;
+	int r;
+
+	raw_sink_init(&s, dst);
+	r = copy(c, img, &s.sink, err);
+	return r < 0 ? r : source_truncate(dst, img->bytes, err);
+}
+
+static int to_qcow2(struct convert *c, struct image *img, struct source *dst,
+		    struct error *err)
+{
+	uint32_t bits =
+		c->cluster_bits ? c->cluster_bits : QCOW2_CREATE_CLUSTER_BITS;
+	CLEANUP(qcow2_sink_done) struct qcow2_sink s = { 0 };
+	int r;
+
+	r = qcow2_sink_init(&s, dst, img->bytes, bits, c->compress, c->codec,
+			    c->level, err);
+	if (r >= 0)
+		r = copy(c, img, &s.sink, err);
+	return r < 0 ? r : qcow2_create_finish(s.file, err);
+}
+
+static void print_json(const struct convert *c, const struct image *img,
+		       uint64_t bytes, uint64_t room)
+{
+	json_t *j = json_object();
+
+	json_object_set_new(j, "format",
+			    json_string(c->qcow2 ? "qcow2" : "raw"));
+	json_object_set_new(j, "virtual-size",
+			    json_integer((json_int_t)img->bytes));
+	json_object_set_new(j, "file-size", json_integer((json_int_t)bytes));
+	json_object_set_new(j, "actual-size", json_integer((json_int_t)room));
+	cmd_json_print(j, JSON_COMPACT);
+}
+
+static int convert(struct convert *c, const char *path, struct error *err)
+{
+	CLEANUP(output_done) struct output out = { 0 };
+	CLEANUP(image_unrefp) struct image *img = NULL;
+	uint64_t bytes, room;
+	int r;
+
+	r = operand_open(&c->cmd.config, c->cmd.image, c->cmd.config.format,
+			 &img, err);
+	if (r >= 0)
+		r = output_begin(&out, path, c->overwrite, err);
+	if (r < 0)
+		return r;
+	r = c->qcow2 ? to_qcow2(c, img, out.dst, err)
+		     : to_raw(c, img, out.dst, err);
+	if (r >= 0 && stopped_by)
+		r = -EINTR;
+	if (r >= 0)
+		r = output_commit(&out, err);
+	if (r >= 0 && c->cmd.json) {
+		r = source_measure(out.dst, &bytes, &room, err);
+		if (r >= 0)
+			print_json(c, img, bytes, room);
+	}
+	return r;
+}
+
+enum {
+	OPT_COMPRESSION = CMD_VERB,
+	OPT_LEVEL,
+	OPT_CLUSTER_SIZE,
+	OPT_OVERWRITE,
+};
+
+static int take_output(struct convert *c)
+{
+	c->qcow2 = !strcmp(optarg, "qcow2");
+	if (!c->qcow2 && strcmp(optarg, "raw"))
+		return cmd_usage(&c->cmd,
+				 "--output: \"%s\" is neither raw nor qcow2",
+				 optarg);
+	return -1;
+}
+
+static int take_compression(struct convert *c)
+{
+	bool zstd = !strcmp(optarg, "zstd");
+
+	if (!zstd && strcmp(optarg, "zlib"))
+		return cmd_usage(&c->cmd,
+				 "--compression: \"%s\" is neither zlib nor "
+				 "zstd",
+				 optarg);
+	c->codec = zstd ? CODEC_ZSTD : CODEC_DEFLATE;
+	c->compress = true;
+	return -1;
+}
+
+/* A decimal number, or -1. */
+static long small_number(const char *text)
+{
+	char *end;
+	long n = strtol(text, &end, 10);
+
+	return *text < '0' || *text > '9' || *end || n > 1000000000 ? -1 : n;
+}
+
+static int take_cluster_size(struct convert *c)
+{
+	uint64_t bytes;
+
+	if (!config_size(optarg, &bytes) || !is_power_of_2(bytes) ||
+	    bytes < 512 || bytes > 2 << 20)
+		return cmd_usage(&c->cmd,
+				 "--cluster-size: \"%s\" is not a power of 2 "
+				 "from 512 to 2M",
+				 optarg);
+	c->cluster_bits = (uint32_t)__builtin_ctzll(bytes);
+	return -1;
+}
+
+static int take_number(struct convert *c, const char *what, long max, long *ret)
+{
+	*ret = small_number(optarg);
+	if (*ret < 1 || *ret > max)
+		return cmd_usage(&c->cmd, "%s: \"%s\" is not 1 to %ld", what,
+				 optarg, max);
+	return -1;
+}
+
+static int take_option(struct convert *c, int opt, char **argv)
+{
+	int status;
+	long n = 0;
+
+	switch (opt) {
+	case 'O':
+		return take_output(c);
+	case 'c':
+		c->compress = true;
+		return -1;
+	case OPT_COMPRESSION:
+		return take_compression(c);
+	case OPT_LEVEL:
+		status = take_number(c, "--level",
+				     encoder_level_max(CODEC_ZSTD), &n);
+		c->level = (int)n;
+		return status;
+	case OPT_CLUSTER_SIZE:
+		return take_cluster_size(c);
+	case 'j':
+		status = take_number(c, "--jobs", COPY_THREADS_MAX, &n);
+		c->threads = (unsigned int)n;
+		return status;
+	case OPT_OVERWRITE:
+		c->overwrite = true;
+		return -1;
+	case 'q':
+		c->quiet = true;
+		return -1;
+	case 's':
+		return cmd_param(&c->cmd, "snapshot", optarg);
+	default:
+		return cmd_option(&c->cmd, opt, argv);
+	}
+}
+
+/* What does not go together. Returns as cmd_option(). */
+static int check_options(struct convert *c)
+{
+	if (!c->qcow2 && (c->compress || c->cluster_bits))
+		return cmd_usage(&c->cmd, "raw has no clusters, and is not "
+					  "compressed: give --output qcow2");
+	if (c->level && !c->compress)
+		return cmd_usage(&c->cmd, "--level: nothing is compressed");
+	if (c->level > encoder_level_max(c->codec))
+		return cmd_usage(&c->cmd, "--level: zlib has 1 to %d",
+				 encoder_level_max(c->codec));
+	return -1;
+}
+
+static unsigned int default_threads(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (n < (long)THREADS_MIN)
+		return THREADS_MIN;
+	return n > (long)COPY_THREADS_MAX ? COPY_THREADS_MAX : (unsigned int)n;
+}
+
+/* Returns as cmd_option(). */
+static int parse(struct convert *c, int argc, char **argv)
+{
+	static const struct option options[] = {
+		CMD_LONG_OPTIONS,
+		{ "output", required_argument, NULL, 'O' },
+		{ "compress", no_argument, NULL, 'c' },
+		{ "compression", required_argument, NULL, OPT_COMPRESSION },
+		{ "level", required_argument, NULL, OPT_LEVEL },
+		{ "cluster-size", required_argument, NULL, OPT_CLUSTER_SIZE },
+		{ "jobs", required_argument, NULL, 'j' },
+		{ "overwrite", no_argument, NULL, OPT_OVERWRITE },
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "snapshot", required_argument, NULL, 's' },
+		{ 0 },
+	};
+	int opt, status;
+
+	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "O:cj:qs:",
+				  options, NULL)) != -1) {
+		status = take_option(c, opt, argv);
+		if (status >= 0)
+			return status;
+	}
+	if (argc - optind != 2)
+		return cmd_usage(
+			&c->cmd, "an image and a file are wanted, %d %s given",
+			argc - optind, argc - optind == 1 ? "was" : "were");
+	c->cmd.image = argv[optind];
+	return check_options(c);
+}
+
+static int run_convert(int argc, char **argv)
+{
+	struct convert c = { .codec = CODEC_DEFLATE,
+			     .threads = default_threads() };
+	struct error err = { 0 };
+	int status, r;
+
+	cmd_init(&c.cmd, &verb_convert);
+	status = parse(&c, argc, argv);
+	if (status < 0) {
+		catch_signals();
+		r = config_apply(&c.cmd.config, cmd_say, &err);
+		if (r >= 0)
+			r = convert(&c, argv[optind + 1], &err);
+		status = STATUS_OK;
+		if (r < 0)
+			status = stopped_by ? 128 + stopped_by : cmd_fail(&err);
+	}
+	cmd_done(&c.cmd);
+	return status;
+}
+
+const struct verb verb_convert = {
+	.name = "convert",
+	.summary = "copy a disk to a raw or qcow2 file",
+	.help = help,
+	.usage_status = STATUS_USAGE,
+	.run = run_convert,
+};

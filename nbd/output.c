@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "iouring/write.h"
+#include "nbd/output.h"
+
+static int fail(struct error *err, int code, const char *path, const char *what)
+{
+	return error_set(err, -code, 0, "%s: cannot be %s: %s", path, what,
+			 errno_text(code));
+}
+
+/* The folder in which @path lies. To be freed. */
+static char *folder_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (!slash)
+		return strdup(".");
+	return strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+static int check_absent(const struct output *o, struct error *err)
+{
+	struct stat st;
+
+	if (lstat(o->path, &st) < 0)
+		return errno == ENOENT ? 0 : fail(err, errno, o->path, "made");
+	if (!o->overwrite)
+		return error_set(err, -EEXIST, 0,
+				 "%s: is there already; --overwrite replaces "
+				 "it",
+				 o->path);
+	if (!S_ISREG(st.st_mode))
+		return error_set(err, -EINVAL, 0,
+				 "%s: is not a regular file, and is not "
+				 "replaced",
+				 o->path);
+	return 0;
+}
+
+/* What any new file would have. */
+static mode_t usual_mode(void)
+{
+	mode_t mask = umask(0);
+
+	umask(mask);
+	return 0666 & ~mask;
+}
+
+static int open_temp(struct output *o, struct error *err)
+{
+	CLEANUP(freep) char *folder = folder_of(o->path);
+	CLEANUP(freep) char *temp = NULL;
+	int fd;
+
+	if (!folder || asprintf(&temp, "%s/.platter-XXXXXX", folder) < 0) {
+		temp = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	fd = mkostemp(temp, O_CLOEXEC);
+	if (fd < 0)
+		return fail(err, errno, o->path, "made");
+	o->temp = TAKE_PTR(temp);
+	if (fchmod(fd, usual_mode()) < 0) {
+		int code = errno;
+
+		close(fd);
+		return fail(err, code, o->path, "made");
+	}
+	return file_source_adopt_rw(fd, 0, &o->dst, err);
+}
+
+int output_begin(struct output *o, const char *path, bool overwrite,
+		 struct error *err)
+{
+	int r;
+
+	*o = (struct output){ .path = strdup(path), .overwrite = overwrite };
+	if (!o->path)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = check_absent(o, err);
+	return r < 0 ? r : open_temp(o, err);
+}
+
+/* A name is safe when its folder is. */
+static int sync_folder(const struct output *o, struct error *err)
+{
+	CLEANUP(freep) char *folder = folder_of(o->path);
+	CLEANUP(closep) int fd = -1;
+
+	if (folder)
+		fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return fail(err, folder ? errno : ENOMEM, o->path, "synced");
+	return 0;
+}
+
+int output_commit(struct output *o, struct error *err)
+{
+	unsigned int flags = o->overwrite ? 0 : RENAME_NOREPLACE;
+	int r = source_sync(o->dst, err), code;
+
+	if (r < 0) {
+		error_prefix(err, "%s", o->path);
+		return r;
+	}
+	r = renameat2(AT_FDCWD, o->temp, AT_FDCWD, o->path, flags);
+	code = errno;
+	/* Not every file system can refuse to replace. */
+	if (r < 0 && flags && (code == EINVAL || code == ENOSYS)) {
+		r = check_absent(o, err);
+		if (r < 0)
+			return r;
+		r = rename(o->temp, o->path);
+		code = errno;
+	}
+	if (r < 0)
+		return fail(err, code, o->path, "given its name");
+	free(TAKE_PTR(o->temp));
+	return sync_folder(o, err);
+}
+
+void output_done(struct output *o)
+{
+	if (o->temp)
+		unlink(o->temp);
+	source_unref(o->dst);
+	free(o->temp);
+	free(o->path);
+	*o = (struct output){ 0 };
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A file that is made whole or not at all: written under a name of its own
+ * beside the final one, synced, and renamed.
+ */
+#ifndef NBD_OUTPUT_H
+#define NBD_OUTPUT_H
+
+#include <stdbool.h>
+
+#include "iouring/source.h"
+
+struct output {
+	char *path; /* the final name */
+	char *temp; /* NULL: there is no file any more, or not yet */
+	bool overwrite;
+	struct source *dst; /* to be written */
+};
+
+/* An existing @path is -EEXIST, unless @overwrite. */
+int output_begin(struct output *o, const char *path, bool overwrite,
+		 struct error *err);
+
+/* What has been written is safe, and has its name, when it returns 0. */
+int output_commit(struct output *o, struct error *err);
+
+/* Removes what has not been committed. */
+void output_done(struct output *o);
+
+#endif
