@@ -16,17 +16,32 @@ void unit_check_done(struct unit_check *k)
 	k->claims = NULL;
 }
 
-void unit_check_corrupt(struct unit_check *k, const char *fmt, ...)
+static void tell_corrupt(struct check_report *r, const char *fmt, va_list ap)
 {
 	char line[ERROR_MSG_BYTES];
+
+	if (r->corruptions++ >= CHECK_LINES_MAX)
+		return;
+	vsnprintf(line, sizeof(line), fmt, ap);
+	r->say(r, line);
+}
+
+void report_corrupt(struct check_report *r, const char *fmt, ...)
+{
 	va_list ap;
 
-	if (k->r->corruptions++ >= CHECK_LINES_MAX)
-		return;
 	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
+	tell_corrupt(r, fmt, ap);
 	va_end(ap);
-	k->r->say(k->r, line);
+}
+
+void unit_check_corrupt(struct unit_check *k, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	tell_corrupt(k->r, fmt, ap);
+	va_end(ap);
 }
 
 int unit_check_claim(struct unit_check *k, uint64_t off, uint64_t bytes)

@@ -35,9 +35,12 @@ struct unit_check {
 	struct error *err;
 };
 
+/* Counts a corruption in @r, and tells it in a line for people. */
+void report_corrupt(struct check_report *r, const char *fmt, ...) PRINTF(2, 3);
+
 void unit_check_done(struct unit_check *k); /* half built is fine */
 
-/* One corruption: a line for people. */
+/* report_corrupt() of @k's report. */
 void unit_check_corrupt(struct unit_check *k, const char *fmt, ...)
 	PRINTF(2, 3);
 

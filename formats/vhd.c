@@ -28,13 +28,12 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "formats/cursor.h"
-#include "formats/layer.h"
+#include "formats/unit-check.h"
 #include "formats/win-name.h"
 
 #define SECTOR_BYTES	 512U
@@ -55,7 +54,6 @@
 
 /* What the checker keeps: an entry of each block that is there. */
 #define CHECK_BLOCKS_MAX (16U << 20)
-#define CHECK_LINES_MAX	 65536U
 
 /* "Hard Disk Footer Format" */
 enum {
@@ -754,21 +752,6 @@ static void vhd_info(struct layer *l, struct info_sink *sink)
 	}
 }
 
-static void find(struct check_report *r, const char *fmt, ...) PRINTF(2, 3);
-
-static void find(struct check_report *r, const char *fmt, ...)
-{
-	char line[160];
-	va_list ap;
-
-	if (r->corruptions++ >= CHECK_LINES_MAX)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	r->say(r, line);
-}
-
 struct blocks {
 	uint32_t *list; /* sectors */
 	size_t n, room;
@@ -824,18 +807,22 @@ static void check_parts(struct layer *l, const struct blocks *b,
 		for (k = 0; k < ARRAY_SIZE(parts); k++)
 			if (off < parts[k].off + parts[k].bytes &&
 			    parts[k].off < off + block)
-				find(r,
-				     "block at %" PRIu64
-				     " lies over the %s at %" PRIu64,
-				     off, parts[k].what, parts[k].off);
+				report_corrupt(r,
+					       "block at %" PRIu64
+					       " lies over the %s at %" PRIu64,
+					       off, parts[k].what,
+					       parts[k].off);
 		if (off + block > s->data->bytes)
-			find(r,
-			     "block at %" PRIu64
-			     " ends past the data's %" PRIu64 " bytes",
-			     off, s->data->bytes);
+			report_corrupt(r,
+				       "block at %" PRIu64
+				       " ends past the data's %" PRIu64
+				       " bytes",
+				       off, s->data->bytes);
 		if (i && off - (uint64_t)b->list[i - 1] * SECTOR_BYTES < block)
-			find(r, "blocks at %" PRIu64 " and %" PRIu64 " overlap",
-			     (uint64_t)b->list[i - 1] * SECTOR_BYTES, off);
+			report_corrupt(
+				r,
+				"blocks at %" PRIu64 " and %" PRIu64 " overlap",
+				(uint64_t)b->list[i - 1] * SECTOR_BYTES, off);
 	}
 }
 
@@ -902,14 +889,15 @@ static int check_copy(struct layer *l, struct check_report *r,
 	int ret;
 
 	if (!s->footer_bytes) {
-		find(r, "the footer at the end is lost or damaged");
+		report_corrupt(r, "the footer at the end is lost or damaged");
 		return 0;
 	}
 	ret = source_read(l->src, end, s->footer_bytes, s->footer_off, err);
 	if (ret >= 0)
 		ret = source_read(l->src, copy, sizeof(copy), 0, err);
 	if (ret >= 0 && memcmp(end, copy, s->footer_bytes))
-		find(r, "the footer and its copy at the start differ");
+		report_corrupt(r,
+			       "the footer and its copy at the start differ");
 	return ret < 0 ? ret : 0;
 }
 

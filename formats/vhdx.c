@@ -29,12 +29,12 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "formats/cursor.h"
+#include "formats/unit-check.h"
 #include "formats/vhdx.h"
 #include "formats/win-name.h"
 
@@ -56,7 +56,6 @@
 
 /* What the checker keeps: a number for each block that is there. */
 #define CHECK_BLOCKS_MAX (16U << 20)
-#define CHECK_LINES_MAX	 65536U
 
 static const uint64_t header_offs[] = { 64 << 10, 128 << 10 };
 static const uint64_t region_offs[] = { 192 << 10, 256 << 10 };
@@ -1177,21 +1176,6 @@ static void vhdx_info(struct layer *l, struct info_sink *sink)
 		info_guid(sink, "parent-linkage2", s->linkage[1]);
 }
 
-static void find(struct check_report *r, const char *fmt, ...) PRINTF(2, 3);
-
-static void find(struct check_report *r, const char *fmt, ...)
-{
-	char line[160];
-	va_list ap;
-
-	if (r->corruptions++ >= CHECK_LINES_MAX)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	r->say(r, line);
-}
-
 /* A used range, in MiB. */
 struct used {
 	uint64_t mib;
@@ -1238,16 +1222,16 @@ static int check_payload(struct layer *l, struct checker *k, uint64_t idx,
 	if (check_entry(s, entry, &why) < 0 ||
 	    (BAT_STATE(entry) == BLOCK_PARTIALLY_PRESENT &&
 	     find_bitmap(l, idx, &bitmap_off, &why) < 0)) {
-		find(k->r, "block %" PRIu64 ": %.100s", idx, why.msg);
+		report_corrupt(k->r, "block %" PRIu64 ": %.100s", idx, why.msg);
 		return 0;
 	}
 	if (BAT_STATE(entry) < BLOCK_FULLY_PRESENT)
 		return 0;
 	if (s->block_bytes > s->view->bytes - off)
-		find(k->r,
-		     "block %" PRIu64 " at %" PRIu64
-		     " ends past the file's %" PRIu64 " bytes",
-		     idx, off, s->view->bytes);
+		report_corrupt(k->r,
+			       "block %" PRIu64 " at %" PRIu64
+			       " ends past the file's %" PRIu64 " bytes",
+			       idx, off, s->view->bytes);
 	k->r->allocated_units++;
 	if (k->previous && off != k->previous + s->block_bytes)
 		k->r->fragmented_units++;
@@ -1265,17 +1249,17 @@ static int check_bitmap(struct layer *l, struct checker *k, uint64_t chunk,
 	if (state == BLOCK_NOT_PRESENT)
 		return 0;
 	if (state != BLOCK_FULLY_PRESENT) {
-		find(k->r,
-		     "sector bitmap of chunk %" PRIu64
-		     " has the state %u, which is not known",
-		     chunk, state);
+		report_corrupt(k->r,
+			       "sector bitmap of chunk %" PRIu64
+			       " has the state %u, which is not known",
+			       chunk, state);
 		return 0;
 	}
 	if (off < VHDX_MIB || !range_inside(off, VHDX_MIB, s->view->bytes)) {
-		find(k->r,
-		     "sector bitmap of chunk %" PRIu64 " at %" PRIu64
-		     " does not lie inside the file",
-		     chunk, off);
+		report_corrupt(k->r,
+			       "sector bitmap of chunk %" PRIu64 " at %" PRIu64
+			       " does not lie inside the file",
+			       chunk, off);
 		return 0;
 	}
 	return use(k, off, VHDX_MIB, err);
@@ -1347,10 +1331,10 @@ static void check_uses(struct checker *k)
 		const struct used *u = &k->list[i];
 
 		if (u->mib < end)
-			find(k->r,
-			     "what lies at %" PRIu64
-			     " overlaps what ends at %" PRIu64,
-			     u->mib * VHDX_MIB, end * VHDX_MIB);
+			report_corrupt(k->r,
+				       "what lies at %" PRIu64
+				       " overlaps what ends at %" PRIu64,
+				       u->mib * VHDX_MIB, end * VHDX_MIB);
 		end = max_u64(end, u->mib + u->mibs);
 	}
 	k->r->image_end_off = end * VHDX_MIB;
@@ -1372,8 +1356,9 @@ static int check_copies(struct layer *l, struct check_report *r,
 		if (ret < 0)
 			return ret;
 		if (!ret)
-			find(r, "region table at %" PRIu64 " is damaged",
-			     region_offs[i]);
+			report_corrupt(r,
+				       "region table at %" PRIu64 " is damaged",
+				       region_offs[i]);
 	}
 	return 0;
 }
