@@ -419,39 +419,6 @@ static int take_root(const xmlNode *root, struct bundle *b, struct error *err)
 	return r < 0 ? r : take_snapshots(root, b, err);
 }
 
-/* Nothing but elements and text, and not deep. */
-static int check_tree(const xmlDoc *doc, struct error *err)
-{
-	const xmlNode *n = doc->children;
-	unsigned int depth = 0;
-
-	if (doc->intSubset || doc->extSubset)
-		return error_set(err, -EPERM, 0,
-				 BUNDLE_XML_NAME ": a DTD is refused");
-	while (n) {
-		if (n->type == XML_ENTITY_REF_NODE)
-			return error_set(err, -EPERM, 0,
-					 BUNDLE_XML_NAME
-					 ": entities are refused");
-		if (n->type == XML_ELEMENT_NODE && n->children) {
-			if (++depth > BUNDLE_DEPTH_MAX)
-				return error_set(err, -EFBIG, 0,
-						 BUNDLE_XML_NAME
-						 ": elements are more than %u "
-						 "deep",
-						 BUNDLE_DEPTH_MAX);
-			n = n->children;
-			continue;
-		}
-		while (n && !n->next) {
-			n = depth ? n->parent : NULL;
-			depth -= depth ? 1 : 0;
-		}
-		n = n ? n->next : NULL;
-	}
-	return 0;
-}
-
 int bundle_parse(const uint8_t *text, size_t bytes, struct bundle *ret,
 		 struct error *err)
 {
@@ -477,7 +444,11 @@ int bundle_parse(const uint8_t *text, size_t bytes, struct bundle *ret,
 	if (!doc)
 		return error_set(err, -EBADMSG, 0,
 				 BUNDLE_XML_NAME " is not well-formed XML");
-	r = check_tree(doc, err);
+	r = doc->intSubset || doc->extSubset
+		    ? error_set(err, -EPERM, 0,
+				BUNDLE_XML_NAME ": a DTD is refused")
+		    : xml_check_tree(doc, BUNDLE_DEPTH_MAX, BUNDLE_XML_NAME,
+				     err);
 	if (r >= 0)
 		r = take_root(xml->doc_get_root_element(doc), ret, err);
 	xml->free_doc(doc);

@@ -35,3 +35,31 @@ const struct xml_api *xml_load(struct error *err)
 	}
 	return &api;
 }
+
+int xml_check_tree(const xmlDoc *doc, unsigned int depth_max, const char *what,
+		   struct error *err)
+{
+	const xmlNode *n = doc->children;
+	unsigned int depth = 0;
+
+	while (n) {
+		if (n->type == XML_ENTITY_REF_NODE)
+			return error_set(err, -EPERM, 0,
+					 "%s: entities are refused", what);
+		if (n->type == XML_ELEMENT_NODE && n->children) {
+			if (++depth > depth_max)
+				return error_set(err, -EFBIG, 0,
+						 "%s: elements are more than "
+						 "%u deep",
+						 what, depth_max);
+			n = n->children;
+			continue;
+		}
+		while (n && !n->next) {
+			n = depth ? n->parent : NULL;
+			depth -= depth ? 1 : 0;
+		}
+		n = n ? n->next : NULL;
+	}
+	return 0;
+}

@@ -26,4 +26,11 @@ struct xml_api {
 /* The functions; NULL and -ENOTSUP in @err when libxml2 is not installed. */
 const struct xml_api *xml_load(struct error *err);
 
+/*
+ * Nothing but elements and text, and not deeper than @depth_max elements in
+ * each other? Entities are -EPERM. @what: for messages.
+ */
+int xml_check_tree(const xmlDoc *doc, unsigned int depth_max, const char *what,
+		   struct error *err);
+
 #endif
