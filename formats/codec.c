@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <bzlib.h>
 #include <errno.h>
 #include <libdeflate.h>
 #include <limits.h>
+#include <lzma.h>
 #include <pthread.h>
 #include <string.h>
 #include <zlib.h>
@@ -10,10 +12,13 @@
 #include <isa-l/igzip_lib.h>
 #endif
 
+#include "formats/adc.h"
 #include "formats/codec.h"
+#include "formats/library.h"
 
 /* A frame may ask for as much memory as its window: not for more than this. */
 #define ZSTD_WINDOW_LOG_MAX 26 /* 64 MiB */
+#define XZ_MEMORY_MAX	    (66ULL << 20) /* a dictionary of 64 MiB */
 
 struct decoders {
 	struct libdeflate_decompressor *deflate;
@@ -73,9 +78,9 @@ static struct decoders *this_thread(void)
 const char *codec_name(enum codec codec)
 {
 	static const char *const names[] = {
-		[CODEC_DEFLATE] = "deflate",
-		[CODEC_ZLIB] = "zlib",
-		[CODEC_ZSTD] = "zstd",
+		[CODEC_DEFLATE] = "deflate", [CODEC_ZLIB] = "zlib",
+		[CODEC_ZSTD] = "zstd",	     [CODEC_BZIP2] = "bzip2",
+		[CODEC_XZ] = "xz",	     [CODEC_ADC] = "adc",
 	};
 
 	return names[codec];
@@ -136,11 +141,21 @@ static bool inflate_beginning(struct decoders *d, bool raw, const void *in,
 
 uint32_t codec_worthwhile(enum codec codec, uint32_t bytes, uint32_t unit_bytes)
 {
-	/* A block of zstd's is decoded whole or not at all. */
-	return codec != CODEC_ZSTD &&
-			       bytes <= unit_bytes / 8 * WORTHWHILE_EIGHTHS
-		       ? bytes
-		       : unit_bytes;
+	switch (codec) {
+	case CODEC_DEFLATE:
+	case CODEC_ZLIB:
+		return bytes <= unit_bytes / 8 * WORTHWHILE_EIGHTHS
+			       ? bytes
+			       : unit_bytes;
+	case CODEC_XZ:
+	case CODEC_ADC:
+		return bytes;
+	case CODEC_ZSTD:
+	case CODEC_BZIP2:
+		/* A block is decoded whole or not at all. */
+		break;
+	}
+	return unit_bytes;
 }
 
 /*
@@ -187,12 +202,102 @@ static bool decode_zstd(struct decoders *d, const void *in, size_t in_len,
 	return dst.pos == dst.size;
 }
 
+/* Decoders that few images need; library.h */
+static struct {
+	int (*init)(bz_stream *z, int verbosity, int small);
+	int (*decompress)(bz_stream *z);
+	int (*end)(bz_stream *z);
+} bzip2;
+
+static struct {
+	lzma_ret (*stream_decoder)(lzma_stream *z, uint64_t memlimit,
+				   uint32_t flags);
+	lzma_ret (*code)(lzma_stream *z, lzma_action action);
+	void (*end)(lzma_stream *z);
+} xz;
+
+static pthread_once_t libraries_once = PTHREAD_ONCE_INIT;
+static bool have_bzip2, have_xz;
+
+static void load_libraries(void)
+{
+	static const struct library_symbol bzip2_symbols[] = {
+		{ "BZ2_bzDecompressInit", (void **)&bzip2.init },
+		{ "BZ2_bzDecompress", (void **)&bzip2.decompress },
+		{ "BZ2_bzDecompressEnd", (void **)&bzip2.end },
+	};
+	static const struct library_symbol xz_symbols[] = {
+		{ "lzma_stream_decoder", (void **)&xz.stream_decoder },
+		{ "lzma_code", (void **)&xz.code },
+		{ "lzma_end", (void **)&xz.end },
+	};
+
+	have_bzip2 = library_load("libbz2.so.1.0", bzip2_symbols,
+				  ARRAY_SIZE(bzip2_symbols));
+	have_xz = library_load("liblzma.so.5", xz_symbols,
+			       ARRAY_SIZE(xz_symbols));
+}
+
+int codec_need(enum codec codec, struct error *err)
+{
+	if (codec != CODEC_BZIP2 && codec != CODEC_XZ)
+		return 0;
+	pthread_once(&libraries_once, load_libraries);
+	if (codec == CODEC_BZIP2 ? have_bzip2 : have_xz)
+		return 0;
+	return error_set(err, -ENOTSUP, 0,
+			 "%s is needed to read this, and not installed",
+			 codec == CODEC_BZIP2 ? "libbz2" : "liblzma");
+}
+
+/* Memory of bzip2's and xz's is of one stream: both want megabytes. */
+static bool decode_bzip2(const void *in, size_t in_len, void *out,
+			 size_t out_len)
+{
+	bz_stream z = { 0 };
+	int r = BZ_OK;
+
+	if (in_len > UINT_MAX || out_len > UINT_MAX ||
+	    bzip2.init(&z, 0, 0) != BZ_OK)
+		return false;
+	z.next_in = (char *)(uintptr_t)in;
+	z.avail_in = (unsigned int)in_len;
+	z.next_out = out;
+	z.avail_out = (unsigned int)out_len;
+	while (r == BZ_OK && z.avail_out && z.avail_in)
+		r = bzip2.decompress(&z);
+	/* What it holds back comes when there is nothing to read. */
+	if (r == BZ_OK && z.avail_out)
+		r = bzip2.decompress(&z);
+	bzip2.end(&z);
+	return (r == BZ_OK || r == BZ_STREAM_END) && !z.avail_out;
+}
+
+static bool decode_xz(const void *in, size_t in_len, void *out, size_t out_len)
+{
+	lzma_stream z = LZMA_STREAM_INIT;
+	lzma_ret r;
+
+	if (xz.stream_decoder(&z, XZ_MEMORY_MAX, 0) != LZMA_OK)
+		return false;
+	z.next_in = in;
+	z.avail_in = in_len;
+	z.next_out = out;
+	z.avail_out = out_len;
+	r = xz.code(&z, LZMA_RUN);
+	xz.end(&z);
+	return (r == LZMA_OK || r == LZMA_STREAM_END) && !z.avail_out;
+}
+
 int codec_decode(enum codec codec, const void *in, size_t in_len, void *out,
 		 size_t out_len, bool whole, struct error *err)
 {
 	struct decoders *d = this_thread();
 	bool ok = false;
+	int r = codec_need(codec, err);
 
+	if (r < 0)
+		return r;
 	if (!d)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	switch (codec) {
@@ -203,6 +308,15 @@ int codec_decode(enum codec codec, const void *in, size_t in_len, void *out,
 		break;
 	case CODEC_ZSTD:
 		ok = decode_zstd(d, in, in_len, out, out_len);
+		break;
+	case CODEC_BZIP2:
+		ok = decode_bzip2(in, in_len, out, out_len);
+		break;
+	case CODEC_XZ:
+		ok = decode_xz(in, in_len, out, out_len);
+		break;
+	case CODEC_ADC:
+		ok = adc_decode(in, in_len, out, out_len);
 		break;
 	}
 	if (!ok)

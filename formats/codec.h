@@ -13,10 +13,19 @@ enum codec {
 	CODEC_DEFLATE, /* RFC 1951, no header */
 	CODEC_ZLIB, /* RFC 1950 */
 	CODEC_ZSTD, /* RFC 8878, window at most 64 MiB */
+	CODEC_BZIP2,
+	CODEC_XZ, /* dictionary at most 64 MiB */
+	CODEC_ADC, /* Apple's; adc.h */
 };
 
-/* "deflate", "zlib", "zstd" */
+/* "deflate", "zlib", "zstd", "bzip2", "xz", "adc" */
 const char *codec_name(enum codec codec);
+
+/*
+ * For drivers, in open(): will @codec's library be there? -ENOTSUP when it is
+ * not installed.
+ */
+int codec_need(enum codec codec, struct error *err);
 
 /*
  * Decodes @in until @out is full: exactly @out_len bytes, never one more.

@@ -3,6 +3,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include <bzlib.h>
+#include <lzma.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -12,7 +14,8 @@
 #define UNIT 65536U
 #define ROOM (4 * UNIT)
 
-static const enum codec codecs[] = { CODEC_DEFLATE, CODEC_ZLIB, CODEC_ZSTD };
+static const enum codec codecs[] = { CODEC_DEFLATE, CODEC_ZLIB, CODEC_ZSTD,
+				     CODEC_BZIP2, CODEC_XZ };
 
 static uint8_t plain[2 * UNIT], packed[ROOM], out[2 * UNIT];
 static struct error err;
@@ -43,11 +46,42 @@ static size_t pack_zlib(bool raw, size_t len, int window, bool flush)
 	return z.total_out;
 }
 
+static size_t pack_bzip2(size_t len)
+{
+	unsigned int n = ROOM;
+
+	ck_assert_int_eq(BZ2_bzBuffToBuffCompress((char *)packed, &n,
+						  (char *)plain,
+						  (unsigned int)len, 1, 0, 0),
+			 BZ_OK);
+	return n;
+}
+
+static size_t pack_xz(size_t len, uint32_t dictionary)
+{
+	lzma_options_lzma options;
+	lzma_filter filters[] = { { LZMA_FILTER_LZMA2, &options },
+				  { LZMA_VLI_UNKNOWN, NULL } };
+	size_t n = 0;
+
+	lzma_lzma_preset(&options, 0);
+	options.dict_size = dictionary;
+	ck_assert_int_eq(lzma_stream_buffer_encode(filters, LZMA_CHECK_CRC32,
+						   NULL, plain, len, packed, &n,
+						   ROOM),
+			 LZMA_OK);
+	return n;
+}
+
 static size_t pack(enum codec codec, size_t len)
 {
 	make_plain();
 	if (codec == CODEC_ZSTD)
 		return ZSTD_compress(packed, ROOM, plain, len, 3);
+	if (codec == CODEC_BZIP2)
+		return pack_bzip2(len);
+	if (codec == CODEC_XZ)
+		return pack_xz(len, 1 << 20);
 	return pack_zlib(codec == CODEC_DEFLATE, len, 15, false);
 }
 
@@ -244,6 +278,20 @@ START_TEST(a_zstd_frame_may_not_ask_for_any_window)
 }
 END_TEST
 
+static const struct {
+	uint32_t bytes;
+	int code;
+} dictionaries[] = { { 64 << 20, 0 }, { 96 << 20, -EIO } };
+
+START_TEST(an_xz_stream_may_not_ask_for_any_dictionary)
+{
+	make_plain();
+	ck_assert_int_eq(
+		decode(CODEC_XZ, pack_xz(UNIT, dictionaries[_i].bytes)),
+		dictionaries[_i].code);
+}
+END_TEST
+
 START_TEST(the_beginning_of_a_unit_is_decoded_alone)
 {
 	static const size_t wanted[] = {
@@ -344,6 +392,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, zstd_streams_without_a_size_are_read, 0, 3);
 	tcase_add_test(tc, a_zstd_frame_without_its_end_is_read);
 	LOOP(tc, a_zstd_frame_may_not_ask_for_any_window, windows);
+	LOOP(tc, an_xz_stream_may_not_ask_for_any_dictionary, dictionaries);
 	LOOP(tc, the_beginning_of_a_unit_is_decoded_alone, codecs);
 	tcase_add_loop_test(tc, the_beginning_of_stored_blocks_is_decoded_alone,
 			    0, 2);
