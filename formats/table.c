@@ -9,6 +9,7 @@
 
 extern const struct format_ops bochs_format;
 extern const struct format_ops cloop_format;
+extern const struct format_ops dmg_format;
 extern const struct format_ops luks_format;
 extern const struct format_ops ploop_format;
 extern const struct format_ops qcow2_format;
@@ -27,6 +28,7 @@ const struct format_ops
 		&vmdk_format, /* or text: its descriptor */
 		&vdi_format, /* at 0x40 */
 		&vhd_format, /* a fixed one is known by its tail alone */
+		&dmg_format, /* by its tail */
 		&raw_format,   NULL,
 	};
 
