@@ -10,8 +10,12 @@
 
 #include "formats/difference.h"
 
-/* Extents that are looked at together. */
-#define WINDOW_EXTENTS 128U
+/*
+ * Extents that are looked at together: few at first, as a client may want to
+ * know of one only, then twice as many each time.
+ */
+#define WINDOW_EXTENTS_FIRST 2U
+#define WINDOW_EXTENTS	     128U
 
 /* What is read at once of each side, and the longest time for one answer. */
 #define COMPARE_BYTES (2U << 20)
@@ -22,8 +26,9 @@ struct window {
 	struct image *img;
 	struct extent extents[WINDOW_EXTENTS];
 	uint64_t off; /* of extents[i] */
+	uint64_t end; /* of the last */
 	size_t i, n;
-	uint64_t end; /* where the part ends that was asked for */
+	size_t room; /* how many are looked for next */
 };
 
 struct walk {
@@ -48,11 +53,16 @@ static int collect(void *opaque, uint64_t off, const struct extent *e)
 	struct window *w = opaque;
 
 	w->extents[w->n++] = *e;
-	return w->n == WINDOW_EXTENTS;
+	w->end = off + e->len;
+	return w->n == w->room;
 }
 
-/* Makes extents[i] the one that has @off. Behind the end there is nothing. */
-static int window_seek(struct window *w, uint64_t off, struct error *err)
+/*
+ * Makes extents[i] the one that has @off; those that are looked up for it end
+ * at @limit. Behind the end of an image there is nothing.
+ */
+static int window_seek(struct window *w, uint64_t off, uint64_t limit,
+		       struct error *err)
 {
 	uint64_t end;
 	int r;
@@ -63,13 +73,15 @@ static int window_seek(struct window *w, uint64_t off, struct error *err)
 		return 0;
 	w->off = off;
 	w->i = w->n = 0;
+	w->room = min_size(2 * w->room, WINDOW_EXTENTS);
 	if (off >= w->img->bytes) {
 		w->extents[w->n++] = (struct extent){ .kind = EXTENT_ZERO,
-						      .len = UINT64_MAX - off,
+						      .len = limit - off,
 						      .absent = true };
+		w->end = limit;
 		return 0;
 	}
-	r = image_walk(w->img, off, min_u64(w->end, w->img->bytes) - off,
+	r = image_walk(w->img, off, min_u64(limit, w->img->bytes) - off,
 		       collect, w, &end, err);
 	return r < 0 ? r : 0;
 }
@@ -207,9 +219,10 @@ static int step(struct walk *w, uint64_t off, uint64_t end, uint64_t *ret,
 	uint64_t len;
 	int r;
 
-	r = window_seek(&w->to, off, err);
+	r = window_seek(&w->to, off, end, err);
+	/* Of the other nothing is wanted that is not compared now. */
 	if (r >= 0)
-		r = window_seek(&w->from, off, err);
+		r = window_seek(&w->from, off, w->to.end, err);
 	if (r < 0)
 		return r;
 	len = min_u64(w->to.off + w->to.extents[w->to.i].len,
@@ -233,13 +246,14 @@ int difference_walk(const struct difference *d, uint64_t off, uint64_t len,
 {
 	uint64_t end = off + len, deadline = now_nsec() + WALK_NSEC;
 	struct walk w = { .d = d,
-			  .from = { .img = d->from, .end = end },
-			  .to = { .img = d->to, .end = end },
+			  .from = { .img = d->from },
+			  .to = { .img = d->to },
 			  .each = each,
 			  .opaque = opaque,
 			  .told_end = off };
 	int r = 0;
 
+	w.from.room = w.to.room = WINDOW_EXTENTS_FIRST / 2;
 	while (off < end && r >= 0 && !w.r) {
 		r = step(&w, off, end, &len, err);
 		off += len;
