@@ -234,6 +234,8 @@ static int print_json(const struct cmd *c, const struct layers *ls,
 	int r = 0;
 
 	find_exports(ls, &exports);
+	if (top->ops->glance_name)
+		json_set_text(j, "glance-disk-format", top->ops->glance_name);
 	json_set_flag(j, "dirty-flag",
 		      json_is_true(json_object_get(data, "dirty")));
 	if (top->parent.name) {
@@ -426,7 +428,10 @@ static int print_text(const struct cmd *c, const struct layers *ls,
 	cmd_put(stdout, c->image);
 	printf("\nformat: %s%s\n", top->ops->name,
 	       top->guessed ? " (guessed)" : "");
+	if (top->ops->glance_name)
+		printf("glance disk_format: %s\n", top->ops->glance_name);
 	print_bytes("virtual size", top->bytes);
+	text_odd_size(top->bytes, stdout);
 	if (disk_bytes(top, &bytes))
 		print_bytes("disk size", bytes);
 	if (top->unit_bytes)

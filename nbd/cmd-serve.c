@@ -365,6 +365,7 @@ static void print_text(const struct serve *s, const char *uri, json_t *lines)
 	cmd_put(stdout, s->cmd.image);
 	printf(": %s, %s (%" PRIu64 " bytes)\n", s->format,
 	       text_bytes(size, s->bytes), s->bytes);
+	text_odd_size(s->bytes, stdout);
 	printf("serving at %s\n\n", uri);
 	for (i = 0; i < ARRAY_SIZE(uses); i++) {
 		json_t *line = json_object_get(lines, uses[i].program);

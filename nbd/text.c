@@ -60,6 +60,18 @@ static bool shell_plain(const char *s)
 	return true;
 }
 
+void text_odd_size(uint64_t bytes, FILE *fp)
+{
+	unsigned int rest = (unsigned int)(bytes % 512);
+
+	if (rest)
+		fprintf(fp,
+			"not a multiple of 512: served exact; clients that "
+			"count sectors may leave out the last %u byte%s, or "
+			"add zeroes\n",
+			rest, rest == 1 ? "" : "s");
+}
+
 char *text_shell_word(const char *s)
 {
 	char *ret, *p;

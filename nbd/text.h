@@ -22,6 +22,12 @@ const char *text_bytes(char ret[TEXT_BYTES_MAX], uint64_t bytes);
 char *text_percent(const char *s, const char *keep);
 
 /*
+ * Tells of a disk whose size is not a multiple of 512 what becomes of that, in
+ * a line; nothing of others.
+ */
+void text_odd_size(uint64_t bytes, FILE *fp);
+
+/*
  * @s as one word of a shell: in single quotes where it needs them. To be
  * freed; NULL when there is no memory.
  */

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""platter diff and platter convert, beside qemu-img and cmp."""
+"""platter info, diff and convert, beside qemu-img and cmp."""
 
 import json
 import os
@@ -148,6 +148,45 @@ def is_the_disk(d, out, kind, raw):
     is_equal(diff("-f", fmt, out, "-F", "raw", raw)[0], 0, "platter diff")
 
 
+def formats_are_told_as_glance_calls_them(d):
+    for fmt, ours, glance in (("raw", "raw", "raw"), ("vdi", "vdi", "vdi"),
+                              ("qcow2", "qcow2", "qcow2"),
+                              ("vmdk", "vmdk", "vmdk"), ("vpc", "vhd", "vhd"),
+                              ("vhdx", "vhdx", "vhdx"), ("qed", "qed", None),
+                              ("parallels", "ploop", "ploop")):
+        run(["qemu-img", "create", "-q", "-f", fmt, d.at("made"), "64M"])
+        told = run_json([os.environ["PLATTER"], "info", "--json",
+                         d.at("made")])
+        is_equal((told["format"], told.get("glance-disk-format")),
+                 (ours, glance), f"what {fmt} is")
+        os.unlink(d.at("made"))
+
+
+def a_file_of_two_formats_is_taken_for_neither(d):
+    both = d.at("both")
+    run(["qemu-img", "create", "-q", "-f", "qcow2", both, "64M"])
+    with open(both, "r+b") as f:
+        f.seek(0x40)  # a VDI's signature
+        f.write(b"\x7f\x10\xda\xbe")
+    err = platter("info", both, ok=(1,))[2]
+    is_true("looks like qcow2 and like vdi: give format=" in err, err)
+    is_equal(len(err.splitlines()), 1, f"lines of {err}")
+    # Declared, it is judged as that alone.
+    told = run_json([os.environ["PLATTER"], "info", "--json", "-f", "raw",
+                     both])
+    is_equal(told["virtual-size"], os.stat(both).st_size, "the raw size")
+    os.unlink(both)
+
+
+def a_size_of_no_whole_sectors_is_told(d):
+    with open(d.at("odd"), "wb") as f:
+        f.write(b"x" * 1025)
+    out = platter("info", "-f", "raw", d.at("odd"))[1]
+    is_true("not a multiple of 512: served exact" in out, out)
+    is_true("multiple of 512" not in platter("info", d.path)[1],
+            "it is said of a size that is")
+
+
 def every_kind_of_copy_is_the_disk(d):
     for kind in KINDS:
         out = d.at("out")
@@ -293,6 +332,9 @@ if __name__ == "__main__":
         sizes_that_differ_are_a_difference,
         a_file_whose_name_has_an_at_sign_is_that_file,
         what_cannot_be_compared_is_status_2,
+        formats_are_told_as_glance_calls_them,
+        a_file_of_two_formats_is_taken_for_neither,
+        a_size_of_no_whole_sectors_is_told,
         every_kind_of_copy_is_the_disk,
         states_are_copied,
         copies_are_sparse_and_of_the_exact_size,

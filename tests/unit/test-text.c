@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <stdio.h>
+#include <string.h>
 
 #include "iouring/util.h"
 #include "nbd/text.h"
@@ -24,6 +25,24 @@ START_TEST(sizes_have_three_digits_and_a_unit)
 	char buf[TEXT_BYTES_MAX];
 
 	ck_assert_str_eq(text_bytes(buf, sizes[_i].bytes), sizes[_i].text);
+}
+END_TEST
+
+START_TEST(a_size_that_is_no_whole_sectors_is_told)
+{
+	char *out = NULL;
+	size_t bytes = 0;
+	FILE *fp = open_memstream(&out, &bytes);
+
+	text_odd_size(0, fp);
+	text_odd_size(1024, fp);
+	fflush(fp);
+	ck_assert_str_eq(out, "");
+	text_odd_size(1025, fp);
+	fclose(fp);
+	ck_assert_ptr_nonnull(strstr(out, "multiple of 512"));
+	ck_assert_ptr_nonnull(strstr(out, "last 1 byte,"));
+	free(out);
 }
 END_TEST
 
@@ -158,6 +177,7 @@ END_TEST
 static void add(TCase *tc)
 {
 	LOOP(tc, sizes_have_three_digits_and_a_unit, sizes);
+	tcase_add_test(tc, a_size_that_is_no_whole_sectors_is_told);
 	tcase_add_test(tc, what_a_uri_cannot_hold_is_encoded);
 	LOOP(tc, a_word_stays_one_word_in_a_shell, words);
 	LOOP(tc, an_nbdkit_that_a_client_can_abort_is_known, versions);
