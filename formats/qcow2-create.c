@@ -311,6 +311,7 @@ static int write_refcounts(struct qcow2_create *q, struct refcounts *ret,
 
 	if (r < 0)
 		return r;
+	ANALYSER_ASSUME(ret->blocks);
 	table = calloc(ret->blocks, sizeof(*table));
 	if (!table)
 		return error_set(err, -ENOMEM, 0, "out of memory");

@@ -31,15 +31,16 @@ int operand_open(const struct config *c, const char *text, const char *format,
 		 struct image **ret, struct error *err)
 {
 	CLEANUP(image_unrefp) struct image *live = NULL;
-	CLEANUP(freep) char *path = strdup(text);
+	CLEANUP(freep) char *path = NULL;
 	struct open_options options;
 	const char *state;
 	int r;
 
+	if (!*text)
+		return error_set(err, -EINVAL, 0, "image: the name is empty");
+	path = strdup(text);
 	if (!path)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	if (!*path)
-		return error_set(err, -EINVAL, 0, "image: the name is empty");
 	config_open_options(c, &options);
 	options.format = format;
 	state = cut_state(path);
