@@ -307,12 +307,14 @@ static int write_refcounts(struct qcow2_create *q, struct refcounts *ret,
 {
 	CLEANUP(freep) uint64_t *table = NULL;
 	uint64_t i;
+	size_t bytes;
 	int r = take_refcounts(q, ret, err);
 
 	if (r < 0)
 		return r;
-	ANALYSER_ASSUME(ret->blocks);
-	table = calloc(ret->blocks, sizeof(*table));
+	bytes = ret->blocks * sizeof(*table);
+	ANALYSER_ASSUME(bytes);
+	table = malloc(bytes);
 	if (!table)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	for (i = 0; i < ret->blocks && r >= 0; i++) {
@@ -323,8 +325,7 @@ static int write_refcounts(struct qcow2_create *q, struct refcounts *ret,
 					 err);
 	}
 	if (r >= 0)
-		r = source_write(q->dst, table, ret->blocks * sizeof(*table),
-				 ret->table_off, err);
+		r = source_write(q->dst, table, bytes, ret->table_off, err);
 	return r;
 }
 
