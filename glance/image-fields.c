@@ -52,12 +52,11 @@ static int check_locations(const json_t *value, struct error *err)
 	size_t i;
 	json_t *v;
 
-	json_array_foreach(value, i, v) if (
-		!uri_text_ok(json_string_value(json_object_get(
-			v,
-			"url")))) return error_set(err, -EINVAL, 0,
-						   "the url of a location has a control "
-						   "character");
+	json_array_foreach(value, i, v)
+		if (!uri_text_ok(json_string_value(json_object_get(v, "url"))))
+			return error_set(err, -EINVAL, 0,
+					 "the url of a location has a control "
+					 "character");
 	return 0;
 }
 
@@ -89,9 +88,9 @@ static int set_tags(struct record *r, const json_t *value, struct error *err)
 
 	while (r->n_tags)
 		record_remove_tag(r, r->tags[0]);
-	json_array_foreach(value, i,
-			   v) if (record_add_tag(r, json_string_value(v), err) <
-				  0) return err->code;
+	json_array_foreach(value, i, v)
+		if (record_add_tag(r, json_string_value(v), err) < 0)
+			return err->code;
 	return 0;
 }
 

@@ -2,10 +2,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "glance/index-schema.h"
 #include "glance/index.h"
+#include "iouring/util.h"
 
 /* Connections that read; whoever finds none waits. */
 #define READERS_MAX    8
@@ -300,25 +302,27 @@ static struct statement *new_statement(struct index_tx *tx)
 static int prepare(struct index_tx *tx, const char *sql, uint32_t hash,
 		   struct statement **ret, struct error *err)
 {
-	CLEANUP(freep) char *copy = strdup(sql);
 	struct statement *s;
 	sqlite3_stmt *st;
+	char *copy;
 
-	if (!copy)
-		return error_set(err, -ENOMEM, 0, "out of memory");
 	if (sqlite3_prepare_v3(tx->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &st,
 			       NULL) != SQLITE_OK)
 		return index_error(tx, "preparing a statement", err);
+	copy = strdup(sql);
+	if (!copy) {
+		sqlite3_finalize(st);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
 	s = new_statement(tx);
 	if (!s) {
 		sqlite3_finalize(st);
+		free(copy);
 		return error_set(err, -EIO, 0,
 				 "the index: %d statements are in use",
 				 STATEMENTS_MAX);
 	}
-	*s = (struct statement){ .sql = TAKE_PTR(copy),
-				 .hash = hash,
-				 .st = st };
+	*s = (struct statement){ .sql = copy, .hash = hash, .st = st };
 	*ret = s;
 	return 0;
 }
@@ -335,6 +339,7 @@ int index_sql(struct index_tx *tx, const char *sql, sqlite3_stmt **ret,
 		if (r < 0)
 			return r;
 	}
+	ANALYSER_ASSUME(s);
 	s->used = ++tx->clock;
 	*ret = s->st;
 	return 0;
@@ -561,6 +566,7 @@ int index_write(struct index *ix,
 
 	pthread_mutex_lock(&ix->queue_lock);
 	*ix->queue_end = &c;
+	/* cppcheck-suppress autoVariables; waited for below */
 	ix->queue_end = &c.next;
 	while (!c.done) {
 		if (ix->leading)

@@ -7,6 +7,7 @@
 #include "glance/json-in.h"
 #include "glance/json-patch.h"
 #include "glance/schemas.h"
+#include "iouring/util.h"
 
 static const char *const op_names[] = {
 	[PATCH_ADD] = "add",
@@ -35,6 +36,7 @@ void json_patch_done(struct patch *p)
 {
 	size_t i;
 
+	ANALYSER_ASSUME(p->changes || !p->n_changes);
 	for (i = 0; i < p->n_changes; i++) {
 		free(p->changes[i].name);
 		free(p->changes[i].at);

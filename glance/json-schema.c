@@ -263,8 +263,7 @@ static int check_object(const struct walk *w, const json_t *schema,
 			return error_set(w->err, -EINVAL, 0,
 					 "'%s' is a required property", key);
 	}
-	json_object_foreach((json_t *)value, key, v)
-	{
+	json_object_foreach((json_t *)value, key, v) {
 		const json_t *rule = json_object_get(named, key);
 
 		r = rule ? check(w, rule, v)

@@ -189,12 +189,10 @@ static int check_body(const json_t *body, const char *schema, const char *key,
 	json_t *v;
 	int r;
 
-	json_object_foreach((json_t *)body, name, v) if (
-		schema_read_only(
-			schema,
-			name)) return error_set(err, -EPERM, 0,
-						"Attribute '%s' is read-only.",
-						name);
+	json_object_foreach((json_t *)body, name, v)
+		if (schema_read_only(schema, name))
+			return error_set(err, -EPERM, 0,
+					 "Attribute '%s' is read-only.", name);
 	r = schema_check(schema, body, err);
 	return r < 0 ? r : check_name(json_member(body, key), err);
 }
@@ -708,9 +706,10 @@ static int add_nested(struct index_tx *tx, int64_t n, const json_t *body,
 	for (i = 0; r >= 0 && i < json_array_size(links); i++)
 		r = metadef_link_add(tx, n, name, json_array_get(links, i),
 				     err);
-	json_object_foreach(json_object_get(body, "properties"), key,
-			    v) if (r >= 0) r =
-		add_item(tx, n, name, METADEF_PROPERTY, key, v, err);
+	json_object_foreach(json_object_get(body, "properties"), key, v)
+		if (r >= 0)
+			r = add_item(tx, n, name, METADEF_PROPERTY, key, v,
+				     err);
 	if (r >= 0)
 		r = add_nested_items(tx, n, name, METADEF_OBJECT,
 				     json_object_get(body, "objects"), err);

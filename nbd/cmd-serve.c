@@ -397,8 +397,7 @@ static void print_ready(void *opaque, pid_t pid)
 	warn_abortable(s);
 	if (!uri || !s->format)
 		return;
-	json_array_foreach(s->exports, i, export)
-	{
+	json_array_foreach(s->exports, i, export) {
 		const char *name =
 			json_string_value(json_object_get(export, "name"));
 		CLEANUP(freep) char *its_uri = make_uri(s, name);

@@ -213,6 +213,9 @@ def check_cppcheck():
               # Takes a call in between for one without effect.
               "--suppress=identicalInnerCondition",
               "--std=c11", "-I.",
+              # jansson's header is not seen: these are loops.
+              "-Djson_object_foreach(o,k,v)=while(next(o,&k,&v))",
+              "-Djson_array_foreach(a,i,v)=while(next(a,&i,&v))",
               "-D_GNU_SOURCE", "-D__GNUC__", "-DSYS_openat2=437"] + files)
     return report([] if ok else ["see above"], len(files),
                   "files clean to cppcheck")
