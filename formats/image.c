@@ -239,9 +239,9 @@ static int resolve_region(struct image *img, uint64_t off, uint64_t len,
  * Extents of [@off, @off + @len), or of as much of it as @max hold. One layer
  * answers as fast as memory does; more are remembered.
  */
-static int image_resolve(struct image *img, uint64_t off, uint64_t len,
-			 struct extent *ret, size_t max, size_t *ret_n,
-			 struct error *err)
+int image_resolve(struct image *img, uint64_t off, uint64_t len,
+		  struct extent *ret, size_t max, size_t *ret_n,
+		  struct error *err)
 {
 	size_t n = 0, more;
 	int r;
@@ -494,12 +494,12 @@ static int finish_ios(struct round *rd, struct error *err)
 }
 
 /* What is damaged at @off? The map that found it says so again. */
-static int complain(struct image *img, uint64_t off, struct error *err)
+static int complain(struct extent_reader *x, uint64_t off, struct error *err)
 {
 	struct extent e;
 
 	if (!err || !err->code)
-		chain_map(&img->chain, off, 1, &e, err);
+		x->map(x, off, 1, &e, err);
 	error_set(err, -EIO, 0, "guest offset %" PRIu64 " is damaged", off);
 	if (err)
 		err->code = -EIO;
@@ -507,15 +507,15 @@ static int complain(struct image *img, uint64_t off, struct error *err)
 }
 
 /* One round: as many extents as fit. *ret_done: guest bytes seen to. */
-static int read_round(struct image *img, uint8_t *buf, size_t len, uint64_t off,
-		      size_t *ret_done, struct error *err)
+static int read_round(struct extent_reader *x, uint8_t *buf, size_t len,
+		      uint64_t off, size_t *ret_done, struct error *err)
 {
 	struct extent extents[ROUND_EXTENTS];
 	struct round rd;
 	size_t n = 0, i, done = 0;
 	int r, code;
 
-	r = image_resolve(img, off, len, extents, ROUND_EXTENTS, &n, err);
+	r = x->resolve(x, off, len, extents, ROUND_EXTENTS, &n, err);
 	if (r < 0)
 		return r;
 	rd.n_ios = rd.n_units = rd.comp_bytes = 0;
@@ -534,7 +534,7 @@ static int read_round(struct image *img, uint8_t *buf, size_t len, uint64_t off,
 			r = add_unit(&rd, e, buf + done, err);
 			break;
 		case EXTENT_DAMAGED:
-			r = complain(img, off + done, err);
+			r = complain(x, off + done, err);
 			break;
 		}
 		done += e->len;
@@ -549,20 +549,15 @@ static int read_round(struct image *img, uint8_t *buf, size_t len, uint64_t off,
 	return r ? r : code;
 }
 
-int image_read(struct image *img, void *buf, size_t len, uint64_t off,
-	       struct error *err)
+int extents_read(struct extent_reader *x, void *buf, size_t len, uint64_t off,
+		 struct error *err)
 {
 	uint8_t *p = buf;
 	size_t done;
 	int r;
 
-	if (!range_inside(off, len, img->bytes))
-		return error_set(err, -EINVAL, off,
-				 "%zu bytes at %" PRIu64
-				 " are not inside the disk's %" PRIu64,
-				 len, off, img->bytes);
 	while (len) {
-		r = read_round(img, p, len, off, &done, err);
+		r = read_round(x, p, len, off, &done, err);
 		if (r < 0)
 			return r;
 		p += done;
@@ -570,6 +565,49 @@ int image_read(struct image *img, void *buf, size_t len, uint64_t off,
 		len -= done;
 	}
 	return 0;
+}
+
+/* An image's answers. */
+struct image_reader {
+	struct extent_reader x;
+	struct image *img;
+};
+
+static int reader_resolve(struct extent_reader *x, uint64_t off, uint64_t len,
+			  struct extent *ret, size_t max, size_t *ret_n,
+			  struct error *err)
+{
+	struct image_reader *r = container_of(x, struct image_reader, x);
+
+	return image_resolve(r->img, off, len, ret, max, ret_n, err);
+}
+
+static int reader_map(struct extent_reader *x, uint64_t off, uint64_t len,
+		      struct extent *ret, struct error *err)
+{
+	struct image_reader *r = container_of(x, struct image_reader, x);
+
+	return chain_map(&r->img->chain, off, len, ret, err);
+}
+
+static struct image_reader image_reader(struct image *img)
+{
+	return (struct image_reader){ .x = { .resolve = reader_resolve,
+					     .map = reader_map },
+				      .img = img };
+}
+
+int image_read(struct image *img, void *buf, size_t len, uint64_t off,
+	       struct error *err)
+{
+	struct image_reader r = image_reader(img);
+
+	if (!range_inside(off, len, img->bytes))
+		return error_set(err, -EINVAL, off,
+				 "%zu bytes at %" PRIu64
+				 " are not inside the disk's %" PRIu64,
+				 len, off, img->bytes);
+	return extents_read(&r.x, buf, len, off, err);
 }
 
 /* Data that take no room in their file are zeroes that a client may skip. */
@@ -586,9 +624,10 @@ static void look_for_hole(struct extent *e)
 		e->kind = EXTENT_ZERO;
 }
 
-int image_walk(struct image *img, uint64_t off, uint64_t len,
-	       int (*each)(void *opaque, uint64_t off, const struct extent *e),
-	       void *opaque, uint64_t *ret_end, struct error *err)
+int extents_walk(struct extent_reader *x, uint64_t off, uint64_t len,
+		 int (*each)(void *opaque, uint64_t off,
+			     const struct extent *e),
+		 void *opaque, uint64_t *ret_end, struct error *err)
 {
 	uint64_t end = off + len, deadline = now_nsec() + WALK_NSEC;
 	struct extent run = { 0 }, e;
@@ -599,7 +638,7 @@ int image_walk(struct image *img, uint64_t off, uint64_t len,
 	while (off < end) {
 		if (++steps % WALK_STEPS_A_LOOK == 0 && now_nsec() > deadline)
 			break;
-		r = chain_map(&img->chain, off, end - off, &e, err);
+		r = x->map(x, off, end - off, &e, err);
 		if (r < 0)
 			return r;
 		error_clear(err);
@@ -619,6 +658,15 @@ int image_walk(struct image *img, uint64_t off, uint64_t len,
 	}
 	*ret_end = off;
 	return run.len ? each(opaque, off - run.len, &run) : 0;
+}
+
+int image_walk(struct image *img, uint64_t off, uint64_t len,
+	       int (*each)(void *opaque, uint64_t off, const struct extent *e),
+	       void *opaque, uint64_t *ret_end, struct error *err)
+{
+	struct image_reader r = image_reader(img);
+
+	return extents_walk(&r.x, off, len, each, opaque, ret_end, err);
 }
 
 static int prefetch_extent(void *opaque, uint64_t off, const struct extent *e)

@@ -51,6 +51,35 @@ int image_walk(struct image *img, uint64_t off, uint64_t len,
 	       int (*each)(void *opaque, uint64_t off, const struct extent *e),
 	       void *opaque, uint64_t *ret_end, struct error *err);
 
+/*
+ * What image_read() and image_walk() do, for whoever can tell where bytes lie:
+ * an overlay's answers change, an image's do not.
+ */
+struct extent_reader {
+	/*
+	 * Extents of [@off, @off + @len), or of as much of it as @max hold;
+	 * at least one.
+	 */
+	int (*resolve)(struct extent_reader *x, uint64_t off, uint64_t len,
+		       struct extent *ret, size_t max, size_t *ret_n,
+		       struct error *err);
+	/* The first extent alone, for a walk: nothing need be remembered. */
+	int (*map)(struct extent_reader *x, uint64_t off, uint64_t len,
+		   struct extent *ret, struct error *err);
+};
+
+int extents_read(struct extent_reader *x, void *buf, size_t len, uint64_t off,
+		 struct error *err);
+int extents_walk(struct extent_reader *x, uint64_t off, uint64_t len,
+		 int (*each)(void *opaque, uint64_t off,
+			     const struct extent *e),
+		 void *opaque, uint64_t *ret_end, struct error *err);
+
+/* extent_reader.resolve of an image, for those above it. */
+int image_resolve(struct image *img, uint64_t off, uint64_t len,
+		  struct extent *ret, size_t max, size_t *ret_n,
+		  struct error *err);
+
 /* A hint: the range will be read soon. Returns 0 or a negative errno. */
 int image_prefetch(struct image *img, uint64_t off, uint64_t len,
 		   struct error *err);

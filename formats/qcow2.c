@@ -769,16 +769,9 @@ static void qcow2_close(struct layer *l)
 	cipher_free(s->cipher);
 }
 
-/* What an L2 entry says of one cluster, or of one of its subclusters. */
-struct answer {
-	enum extent_kind kind;
-	uint64_t host_off; /* DATA: of the cluster; COMPRESSED: of the data */
-	uint32_t comp_bytes;
-};
-
 /* "Compressed Clusters Descriptor" */
 static int decode_compressed(const struct qcow2_state *s, uint64_t entry,
-			     struct answer *ret, struct error *err)
+			     struct qcow2_answer *ret, struct error *err)
 {
 	unsigned int x = 62 - (s->cluster_bits - 8);
 	uint64_t off = entry & ((1ULL << x) - 1);
@@ -820,7 +813,7 @@ static int check_cluster_off(const struct qcow2_state *s, uint64_t host_off,
 
 /* "Standard Cluster Descriptor" */
 static int decode_standard(const struct qcow2_state *s, uint64_t entry,
-			   uint64_t guest_cluster, struct answer *ret,
+			   uint64_t guest_cluster, struct qcow2_answer *ret,
 			   struct error *err)
 {
 	uint64_t host_off = entry & QCOW2_OFFSET_MASK;
@@ -846,7 +839,7 @@ static int decode_standard(const struct qcow2_state *s, uint64_t entry,
  * subcluster is asked for.
  */
 static int decode_subcluster(uint64_t bitmap, unsigned int idx,
-			     struct answer *ret, struct error *err)
+			     struct qcow2_answer *ret, struct error *err)
 {
 	uint32_t both = (uint32_t)(bitmap & bitmap >> QCOW2_SUBCLUSTERS);
 
@@ -867,17 +860,16 @@ static int decode_subcluster(uint64_t bitmap, unsigned int idx,
 	return 0;
 }
 
-/* Entries are as they lie in the file: 8 bytes, or 16 with the bitmap. */
-static int decode_entry(const struct qcow2_state *s, const uint8_t *raw,
-			uint64_t guest_off, struct answer *ret,
-			struct error *err)
+int qcow2_decode_entry(const struct qcow2_state *s, const uint8_t *raw,
+		       uint64_t guest_off, struct qcow2_answer *ret,
+		       struct error *err)
 {
 	struct cursor c = { .buf = raw, .len = s->l2_entry_bytes };
 	uint64_t entry = cursor_be64_at(&c, 0);
 	uint64_t in_cluster = guest_off & (s->cluster_bytes - 1);
 	int r;
 
-	*ret = (struct answer){ 0 };
+	*ret = (struct qcow2_answer){ 0 };
 	if (entry & QCOW2_COMPRESSED)
 		return decode_compressed(s, entry, ret, err);
 	r = decode_standard(s, entry, guest_off - in_cluster, ret, err);
@@ -891,8 +883,9 @@ static int decode_entry(const struct qcow2_state *s, const uint8_t *raw,
 }
 
 /* Does @next, @len bytes on in guest and file, continue the run of @first? */
-static bool continues(const struct qcow2_state *s, const struct answer *first,
-		      const struct answer *next, uint64_t clusters)
+static bool continues(const struct qcow2_state *s,
+		      const struct qcow2_answer *first,
+		      const struct qcow2_answer *next, uint64_t clusters)
 {
 	uint64_t host_off = first->host_off + (clusters << s->cluster_bits);
 
@@ -919,8 +912,8 @@ static uint64_t to_unit_end(const struct qcow2_state *s, uint64_t guest_off)
  * result its length, at most @len. All of it is in the L2 table at @l2_off.
  */
 static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
-		    uint64_t len, struct answer *ret_first, uint64_t *ret_len,
-		    struct error *err)
+		    uint64_t len, struct qcow2_answer *ret_first,
+		    uint64_t *ret_len, struct error *err)
 {
 	const struct qcow2_state *s = l->state;
 	uint64_t index_mask = (1ULL << s->l2_bits) - 1;
@@ -930,7 +923,7 @@ static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
 	uint64_t chunk = L2_CHUNK_FIRST_BYTES / s->l2_entry_bytes;
 	uint8_t buf[L2_CHUNK_BYTES];
 	uint64_t from = first_idx, n = 0, run = 0, idx, at;
-	struct answer a;
+	struct qcow2_answer a;
 	int r;
 
 	while (run < len) {
@@ -951,9 +944,10 @@ static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
 			if (r < 0)
 				return run ? 0 : r;
 		}
-		r = decode_entry(s, buf + (idx - from) * s->l2_entry_bytes,
-				 guest_off + run, run ? &a : ret_first,
-				 run ? NULL : err);
+		r = qcow2_decode_entry(s,
+				       buf + (idx - from) * s->l2_entry_bytes,
+				       guest_off + run, run ? &a : ret_first,
+				       run ? NULL : err);
 		if (r < 0 && !run)
 			return r;
 		if (run &&
@@ -1002,7 +996,7 @@ static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	unsigned int table_bits = s->cluster_bits + s->l2_bits;
 	uint64_t in_cluster = guest_off & (s->cluster_bytes - 1);
 	uint64_t entry = 0, l2_off, run = 0;
-	struct answer a = { 0 };
+	struct qcow2_answer a = { 0 };
 	int r;
 
 	if (l->locked)

@@ -167,6 +167,22 @@ int qcow2_read_snapshot(struct layer *l, uint64_t off,
 			struct qcow2_snapshot *ret, struct error *err);
 void qcow2_snapshot_done(struct qcow2_snapshot *s);
 
+/* What an L2 entry says of one cluster, or of one of its subclusters. */
+struct qcow2_answer {
+	enum extent_kind kind;
+	uint64_t host_off; /* DATA: of the cluster; COMPRESSED: of the data */
+	uint32_t comp_bytes;
+};
+
+/*
+ * Decodes the L2 entry @raw, as it lies in the file: 8 bytes, or 16 with the
+ * bitmap of subclusters. @guest_off: of a byte in the (sub)cluster that is
+ * asked for. What contradicts itself is -EBADMSG.
+ */
+int qcow2_decode_entry(const struct qcow2_state *s, const uint8_t *raw,
+		       uint64_t guest_off, struct qcow2_answer *ret,
+		       struct error *err);
+
 /* format_ops.check; qcow2-check.c */
 int qcow2_check(struct layer *l, struct check_report *r, struct error *err);
 
