@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <fcntl.h>
+
+#include "formats/file-lock.h"
+
+enum { USE_AT = 100, BAR_AT = 200 };
+enum { USE_READ = 0, USE_WRITE = 1, USE_RESIZE = 3 };
+
+static struct flock one_byte(short type, int at)
+{
+	return (struct flock){
+		.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1
+	};
+}
+
+static int hold(int fd, int at)
+{
+	struct flock l = one_byte(F_RDLCK, at);
+
+	return fcntl(fd, F_OFD_SETLK, &l) < 0 ? -errno : 0;
+}
+
+/* Does somebody else hold this byte? */
+static int is_held(int fd, int at)
+{
+	struct flock l = one_byte(F_WRLCK, at);
+
+	if (fcntl(fd, F_OFD_GETLK, &l) < 0)
+		return -errno;
+	return l.l_type != F_UNLCK;
+}
+
+/*
+ * First all that we hold, then a look at what others do: of two who come at
+ * once at least one sees the other.
+ */
+static int lock_bytes(int fd)
+{
+	static const int ours[] = { USE_AT + USE_READ, USE_AT + USE_WRITE,
+				    USE_AT + USE_RESIZE, BAR_AT + USE_WRITE,
+				    BAR_AT + USE_RESIZE };
+	static const int theirs[] = { BAR_AT + USE_READ, BAR_AT + USE_WRITE,
+				      BAR_AT + USE_RESIZE, USE_AT + USE_WRITE,
+				      USE_AT + USE_RESIZE };
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < ARRAY_SIZE(ours) && r >= 0; i++)
+		r = hold(fd, ours[i]);
+	for (i = 0; i < ARRAY_SIZE(theirs) && !r; i++)
+		r = is_held(fd, theirs[i]);
+	return r;
+}
+
+int file_lock_writer(const struct source *src, struct error *err)
+{
+	int r = lock_bytes(src->fd);
+
+	switch (r) {
+	case 0:
+	case -ENOLCK:
+	case -EINVAL:
+	case -EOPNOTSUPP:
+		return 0;
+	case 1:
+	case -EAGAIN:
+	case -EACCES:
+		return error_set(err, -EBUSY, 0,
+				 "is in use by another process, which may "
+				 "write it or relies on that nobody does");
+	default:
+		return error_set(err, r, 0, "cannot be locked: %s",
+				 errno_text(-r));
+	}
+}
+
+void file_unlock(const struct source *src)
+{
+	struct flock l = { .l_type = F_UNLCK,
+			   .l_whence = SEEK_SET,
+			   .l_start = USE_AT,
+			   .l_len = 2 * (BAR_AT - USE_AT) };
+
+	fcntl(src->fd, F_OFD_SETLK, &l);
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * An overlay: a qcow2 file that takes writes, over an image that is never
+ * written.
+ *
+ * Offsets and lengths are bytes, of any alignment, inside the overlay; any
+ * number of threads at once. Returns are 0 or a negative errno.
+ *
+ * What was written before a flush began that ended with 0 survives a crash of
+ * the process and of the machine. What was not is there as it was before or as
+ * it was written, by pieces of 512 bytes; never else. After a crash the file
+ * has leaks at most; after overlay_unref() it has none.
+ */
+#ifndef FORMATS_OVERLAY_H
+#define FORMATS_OVERLAY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/image.h"
+#include "formats/layer.h"
+
+struct overlay;
+
+enum {
+	OVERLAY_DETECT_ZEROES = 1 << 0, /* zeroes take no room */
+	OVERLAY_DETECT_BASE = 1 << 1, /* nor does what the base has, too */
+};
+
+struct overlay_options {
+	struct open_options open; /* of the layers below */
+	unsigned int detect;
+	uint64_t bytes_max; /* of the file; 0: no limit. Beyond: -ENOSPC */
+	uint64_t free_min; /* bytes of its file system that stay free */
+};
+
+/* What a new overlay is. Strings go into its header. */
+struct overlay_new {
+	uint64_t bytes; /* virtual size */
+	const char *base_name; /* NULL: nothing below */
+	const char *base_format; /* with a base_name */
+};
+
+/* Makes the file @path, whole or not at all; -EEXIST where there is one. */
+int overlay_create(const char *path, const struct overlay_new *n,
+		   struct error *err);
+
+/*
+ * Opens the qcow2 file @path, ours or QEMU's, locked against others who write
+ * it (-EBUSY). @base: what lies below it, held from then on; NULL: what the
+ * file names. With @base, @base_name is what the file must name: -EEXIST.
+ * Encrypted ones, external data files and corrupt ones are -ENOTSUP.
+ */
+int overlay_open(const char *path, struct image *base, const char *base_name,
+		 const struct overlay_options *options, struct overlay **ret,
+		 struct error *err);
+
+/* One in @folder that has no name and is gone with the last reference. */
+int overlay_open_temp(const char *folder, struct image *base,
+		      const struct overlay_options *options,
+		      struct overlay **ret, struct error *err);
+
+struct overlay *overlay_ref(struct overlay *o);
+/*
+ * The last one flushes, gives back what was allocated ahead, and closes. NULL
+ * is fine.
+ */
+void overlay_unref(struct overlay *o);
+void overlay_unrefp(struct overlay **o);
+
+uint64_t overlay_bytes(const struct overlay *o); /* virtual size */
+uint64_t overlay_unit_bytes(const struct overlay *o); /* what costs no copy */
+
+int overlay_read(struct overlay *o, void *buf, size_t len, uint64_t off,
+		 struct error *err);
+
+/* @durable: as if a flush followed. */
+int overlay_write(struct overlay *o, const void *buf, size_t len, uint64_t off,
+		  bool durable, struct error *err);
+
+enum {
+	OVERLAY_MAY_TRIM = 1 << 0, /* the room need not be kept */
+	OVERLAY_DURABLE = 1 << 1,
+	OVERLAY_FAST = 1 << 2, /* -EOPNOTSUPP where it means writing zeroes */
+};
+
+/* Reads as zeroes from then on. @flags: or'ed. */
+int overlay_zero(struct overlay *o, uint64_t off, uint64_t len,
+		 unsigned int flags, struct error *err);
+
+/*
+ * The guest needs it no more. Whole units read as zeroes and their room goes
+ * back to the file system; what is less than a unit stays as it is.
+ */
+int overlay_trim(struct overlay *o, uint64_t off, uint64_t len, bool durable,
+		 struct error *err);
+
+/* Those who come while one is under way share the next. */
+int overlay_flush(struct overlay *o, struct error *err);
+
+/* See image_walk(). Depth 0 is the overlay itself. */
+int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
+		 int (*each)(void *opaque, uint64_t off,
+			     const struct extent *e),
+		 void *opaque, uint64_t *ret_end, struct error *err);
+
+struct overlay_stats {
+	uint64_t file_bytes; /* size */
+	uint64_t room_bytes; /* that it takes */
+	uint64_t flushes; /* asked for */
+	uint64_t syncs; /* of the file */
+};
+void overlay_get_stats(struct overlay *o, struct overlay_stats *ret);
+
+#endif

@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Making and opening overlays. The reader's own driver has read and checked
+ * the header of what is opened here; this adds what a writer needs.
+ *
+ * A new file, clusters of 128 KiB and subclusters of 4 KiB (so that a guest's
+ * page costs no copy, and a table of 128 KiB maps 1 GiB):
+ *
+ *	0  header, backing file name | 1  refcount table | 2  first block of
+ *	refcounts | 3...  L1 table
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "formats/file-lock.h"
+#include "formats/qcow2-write.h"
+#include "iouring/write.h"
+
+enum { NEW_CLUSTER_BITS = 17, NEW_REFCOUNT_ORDER = 4, NEW_L1_CLUSTER = 3 };
+#define NEW_CLUSTER_BYTES (1U << NEW_CLUSTER_BITS)
+#define NEW_TABLE_BYTES	  ((uint64_t)NEW_CLUSTER_BYTES / 16 << NEW_CLUSTER_BITS)
+#define NEW_HEADER_BYTES  112U
+
+/* ---- a new file ---- */
+
+static void put_be16(uint8_t *buf, size_t at, uint16_t v)
+{
+	v = htobe16(v);
+	memcpy(buf + at, &v, sizeof(v));
+}
+
+static void put_be32(uint8_t *buf, size_t at, uint32_t v)
+{
+	v = htobe32(v);
+	memcpy(buf + at, &v, sizeof(v));
+}
+
+static void put_be64(uint8_t *buf, size_t at, uint64_t v)
+{
+	v = htobe64(v);
+	memcpy(buf + at, &v, sizeof(v));
+}
+
+static void put_header(uint8_t *h, const struct overlay_new *n,
+		       uint32_t l1_entries)
+{
+	size_t format_bytes = n->base_format ? strlen(n->base_format) : 0;
+	size_t name_bytes = n->base_name ? strlen(n->base_name) : 0;
+	size_t at = NEW_HEADER_BYTES;
+
+	put_be32(h, QCOW2_MAGIC_AT, QCOW2_MAGIC);
+	put_be32(h, QCOW2_VERSION_AT, 3);
+	put_be32(h, QCOW2_CLUSTER_BITS_AT, NEW_CLUSTER_BITS);
+	put_be64(h, QCOW2_SIZE_AT, n->bytes);
+	put_be32(h, QCOW2_L1_ENTRIES_AT, l1_entries);
+	put_be64(h, QCOW2_L1_OFF_AT, NEW_L1_CLUSTER * NEW_CLUSTER_BYTES);
+	put_be64(h, QCOW2_REFTABLE_OFF_AT, NEW_CLUSTER_BYTES);
+	put_be32(h, QCOW2_REFTABLE_CLUSTERS_AT, 1);
+	put_be64(h, QCOW2_INCOMPATIBLE_AT, QCOW2_INCOMPAT_EXTENDED_L2);
+	put_be32(h, QCOW2_REFCOUNT_ORDER_AT, NEW_REFCOUNT_ORDER);
+	put_be32(h, QCOW2_HEADER_BYTES_AT, NEW_HEADER_BYTES);
+	if (!name_bytes)
+		return;
+	if (format_bytes) {
+		put_be32(h, at, QCOW2_EXT_BACKING_FORMAT);
+		put_be32(h, at + 4, (uint32_t)format_bytes);
+		memcpy(h + at + 8, n->base_format, format_bytes);
+		at += 8 + round_up(format_bytes, 8);
+	}
+	at += 8; /* the end of extensions */
+	put_be64(h, QCOW2_BACKING_OFF_AT, at);
+	put_be32(h, QCOW2_BACKING_BYTES_AT, (uint32_t)name_bytes);
+	memcpy(h + at, n->base_name, name_bytes);
+}
+
+static int check_new(const struct overlay_new *n, struct error *err)
+{
+	if (n->bytes > (QCOW2_L1_BYTES_MAX / 8) * NEW_TABLE_BYTES)
+		return error_set(err, -EFBIG, 0,
+				 "a disk of %" PRIu64
+				 " bytes is over the limit of %" PRIu64,
+				 n->bytes,
+				 (QCOW2_L1_BYTES_MAX / 8) * NEW_TABLE_BYTES);
+	if (n->base_name && strlen(n->base_name) > QCOW2_BACKING_NAME_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "backing file name of %zu bytes is over the "
+				 "limit of %u",
+				 strlen(n->base_name), QCOW2_BACKING_NAME_MAX);
+	if (n->base_format && strlen(n->base_format) > 64)
+		return error_set(err, -EINVAL, 0,
+				 "backing format \"%s\" is "
+				 "no format",
+				 n->base_format);
+	return 0;
+}
+
+/* Writes all of a new file's metadata to @src, which is empty. */
+static int write_new(struct source *src, const struct overlay_new *n,
+		     struct error *err)
+{
+	uint64_t l1 = div_round_up(n->bytes, NEW_TABLE_BYTES), clusters, i;
+	CLEANUP(freep) uint8_t *buf = calloc(3, NEW_CLUSTER_BYTES);
+	int r;
+
+	if (!buf)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	clusters = NEW_L1_CLUSTER +
+		   max_u64(1, div_round_up(l1 * 8, NEW_CLUSTER_BYTES));
+	put_header(buf, n, (uint32_t)l1);
+	put_be64(buf, NEW_CLUSTER_BYTES, 2 * NEW_CLUSTER_BYTES);
+	for (i = 0; i < clusters; i++)
+		put_be16(buf, 2 * NEW_CLUSTER_BYTES + 2 * i, 1);
+	r = source_truncate(src, clusters * NEW_CLUSTER_BYTES, err);
+	if (r >= 0)
+		r = source_write(src, buf, 3 * NEW_CLUSTER_BYTES, 0, err);
+	return r < 0 ? r : source_sync(src, err);
+}
+
+/* In the folder of @path, or in @path itself, without a name that lasts. */
+static int open_nameless(const char *folder, char **ret_path, int *ret,
+			 struct error *err)
+{
+	char *path = NULL;
+	int fd;
+
+	if (asprintf(&path, "%s/.platter-XXXXXX", folder) < 0)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0) {
+		int code = -errno;
+
+		free(path);
+		return error_set(err, code, 0,
+				 "%s: no file can be made here: %s", folder,
+				 errno_text(-code));
+	}
+	*ret = fd;
+	*ret_path = path;
+	return 0;
+}
+
+static int sync_folder(const char *folder, struct error *err)
+{
+	CLEANUP(closep)
+	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || fsync(fd) < 0)
+		return error_set(err, -errno, 0, "%s: %s", folder,
+				 errno_text(errno));
+	return 0;
+}
+
+static char *folder_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (!slash)
+		return strdup(".");
+	return slash == path ? strdup("/")
+			     : strndup(path, (size_t)(slash - path));
+}
+
+static int fill_and_link(int fd, const char *temp, const char *path,
+			 const struct overlay_new *n, struct error *err)
+{
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	int r;
+
+	if (fchmod(fd, 0644) < 0)
+		r = error_set(err, -errno, 0, "%s", errno_text(errno));
+	else
+		r = 0;
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	r = file_source_adopt_rw(fd, 0, &src, err);
+	if (r >= 0)
+		r = write_new(src, n, err);
+	if (r >= 0 && link(temp, path) < 0)
+		r = error_set(err, -errno, 0, "%s", errno_text(errno));
+	return r;
+}
+
+int overlay_create(const char *path, const struct overlay_new *n,
+		   struct error *err)
+{
+	CLEANUP(freep) char *folder = folder_name(path);
+	CLEANUP(freep) char *temp = NULL;
+	int fd = -1, r = check_new(n, err);
+
+	if (r >= 0 && !folder)
+		r = error_set(err, -ENOMEM, 0, "out of memory");
+	if (r >= 0)
+		r = open_nameless(folder, &temp, &fd, err);
+	if (r >= 0) {
+		r = fill_and_link(fd, temp, path, n, err);
+		unlink(temp);
+	}
+	if (r >= 0)
+		r = sync_folder(folder, err);
+	if (r < 0)
+		error_prefix(err, "%s", path);
+	return r;
+}
+
+/* ---- opening ---- */
+
+static int check_writable(const struct overlay *o, struct error *err)
+{
+	const struct qcow2_state *s = o->s;
+
+	if (s->h.crypt_method)
+		return error_set(err, -ENOTSUP, QCOW2_CRYPT_AT,
+				 "is encrypted: such a file cannot be written "
+				 "here");
+	if (s->has_data_file)
+		return error_set(err, -ENOTSUP, QCOW2_INCOMPATIBLE_AT,
+				 "has an external data file: such a file "
+				 "cannot be written here");
+	if (s->h.incompatible & QCOW2_INCOMPAT_CORRUPT)
+		return error_set(err, -ENOTSUP, QCOW2_INCOMPATIBLE_AT,
+				 "is marked as corrupt: repair it first "
+				 "(qemu-img check -r all)");
+	if (s->h.incompatible & QCOW2_INCOMPAT_DIRTY)
+		return error_set(err, -ENOTSUP, QCOW2_INCOMPATIBLE_AT,
+				 "is marked as dirty, its refcounts may be "
+				 "wrong: repair it first (qemu-img check -r "
+				 "all)");
+	return 0;
+}
+
+static void adopt_geometry(struct overlay *o)
+{
+	o->s = o->top->state;
+	o->bytes = o->s->h.size;
+	o->cluster_bits = o->s->cluster_bits;
+	o->cluster_bytes = o->s->cluster_bytes;
+	o->l2_bits = o->s->l2_bits;
+	o->extended = o->s->l2_entry_bytes == 16;
+	o->subs = o->extended ? QCOW2_SUBCLUSTERS : 1;
+	o->sub_bytes = o->cluster_bytes / o->subs;
+	o->page_bytes = (uint32_t)min_u64(PAGE_BYTES_MAX, o->cluster_bytes);
+}
+
+/* The layer that was read is the file that is locked. */
+static int check_same(const struct overlay *o, struct error *err)
+{
+	struct stat st;
+
+	if (fstat(o->src->fd, &st) < 0 || st.st_dev != o->top->dev ||
+	    st.st_ino != o->top->ino)
+		return error_set(err, -EBUSY, 0,
+				 "was replaced while it was opened");
+	return 0;
+}
+
+/* The chain below, as the file names it. */
+static int open_named_base(struct overlay *o, const char *path,
+			   const struct open_options *options,
+			   struct error *err)
+{
+	struct chain below;
+	int r = image_open(path, options, &o->whole, err);
+
+	if (r < 0)
+		return r;
+	chain_below(&o->whole->chain, 1, &below);
+	return image_from_chain(&below, &o->base, err);
+}
+
+static int take_base(struct overlay *o, const char *path, struct image *base,
+		     const char *base_name, const struct open_options *options,
+		     struct error *err)
+{
+	const char *has = o->top->parent.name;
+
+	if (!base)
+		return o->top->parent.wanted
+			       ? open_named_base(o, path, options, err)
+			       : 0;
+	if (base_name && (!has || strcmp(has, base_name) != 0))
+		return error_set(err, -EEXIST, QCOW2_BACKING_OFF_AT,
+				 "is an overlay of %s, not of %s",
+				 has ? has : "nothing", base_name);
+	o->base = image_ref(base);
+	return 0;
+}
+
+/* Whole clusters, so that what is read lies inside. */
+static int take_end(struct overlay *o, struct error *err)
+{
+	uint64_t bytes;
+	int r = source_measure(o->src, &bytes, NULL, err);
+
+	if (r < 0)
+		return r;
+	o->end = div_round_up(bytes, o->cluster_bytes);
+	o->ahead = o->ahead_end = o->end;
+	if (bytes % o->cluster_bytes)
+		r = source_truncate(o->src, o->end << o->cluster_bits, err);
+	return r;
+}
+
+/* What others keep beside the data goes stale with the first write. */
+static int clear_autoclear(struct overlay *o, struct error *err)
+{
+	uint64_t none = 0;
+	int r;
+
+	if (!o->s->h.autoclear)
+		return 0;
+	r = source_write(o->src, &none, sizeof(none), QCOW2_AUTOCLEAR_AT, err);
+	return r < 0 ? r : source_sync(o->src, err);
+}
+
+static int init_locks(struct overlay *o)
+{
+	pthread_rwlockattr_t attr;
+	unsigned int i;
+
+	if (pthread_rwlockattr_init(&attr))
+		return -ENOMEM;
+	/* A flush must not wait for a stream of requests to end. */
+	pthread_rwlockattr_setkind_np(
+		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&o->gate, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	for (i = 0; i < STRIPES; i++)
+		pthread_rwlock_init(&o->stripes[i], NULL);
+	pthread_mutex_init(&o->meta, NULL);
+	pthread_mutex_init(&o->flush_lock, NULL);
+	pthread_cond_init(&o->flush_ended, NULL);
+	return 0;
+}
+
+static void overlay_free(struct overlay *o)
+{
+	unsigned int i;
+
+	tables_done(o);
+	refs_done(o);
+	image_unref(o->base);
+	image_unref(o->whole);
+	layer_free(o->top);
+	if (o->src && o->temporary)
+		source_truncate(o->src, 0, NULL);
+	if (o->src)
+		file_unlock(o->src);
+	source_unref(o->src);
+	for (i = 0; i < STRIPES; i++)
+		pthread_rwlock_destroy(&o->stripes[i]);
+	pthread_rwlock_destroy(&o->gate);
+	pthread_mutex_destroy(&o->meta);
+	pthread_mutex_destroy(&o->flush_lock);
+	pthread_cond_destroy(&o->flush_ended);
+	free(o->path);
+	free(o);
+}
+
+static struct overlay *overlay_new(const char *path,
+				   const struct overlay_options *options)
+{
+	struct overlay *o = calloc(1, sizeof(*o));
+
+	if (!o)
+		return NULL;
+	atomic_init(&o->refs, 1);
+	o->path = strdup(path);
+	o->options = *options;
+	/* The caller's strings need not outlive the opening. */
+	o->options.open = (struct open_options){ 0 };
+	if (!o->path || init_locks(o) < 0) {
+		free(o->path);
+		free(o);
+		return NULL;
+	}
+	return o;
+}
+
+static int open_inside(struct overlay *o, const char *path, struct image *base,
+		       const char *base_name,
+		       const struct overlay_options *options, struct error *err)
+{
+	struct open_options open = options->open;
+	int r;
+
+	open.format = "qcow2";
+	open.snapshot = NULL;
+	r = chain_open_top(path, &open, &o->top, err);
+	if (r < 0)
+		return r;
+	adopt_geometry(o);
+	r = check_same(o, err);
+	if (r >= 0)
+		r = check_writable(o, err);
+	if (r >= 0)
+		r = take_base(o, path, base, base_name, &open, err);
+	if (r >= 0)
+		r = take_end(o, err);
+	if (r >= 0)
+		r = refs_open(o, err);
+	if (r >= 0)
+		r = tables_open(o, err);
+	return r < 0 ? r : clear_autoclear(o, err);
+}
+
+/* @name: for people; @path: where it can be opened once more. */
+static int open_source(struct source *src, const char *name, const char *path,
+		       struct image *base, const char *base_name,
+		       const struct overlay_options *options,
+		       struct overlay **ret, struct error *err)
+{
+	struct overlay *o = overlay_new(name, options);
+	int r;
+
+	if (!o) {
+		source_unref(src);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	o->src = src;
+	r = file_lock_writer(src, err);
+	if (r >= 0)
+		r = open_inside(o, path, base, base_name, options, err);
+	if (r < 0) {
+		overlay_free(o);
+		return r;
+	}
+	*ret = o;
+	return 0;
+}
+
+int overlay_open(const char *path, struct image *base, const char *base_name,
+		 const struct overlay_options *options, struct overlay **ret,
+		 struct error *err)
+{
+	struct source *src = NULL;
+	int r = file_source_open_rw(
+		path, options->open.direct ? FILE_DIRECT : 0, &src, err);
+
+	if (r >= 0)
+		r = open_source(src, path, path, base, base_name, options, ret,
+				err);
+	if (r < 0 && err && !strstr(err->msg, path))
+		error_prefix(err, "%s", path);
+	return r;
+}
+
+int overlay_open_temp(const char *folder, struct image *base,
+		      const struct overlay_options *options,
+		      struct overlay **ret, struct error *err)
+{
+	struct overlay_new n = { .bytes = base->bytes };
+	CLEANUP(freep) char *temp = NULL;
+	struct source *src = NULL;
+	char again[32];
+	int fd = -1, r = check_new(&n, err);
+
+	if (r >= 0)
+		r = open_nameless(folder, &temp, &fd, err);
+	if (r < 0)
+		return r;
+	unlink(temp);
+	r = file_source_adopt_rw(fd, options->open.direct ? FILE_DIRECT : 0,
+				 &src, err);
+	if (r < 0)
+		return r;
+	r = write_new(src, &n, err);
+	if (r < 0) {
+		source_unref(src);
+		return r;
+	}
+	snprintf(again, sizeof(again), "/proc/self/fd/%d", src->fd);
+	return open_source(src, "temporary overlay", again, base, NULL, options,
+			   ret, err);
+}
+
+struct overlay *overlay_ref(struct overlay *o)
+{
+	atomic_fetch_add_explicit(&o->refs, 1, memory_order_relaxed);
+	return o;
+}
+
+void overlay_unref(struct overlay *o)
+{
+	if (!o ||
+	    atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel) > 1)
+		return;
+	/* What cannot be made durable now was not promised. */
+	if (!o->temporary)
+		flush_last(o, NULL);
+	overlay_free(o);
+}
+
+void overlay_unrefp(struct overlay **o)
+{
+	overlay_unref(*o);
+}
+
+uint64_t overlay_bytes(const struct overlay *o)
+{
+	return o->bytes;
+}
+
+uint64_t overlay_unit_bytes(const struct overlay *o)
+{
+	return o->sub_bytes;
+}
+
+void overlay_get_stats(struct overlay *o, struct overlay_stats *ret)
+{
+	*ret = (struct overlay_stats){ .flushes = atomic_load(&o->n_flushes),
+				       .syncs = atomic_load(&o->n_syncs) };
+	source_measure(o->src, &ret->file_bytes, &ret->room_bytes, NULL);
+}

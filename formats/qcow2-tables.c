@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * L1 and L2 tables of a qcow2 file that is being written ("Cluster mapping").
+ * The L1 table is in memory whole, L2 tables as they are used.
+ */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "formats/qcow2-write.h"
+#include "iouring/write.h"
+
+/* L2 tables of one overlay that stay in memory, and may wait for a flush. */
+#define TABLES_BYTES	   (8ULL << 20)
+#define TABLES_DIRTY_BYTES (32ULL << 20)
+
+/* ---- pages ---- */
+
+struct page_set *page_set_new(const struct overlay *o, uint64_t host_off)
+{
+	struct page_set *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->host_off = host_off;
+	p->buf = calloc(1, o->cluster_bytes);
+	if (!p->buf) {
+		free(p);
+		return NULL;
+	}
+	return p;
+}
+
+void page_set_free(struct page_set *p)
+{
+	if (!p)
+		return;
+	free(p->buf);
+	free(p);
+}
+
+void page_dirty(const struct overlay *o, struct page_set *p, uint64_t at)
+{
+	uint64_t page = at / o->page_bytes;
+
+	p->dirty = true;
+	p->dirty_pages[page / 64] |= 1ULL << page % 64;
+}
+
+void page_clean(struct page_set *p)
+{
+	p->dirty = false;
+	memset(p->dirty_pages, 0, sizeof(p->dirty_pages));
+}
+
+/* ---- L1 ---- */
+
+int tables_open(struct overlay *o, struct error *err)
+{
+	uint64_t i, host_off;
+	int r;
+
+	o->n_l1 = o->s->h.l1_entries;
+	o->l1 = calloc(o->n_l1 + 1, sizeof(*o->l1));
+	o->l1_dirty = calloc(o->n_l1 + 1, sizeof(*o->l1_dirty));
+	o->l2 = calloc(o->n_l1 + 1, sizeof(struct page_set *));
+	if (!o->l1 || !o->l1_dirty || !o->l2)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = o->n_l1 ? source_read(o->src, o->l1, o->n_l1 * sizeof(*o->l1),
+				  o->s->h.l1_off, err)
+		    : 0;
+	for (i = 0; i < o->n_l1 && r >= 0; i++) {
+		host_off = be64toh(o->l1[i]) & QCOW2_OFFSET_MASK;
+		if (host_off % o->cluster_bytes ||
+		    host_off >> o->cluster_bits >= o->end)
+			r = error_set(err, -EBADMSG, o->s->h.l1_off + i * 8,
+				      "L2 table %" PRIu64 " at %" PRIu64
+				      " is not a cluster of the file",
+				      i, host_off);
+	}
+	return r;
+}
+
+void tables_done(struct overlay *o)
+{
+	uint64_t i;
+
+	for (i = 0; o->l2 && i < o->n_l1; i++)
+		page_set_free(o->l2[i]);
+	free(o->l2);
+	free(o->l1);
+	free(o->l1_dirty);
+}
+
+/* ---- L2 ---- */
+
+static uint64_t l1_index(const struct overlay *o, uint64_t guest_off)
+{
+	return guest_off >> (o->cluster_bits + o->l2_bits);
+}
+
+static int load(struct overlay *o, uint64_t idx, struct error *err)
+{
+	uint64_t host_off = be64toh(o->l1[idx]) & QCOW2_OFFSET_MASK;
+	struct page_set *t = page_set_new(o, host_off);
+	int r;
+
+	if (!t)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = source_read(o->src, t->buf, o->cluster_bytes, host_off, err);
+	if (r < 0) {
+		page_set_free(t);
+		return r;
+	}
+	o->l2[idx] = t;
+	o->n_l2++;
+	return 0;
+}
+
+int table_get(struct overlay *o, uint64_t guest_off, struct page_set **ret,
+	      struct error *err)
+{
+	uint64_t idx = l1_index(o, guest_off);
+	int r = 0;
+
+	*ret = NULL;
+	if (!o->l2[idx]) {
+		if (!(be64toh(o->l1[idx]) & QCOW2_OFFSET_MASK))
+			return 0;
+		r = load(o, idx, err);
+		if (r < 0)
+			return r;
+	}
+	o->l2[idx]->used = ++o->clock;
+	*ret = o->l2[idx];
+	return 0;
+}
+
+static void table_dirty(struct overlay *o, struct page_set *t, uint64_t at)
+{
+	if (!t->dirty)
+		o->n_l2_dirty++;
+	page_dirty(o, t, at);
+}
+
+/* A place of its own for table @idx, which has none or shares it. */
+static int own_table(struct overlay *o, uint64_t idx, struct error *err)
+{
+	uint64_t old = be64toh(o->l1[idx]) & QCOW2_OFFSET_MASK, cluster;
+	int r = alloc_cluster(o, &cluster, err);
+
+	if (r < 0)
+		return r;
+	if (old)
+		r = alloc_free_later(o, old >> o->cluster_bits, err);
+	if (r >= 0 && !o->l2[idx]) {
+		o->l2[idx] = page_set_new(o, 0);
+		if (!o->l2[idx])
+			r = error_set(err, -ENOMEM, 0, "out of memory");
+		else
+			o->n_l2++;
+	}
+	if (r < 0) {
+		alloc_return(o, cluster);
+		return r;
+	}
+	o->l2[idx]->host_off = cluster << o->cluster_bits;
+	o->l2[idx]->fresh = true;
+	o->l2[idx]->used = ++o->clock;
+	table_dirty(o, o->l2[idx], 0);
+	o->l1[idx] = htobe64(o->l2[idx]->host_off | QCOW2_COPIED);
+	o->l1_dirty[idx] = o->any_l1_dirty = true;
+	return 0;
+}
+
+int table_get_writable(struct overlay *o, uint64_t guest_off,
+		       struct page_set **ret, struct error *err)
+{
+	uint64_t idx = l1_index(o, guest_off);
+	struct page_set *t;
+	int r = table_get(o, guest_off, &t, err);
+
+	if (r >= 0 && (!t || !(be64toh(o->l1[idx]) & QCOW2_COPIED)))
+		r = own_table(o, idx, err);
+	if (r < 0)
+		return r;
+	*ret = o->l2[idx];
+	return 0;
+}
+
+bool tables_are_many_dirty(const struct overlay *o)
+{
+	return o->n_l2_dirty << o->cluster_bits > TABLES_DIRTY_BYTES;
+}
+
+/* What was used least lately goes, but for what waits for a flush. */
+void tables_trim(struct overlay *o)
+{
+	size_t keep = (size_t)max_u64(4, TABLES_BYTES >> o->cluster_bits);
+	uint64_t i, before;
+
+	if (o->in_flight || o->n_l2 - o->n_l2_dirty <= keep)
+		return;
+	/* Half of them, by age: seldom, so that a look at all does no harm. */
+	before = o->clock - min_u64(o->clock, keep / 2);
+	for (i = 0; i < o->n_l1; i++) {
+		struct page_set *t = o->l2[i];
+
+		if (!t || t->dirty || t->used > before)
+			continue;
+		page_set_free(t);
+		o->l2[i] = NULL;
+		o->n_l2--;
+	}
+}
+
+static uint64_t entry_at(const struct overlay *o, uint64_t guest_off)
+{
+	uint64_t idx =
+		guest_off >> o->cluster_bits & ((1ULL << o->l2_bits) - 1);
+
+	return idx * o->s->l2_entry_bytes;
+}
+
+struct entry entry_get(const struct overlay *o, const struct page_set *t,
+		       uint64_t guest_off)
+{
+	const uint8_t *raw;
+	struct entry e = { 0 };
+	uint64_t v;
+
+	if (!t)
+		return e;
+	raw = t->buf + entry_at(o, guest_off);
+	memcpy(&v, raw, sizeof(v));
+	e.word = be64toh(v);
+	if (o->extended) {
+		memcpy(&v, raw + 8, sizeof(v));
+		e.bitmap = be64toh(v);
+	}
+	return e;
+}
+
+void entry_set(struct overlay *o, struct page_set *t, uint64_t guest_off,
+	       struct entry e)
+{
+	uint64_t at = entry_at(o, guest_off), v = htobe64(e.word);
+
+	memcpy(t->buf + at, &v, sizeof(v));
+	if (o->extended) {
+		v = htobe64(e.bitmap);
+		memcpy(t->buf + at + 8, &v, sizeof(v));
+	}
+	table_dirty(o, t, at);
+}
+
+uint64_t entry_place(const struct entry *e)
+{
+	if (e->word & QCOW2_COMPRESSED || !(e->word & QCOW2_COPIED))
+		return 0;
+	return e->word & QCOW2_OFFSET_MASK;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The qcow2 writer, inside: what its files share. See overlay.h for what it
+ * promises.
+ *
+ * In memory is what the guest sees; on the disk is what it saw at the last
+ * flush. Data go to their places at once. L2 entries wait in memory for a
+ * flush, which writes, in this order:
+ *
+ *	1  refcounts of what was allocated, L2 tables nobody refers to yet
+ *	   -- fdatasync: now the data are there, too --
+ *	2  changed L2 entries, L1 entries of new tables
+ *	   -- fdatasync --
+ *	3  what nobody refers to any more becomes free, in memory: it may
+ *	   be used again, and is punched out of the file
+ *
+ * A crash leaves what was allocated ahead, and what step 3 freed, with a
+ * refcount and without a reference: leaks.
+ *
+ * Locks, in this order:
+ *	gate	held for reading by every request; for writing by who must
+ *		know that none is under way
+ *	stripe	of guest clusters; for reading by who writes to places that
+ *		are fixed, for writing by who copies, zeroes or trims
+ *	meta	everything below, for as long as memory takes, and for the
+ *		first reading of a table
+ */
+#ifndef FORMATS_QCOW2_WRITE_H
+#define FORMATS_QCOW2_WRITE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "formats/overlay.h"
+#include "formats/qcow2.h"
+#include "iouring/batch.h"
+
+#define STRIPES	       64U
+#define PAGE_BYTES_MAX 4096U /* tables are written by pages of this size */
+#define PAGES_MAX      ((1U << QCOW2_CLUSTER_BITS_MAX) / PAGE_BYTES_MAX)
+
+/* A cluster of metadata in memory, as it lies in the file. */
+struct page_set {
+	uint64_t host_off;
+	uint8_t *buf; /* a cluster */
+	bool dirty; /* any page */
+	bool fresh; /* nothing in the file refers to it yet */
+	bool was_fresh; /* the same before the flush under way */
+	uint64_t used; /* by overlay.clock */
+	uint64_t dirty_pages[PAGES_MAX / 64];
+};
+
+/* "Host cluster management". Clusters are told by their number in the file. */
+struct refcounts {
+	uint64_t *table; /* host offsets of blocks; 0: there is none */
+	struct page_set **blocks; /* NULL: not read yet */
+	uint64_t n; /* entries of both */
+	uint64_t table_off;
+	unsigned int order;
+	uint64_t per_block;
+	bool table_dirty; /* an entry, first_dirty..last_dirty */
+	bool table_moved; /* the whole table, and the header's field */
+	uint64_t written; /* times, by flush_refcounts_now() */
+	uint64_t first_dirty, last_dirty;
+};
+
+/* Cluster numbers. */
+struct cluster_list {
+	uint64_t *items;
+	size_t n, room;
+};
+
+/* A subcluster range to be punched when its unmapping is durable. */
+struct punch {
+	uint64_t guest_off; /* of the cluster */
+	uint64_t in_cluster;
+	uint64_t bytes;
+};
+
+struct punch_list {
+	struct punch *items;
+	size_t n, room;
+};
+
+struct overlay {
+	atomic_uint refs;
+	char *path;
+	struct source *src;
+	struct layer *top; /* the same file, as its reader knows it */
+	struct image *whole; /* of which base is the lower part; or NULL */
+	struct image *base; /* NULL: zeroes */
+	const struct qcow2_state *s; /* top's */
+	struct overlay_options options;
+
+	bool temporary; /* gone with us: durable is nothing */
+
+	uint64_t bytes;
+	uint64_t cluster_bytes;
+	unsigned int cluster_bits;
+	unsigned int l2_bits;
+	bool extended;
+	unsigned int subs; /* subclusters: 32, or 1 */
+	uint64_t sub_bytes;
+	uint32_t page_bytes;
+
+	pthread_rwlock_t gate;
+	pthread_rwlock_t stripes[STRIPES];
+
+	pthread_mutex_t meta; /* the rest but for what flush_lock protects */
+	uint64_t clock;
+	uint64_t *l1; /* as in the file */
+	uint64_t n_l1;
+	bool *l1_dirty;
+	bool any_l1_dirty;
+	struct page_set **l2; /* by L1 index; NULL: not read */
+	size_t n_l2; /* in memory */
+	size_t n_l2_dirty;
+	bool in_flight; /* a flush has copies: tables must stay */
+	struct refcounts rc;
+	uint64_t end; /* clusters of the file */
+	uint64_t ahead, ahead_end; /* allocated, not in use */
+	struct cluster_list pool; /* the same, scattered */
+	struct cluster_list freed; /* from the next flush on */
+	struct punch_list punches; /* after the next flush */
+
+	atomic_bool wrote; /* data, since the last flush */
+
+	pthread_mutex_t flush_lock;
+	pthread_cond_t flush_ended;
+	bool flushing;
+	uint64_t flushes_begun, flushes_ended;
+	int flush_code; /* of the last that ended */
+	int broken; /* a sync failed with this: no later one can be trusted */
+	atomic_uint_fast64_t n_flushes, n_syncs;
+};
+
+/* ---- qcow2-refs.c: refcounts, allocation ---- */
+
+int refs_open(struct overlay *o, struct error *err);
+void refs_done(struct overlay *o);
+/* Meta is held in all of these. */
+int refs_get(struct overlay *o, uint64_t cluster, uint64_t *ret,
+	     struct error *err);
+int refs_set(struct overlay *o, uint64_t cluster, uint64_t refs,
+	     struct error *err);
+/* One cluster, its refcount being 1. */
+int alloc_cluster(struct overlay *o, uint64_t *ret, struct error *err);
+/* @n neighbours. */
+int alloc_run(struct overlay *o, uint64_t n, uint64_t *ret, struct error *err);
+/* One that was allocated and is not used after all. */
+void alloc_return(struct overlay *o, uint64_t cluster);
+/* Nobody refers to it once the next flush is done. */
+int alloc_free_later(struct overlay *o, uint64_t cluster, struct error *err);
+/*
+ * Gives back all that is allocated ahead: refcounts are 0 in memory.
+ * *ret_end: clusters that the file needs.
+ */
+int alloc_release(struct overlay *o, uint64_t *ret_end, struct error *err);
+
+int list_add(struct cluster_list *l, uint64_t cluster, struct error *err);
+
+/* ---- qcow2-tables.c: L1 and L2 ---- */
+
+int tables_open(struct overlay *o, struct error *err);
+void tables_done(struct overlay *o);
+/*
+ * The L2 table that maps @guest_off; *ret NULL: there is none. Meta is held,
+ * and the table stays until it is let go.
+ */
+int table_get(struct overlay *o, uint64_t guest_off, struct page_set **ret,
+	      struct error *err);
+/* The same to be changed: made, or made our own, if need be. */
+int table_get_writable(struct overlay *o, uint64_t guest_off,
+		       struct page_set **ret, struct error *err);
+/* Drops clean tables beyond what may stay. */
+void tables_trim(struct overlay *o);
+bool tables_are_many_dirty(const struct overlay *o);
+
+struct entry {
+	uint64_t word; /* host order */
+	uint64_t bitmap; /* extended: low half data, high half zeroes */
+};
+
+struct entry entry_get(const struct overlay *o, const struct page_set *t,
+		       uint64_t guest_off);
+void entry_set(struct overlay *o, struct page_set *t, uint64_t guest_off,
+	       struct entry e);
+/* Its place may be written: data of our own. 0: not. */
+uint64_t entry_place(const struct entry *e);
+
+/* ---- pages ---- */
+
+struct page_set *page_set_new(const struct overlay *o, uint64_t host_off);
+void page_set_free(struct page_set *p); /* NULL is fine */
+void page_dirty(const struct overlay *o, struct page_set *p, uint64_t at);
+void page_clean(struct page_set *p);
+
+/* ---- qcow2-flush.c ---- */
+
+int flush_run(struct overlay *o, struct error *err);
+/* Syncs, and remembers a failure for ever. */
+int flush_sync(struct overlay *o, struct error *err);
+/*
+ * Writes every dirty refcount block, then what leads to new ones, each
+ * durable before the next. Meta is held.
+ */
+int flush_refcounts_now(struct overlay *o, struct error *err);
+/* At the end: no other user. */
+int flush_last(struct overlay *o, struct error *err);
+
+#endif

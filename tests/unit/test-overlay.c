@@ -1,0 +1,685 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The qcow2 writer: against a model in memory, failing disks, power cuts. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "formats/cache.h"
+#include "formats/overlay.h"
+#include "iouring/write.h"
+#include "tests/lib/unit.h"
+
+#define BASE_BYTES ((3U << 20) + 1536)
+#define DISK_BYTES ((5U << 20) + 512)
+#define CLUSTER	   (128U << 10)
+
+static uint8_t base_data[BASE_BYTES], model[DISK_BYTES], got[DISK_BYTES];
+static struct error err;
+static struct image *base;
+static struct overlay *ov;
+static unsigned int seed;
+
+/* The same numbers for the same seed. */
+static uint32_t rnd(uint32_t below)
+{
+	seed = seed * 1664525U + 1013904223U;
+	return (uint32_t)(((uint64_t)(seed >> 1) * below) >> 31);
+}
+
+static const char *top(void)
+{
+	return unit_path("top.qcow2");
+}
+
+static void open_base(void)
+{
+	struct open_options options = { .format = "raw" };
+
+	unit_fill(base_data, BASE_BYTES, 7);
+	memset(base_data + 300000, 0, 200000);
+	unit_write(unit_path("base.raw"), base_data, BASE_BYTES);
+	must(image_open(unit_path("base.raw"), &options, &base, &err), err);
+}
+
+static void reopen(unsigned int detect)
+{
+	struct overlay_options options = { .detect = detect };
+
+	must(overlay_open(top(), base, base ? "base.raw" : NULL, &options, &ov,
+			  &err),
+	     err);
+}
+
+static void make(uint64_t bytes, bool with_base)
+{
+	struct overlay_new n = { .bytes = bytes };
+
+	if (with_base) {
+		open_base();
+		n.base_name = "base.raw";
+		n.base_format = "raw";
+	}
+	memset(model, 0, sizeof(model));
+	if (with_base)
+		memcpy(model, base_data, BASE_BYTES);
+	unlink(top());
+	must(overlay_create(top(), &n, &err), err);
+}
+
+static void done(void)
+{
+	overlay_unref(TAKE_PTR(ov));
+	image_unref(TAKE_PTR(base));
+	cache_shutdown();
+	unlink(top());
+}
+
+/* What our own checker finds in the file. */
+static struct check_report check_file(void)
+{
+	struct open_options options = { .format = "qcow2" };
+	struct check_report report = { 0 };
+	struct layer *l;
+
+	must(chain_open_top(top(), &options, &l, &err), err);
+	must(l->ops->check(l, &report, &err), err);
+	layer_free(l);
+	cache_shutdown();
+	return report;
+}
+
+static void is_sound(uint64_t leaks_allowed)
+{
+	struct check_report r = check_file();
+
+	ck_assert_uint_eq(r.corruptions, 0);
+	ck_assert_uint_eq(r.check_errors, 0);
+	ck_assert_uint_le(r.leaks, leaks_allowed);
+}
+
+static void is_as_the_model(void)
+{
+	size_t i;
+
+	must(overlay_read(ov, got, DISK_BYTES, 0, &err), err);
+	for (i = 0; i < DISK_BYTES && got[i] == model[i]; i++)
+		;
+	ck_assert_msg(i == DISK_BYTES, "differs at %zu", i);
+}
+
+/* Aligned in a third of the cases each: not at all, 4 KiB, a cluster. */
+static void pick_range(uint32_t *off, uint32_t *len, uint32_t max)
+{
+	uint32_t align = (uint32_t[]){ 1, 4096, CLUSTER }[rnd(3)];
+
+	*len = (rnd(max) / align + 1) * align;
+	*off = rnd(DISK_BYTES) / align * align;
+	if (*len > DISK_BYTES - *off)
+		*len = DISK_BYTES - *off;
+}
+
+static void step(void)
+{
+	static uint8_t buf[DISK_BYTES];
+	uint32_t off, len, at;
+
+	pick_range(&off, &len, rnd(4) ? 16384 : 400000);
+	switch (rnd(10)) {
+	case 0:
+		must(overlay_zero(ov, off, len, rnd(2) ? OVERLAY_MAY_TRIM : 0,
+				  &err),
+		     err);
+		memset(model + off, 0, len);
+		break;
+	case 1:
+		must(overlay_trim(ov, off, len, false, &err), err);
+		/* Whole subclusters read as zeroes, the rest as before. */
+		must(overlay_read(ov, got, len, off, &err), err);
+		for (at = 0; at < len; at++)
+			if (got[at] != model[off + at] && got[at])
+				ck_abort_msg("byte %u: neither", off + at);
+		memcpy(model + off, got, len);
+		break;
+	case 2:
+		must(overlay_flush(ov, &err), err);
+		break;
+	case 3:
+		must(overlay_read(ov, got, len, off, &err), err);
+		ck_assert_mem_eq(got, model + off, len);
+		break;
+	case 4:
+		memset(buf, 0, len);
+		must(overlay_write(ov, buf, len, off, false, &err), err);
+		memset(model + off, 0, len);
+		break;
+	case 5: /* what is there already */
+		memcpy(buf, model + off, len);
+		must(overlay_write(ov, buf, len, off, false, &err), err);
+		break;
+	default:
+		unit_fill(buf, len, rnd(1U << 30));
+		must(overlay_write(ov, buf, len, off, rnd(20) == 0, &err), err);
+		memcpy(model + off, buf, len);
+	}
+}
+
+static const struct {
+	bool with_base;
+	unsigned int detect;
+} kinds[] = {
+	{ true, 0 },
+	{ false, 0 },
+	{ true, OVERLAY_DETECT_ZEROES | OVERLAY_DETECT_BASE },
+};
+
+START_TEST(reads_what_the_model_has_after_any_steps)
+{
+	unsigned int round, i;
+
+	seed = 4711 + (unsigned int)_i;
+	make(DISK_BYTES, kinds[_i].with_base);
+	for (round = 0; round < 12; round++) {
+		reopen(kinds[_i].detect);
+		is_as_the_model();
+		for (i = 0; i < 150; i++)
+			step();
+		is_as_the_model();
+		overlay_unref(TAKE_PTR(ov));
+		is_sound(0);
+	}
+	done();
+}
+END_TEST
+
+#define THREADS 4U
+
+/* Each thread has every fourth piece of 1000 bytes: neighbours share much. */
+static void write_mine(unsigned int number)
+{
+	unsigned int i, k, s = 99 + number;
+	uint8_t buf[1000];
+	struct error e = { 0 };
+
+	for (i = 0; i < 1500; i++) {
+		uint32_t piece;
+
+		s = s * 1664525U + 1013904223U;
+		piece = (s >> 8) % (DISK_BYTES / 4000) * 4 + number;
+		if (piece * 1000 + 1000 > DISK_BYTES)
+			continue;
+		for (k = 0; k < sizeof(buf); k++)
+			buf[k] = (uint8_t)(s >> (k % 24));
+		must(overlay_write(ov, buf, sizeof(buf), piece * 1000, false,
+				   &e),
+		     e);
+		memcpy(model + piece * 1000, buf, sizeof(buf));
+		if (i % 100 == 0)
+			must(overlay_flush(ov, &e), e);
+	}
+}
+
+START_TEST(neighbours_written_by_many_threads_keep_their_bytes)
+{
+	make(DISK_BYTES, true);
+	reopen(0);
+	unit_threads(THREADS, write_mine);
+	is_as_the_model();
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	reopen(0);
+	is_as_the_model();
+	done();
+}
+END_TEST
+
+START_TEST(trimmed_room_goes_back_and_the_file_shrinks)
+{
+	struct overlay_stats before, after;
+	static uint8_t buf[4U << 20];
+
+	make(DISK_BYTES, false);
+	reopen(0);
+	unit_fill(buf, sizeof(buf), 1);
+	must(overlay_write(ov, buf, sizeof(buf), 0, true, &err), err);
+	overlay_get_stats(ov, &before);
+	must(overlay_trim(ov, 0, sizeof(buf), true, &err), err);
+	overlay_get_stats(ov, &after);
+	ck_assert_uint_ge(before.room_bytes, sizeof(buf));
+	ck_assert_uint_le(after.room_bytes, before.room_bytes - (3U << 20));
+	/* A part of a cluster, too. */
+	must(overlay_write(ov, buf, CLUSTER, 0, true, &err), err);
+	overlay_get_stats(ov, &before);
+	must(overlay_trim(ov, 8192, 65536, true, &err), err);
+	overlay_get_stats(ov, &after);
+	ck_assert_uint_le(after.room_bytes, before.room_bytes - 65536 + 8192);
+	done();
+}
+END_TEST
+
+START_TEST(a_page_costs_a_page_of_room)
+{
+	struct overlay_stats before, after;
+	uint8_t buf[4096];
+	unsigned int i;
+
+	make(DISK_BYTES, true);
+	reopen(0);
+	overlay_get_stats(ov, &before);
+	for (i = 0; i < 20; i++) {
+		unit_fill(buf, sizeof(buf), i);
+		must(overlay_write(ov, buf, sizeof(buf), i * CLUSTER, false,
+				   &err),
+		     err);
+	}
+	must(overlay_flush(ov, &err), err);
+	overlay_get_stats(ov, &after);
+	ck_assert_uint_le(after.room_bytes,
+			  before.room_bytes + 20 * 4096 + CLUSTER + 65536);
+	done();
+}
+END_TEST
+
+START_TEST(a_quota_is_kept_and_costs_only_the_write_that_meets_it)
+{
+	struct overlay_options options = { .bytes_max = 2U << 20 };
+	static uint8_t buf[CLUSTER];
+	unsigned int i;
+	int r = 0;
+
+	make(DISK_BYTES, false);
+	must(overlay_open(top(), NULL, NULL, &options, &ov, &err), err);
+	unit_fill(buf, sizeof(buf), 3);
+	for (i = 0; i < 39 && !r; i++) {
+		r = overlay_write(ov, buf, CLUSTER, i * CLUSTER, false, &err);
+		if (!r)
+			memcpy(model + i * CLUSTER, buf, CLUSTER);
+	}
+	ck_assert_int_eq(r, -ENOSPC);
+	ck_assert_ptr_nonnull(strstr(err.msg, "as large as it may be"));
+	error_clear(&err);
+	is_as_the_model();
+	must(overlay_flush(ov, &err), err);
+	/* What is given up may be used again. */
+	must(overlay_trim(ov, 0, CLUSTER, true, &err), err);
+	memset(model, 0, CLUSTER);
+	must(overlay_write(ov, buf, CLUSTER, 38 * CLUSTER, false, &err), err);
+	memcpy(model + 38 * CLUSTER, buf, CLUSTER);
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	reopen(0);
+	is_as_the_model();
+	done();
+}
+END_TEST
+
+START_TEST(two_writers_do_not_meet)
+{
+	struct overlay_options options = { 0 };
+	struct overlay *second = NULL;
+
+	make(DISK_BYTES, false);
+	reopen(0);
+	ck_assert_int_eq(
+		overlay_open(top(), NULL, NULL, &options, &second, &err),
+		-EBUSY);
+	ck_assert_ptr_nonnull(strstr(err.msg, "in use by another process"));
+	done();
+}
+END_TEST
+
+START_TEST(an_overlay_of_another_image_is_refused)
+{
+	struct overlay_options options = { 0 };
+
+	make(DISK_BYTES, true);
+	ck_assert_int_eq(
+		overlay_open(top(), base, "other.raw", &options, &ov, &err),
+		-EEXIST);
+	ck_assert_ptr_nonnull(strstr(err.msg, "base.raw, not of other.raw"));
+	done();
+}
+END_TEST
+
+START_TEST(a_temporary_one_is_gone_at_once)
+{
+	struct overlay_options options = { 0 };
+	uint8_t buf[5000];
+
+	open_base();
+	must(overlay_open_temp(unit_path("."), base, &options, &ov, &err), err);
+	unit_fill(buf, sizeof(buf), 3);
+	must(overlay_write(ov, buf, sizeof(buf), 12345, true, &err), err);
+	must(overlay_read(ov, got, BASE_BYTES, 0, &err), err);
+	memcpy(base_data + 12345, buf, sizeof(buf));
+	ck_assert_mem_eq(got, base_data, BASE_BYTES);
+	done();
+}
+END_TEST
+
+/* ---- a disk that fails ---- */
+
+struct failing {
+	struct write_watcher w;
+	atomic_int left; /* changes until one fails */
+	int code;
+};
+
+static int fail_one(struct write_watcher *w, const struct write_event *e)
+{
+	struct failing *f = container_of(w, struct failing, w);
+
+	/* A failed sync is for ever: see the next test. */
+	if (e->op == WRITE_SYNC)
+		return 0;
+	return atomic_fetch_sub(&f->left, 1) == 0 ? f->code : 0;
+}
+
+static void watch_nothing(struct write_watcher *w, const struct write_event *e,
+			  int code)
+{
+}
+
+/* Writes that fail may be there or not, by sectors; the rest is as it was. */
+START_TEST(a_failing_write_fails_alone)
+{
+	struct failing f = { .w = { fail_one, watch_nothing },
+			     .code = _i % 2 ? -EIO : -ENOSPC };
+	static uint8_t buf[200000], before[DISK_BYTES];
+	uint32_t off, len, at;
+	unsigned int i;
+	int r;
+
+	seed = 1 + (unsigned int)_i;
+	make(DISK_BYTES, true);
+	reopen(0);
+	atomic_store(&f.left, _i);
+	write_watch(&f.w);
+	for (i = 0; i < 40; i++) {
+		pick_range(&off, &len, 150000);
+		if (len > sizeof(buf))
+			len = sizeof(buf);
+		unit_fill(buf, len, rnd(1U << 30));
+		memcpy(before, model, sizeof(model));
+		r = overlay_write(ov, buf, len, off, false, &err);
+		error_clear(&err);
+		memcpy(model + off, buf, len);
+		if (!r)
+			r = i % 4 ? 0 : overlay_flush(ov, &err);
+		else
+			must(overlay_read(ov, model + off, len, off, &err),
+			     err);
+		error_clear(&err);
+		for (at = 0; at < len; at++)
+			if (model[off + at] != buf[at] &&
+			    model[off + at] != before[off + at])
+				ck_abort_msg("neither old nor new: byte %u",
+					     off + at);
+	}
+	write_watch(NULL);
+	is_as_the_model();
+	must(overlay_flush(ov, &err), err);
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	reopen(0);
+	is_as_the_model();
+	done();
+}
+END_TEST
+
+/* ---- power cuts ---- */
+
+/*
+ * The disk behind a cache: what is written is kept by sectors until a sync
+ * that began after it ends. A cut keeps any of them.
+ */
+#define CUT_FILE_BYTES (16U << 20)
+#define SECTOR	       512U
+
+struct recorded {
+	uint64_t off;
+	uint64_t len; /* a sector at most; TRUNCATE: 0 */
+	uint8_t data[SECTOR];
+	bool punch, truncate;
+	uint64_t number;
+};
+
+struct powered {
+	struct write_watcher w;
+	pthread_mutex_t lock;
+	uint8_t *durable;
+	uint64_t durable_bytes;
+	struct recorded *log;
+	size_t n, room;
+};
+
+static void record(struct powered *p, const struct recorded *r)
+{
+	if (p->n == p->room) {
+		p->room = p->room ? 2 * p->room : 4096;
+		p->log = realloc(p->log, p->room * sizeof(*p->log));
+		ck_assert_ptr_nonnull(p->log);
+	}
+	p->log[p->n++] = *r;
+}
+
+static void apply(struct powered *p, const struct recorded *r)
+{
+	if (r->truncate) {
+		if (r->off < p->durable_bytes)
+			memset(p->durable + r->off, 0,
+			       p->durable_bytes - r->off);
+		p->durable_bytes = r->off;
+		return;
+	}
+	ck_assert_uint_le(r->off + r->len, CUT_FILE_BYTES);
+	if (r->punch)
+		memset(p->durable + r->off, 0, r->len);
+	else
+		memcpy(p->durable + r->off, r->data, r->len);
+	if (!r->punch && r->off + r->len > p->durable_bytes)
+		p->durable_bytes = r->off + r->len;
+}
+
+/*
+ * Is it counted on in the caller's before()? A sync makes durable what had
+ * ended when it began: all that is in the log then, this test being of one
+ * thread.
+ */
+static int before(struct write_watcher *w, const struct write_event *e)
+{
+	return 0;
+}
+
+static void after(struct write_watcher *w, const struct write_event *e,
+		  int code)
+{
+	struct powered *p = container_of(w, struct powered, w);
+	struct recorded r = { 0 };
+	uint64_t at, n;
+	size_t i;
+
+	pthread_mutex_lock(&p->lock);
+	switch (e->op) {
+	case WRITE_DATA:
+		for (at = 0; at < e->len; at += n) {
+			n = min_u64(e->len - at,
+				    SECTOR - (e->off + at) % SECTOR);
+			r.off = e->off + at;
+			r.len = n;
+			memcpy(r.data, (const uint8_t *)e->buf + at, n);
+			record(p, &r);
+		}
+		break;
+	case WRITE_PUNCH:
+		for (at = 0; at < e->len; at += SECTOR) {
+			r = (struct recorded){ .off = e->off + at,
+					       .len = SECTOR,
+					       .punch = true };
+			record(p, &r);
+		}
+		break;
+	case WRITE_TRUNCATE:
+		r.truncate = true;
+		r.off = e->off;
+		record(p, &r);
+		break;
+	case WRITE_SYNC:
+		for (i = 0; i < p->n; i++)
+			apply(p, &p->log[i]);
+		p->n = 0;
+		break;
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
+/*
+ * The file after a cut: what is durable, and of the rest every sector that a
+ * coin says (0: none, 1: all), the last of each place or an earlier one.
+ */
+static void write_cut(struct powered *p, unsigned int coin)
+{
+	struct powered cut = { .durable = calloc(1, CUT_FILE_BYTES),
+			       .durable_bytes = p->durable_bytes };
+	size_t i;
+
+	ck_assert_ptr_nonnull(cut.durable);
+	memcpy(cut.durable, p->durable, p->durable_bytes);
+	for (i = 0; i < p->n; i++)
+		if (coin == 1 || (coin > 1 && !rnd(coin)))
+			apply(&cut, &p->log[i]);
+	unlink(top());
+	unit_write(top(), cut.durable, cut.durable_bytes);
+	free(cut.durable);
+}
+
+static void read_durable(struct powered *p)
+{
+	int fd = open(top(), O_RDONLY | O_CLOEXEC);
+	ssize_t n = pread(fd, p->durable, CUT_FILE_BYTES, 0);
+
+	ck_assert_int_ge(n, 0);
+	p->durable_bytes = (uint64_t)n;
+	close(fd);
+}
+
+/* Every byte is what it was at the last flush, or what came after. */
+static void cut_is_sound(const uint8_t *flushed, const uint8_t *touched,
+			 unsigned int round)
+{
+	size_t i;
+
+	is_sound(UINT64_MAX);
+	reopen(0);
+	must(overlay_read(ov, got, DISK_BYTES, 0, &err), err);
+	for (i = 0; i < DISK_BYTES; i++)
+		if (got[i] != flushed[i] && !touched[i / SECTOR])
+			ck_abort_msg("round %u: byte %zu was flushed and lost",
+				     round, i);
+	/* And it goes on from there. */
+	must(overlay_write(ov, got, 4096, 8192, true, &err), err);
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(UINT64_MAX);
+}
+
+static void write_some(uint8_t *touched, uint8_t *flushed)
+{
+	static uint8_t buf[200000];
+	uint32_t off, len;
+	unsigned int i, n = rnd(12);
+
+	for (i = 0; i < n; i++) {
+		pick_range(&off, &len, 60000);
+		if (len > sizeof(buf))
+			len = sizeof(buf);
+		unit_fill(buf, len, rnd(1U << 30));
+		memset(touched + off / SECTOR, 1,
+		       (off + len - 1) / SECTOR - off / SECTOR + 1);
+		switch (rnd(6)) {
+		case 0:
+			memset(buf, 0, len);
+			must(overlay_zero(ov, off, len, OVERLAY_MAY_TRIM, &err),
+			     err);
+			break;
+		case 1: /* less than it says, perhaps */
+			must(overlay_trim(ov, off, len, false, &err), err);
+			must(overlay_read(ov, buf, len, off, &err), err);
+			break;
+		default:
+			must(overlay_write(ov, buf, len, off, false, &err),
+			     err);
+		}
+		memcpy(model + off, buf, len);
+		if (!rnd(3)) {
+			must(overlay_flush(ov, &err), err);
+			memcpy(flushed, model, DISK_BYTES);
+			memset(touched, 0, DISK_BYTES / SECTOR + 1);
+		}
+	}
+}
+
+START_TEST(a_power_cut_loses_nothing_that_was_flushed)
+{
+	static uint8_t flushed[DISK_BYTES], touched[DISK_BYTES / SECTOR + 1];
+	struct powered p = { .w = { before, after },
+			     .lock = PTHREAD_MUTEX_INITIALIZER,
+			     .durable = calloc(1, CUT_FILE_BYTES) };
+	const char *more = getenv("PLATTER_POWER_CUTS");
+	unsigned int cuts = more ? (unsigned int)atoi(more) : 100, i;
+
+	ck_assert_ptr_nonnull(p.durable);
+	seed = 815 + (unsigned int)_i;
+	for (i = 0; i < cuts; i++) {
+		if (i % 10 == 0)
+			make(DISK_BYTES, true);
+		read_durable(&p);
+		p.n = 0;
+		reopen(0);
+		must(overlay_read(ov, model, DISK_BYTES, 0, &err), err);
+		memcpy(flushed, model, DISK_BYTES);
+		memset(touched, 0, sizeof(touched));
+		write_watch(&p.w);
+		write_some(touched, flushed);
+		/* At times, in the middle of a close. */
+		if (!rnd(4)) {
+			must(overlay_flush(ov, &err), err);
+			memcpy(flushed, model, DISK_BYTES);
+			memset(touched, 0, sizeof(touched));
+			overlay_unref(TAKE_PTR(ov));
+		}
+		write_watch(NULL);
+		overlay_unref(TAKE_PTR(ov));
+		write_cut(&p, rnd(4));
+		cut_is_sound(flushed, touched, i);
+		if (i % 10 == 9)
+			image_unref(TAKE_PTR(base));
+	}
+	free(p.log);
+	free(p.durable);
+	done();
+}
+END_TEST
+
+static void add(TCase *tc)
+{
+	tcase_set_timeout(tc, 600);
+	LOOP(tc, reads_what_the_model_has_after_any_steps, kinds);
+	tcase_add_test(tc, neighbours_written_by_many_threads_keep_their_bytes);
+	tcase_add_test(tc, trimmed_room_goes_back_and_the_file_shrinks);
+	tcase_add_test(tc, a_page_costs_a_page_of_room);
+	tcase_add_test(tc,
+		       a_quota_is_kept_and_costs_only_the_write_that_meets_it);
+	tcase_add_test(tc, two_writers_do_not_meet);
+	tcase_add_test(tc, an_overlay_of_another_image_is_refused);
+	tcase_add_test(tc, a_temporary_one_is_gone_at_once);
+	tcase_add_loop_test(tc, a_failing_write_fails_alone, 0, 24);
+	tcase_add_loop_test(tc, a_power_cut_loses_nothing_that_was_flushed, 0,
+			    3);
+}
+
+int main(void)
+{
+	return unit_main("overlay", add);
+}
