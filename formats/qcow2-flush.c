@@ -428,9 +428,11 @@ static int write_reftable(struct overlay *o, uint64_t first, uint64_t last,
 			  struct error *err)
 {
 	uint64_t n = last - first + 1, i;
-	uint64_t *buf = malloc(n * sizeof(*buf));
+	uint64_t *buf;
 	int r;
 
+	ANALYSER_ASSUME(n > 0);
+	buf = malloc(n * sizeof(*buf));
 	if (!buf)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	for (i = 0; i < n; i++)
