@@ -365,9 +365,7 @@ static void plan_copy(const struct overlay *o, struct step *s, uint64_t have)
 	if (!ours && have) {
 		/* A place that is given up has other data as well. */
 		s->copy_all = first || last != o->cluster_bytes;
-		first = 0;
-		last = o->cluster_bytes;
-		s->copy_len = s->copy_all ? last : 0;
+		s->copy_len = s->copy_all ? o->cluster_bytes : 0;
 		return;
 	}
 	if (!(s->guest_off & (o->sub_bytes - 1)) && ends_sub(o, end))
@@ -609,9 +607,12 @@ static int write_zeroes(struct overlay *o, uint64_t off, uint64_t len,
 			struct error *err)
 {
 	uint64_t room = min_u64(len, 1U << 20), n;
-	uint8_t *buf = calloc(1, room);
-	int r = buf ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+	uint8_t *buf;
+	int r;
 
+	ANALYSER_ASSUME(room > 0);
+	buf = calloc(1, room);
+	r = buf ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
 	for (; len && r >= 0; off += n, len -= n) {
 		n = min_u64(len, room);
 		r = write_inside(o, buf, n, off, err);
