@@ -272,6 +272,27 @@ static int open_named_base(struct overlay *o, const char *path,
 	return image_from_chain(&below, &o->base, err);
 }
 
+/* Does the file name @base, in whatever words? */
+static bool names_base(const struct overlay *o, const struct image *base,
+		       const char *base_name)
+{
+	const char *has = o->top->parent.name;
+	CLEANUP(freep) char *path = NULL;
+	struct stat st;
+
+	if (!has)
+		return false;
+	if (!strcmp(has, base_name))
+		return true;
+	if (asprintf(&path, "%s/%s", folder_path(o->top->folder), has) < 0) {
+		path = NULL;
+		return false;
+	}
+	return !stat(*has == '/' ? has : path, &st) &&
+	       st.st_dev == base->chain.layers[0]->dev &&
+	       st.st_ino == base->chain.layers[0]->ino;
+}
+
 static int take_base(struct overlay *o, const char *path, struct image *base,
 		     const char *base_name, const struct open_options *options,
 		     struct error *err)
@@ -282,7 +303,7 @@ static int take_base(struct overlay *o, const char *path, struct image *base,
 		return o->top->parent.wanted
 			       ? open_named_base(o, path, options, err)
 			       : 0;
-	if (base_name && (!has || strcmp(has, base_name) != 0))
+	if (base_name && !names_base(o, base, base_name))
 		return error_set(err, -EEXIST, QCOW2_BACKING_OFF_AT,
 				 "is an overlay of %s, not of %s",
 				 has ? has : "nothing", base_name);

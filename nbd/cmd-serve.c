@@ -38,8 +38,9 @@
 static const char help[] =
 	"usage: platter serve [options] IMAGE [-- NBDKIT OPTIONS]\n"
 	"\n"
-	"Serves IMAGE, read-only, as a raw NBD block device, until it is\n"
-	"interrupted. A server that dies is started again at once.\n"
+	"Serves IMAGE as a raw NBD block device until it is interrupted,\n"
+	"read-only, or with an overlay that takes the writes: IMAGE itself is\n"
+	"never written. A server that dies is started again at once.\n"
 	"\n"
 	"  -U, --unix PATH      listen on a Unix socket\n"
 	"  -p, --port PORT      listen on a TCP port (default 10809; 0: a free one)\n"
@@ -57,6 +58,15 @@ static const char help[] =
 	"      --direct         read with O_DIRECT\n"
 	"      --diff MODE      what has not changed in an export \"@A..B\" is a hole\n"
 	"                       (holes), or a hole that reads as zeroes (apply)\n"
+	"      --overlay FILE   take writes into this qcow2 file, made if need be;\n"
+	"                       \"temp\": into one that is gone at the end\n"
+	"      --overlay-scope export|connection\n"
+	"                       who shares a temporary one (default: export)\n"
+	"      --overlays DIR   take writes to export \"+NAME\" into DIR/NAME.qcow2\n"
+	"      --overlay-max SIZE   what an overlay may take\n"
+	"      --overlay-free SIZE  what its file system keeps free\n"
+	"      --detect zeroes,base  written zeroes, or what IMAGE has already,\n"
+	"                       take no room\n"
 	"      --tls MODE       off, on or require (default: require, when one of\n"
 	"                       the next two is given)\n"
 	"      --tls-certificates DIR\n"
@@ -303,11 +313,12 @@ static json_t *client_lines(const struct serve *s, const char *uri)
 	const struct listener *l = &s->listener;
 	CLEANUP(freep) char *word = text_shell_word(uri);
 	CLEANUP(freep) char *drive = NULL, *drive_word = NULL, *path = NULL;
+	bool writable = s->cmd.config.overlay || s->cmd.config.overlay_temp;
 	json_t *lines = json_object();
 
 	/* Commas do not occur in it: they are encoded. */
-	if (asprintf(&drive, "file=%s,format=raw,if=virtio,snapshot=on", uri) <
-	    0)
+	if (asprintf(&drive, "file=%s,format=raw,if=virtio%s", uri,
+		     writable ? ",discard=unmap" : ",snapshot=on") < 0)
 		drive = NULL;
 	drive_word = drive ? text_shell_word(drive) : NULL;
 	path = l->unix_path ? text_shell_word(l->unix_path) : NULL;
@@ -316,19 +327,22 @@ static json_t *client_lines(const struct serve *s, const char *uri)
 	if (!tls_required(s)) { /* these do not take nbds URIs */
 		add_line(lines, "qemu", "qemu-system-x86_64 -m 1G -drive %s",
 			 drive_word);
-		add_line(lines, "qemu-nbd",
-			 "qemu-nbd -c /dev/nbd0 -r -f raw %s", word);
+		add_line(lines, "qemu-nbd", "qemu-nbd -c /dev/nbd0 %s-f raw %s",
+			 writable ? "" : "-r ", word);
 		if (path)
 			add_line(lines, "nbd-client",
-				 "nbd-client -unix %s /dev/nbd0 -R", path);
+				 "nbd-client -unix %s /dev/nbd0%s", path,
+				 writable ? "" : " -R");
 		else
 			add_line(lines, "nbd-client",
-				 "nbd-client %s %u /dev/nbd0 -R",
-				 l->any ? "127.0.0.1" : l->address, l->port);
+				 "nbd-client %s %u /dev/nbd0%s",
+				 l->any ? "127.0.0.1" : l->address, l->port,
+				 writable ? "" : " -R");
 	}
 	add_line(lines, "nbdcopy", "nbdcopy --progress %s disk.raw", word);
 	add_line(lines, "nbdfuse",
-		 "mkdir -p mnt && nbdfuse -r mnt/disk.raw %s &", word);
+		 "mkdir -p mnt && nbdfuse %smnt/disk.raw %s &",
+		 writable ? "" : "-r ", word);
 	return lines;
 }
 
@@ -516,7 +530,13 @@ enum {
 	OPT_TLS_PSK,
 	OPT_PLUGIN,
 	OPT_ONCE,
-	OPT_DIFF,
+	OPT_PARAM, /* the first of param_names */
+};
+
+/* Options that are the plugin's parameters as they are. */
+static const char *const param_names[] = {
+	"diff",	       "overlay",      "overlay-scope", "overlays",
+	"overlay-max", "overlay-free", "detect",
 };
 
 static const struct option options[] = {
@@ -526,7 +546,13 @@ static const struct option options[] = {
 	{ "address", required_argument, NULL, 'i' },
 	{ "threads", required_argument, NULL, 't' },
 	{ "snapshot", required_argument, NULL, 's' },
-	{ "diff", required_argument, NULL, OPT_DIFF },
+	{ "diff", required_argument, NULL, OPT_PARAM },
+	{ "overlay", required_argument, NULL, OPT_PARAM + 1 },
+	{ "overlay-scope", required_argument, NULL, OPT_PARAM + 2 },
+	{ "overlays", required_argument, NULL, OPT_PARAM + 3 },
+	{ "overlay-max", required_argument, NULL, OPT_PARAM + 4 },
+	{ "overlay-free", required_argument, NULL, OPT_PARAM + 5 },
+	{ "detect", required_argument, NULL, OPT_PARAM + 6 },
 	{ "tls", required_argument, NULL, OPT_TLS },
 	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },
 	{ "tls-psk", required_argument, NULL, OPT_TLS_PSK },
@@ -553,8 +579,6 @@ static int take_option(struct serve *s, int opt, char **argv)
 		return -1;
 	case 's':
 		return cmd_param(&s->cmd, "snapshot", optarg);
-	case OPT_DIFF:
-		return cmd_param(&s->cmd, "diff", optarg);
 	case OPT_TLS:
 		s->tls = optarg;
 		return -1;
@@ -571,6 +595,10 @@ static int take_option(struct serve *s, int opt, char **argv)
 		s->once = true;
 		return -1;
 	default:
+		if (opt >= OPT_PARAM &&
+		    opt < OPT_PARAM + (int)ARRAY_SIZE(param_names))
+			return cmd_param(&s->cmd, param_names[opt - OPT_PARAM],
+					 optarg);
 		return cmd_option(&s->cmd, opt, argv);
 	}
 }

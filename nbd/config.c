@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "formats/cache.h"
+#include "formats/overlay.h"
 #include "nbd/config.h"
 
 /* A passphrase; nobody types more. */
@@ -27,6 +28,14 @@ const char config_help[] =
 	"direct=true      bypass the page cache (O_DIRECT) [false]\n"
 	"diff=holes|apply what has not changed in an export \"@A..B\": a hole, or a\n"
 	"                 hole that reads as zeroes [holes]\n"
+	"overlay=FILE|temp   take writes into this qcow2 file, made if need be, or\n"
+	"                 into one that is gone at the end\n"
+	"overlay-scope=export|connection  who shares a temporary one [export]\n"
+	"overlays=DIR     take writes to export \"+NAME\" into DIR/NAME.qcow2\n"
+	"overlay-max=SIZE what an overlay may take\n"
+	"overlay-free=SIZE  what its file system keeps free\n"
+	"detect=zeroes,base  written zeroes, or what the image has already, take no\n"
+	"                 room\n"
 	"store=DIR        a folder of images, served by id or name\n"
 	"glance=ADDR:PORT|unix:PATH  the store's HTTP API (OpenStack Image)\n"
 	"glance-cert=FILE, glance-key=FILE  TLS for it (PEM)\n"
@@ -53,6 +62,8 @@ void config_done(struct config *c)
 	free(c->image);
 	free(c->format);
 	free(c->snapshot);
+	free(c->overlay);
+	free(c->overlays);
 	glance_config_done(&c->glance);
 	allow_done(&c->allow);
 	for (i = 0; i < c->n_allow_values; i++)
@@ -264,6 +275,106 @@ static int set_snapshot(struct config *c, const char *value, struct error *err)
 	return set_string(&c->snapshot, value, err);
 }
 
+static int set_overlay(struct config *c, const char *value, struct error *err)
+{
+	char *path;
+	int r;
+
+	if (c->overlay || c->overlay_temp)
+		return error_set(err, -EINVAL, 0, "overlay: there is one only");
+	if (!*value)
+		return error_set(err, -EINVAL, 0, "overlay: the name is empty");
+	if (!strcmp(value, "temp")) {
+		c->overlay_temp = true;
+		return 0;
+	}
+	r = absolute_path(value, &path, err);
+	if (r >= 0)
+		c->overlay = path;
+	return r;
+}
+
+static int set_overlay_scope(struct config *c, const char *value,
+			     struct error *err)
+{
+	if (strcmp(value, "export") && strcmp(value, "connection"))
+		return error_set(err, -EINVAL, 0,
+				 "overlay-scope: \"%s\" is neither export nor "
+				 "connection",
+				 value);
+	c->overlay_per_connection = !strcmp(value, "connection");
+	return 0;
+}
+
+static int set_overlays(struct config *c, const char *value, struct error *err)
+{
+	struct stat st;
+	char *path;
+	int r;
+
+	if (stat(value, &st) < 0 || !S_ISDIR(st.st_mode))
+		return error_set(err, -EINVAL, 0,
+				 "overlays: %s is not a folder", value);
+	r = absolute_path(value, &path, err);
+	if (r < 0)
+		return r;
+	free(c->overlays);
+	c->overlays = path;
+	return 0;
+}
+
+static int set_size(const char *key, const char *value, uint64_t *field,
+		    struct error *err)
+{
+	return config_size(value, field)
+		       ? 0
+		       : error_set(err, -EINVAL, 0,
+				   "%s: \"%s\" is not a size such as 10G", key,
+				   value);
+}
+
+static int set_overlay_max(struct config *c, const char *value,
+			   struct error *err)
+{
+	return set_size("overlay-max", value, &c->overlay_bytes_max, err);
+}
+
+static int set_overlay_free(struct config *c, const char *value,
+			    struct error *err)
+{
+	return set_size("overlay-free", value, &c->overlay_free_min, err);
+}
+
+static int set_detect(struct config *c, const char *value, struct error *err)
+{
+	static const struct {
+		const char *word;
+		unsigned int bit;
+	} words[] = { { "zeroes", OVERLAY_DETECT_ZEROES },
+		      { "base", OVERLAY_DETECT_BASE } };
+	unsigned int detect = 0;
+	const char *p = value;
+	size_t i, len;
+
+	while (*p) {
+		len = strcspn(p, ",");
+		for (i = 0; i < ARRAY_SIZE(words); i++)
+			if (strlen(words[i].word) == len &&
+			    !strncmp(words[i].word, p, len))
+				break;
+		if (i == ARRAY_SIZE(words))
+			return error_set(err, -EINVAL, 0,
+					 "detect: \"%s\" is not of zeroes, "
+					 "base",
+					 value);
+		detect |= words[i].bit;
+		p += len;
+		p += *p == ',';
+	}
+	c->detect = detect;
+	return 0;
+}
+
 int config_set(struct config *c, const char *key, const char *value,
 	       struct error *err)
 {
@@ -282,6 +393,12 @@ int config_set(struct config *c, const char *key, const char *value,
 		{ "direct", set_direct },
 		{ "force", set_force },
 		{ "diff", set_diff },
+		{ "overlay", set_overlay },
+		{ "overlay-scope", set_overlay_scope },
+		{ "overlays", set_overlays },
+		{ "overlay-max", set_overlay_max },
+		{ "overlay-free", set_overlay_free },
+		{ "detect", set_detect },
 	};
 	size_t i;
 

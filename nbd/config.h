@@ -28,6 +28,13 @@ struct config {
 	bool direct;
 	bool force_parent;
 	bool diff_apply; /* differences: what did not change reads as zero */
+	char *overlay; /* absolute path; NULL: none, or a temporary one */
+	bool overlay_temp;
+	bool overlay_per_connection; /* temporary ones */
+	char *overlays; /* absolute folder; NULL: not given */
+	uint64_t overlay_bytes_max; /* 0: no limit */
+	uint64_t overlay_free_min;
+	unsigned int detect; /* OVERLAY_DETECT_ZEROES, ... */
 	struct glance_config glance; /* store=, glance=, ... */
 };
 
@@ -36,7 +43,8 @@ void config_done(struct config *c); /* wipes the key */
 
 /*
  * Sets parameter @key: image, format, snapshot, key, allow (may repeat),
- * force, cache, io, direct, diff. Returns 0, -ENOENT when there is no such parameter (and
+ * force, cache, io, direct, diff, overlay, overlay-scope, overlays,
+ * overlay-max, overlay-free, detect. Returns 0, -ENOENT when there is no such parameter (and
  * @err is not touched), or -EINVAL with the reason.
  */
 int config_set(struct config *c, const char *key, const char *value,

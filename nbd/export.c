@@ -7,6 +7,7 @@
 
 #include "nbd/export-name.h"
 #include "nbd/export.h"
+#include "nbd/overlays.h"
 
 /* The open exports. Opening may take as long as a passphrase's derivation. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -14,6 +15,7 @@ static struct export *exports;
 
 static void export_free(struct export *e)
 {
+	overlay_unref(e->overlay);
 	image_unref(e->image);
 	image_unref(e->from);
 	free(e->name);
@@ -24,7 +26,7 @@ static struct export *find(const char *name)
 {
 	struct export *e;
 
-	for (e = exports; e && strcmp(e->name, name); e = e->next)
+	for (e = exports; e && (e->lone || strcmp(e->name, name)); e = e->next)
 		;
 	return e;
 }
@@ -33,10 +35,12 @@ static struct export *find(const char *name)
 static int open_live(const struct config *c, struct image **ret,
 		     struct error *err)
 {
-	struct export *e = find("");
 	struct open_options options;
+	struct export *e;
 
-	if (e) {
+	for (e = exports; e; e = e->next) {
+		if (*e->name)
+			continue;
 		*ret = image_ref(e->image);
 		return 0;
 	}
@@ -72,10 +76,32 @@ static int open_state(const struct config *c, const struct export_state *s,
 	return r;
 }
 
+/* Does a name that names no overlay mean one all the same? */
+static bool has_only_overlay(const struct config *c, const struct export *e)
+{
+	return e->live && (c->overlay || c->overlay_temp);
+}
+
+static int open_overlay(const struct config *c, const struct export_name *n,
+			struct export *e, struct error *err)
+{
+	const struct export_state *s = &n->overlay_state;
+
+	if (n->overlay && (!e->live || s->at || s->difference))
+		return export_name_unknown(e->name, err);
+	if (n->overlay)
+		return overlays_open_named(c, e->image, n->overlay, &e->overlay,
+					   err);
+	if (!has_only_overlay(c, e))
+		return 0;
+	e->lone = c->overlay_temp && c->overlay_per_connection;
+	return overlays_open_only(c, e->image, &e->overlay, err);
+}
+
 /* Takes over @name. */
 static int open_new(const struct config *c, char *name,
-		    const struct export_name *n, struct export **ret,
-		    struct error *err)
+		    const struct export_name *n, bool standing,
+		    struct export **ret, struct error *err)
 {
 	struct export *e = calloc(1, sizeof(*e));
 	int r;
@@ -85,10 +111,15 @@ static int open_new(const struct config *c, char *name,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	e->name = name;
-	if (!c->image || *n->image || n->member || n->overlay || n->grant)
+	if (!c->image || *n->image || n->member || n->grant)
 		r = export_name_unknown(name, err);
 	else
 		r = open_state(c, &n->state, e, err);
+	/* A connection's own overlay begins with the connection. */
+	if (r >= 0 && standing && c->overlay_per_connection)
+		e->lone = true;
+	else if (r >= 0)
+		r = open_overlay(c, n, e, err);
 	if (r < 0) {
 		export_free(e);
 		return r;
@@ -99,8 +130,8 @@ static int open_new(const struct config *c, char *name,
 	return 0;
 }
 
-int export_open(const struct config *c, const char *text, struct export **ret,
-		struct error *err)
+static int open_or_join(const struct config *c, const char *text, bool standing,
+			struct export **ret, struct error *err)
 {
 	CLEANUP(export_name_done) struct export_name n = { 0 };
 	CLEANUP(freep) char *name = NULL;
@@ -115,13 +146,30 @@ int export_open(const struct config *c, const char *text, struct export **ret,
 	pthread_mutex_lock(&lock);
 	e = find(name);
 	if (!e)
-		r = open_new(c, TAKE_PTR(name), &n, &e, err);
+		r = open_new(c, TAKE_PTR(name), &n, standing, &e, err);
 	if (r >= 0) {
 		e->refs++;
 		*ret = e;
 	}
 	pthread_mutex_unlock(&lock);
 	return r;
+}
+
+int export_open(const struct config *c, const char *text, struct export **ret,
+		struct error *err)
+{
+	return open_or_join(c, text, false, ret, err);
+}
+
+int export_open_standing(const struct config *c, struct export **ret,
+			 struct error *err)
+{
+	return open_or_join(c, "", true, ret, err);
+}
+
+uint64_t export_bytes(const struct export *e)
+{
+	return e->overlay ? overlay_bytes(e->overlay) : e->image->bytes;
 }
 
 void export_close(struct export *e)

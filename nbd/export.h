@@ -10,14 +10,17 @@
 #include "formats/difference.h"
 #include "formats/history.h"
 #include "formats/image.h"
+#include "formats/overlay.h"
 #include "nbd/config.h"
 
 struct export
 {
 	struct image *image; /* what is read */
 	struct image *from; /* of a difference that ends there; or NULL */
+	struct overlay *overlay; /* what takes writes, over image; or NULL */
 	char *name; /* however the client spelled it */
 	bool live; /* else a snapshot, a layer, or a difference */
+	bool lone; /* of one connection */
 	unsigned int refs;
 	struct export *next;
 };
@@ -30,12 +33,22 @@ int export_open(const struct config *c, const char *name, struct export **ret,
 		struct error *err);
 void export_close(struct export *e);
 
+/*
+ * The image of the command line, for the server's life. What keeps its overlay
+ * from being opened is told now, not to the first client.
+ */
+int export_open_standing(const struct config *c, struct export **ret,
+			 struct error *err);
+
+uint64_t export_bytes(const struct export *e); /* virtual size */
+
 /* Closes what is still open, at the server's end. */
 void export_close_all(void);
 
 /*
  * Calls @each with the name and description of each export of an image whose
  * layers are @c, until it returns non-zero, and returns that. At most @max.
+ * Overlays are not among them; see overlays.h.
  */
 int export_list(const struct chain *c, unsigned int max,
 		int (*each)(void *opaque, const char *name,

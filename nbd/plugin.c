@@ -15,6 +15,7 @@
 #include "glance/glance.h"
 #include "nbd/config.h"
 #include "nbd/export.h"
+#include "nbd/overlays.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -42,6 +43,7 @@ static int fail(const struct error *err)
 	case -ENOSPC:
 	case -EPERM:
 	case -EINVAL:
+	case -EOPNOTSUPP:
 		nbdkit_set_error(-err->code);
 		break;
 	default:
@@ -110,6 +112,15 @@ static int platter_config_complete(void)
 			     "store=DIR");
 		return -1;
 	}
+	if ((config.overlay || config.overlay_temp || config.overlays) &&
+	    !config.image) {
+		nbdkit_error("overlays need an image: nbdkit platter FILE");
+		return -1;
+	}
+	if (config.overlay_per_connection && !config.overlay_temp) {
+		nbdkit_error("overlay-scope=connection is for overlay=temp");
+		return -1;
+	}
 	if (config.glance.listen && !config.glance.store) {
 		nbdkit_error("glance= needs a store: store=DIR");
 		return -1;
@@ -125,7 +136,7 @@ static int platter_get_ready(void)
 	if (config.glance.store)
 		r = glance_prepare(&config.glance, &glance, &err);
 	if (r >= 0 && config.image)
-		r = export_open(&config, "", &standing, &err);
+		r = export_open_standing(&config, &standing, &err);
 	return r < 0 ? fail(&err) : 0;
 }
 
@@ -142,13 +153,24 @@ static int add_export(void *opaque, const char *name, const char *description)
 	return nbdkit_add_export(opaque, name, description);
 }
 
+static int add_overlay(void *opaque, const char *name)
+{
+	return nbdkit_add_export(opaque, nbdkit_printf_intern("+%s", name),
+				 "overlay");
+}
+
 static int platter_list_exports(int readonly, int is_tls,
 				struct nbdkit_exports *exports)
 {
+	int r;
+
 	if (!standing)
 		return 0;
-	return export_list(&standing->image->chain, LIST_MAX, add_export,
-			   exports);
+	r = export_list(&standing->image->chain, LIST_MAX, add_export, exports);
+	/* A folder that cannot be read hides what is in it, not the image. */
+	if (!r)
+		overlays_each(&config, add_overlay, exports);
+	return r;
 }
 
 static const char *platter_default_export(int readonly, int is_tls)
@@ -180,7 +202,7 @@ static int64_t platter_get_size(void *handle)
 {
 	struct export *e = handle;
 
-	return (int64_t)e->image->bytes;
+	return (int64_t)export_bytes(e);
 }
 
 static const char *platter_export_description(void *handle)
@@ -188,7 +210,9 @@ static const char *platter_export_description(void *handle)
 	struct export *e = handle;
 	const char *kind = e->from ? "changes of the " : "";
 
-	if (!e->live && !e->from)
+	if (e->overlay)
+		kind = "overlay of the ";
+	else if (!e->live && !e->from)
 		kind = "earlier state of the ";
 	return nbdkit_printf_intern("%s%s image", kind,
 				    e->image->chain.layers[0]->ops->name);
@@ -199,7 +223,8 @@ static int platter_block_size(void *handle, uint32_t *minimum,
 			      uint32_t *preferred, uint32_t *maximum)
 {
 	struct export *e = handle;
-	uint64_t unit = e->image->chain.layers[0]->unit_bytes;
+	uint64_t unit = e->overlay ? overlay_unit_bytes(e->overlay)
+				   : e->image->chain.layers[0]->unit_bytes;
 
 	*minimum = 1;
 	*preferred = (uint32_t)max_u64(4096, min_u64(unit, 64 << 10));
@@ -210,6 +235,26 @@ static int platter_block_size(void *handle, uint32_t *minimum,
 static int yes(void *handle)
 {
 	return 1;
+}
+
+/* A flush is of the overlay, whoever wrote; but each may have its own. */
+static int platter_can_multi_conn(void *handle)
+{
+	struct export *e = handle;
+
+	return !(e->overlay && e->lone);
+}
+
+static int is_writable(void *handle)
+{
+	struct export *e = handle;
+
+	return e->overlay != NULL;
+}
+
+static int platter_can_fua(void *handle)
+{
+	return is_writable(handle) ? NBDKIT_FUA_NATIVE : NBDKIT_FUA_NONE;
 }
 
 static int platter_can_cache(void *handle)
@@ -223,10 +268,63 @@ static int platter_pread(void *handle, void *buf, uint32_t count,
 	struct export *e = handle;
 	struct error err;
 
+	int r;
+
 	err.code = 0;
-	if (image_read(e->image, buf, count, offset, &err) < 0)
+	r = e->overlay ? overlay_read(e->overlay, buf, count, offset, &err)
+		       : image_read(e->image, buf, count, offset, &err);
+	return r < 0 ? fail(&err) : 0;
+}
+
+static int platter_pwrite(void *handle, const void *buf, uint32_t count,
+			  uint64_t offset, uint32_t flags)
+{
+	struct export *e = handle;
+	struct error err;
+
+	err.code = 0;
+	if (overlay_write(e->overlay, buf, count, offset,
+			  flags & NBDKIT_FLAG_FUA, &err) < 0)
 		return fail(&err);
 	return 0;
+}
+
+static int platter_zero(void *handle, uint32_t count, uint64_t offset,
+			uint32_t flags)
+{
+	struct export *e = handle;
+	struct error err = { 0 };
+	unsigned int how = 0;
+
+	if (flags & NBDKIT_FLAG_MAY_TRIM)
+		how |= OVERLAY_MAY_TRIM;
+	if (flags & NBDKIT_FLAG_FUA)
+		how |= OVERLAY_DURABLE;
+	if (flags & NBDKIT_FLAG_FAST_ZERO)
+		how |= OVERLAY_FAST;
+	if (overlay_zero(e->overlay, offset, count, how, &err) < 0)
+		return fail(&err);
+	return 0;
+}
+
+static int platter_trim(void *handle, uint32_t count, uint64_t offset,
+			uint32_t flags)
+{
+	struct export *e = handle;
+	struct error err = { 0 };
+
+	if (overlay_trim(e->overlay, offset, count, flags & NBDKIT_FLAG_FUA,
+			 &err) < 0)
+		return fail(&err);
+	return 0;
+}
+
+static int platter_flush(void *handle, uint32_t flags)
+{
+	struct export *e = handle;
+	struct error err = { 0 };
+
+	return overlay_flush(e->overlay, &err) < 0 ? fail(&err) : 0;
 }
 
 static int platter_cache(void *handle, uint32_t count, uint64_t offset,
@@ -235,7 +333,8 @@ static int platter_cache(void *handle, uint32_t count, uint64_t offset,
 	struct export *e = handle;
 	struct error err = { 0 };
 
-	if (image_prefetch(e->image, offset, count, &err) < 0)
+	/* What an overlay has was written a moment ago. */
+	if (!e->overlay && image_prefetch(e->image, offset, count, &err) < 0)
 		return fail(&err);
 	return 0;
 }
@@ -307,6 +406,9 @@ static int platter_extents(void *handle, uint32_t count, uint64_t offset,
 		r = difference_walk(
 			&(struct difference){ .from = e->from, .to = e->image },
 			offset, count, add_change, &reply, &end, &err);
+	else if (e->overlay)
+		r = overlay_walk(e->overlay, offset, count, add_extent, &reply,
+				 &end, &err);
 	else
 		r = image_walk(e->image, offset, count, add_extent, &reply,
 			       &end, &err);
@@ -339,10 +441,20 @@ static struct nbdkit_plugin plugin = {
 	.get_size = platter_get_size,
 	.export_description = platter_export_description,
 	.block_size = platter_block_size,
-	.can_multi_conn = yes, /* nobody writes */
+	.can_write = is_writable,
+	.can_flush = is_writable,
+	.can_trim = is_writable,
+	.can_zero = is_writable,
+	.can_fast_zero = is_writable,
+	.can_fua = platter_can_fua,
+	.can_multi_conn = platter_can_multi_conn,
 	.can_extents = yes,
 	.can_cache = platter_can_cache,
 	.pread = platter_pread,
+	.pwrite = platter_pwrite,
+	.flush = platter_flush,
+	.trim = platter_trim,
+	.zero = platter_zero,
 	.cache = platter_cache,
 	.extents = platter_extents,
 	.errno_is_preserved = 0,

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "nbd/overlays.h"
+
+#define SUFFIX	       ".qcow2"
+#define NAME_MAX_BYTES 128U
+
+static struct overlay_options overlay_options(const struct config *c)
+{
+	struct overlay_options o = { .detect = c->detect,
+				     .bytes_max = c->overlay_bytes_max,
+				     .free_min = c->overlay_free_min };
+
+	config_open_options(c, &o.open);
+	return o;
+}
+
+/* How long the folder in @path is, its slash included. */
+static size_t folder_len(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? (size_t)(slash - path) + 1 : 0;
+}
+
+/* As the new file names the image: alone where both lie in one folder. */
+static const char *base_name(const char *path, const char *image)
+{
+	size_t n = folder_len(image);
+
+	return n == folder_len(path) && !strncmp(path, image, n) ? image + n
+								 : image;
+}
+
+/* As qemu-img calls the format. */
+static const char *base_format(const struct image *base)
+{
+	const struct format_ops *ops = base->chain.layers[0]->ops;
+
+	return ops->alias ? ops->alias : ops->name;
+}
+
+static int open_file(const struct config *c, struct image *base,
+		     const char *path, struct overlay **ret, struct error *err)
+{
+	struct overlay_options options = overlay_options(c);
+	struct overlay_new n = { .bytes = base->bytes,
+				 .base_name = base_name(path, c->image),
+				 .base_format = base_format(base) };
+	int r = 0;
+
+	if (c->snapshot)
+		return error_set(err, -EINVAL, 0,
+				 "overlay: a file cannot name the snapshot "
+				 "\"%s\" as its base; overlay=temp can be over "
+				 "it",
+				 c->snapshot);
+	if (access(path, F_OK) < 0)
+		r = overlay_create(path, &n, err);
+	if (r == -EEXIST) {
+		error_clear(err); /* somebody else was as quick */
+		r = 0;
+	}
+	return r < 0 ? r
+		     : overlay_open(path, base, n.base_name, &options, ret,
+				    err);
+}
+
+static int open_temp(const struct config *c, struct image *base,
+		     struct overlay **ret, struct error *err)
+{
+	struct overlay_options options = overlay_options(c);
+	const char *folder = getenv("TMPDIR");
+
+	return overlay_open_temp(folder && *folder ? folder : "/var/tmp", base,
+				 &options, ret, err);
+}
+
+int overlays_open_only(const struct config *c, struct image *base,
+		       struct overlay **ret, struct error *err)
+{
+	return c->overlay ? open_file(c, base, c->overlay, ret, err)
+			  : open_temp(c, base, ret, err);
+}
+
+/* Letters, digits, '-', '_' and dots, which do not come first. */
+static bool is_file_name(const char *name)
+{
+	size_t i;
+
+	if (!*name || *name == '.' || strlen(name) > NAME_MAX_BYTES)
+		return false;
+	for (i = 0; name[i]; i++)
+		if (!isalnum((unsigned char)name[i]) && !strchr("-_.", name[i]))
+			return false;
+	return true;
+}
+
+int overlays_open_named(const struct config *c, struct image *base,
+			const char *name, struct overlay **ret,
+			struct error *err)
+{
+	CLEANUP(freep) char *path = NULL;
+
+	if (!c->overlays)
+		return error_set(err, -ENOENT, 0,
+				 "there is no export \"+%s\": overlays=DIR was "
+				 "not given",
+				 name);
+	if (!is_file_name(name))
+		return error_set(err, -ENOENT, 0,
+				 "there is no export \"+%s\": an overlay's "
+				 "name is of letters, digits, '-', '_' and "
+				 "'.', at most %u",
+				 name, NAME_MAX_BYTES);
+	if (asprintf(&path, "%s/%s" SUFFIX, c->overlays, name) < 0) {
+		path = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	return open_file(c, base, path, ret, err);
+}
+
+struct relay {
+	int (*each)(void *opaque, const char *name);
+	void *opaque;
+};
+
+static int relay_name(void *opaque, const char *file)
+{
+	struct relay *r = opaque;
+	size_t len = strlen(file), end = strlen(SUFFIX);
+	CLEANUP(freep) char *name = NULL;
+
+	if (len <= end || strcmp(file + len - end, SUFFIX) != 0)
+		return 0;
+	name = strndup(file, len - end);
+	return name && is_file_name(name) ? r->each(r->opaque, name) : 0;
+}
+
+int overlays_each(const struct config *c,
+		  int (*each)(void *opaque, const char *name), void *opaque)
+{
+	CLEANUP(folder_unrefp) struct folder *folder = NULL;
+	struct relay relay = { each, opaque };
+	int r;
+
+	if (!c->overlays)
+		return 0;
+	r = folder_open(c->overlays, &folder, NULL);
+	return r < 0 ? r : folder_for_each(folder, relay_name, &relay);
+}

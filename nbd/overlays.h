@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Which file holds an export's writes, and how it comes to be. */
+#ifndef NBD_OVERLAYS_H
+#define NBD_OVERLAYS_H
+
+#include "formats/overlay.h"
+#include "nbd/config.h"
+
+/*
+ * The overlay of parameter overlay= over @base, the image of the command
+ * line: a file, made if it is not there, or a temporary one. Held by the
+ * caller.
+ */
+int overlays_open_only(const struct config *c, struct image *base,
+		       struct overlay **ret, struct error *err);
+
+/*
+ * The overlay @name over @base in the folder of parameter overlays=, made on
+ * first use. A name that may not be a file's is -ENOENT, as is every name
+ * without that parameter.
+ */
+int overlays_open_named(const struct config *c, struct image *base,
+			const char *name, struct overlay **ret,
+			struct error *err);
+
+/* Calls @each with the name of every overlay there is; see folder_for_each(). */
+int overlays_each(const struct config *c,
+		  int (*each)(void *opaque, const char *name), void *opaque);
+
+#endif
