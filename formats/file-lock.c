@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 
 #include "formats/file-lock.h"
 
@@ -53,15 +54,24 @@ static int lock_bytes(int fd)
 	return r;
 }
 
-int file_lock_writer(const struct source *src, struct error *err)
+int file_lock_writer(const struct source *src, int *ret_fd, struct error *err)
 {
-	int r = lock_bytes(src->fd);
+	CLEANUP(closep) int fd = -1;
+	char again[32];
+	int r;
 
+	snprintf(again, sizeof(again), "/proc/self/fd/%d", src->fd);
+	fd = open(again, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return error_set(err, -errno, 0, "cannot be locked: %s",
+				 errno_text(errno));
+	r = lock_bytes(fd);
 	switch (r) {
 	case 0:
 	case -ENOLCK:
 	case -EINVAL:
 	case -EOPNOTSUPP:
+		*ret_fd = TAKE_FD(fd);
 		return 0;
 	case 1:
 	case -EAGAIN:
@@ -73,14 +83,4 @@ int file_lock_writer(const struct source *src, struct error *err)
 		return error_set(err, r, 0, "cannot be locked: %s",
 				 errno_text(-r));
 	}
-}
-
-void file_unlock(const struct source *src)
-{
-	struct flock l = { .l_type = F_UNLCK,
-			   .l_whence = SEEK_SET,
-			   .l_start = USE_AT,
-			   .l_len = 2 * (BAR_AT - USE_AT) };
-
-	fcntl(src->fd, F_OFD_SETLK, &l);
 }

@@ -16,16 +16,12 @@
 #include "iouring/source.h"
 
 /*
- * Locks @src for reading, writing and resizing by us alone, until it is
- * closed. -EBUSY: somebody has it open in a way that this excludes. A file
- * system without locks is no failure.
+ * Locks the file of @src for reading, writing and resizing by us alone.
+ * *ret_fd holds the locks until it is closed: a descriptor of its own, as the
+ * kernel's side of a ring keeps those that it knows for a while after the
+ * process is gone. -EBUSY: somebody has it open in a way that this excludes. A
+ * file system without locks is no failure.
  */
-int file_lock_writer(const struct source *src, struct error *err);
-
-/*
- * Lets others in. Needed even before a close: a ring that knows the file
- * keeps it open.
- */
-void file_unlock(const struct source *src);
+int file_lock_writer(const struct source *src, int *ret_fd, struct error *err);
 
 #endif

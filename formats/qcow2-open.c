@@ -369,9 +369,8 @@ static void overlay_free(struct overlay *o)
 	layer_free(o->top);
 	if (o->src && o->temporary)
 		source_truncate(o->src, 0, NULL);
-	if (o->src)
-		file_unlock(o->src);
 	source_unref(o->src);
+	closep(&o->lock_fd);
 	for (i = 0; i < STRIPES; i++)
 		pthread_rwlock_destroy(&o->stripes[i]);
 	pthread_rwlock_destroy(&o->gate);
@@ -392,6 +391,7 @@ static struct overlay *overlay_new(const char *path,
 	atomic_init(&o->refs, 1);
 	o->path = strdup(path);
 	o->options = *options;
+	o->lock_fd = -1;
 	/* The caller's strings need not outlive the opening. */
 	o->options.open = (struct open_options){ 0 };
 	if (!o->path || init_locks(o) < 0) {
@@ -443,7 +443,7 @@ static int open_source(struct source *src, const char *name, const char *path,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	o->src = src;
-	r = file_lock_writer(src, err);
+	r = file_lock_writer(src, &o->lock_fd, err);
 	if (r >= 0)
 		r = open_inside(o, path, base, base_name, options, err);
 	if (r < 0) {

@@ -88,6 +88,7 @@ struct overlay {
 	atomic_uint refs;
 	char *path;
 	struct source *src;
+	int lock_fd;
 	struct layer *top; /* the same file, as its reader knows it */
 	struct image *whole; /* of which base is the lower part; or NULL */
 	struct image *base; /* NULL: zeroes */

@@ -7,7 +7,8 @@ import struct
 
 OPT_EXPORT_NAME, OPT_ABORT, OPT_GO = 1, 2, 7
 REP_ACK, REP_INFO = 1, 3
-CMD_READ, CMD_WRITE, CMD_DISC = 0, 1, 2
+CMD_READ, CMD_WRITE, CMD_DISC, CMD_FLUSH, CMD_TRIM, CMD_ZERO = 0, 1, 2, 3, 4, 6
+FLAG_FUA, FLAG_NO_HOLE = 1, 2
 _OPTION = 0x49484156454F5054
 _REQUEST = 0x25609513
 _REPLY = 0x67446698
@@ -67,9 +68,9 @@ class Client:
             if data[:2] == b"\0\0":
                 self.size = struct.unpack(">Q", data[2:10])[0]
 
-    def request(self, command, off, length, data=b""):
+    def request(self, command, off, length, data=b"", flags=0):
         self.handle += 1
-        self.socket.sendall(struct.pack(">IHHQQI", _REQUEST, 0, command,
+        self.socket.sendall(struct.pack(">IHHQQI", _REQUEST, flags, command,
                                         self.handle, off, length) + data)
 
     def read(self, off, length):
@@ -80,6 +81,20 @@ class Client:
             raise ConnectionError("that is no reply to us")
         return (code, None) if code else (0, self.take(length))
 
-    def write(self, off, data):
-        self.request(CMD_WRITE, off, len(data), data)
+    def write(self, off, data, flags=0):
+        """0, or an NBD error number; as do the next three."""
+        self.request(CMD_WRITE, off, len(data), data, flags)
+        return struct.unpack(">IIQ", self.take(16))[1]
+
+    def flush(self):
+        return self._plain(CMD_FLUSH, 0, 0, 0)
+
+    def trim(self, off, length, flags=0):
+        return self._plain(CMD_TRIM, off, length, flags)
+
+    def zero(self, off, length, flags=0):
+        return self._plain(CMD_ZERO, off, length, flags)
+
+    def _plain(self, command, off, length, flags):
+        self.request(command, off, length, flags=flags)
         return struct.unpack(">IIQ", self.take(16))[1]

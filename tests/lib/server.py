@@ -106,7 +106,8 @@ class Server:
     """`platter serve` of one image on a unix socket, as a context."""
 
     def __init__(self, image, fmt=None, snapshot=None, key=None, allow=(),
-                 io=None, cache=None, direct=False, diff=None, wrap=()):
+                 io=None, cache=None, direct=False, diff=None, wrap=(),
+                 more=()):
         self.folder = tempfile.mkdtemp(prefix="platter-")
         self.socket = os.path.join(self.folder, "s")
         argv = [*wrap, os.environ["PLATTER"], "serve", "-U", self.socket]
@@ -122,6 +123,7 @@ class Server:
             argv += ["--direct"]
         if diff:
             argv += ["--diff", diff]
+        argv += [str(a) for a in more]
         argv += [str(image)]
         self.stdout = open(os.path.join(self.folder, "out"), "w+")
         self.stderr = open(os.path.join(self.folder, "err"), "w+",

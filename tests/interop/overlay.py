@@ -1,0 +1,298 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Overlays as exports: qcow2 files of ours and of QEMU's, written by a guest
+over NBD and read by QEMU, and the other way round."""
+
+import os
+import random
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                "..", "lib"))
+from checks import is_equal, is_true, run_checks  # noqa: E402
+from guest_disk import Guest  # noqa: E402
+from nbd import Client, Refused as NoExport  # noqa: E402
+from server import (Failure, Refused, Server, environment,  # noqa: E402
+                    need_programs, run, run_json)
+
+SIZE = (9 << 20) + 512
+STEPS = 120
+
+
+class Context:
+    def __init__(self, folder):
+        self.folder = folder
+        rnd = random.Random(1)
+        data = bytearray(rnd.randbytes(SIZE))
+        data[3 << 20:5 << 20] = bytes(2 << 20)
+        self.disk = bytes(data)
+        with open(self.path("base.raw"), "wb") as f:
+            f.write(self.disk)
+        self.base = self.path("base.vmdk")
+        run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk",
+             self.path("base.raw"), self.base])
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def serve(self, image=None, **options):
+        more = []
+        for key, value in options.items():
+            more += ["--" + key.replace("_", "-"), str(value)]
+        return Server(image or self.base, more=more)
+
+    def holds(self, path, model):
+        """QEMU finds the file sound, and reads the model from it."""
+        status, out, err = run(["qemu-img", "check", path], ok=None)
+        is_equal((status, out + err), (0, out + err), "qemu-img check's status")
+        raw = self.path("model.raw")
+        with open(raw, "wb") as f:
+            f.write(model)
+        run(["qemu-img", "compare", "-f", "qcow2", "-F", "raw", path, raw])
+
+
+def change(socket, disk, seed, export=b"", steps=STEPS):
+    """A guest's session; the disk that it leaves."""
+    guest = Guest(socket, disk, seed, export)
+    for _ in range(steps):
+        guest.step()
+    guest.compare()
+    guest.close()
+    return bytes(guest.model)
+
+
+def an_overlay_is_made_written_and_read_by_qemu(c):
+    top = c.path("made.qcow2")
+    with c.serve(overlay=top) as s:
+        model = change(s.socket, c.disk, 1)
+    c.holds(top, model)
+    info = run_json(["qemu-img", "info", "--output=json", top])
+    is_equal(info["backing-filename"], "base.vmdk", "the backing file")
+    is_equal(info["backing-filename-format"], "vmdk", "its format")
+    with c.serve(overlay=top) as s:
+        model = change(s.socket, model, 2)
+    c.holds(top, model)
+
+
+def what_qemu_writes_in_between_is_kept(c):
+    top = c.path("between.qcow2")
+    with c.serve(overlay=top) as s:
+        model = bytearray(change(s.socket, c.disk, 3))
+    run(["qemu-io", "-c", "write -P 5 100000 300000", "-c",
+         "write -z 1M 700000", "-c", "discard 4M 1M", top])
+    run(["qemu-img", "convert", "-O", "raw", top, c.path("now.raw")])
+    with open(c.path("now.raw"), "rb") as f:
+        model = f.read()
+    with c.serve(overlay=top) as s:
+        model = change(s.socket, model, 4)
+    c.holds(top, model)
+
+
+# Options of qemu-img create; what else is done to the file before.
+MADE_BY_QEMU = [
+    ("cluster_size=64k", ()),
+    ("cluster_size=512", ()),
+    ("cluster_size=4k,refcount_bits=1", ()),
+    ("cluster_size=2M", ()),
+    ("cluster_size=64k,extended_l2=on", ()),
+    ("cluster_size=16k,extended_l2=on,refcount_bits=64", ()),
+    ("compat=0.10", ()),
+    ("refcount_bits=8,lazy_refcounts=on", ()),
+    ("cluster_size=64k", ("write -c 64k 256k", "write -P 3 1M 1M")),
+    ("cluster_size=4k", ("write -P 3 0 2M", "discard 64k 256k")),
+    ("cluster_size=64k", ("write -P 3 0 2M", "snapshot", "write -P 4 1M 2M",
+                          "snapshot")),
+    ("cluster_size=64k,extended_l2=on",
+     ("write -P 3 0 2M", "snapshot", "write -P 4 1M 100k")),
+    ("cluster_size=32k,compression_type=zstd", ("write -c 0 1M",)),
+]
+
+
+def make_by_qemu(c, number, options, steps):
+    top = c.path(f"qemu{number}.qcow2")
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.vmdk", "-F",
+         "vmdk", "-o", options, top])
+    for i, step in enumerate(steps):
+        if step == "snapshot":
+            run(["qemu-img", "snapshot", "-c", f"s{i}", top])
+        else:
+            run(["qemu-io", "-c", step, top])
+    run(["qemu-img", "convert", "-O", "raw", top, c.path("before.raw")])
+    with open(c.path("before.raw"), "rb") as f:
+        return top, f.read()
+
+
+def files_of_qemus_are_written(c):
+    for number, (options, steps) in enumerate(MADE_BY_QEMU):
+        top, model = make_by_qemu(c, number, options, steps)
+        kept = {}
+        for snapshot in [s for s in steps if s == "snapshot"] and \
+                run_json(["qemu-img", "info", "--output=json",
+                          top])["snapshots"]:
+            out = c.path("snapshot.raw")
+            run(["qemu-img", "convert", "-l", snapshot["name"], "-O", "raw",
+                 top, out])
+            with open(out, "rb") as f:
+                kept[snapshot["name"]] = f.read()
+        try:
+            with c.serve(overlay=top) as s:
+                model = change(s.socket, model, 100 + number)
+            c.holds(top, model)
+            for name, data in kept.items():
+                out = c.path("snapshot.raw")
+                run(["qemu-img", "convert", "-l", name, "-O", "raw", top, out])
+                with open(out, "rb") as f:
+                    is_true(f.read() == data, f"snapshot {name} has changed")
+        except Failure as e:
+            raise Failure(f"{options} {steps}: {e}") from None
+
+
+def several_connections_share_one_overlay(c):
+    top = c.path("shared.qcow2")
+    with c.serve(overlay=top) as s:
+        guests = [Guest(s.socket, c.disk, 10 + i) for i in range(4)]
+        part = SIZE // 4 // 4096 * 4096
+        model = bytearray(c.disk)
+        for n in range(200):
+            g = n % 4
+            off = g * part + n * 4096 % part
+            data = guests[g].random.randbytes(5000)
+            is_equal(guests[g].client.write(off, data), 0, "the error")
+            model[off:off + 5000] = data
+        is_equal(guests[0].client.flush(), 0, "the error of the flush")
+        for g in guests:
+            g.model = model
+            g.compare()
+            g.close()
+    c.holds(top, model)
+
+
+def named_overlays_are_made_on_first_use(c):
+    folder = c.path("overlays")
+    os.mkdir(folder)
+    with c.serve(overlays=folder) as s:
+        one = change(s.socket, c.disk, 20, b"+vm1")
+        two = change(s.socket, c.disk, 21, b"+vm2")
+        with Client(s.socket, 10) as base:
+            base.go(b"")
+            is_equal(base.write(0, b"x"), 1, "the error of a write to the base")
+            is_equal(base.read(0, 4096), (0, c.disk[:4096]), "the base")
+        names = [e["export-name"] for e in
+                 run_json(["nbdinfo", "--list", "--json", s.uri()])["exports"]]
+        is_true("+vm1" in names and "+vm2" in names, f"listed are {names}")
+        for bad in (b"+.x", b"+a%2Fb", b"+", b"+x@y"):
+            try:
+                with Client(s.socket, 10) as other:
+                    other.go(bad)
+            except NoExport:
+                continue
+            raise Failure(f"{bad} was opened")
+    c.holds(os.path.join(folder, "vm1.qcow2"), one)
+    c.holds(os.path.join(folder, "vm2.qcow2"), two)
+
+
+def temporary_ones_are_gone(c):
+    with c.serve(overlay="temp") as s:
+        model = change(s.socket, c.disk, 30)
+        again = Guest(s.socket, model, 31)
+        again.compare()
+        again.close()
+    with c.serve(overlay="temp", overlay_scope="connection") as s:
+        change(s.socket, c.disk, 32)
+        fresh = Guest(s.socket, c.disk, 33)
+        fresh.compare()
+        fresh.close()
+
+
+def two_servers_do_not_meet(c):
+    top = c.path("fight.qcow2")
+    with c.serve(overlay=top) as s:
+        try:
+            with c.serve(overlay=top):
+                raise Failure("a second server opened it")
+        except Refused as e:
+            is_true("in use by another process" in e.message, e.message)
+        status, _, err = run(["qemu-io", "-c", "write 0 512", top], ok=None)
+        is_true(status and "lock" in err, f"qemu-io: {err}")
+        change(s.socket, c.disk, 40, steps=20)
+    q = subprocess.Popen(["qemu-io", top], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, text=True)
+    try:
+        q.stdin.write("write 0 512\n")
+        q.stdin.flush()
+        while "wrote" not in q.stdout.readline():
+            pass
+        with c.serve(overlay=top):
+            raise Failure("it was opened while qemu-io writes it")
+    except Refused as e:
+        is_true("in use by another process" in e.message, e.message)
+    finally:
+        q.communicate("quit\n")
+
+
+def another_images_overlay_is_refused(c):
+    top = c.path("other.qcow2")
+    other = c.path("other.raw")
+    with open(other, "wb") as f:
+        f.truncate(1 << 20)
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "other.raw", "-F",
+         "raw", top])
+    try:
+        with c.serve(overlay=top):
+            raise Failure("it was taken")
+    except Refused as e:
+        is_true("is an overlay of other.raw, not of" in e.message, e.message)
+
+
+def a_quota_is_an_error_of_that_write_alone(c):
+    top = c.path("quota.qcow2")
+    with c.serve(overlay=top, overlay_max="3M") as s:
+        g = Guest(s.socket, c.disk, 50)
+        full = 0
+        for at in range(0, SIZE - 131072, 131072):
+            data = g.random.randbytes(131072)
+            code = g.client.write(at, data)
+            if not code:
+                g.model[at:at + 131072] = data
+            full += code == 28
+        is_true(full > 10, f"{full} writes met the limit")
+        is_equal(g.client.flush(), 0, "the error of the flush")
+        g.compare()
+        g.close()
+    c.holds(top, g.model)
+    is_true(os.path.getsize(top) <= 3 << 20, "the file is over its quota")
+
+
+def detected_zeroes_and_copies_take_no_room(c):
+    top = c.path("detect.qcow2")
+    with c.serve(overlay=top, detect="zeroes,base") as s:
+        g = Guest(s.socket, c.disk, 60)
+        for at in range(0, 2 << 20, 65536):
+            is_equal(g.client.write(at, bytes(c.disk[at:at + 65536])), 0,
+                     "the error")
+            at += 4 << 20
+            is_equal(g.client.write(at, bytes(65536)), 0, "the error")
+            g.model[at:at + 65536] = bytes(65536)
+        g.compare()
+        g.close()
+    c.holds(top, g.model)
+    is_true(os.stat(top).st_blocks * 512 < 1 << 20,
+            f"takes {os.stat(top).st_blocks * 512} bytes")
+
+
+if __name__ == "__main__":
+    environment("PLATTER", "PLATTER_PLUGIN")
+    need_programs("qemu-img", "qemu-io", "nbdinfo")
+    run_checks(Context, [
+        an_overlay_is_made_written_and_read_by_qemu,
+        what_qemu_writes_in_between_is_kept,
+        files_of_qemus_are_written,
+        several_connections_share_one_overlay,
+        named_overlays_are_made_on_first_use,
+        temporary_ones_are_gone,
+        two_servers_do_not_meet,
+        another_images_overlay_is_refused,
+        a_quota_is_an_error_of_that_write_alone,
+        detected_zeroes_and_copies_take_no_room,
+    ])
