@@ -90,6 +90,12 @@ static const struct {
 	{ "io", "", "uring" },
 	{ "io", "aio", "aio" },
 	{ "diff", "Apply", "neither holes nor apply" },
+	{ "overlay", "", "empty" },
+	{ "overlay-scope", "server", "neither export nor connection" },
+	{ "overlays", "/dev/null", "not a folder" },
+	{ "overlay-max", "lots", "not a size" },
+	{ "overlay-free", "-1", "not a size" },
+	{ "detect", "zeroes,ones", "not of zeroes, base" },
 	{ "format", "", "not supported" },
 	{ "format", "vmdk\x1b", "vmdk\\x1b" },
 	{ "image", "", "empty" },
@@ -116,7 +122,7 @@ END_TEST
 START_TEST(an_unknown_parameter_is_nobodys)
 {
 	static const char *const unknown[] = { "",	"imag",	  "images",
-					       "IMAGE", "cache ", "overlay" };
+					       "IMAGE", "cache ", "overlay-" };
 	size_t i;
 
 	config_init(&c);

@@ -333,12 +333,17 @@ END_TEST
 START_TEST(an_overlay_of_another_image_is_refused)
 {
 	struct overlay_options options = { 0 };
+	struct overlay_new n = { .bytes = 4096,
+				 .base_name = "other.raw",
+				 .base_format = "raw" };
 
-	make(DISK_BYTES, true);
+	open_base();
+	unit_write(unit_path("other.raw"), base_data, 4096);
+	must(overlay_create(top(), &n, &err), err);
 	ck_assert_int_eq(
-		overlay_open(top(), base, "other.raw", &options, &ov, &err),
+		overlay_open(top(), base, "base.raw", &options, &ov, &err),
 		-EEXIST);
-	ck_assert_ptr_nonnull(strstr(err.msg, "base.raw, not of other.raw"));
+	ck_assert_ptr_nonnull(strstr(err.msg, "other.raw, not of base.raw"));
 	done();
 }
 END_TEST
