@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <string.h>
 
 #include "glance/glance.h"
+#include "glance/inspect.h"
+#include "glance/record.h"
 #include "glance/routes.h"
 
 static int open_index(struct glance *g, struct error *err)
@@ -40,6 +43,41 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	return 0;
 }
 
+/* 1: image @id has data; 0: nobody knows it, or it has none. */
+static int has_data(void *opaque, const char *id)
+{
+	CLEANUP(record_done) struct record r = { 0 };
+	int code = record_load(opaque, id, &r, NULL);
+
+	if (code == -ENOENT)
+		return 0;
+	if (code < 0)
+		return code;
+	return r.status == IMAGE_ACTIVE || r.status == IMAGE_DEACTIVATED;
+}
+
+/* What was on its way when the last server ended. */
+static int reset_saving(struct index_tx *tx, void *opaque, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx,
+			  "UPDATE images SET status = 'queued' WHERE status IN "
+			  "('saving', 'uploading', 'importing')",
+			  &st, err);
+
+	return r < 0 ? r : index_run(st, err);
+}
+
+static int tidy(struct glance *g, struct error *err)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	int r = index_write(g->index, reset_saving, NULL, err);
+
+	if (r >= 0)
+		r = index_read(g->index, &tx, err);
+	return r < 0 ? r : store_tidy(g->store, has_data, tx, err);
+}
+
 int glance_start(struct glance *g, struct error *err)
 {
 	const struct http_app app = { .begin = routes_begin,
@@ -47,6 +85,8 @@ int glance_start(struct glance *g, struct error *err)
 				      .opaque = g };
 	int r = open_index(g, err);
 
+	if (r >= 0)
+		r = tidy(g, err);
 	if (r >= 0 && g->http)
 		r = http_start(g->http, &app, err);
 	return r;
@@ -61,4 +101,106 @@ void glance_free(struct glance *g)
 	index_close(g->index);
 	store_close(g->store);
 	free(g);
+}
+
+void glance_image_done(struct glance_image *i)
+{
+	free(i->id);
+	free(i->path);
+}
+
+/* The number of the one image of that name; 0: none, or several. */
+static int find_by_name(struct index_tx *tx, const char *name, int64_t *ret,
+			struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int64_t n = 0;
+	int found = 0;
+	int r = index_sql(tx,
+			  "SELECT n FROM images WHERE name_key = ? AND status "
+			  "= 'active' LIMIT 2",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	index_bind_text(st, 1, name);
+	while ((r = index_step(st, err)) == 1) {
+		n = sqlite3_column_int64(st, 0);
+		found++;
+	}
+	*ret = found == 1 ? n : 0;
+	return r;
+}
+
+static int load_by_name(struct index_tx *tx, const char *name,
+			struct record *ret, struct error *err)
+{
+	int64_t n = 0;
+	int r;
+
+	if (record_id_ok(name))
+		return record_load(tx, name, ret, err);
+	r = *name ? find_by_name(tx, name, &n, err) : 0;
+	if (r >= 0 && n)
+		return record_load_n(tx, n, ret, err);
+	return r < 0 ? r
+		     : error_set(err, -ENOENT, 0,
+				 "there is no export \"%.64s\": no image has "
+				 "that id, or that name alone",
+				 name);
+}
+
+int glance_find_image(struct glance *g, const char *name,
+		      struct glance_image *ret, struct error *err)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(record_done) struct record image = { 0 };
+	struct glance_image i = { 0 };
+	int r = index_read(g->index, &tx, err);
+
+	if (r >= 0)
+		r = load_by_name(tx, name, &image, err);
+	if (r < 0)
+		return r;
+	i.format = inspect_format(image.disk_format);
+	if (image.status != IMAGE_ACTIVE || !i.format)
+		return error_set(
+			err, -ENOENT, 0,
+			"there is no export \"%.64s\": image %s is "
+			"%s, its disk_format %s",
+			name, image.id, image_status_name(image.status),
+			image.disk_format ? image.disk_format : "unknown");
+	i.id = strdup(image.id);
+	i.path = store_image_path(g->store, image.id);
+	if (!i.id || !i.path) {
+		glance_image_done(&i);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	*ret = i;
+	return 0;
+}
+
+int glance_each_image(struct glance *g, unsigned int max,
+		      int (*each)(void *opaque, const char *id,
+				  const char *name),
+		      void *opaque)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_read(g->index, &tx, NULL);
+
+	if (r >= 0)
+		r = index_sql(tx,
+			      "SELECT id, name_key FROM images WHERE status = "
+			      "'active' ORDER BY created_at LIMIT ?",
+			      &st, NULL);
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, max);
+	while ((r = index_step(st, NULL)) == 1) {
+		r = each(opaque, index_text(st, 0), index_text(st, 1));
+		if (r)
+			return r;
+	}
+	return r;
 }

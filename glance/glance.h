@@ -27,4 +27,26 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 int glance_start(struct glance *g, struct error *err);
 void glance_free(struct glance *g); /* stops; NULL is fine */
 
+/* An image whose data can be served. Strings are owned. */
+struct glance_image {
+	char *id;
+	char *path;
+	const char *format; /* of the drivers' */
+};
+
+void glance_image_done(struct glance_image *i);
+
+/*
+ * The active image called @name: its id, or its name where no other has that.
+ * -ENOENT: there is none, or its data are no disk.
+ */
+int glance_find_image(struct glance *g, const char *name,
+		      struct glance_image *ret, struct error *err);
+
+/* Calls @each with the id and the name ("" for none) of active images. */
+int glance_each_image(struct glance *g, unsigned int max,
+		      int (*each)(void *opaque, const char *id,
+				  const char *name),
+		      void *opaque);
+
 #endif

@@ -23,7 +23,25 @@ static void get_schema(struct request *q)
 		respond_error(q, 404, "The resource could not be found.");
 }
 
+/* No way of import is offered: data come by PUT of an image's file. */
+static void get_import(struct request *q)
+{
+	respond_text(q, 200, "application/json",
+		     strdup("{\"import-methods\": {\"description\": "
+			    "\"Import methods available.\", \"type\": "
+			    "\"array\", \"value\": []}}"));
+}
+
+/* As a Glance with one store answers. */
+static void get_stores(struct request *q)
+{
+	respond_error(q, 404, "Multi backend is not supported at this site.");
+}
+
 const struct route info_routes[] = {
+	{ HTTP_GET, "/v2/info/import", get_import },
+	{ HTTP_GET, "/v2/info/stores", get_stores },
+	{ HTTP_GET, "/v2/info/stores/detail", get_stores },
 	{ HTTP_GET, "/v2/schemas/{}", NULL, get_schema },
 	{ HTTP_GET, "/v2/schemas/metadefs/{}", NULL, get_schema },
 	{ 0 },

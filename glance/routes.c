@@ -5,8 +5,8 @@
 #include "glance/glance.h"
 #include "glance/routes.h"
 
-static const struct route *const tables[] = { v2_routes, info_routes,
-					      metadef_routes };
+static const struct route *const tables[] = { v2_routes, data_routes,
+					      info_routes, metadef_routes };
 
 static bool matches(const char *pattern, const struct uri *u)
 {

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "glance/record.h"
 #include "glance/store.h"
 
 struct store {
@@ -64,6 +66,171 @@ void store_close(struct store *s)
 	free(s->index_path);
 	free(s->path);
 	free(s);
+}
+
+char *store_image_path(const struct store *s, const char *id)
+{
+	char *path;
+
+	if (asprintf(&path, "%s/images/%.2s/%s", s->path, id, id) < 0)
+		return NULL;
+	return path;
+}
+
+char *store_incoming_path(const struct store *s, const char *id)
+{
+	char *path;
+
+	if (asprintf(&path, "%s/incoming/%s", s->path, id) < 0)
+		return NULL;
+	return path;
+}
+
+/* Names inside the store: ids are of a known form, so these fit. */
+struct inside {
+	char text[64];
+};
+
+static struct inside incoming_name(const char *id)
+{
+	struct inside n;
+
+	snprintf(n.text, sizeof(n.text), "incoming/%.36s", id);
+	return n;
+}
+
+static struct inside image_name(const char *id)
+{
+	struct inside n;
+
+	snprintf(n.text, sizeof(n.text), "images/%.2s/%.36s", id, id);
+	return n;
+}
+
+int store_incoming_open(struct store *s, const char *id, int *ret,
+			struct error *err)
+{
+	struct inside name = incoming_name(id);
+	int fd = openat(s->fd, name.text,
+			O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+
+	if (fd < 0)
+		return error_set(err, -errno, 0, "store: %s: %s", name.text,
+				 errno_text(errno));
+	*ret = fd;
+	return 0;
+}
+
+static int sync_folder(struct store *s, const char *name, struct error *err)
+{
+	CLEANUP(closep)
+	int fd = openat(s->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || fsync(fd) < 0)
+		return error_set(err, -errno, 0, "store: %s: %s", name,
+				 errno_text(errno));
+	return 0;
+}
+
+int store_incoming_commit(struct store *s, const char *id, int fd,
+			  struct error *err)
+{
+	struct inside from = incoming_name(id), to = image_name(id);
+	char folder[16];
+	int r;
+
+	snprintf(folder, sizeof(folder), "images/%.2s", id);
+	r = make_folder(s->fd, folder, err);
+	if (r < 0)
+		return r;
+	if (fsync(fd) < 0 || renameat(s->fd, from.text, s->fd, to.text) < 0)
+		return error_set(err, -errno, 0, "store: %s: %s", from.text,
+				 errno_text(errno));
+	r = sync_folder(s, folder, err);
+	return r < 0 ? r : sync_folder(s, "images", err);
+}
+
+void store_incoming_discard(struct store *s, const char *id)
+{
+	unlinkat(s->fd, incoming_name(id).text, 0);
+}
+
+void store_remove(struct store *s, const char *id)
+{
+	unlinkat(s->fd, image_name(id).text, 0);
+}
+
+/* Calls @each with the names in folder @name, but for hidden ones. */
+static int each_in(struct store *s, const char *name,
+		   int (*each)(void *opaque, const char *folder,
+			       const char *file),
+		   void *opaque, struct error *err)
+{
+	int fd = openat(s->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *d;
+	int r = 0;
+
+	if (!dir) {
+		r = error_set(err, -errno, 0, "store: %s: %s", name,
+			      errno_text(errno));
+		closep(&fd);
+		return r;
+	}
+	while (r >= 0 && (d = readdir(dir)))
+		if (*d->d_name != '.')
+			r = each(opaque, name, d->d_name);
+	closedir(dir);
+	return r;
+}
+
+struct tidying {
+	struct store *s;
+	int (*keep)(void *opaque, const char *id);
+	void *opaque;
+	struct error *err;
+};
+
+static int drop_incoming(void *opaque, const char *folder, const char *file)
+{
+	struct tidying *t = opaque;
+
+	if (record_id_ok(file))
+		store_incoming_discard(t->s, file);
+	return 0;
+}
+
+static int look_at_file(void *opaque, const char *folder, const char *file)
+{
+	struct tidying *t = opaque;
+	int r;
+
+	if (!record_id_ok(file))
+		return 0;
+	r = t->keep(t->opaque, file);
+	if (!r)
+		store_remove(t->s, file);
+	return r < 0 ? r : 0;
+}
+
+static int look_at_folder(void *opaque, const char *folder, const char *file)
+{
+	struct tidying *t = opaque;
+	char name[16];
+
+	if (strlen(file) != 2)
+		return 0;
+	snprintf(name, sizeof(name), "images/%.2s", file);
+	return each_in(t->s, name, look_at_file, t, t->err);
+}
+
+int store_tidy(struct store *s, int (*keep)(void *opaque, const char *id),
+	       void *opaque, struct error *err)
+{
+	struct tidying t = { s, keep, opaque, err };
+	int r = each_in(s, "incoming", drop_incoming, &t, err);
+
+	return r < 0 ? r : each_in(s, "images", look_at_folder, &t, err);
 }
 
 const char *store_index_path(const struct store *s)

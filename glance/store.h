@@ -20,6 +20,34 @@ struct store;
 int store_open(const char *path, struct store **ret, struct error *err);
 void store_close(struct store *s); /* NULL is fine */
 
+/* Where the data of image @id lie; to be freed. NULL: no memory. */
+char *store_image_path(const struct store *s, const char *id);
+
+/*
+ * Data that are coming. They lie in incoming/ until they are whole; *ret: a
+ * descriptor to write them to.
+ */
+int store_incoming_open(struct store *s, const char *id, int *ret,
+			struct error *err);
+char *store_incoming_path(const struct store *s, const char *id);
+/*
+ * They are whole, and durable when this returns 0: the image's data. To be
+ * called before the index says so.
+ */
+int store_incoming_commit(struct store *s, const char *id, int fd,
+			  struct error *err);
+void store_incoming_discard(struct store *s, const char *id);
+
+/* The data of an image that is gone. */
+void store_remove(struct store *s, const char *id);
+
+/*
+ * After a crash: nothing is coming any more, and data go that @keep does not
+ * want (1: yes, 0: no, or a negative errno, which is returned).
+ */
+int store_tidy(struct store *s, int (*keep)(void *opaque, const char *id),
+	       void *opaque, struct error *err);
+
 /* The index's file, the store's. */
 const char *store_index_path(const struct store *s);
 

@@ -1,14 +1,741 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Glance v2: images. */
+/* Glance v2: images, their tags and members. Data are data.c's. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "glance/glance.h"
+#include "glance/image-fields.h"
+#include "glance/image-json.h"
+#include "glance/image-list.h"
+#include "glance/json-body.h"
+#include "glance/json-patch.h"
+#include "glance/members.h"
 #include "glance/routes.h"
+#include "glance/schemas.h"
+
+/* A change of the index on behalf of a request. */
+struct change {
+	struct request *q;
+	const char *id;
+	struct record image; /* as it is when the change is done */
+	const json_t *body;
+	const struct patch *patch;
+	const char *word; /* a tag, a member */
+	int (*run)(struct index_tx *tx, struct change *c, struct error *err);
+};
+
+static int run_change(struct index_tx *tx, void *opaque, struct error *err)
+{
+	struct change *c = opaque;
+
+	return c->run(tx, c, err);
+}
+
+/* Answers where it failed. @c->image is the caller's to record_done(). */
+static int change(struct request *q, struct change *c)
+{
+	struct glance *g = q->app;
+	struct error err = { 0 };
+	int r;
+
+	c->q = q;
+	if (!c->id && q->uri.n_segments > 2)
+		c->id = q->uri.segments[2];
+	r = index_write(g->index, run_change, c, &err);
+	if (r < 0)
+		respond_failure(q, &err);
+	return r;
+}
+
+static void respond_image(struct request *q, unsigned int status,
+			  const struct record *r)
+{
+	struct text_buf b = { 0 };
+
+	image_json_add(&b, r);
+	respond_json(q, status, &b);
+}
+
+/* ---- what there is ---- */
 
 static void get_healthcheck(struct request *q)
 {
-	respond_empty(q, 200);
+	respond_text(q, 200, "text/plain; charset=UTF-8", strdup("OK"));
+}
+
+static json_t *version(const char *base, const char *id, const char *status)
+{
+	return json_pack("{s:s, s:s, s:[{s:s, s:o}]}", "id", id, "status",
+			 status, "links", "rel", "self", "href",
+			 json_sprintf("%s/v2/", base));
+}
+
+static void respond_versions(struct request *q, unsigned int status)
+{
+	static const char *const ids[] = { "v2.9", "v2.7", "v2.6",
+					   "v2.5", "v2.4", "v2.3",
+					   "v2.2", "v2.1", "v2.0" };
+	CLEANUP(freep) char *base = request_base_url(q);
+	json_t *list = json_array();
+	size_t i;
+
+	if (base) {
+		json_array_append_new(list, version(base, "v2.15", "CURRENT"));
+		for (i = 0; i < ARRAY_SIZE(ids); i++)
+			json_array_append_new(
+				list, version(base, ids[i], "SUPPORTED"));
+	}
+	respond_json_value(q, status, json_pack("{s:o}", "versions", list));
+}
+
+static void get_root(struct request *q)
+{
+	respond_versions(q, 300);
+}
+
+static void get_versions(struct request *q)
+{
+	respond_versions(q, 200);
+}
+
+/* ---- lists ---- */
+
+struct listing {
+	struct text_buf b;
+	uint64_t n;
+	char last[37];
+};
+
+static int list_image(void *opaque, const struct record *r)
+{
+	struct listing *l = opaque;
+
+	if (l->n++)
+		text_add(&l->b, ", ");
+	image_json_add(&l->b, r);
+	snprintf(l->last, sizeof(l->last), "%s", r->id);
+	return 0;
+}
+
+/* The query without @skip. */
+static void add_query(struct text_buf *b, const struct uri *u, const char *skip,
+		      char *separator)
+{
+	size_t i;
+
+	for (i = 0; i < u->n_query; i++) {
+		if (!strcmp(u->query[i].name, skip))
+			continue;
+		text_add_char(b, *separator);
+		*separator = '&';
+		text_add_percent(b, u->query[i].name);
+		text_add_char(b, '=');
+		text_add_percent(b, u->query[i].value);
+	}
+}
+
+static void add_links(struct listing *l, const struct uri *u, uint64_t limit)
+{
+	struct text_buf link = { 0 };
+	char separator = '?';
+
+	text_add(&link, "/v2/images");
+	add_query(&link, u, "marker", &separator);
+	text_add(&l->b, "], \"first\": ");
+	text_add_json(&l->b, link.text);
+	if (l->n && l->n == limit) {
+		text_addf(&link, "%cmarker=%s", separator, l->last);
+		text_add(&l->b, ", \"next\": ");
+		text_add_json(&l->b, link.text);
+	}
+	text_add(&l->b, ", \"schema\": \"/v2/schemas/images\"}");
+	text_buf_done(&link);
+}
+
+static void get_images(struct request *q)
+{
+	struct glance *g = q->app;
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(image_list_done) struct image_list list = { 0 };
+	struct listing l = { 0 };
+	struct error err = { 0 };
+	int r = image_list_parse_v2(&q->uri, &q->who, &list, &err);
+
+	text_add(&l.b, "{\"images\": [");
+	if (r >= 0)
+		r = index_read(g->index, &tx, &err);
+	if (r >= 0)
+		r = image_list_run(tx, &list, list_image, &l, &err);
+	if (r < 0) {
+		text_buf_done(&l.b);
+		respond_failure(q, &err);
+		return;
+	}
+	add_links(&l, &q->uri, list.limit);
+	respond_json(q, 200, &l.b);
+}
+
+static void get_image(struct request *q)
+{
+	struct glance *g = q->app;
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(record_done) struct record image = { 0 };
+	struct error err = { 0 };
+	int r = index_read(g->index, &tx, &err);
+
+	if (r >= 0)
+		r = image_load(tx, &q->who, q->uri.segments[2], &image, &err);
+	if (r < 0)
+		respond_failure(q, &err);
+	else
+		respond_image(q, 200, &image);
+}
+
+/* ---- making one ---- */
+
+static int may_set_visibility(const struct identity *who,
+			      enum image_visibility v, struct error *err)
+{
+	if (v != IMAGE_PUBLIC || who->admin)
+		return 0;
+	return error_set(err, -EPERM, 0,
+			 "You are not authorized to complete publicize_image "
+			 "action.");
+}
+
+/* Glance's rule for Amazon's kinds: the container is of the same kind. */
+static int check_formats(const struct record *r, struct error *err)
+{
+	static const char *const kinds[] = { "aki", "ari", "ami" };
+	const char *d = r->disk_format, *c = r->container_format;
+	size_t i;
+
+	for (i = 0; d && c && i < ARRAY_SIZE(kinds); i++)
+		if ((!strcmp(d, kinds[i]) || !strcmp(c, kinds[i])) &&
+		    strcmp(d, c) != 0)
+			return error_set(
+				err, -EINVAL, 0,
+				"Invalid mix of disk and container formats. "
+				"When setting a disk or container format to "
+				"one of 'aki', 'ari', or 'ami', the container "
+				"and disk formats must match.");
+	return 0;
+}
+
+static int set_field(struct record *r, const char *name, const json_t *v,
+		     struct error *err)
+{
+	int code;
+
+	if (schema_read_only("image", name))
+		return error_set(err, -EPERM, 0, "Attribute '%s' is read-only.",
+				 name);
+	if (strcmp(name, "id") && image_name_reserved(name))
+		return error_set(err, -EPERM, 0, "Attribute '%s' is reserved.",
+				 name);
+	if (!strcmp(name, "locations"))
+		return error_set(err, -EPERM, 0,
+				 "It's not allowed to add locations if "
+				 "locations are invisible.");
+	code = image_field_check(name, v, err);
+	if (code < 0)
+		return code;
+	if (!strcmp(name, "id"))
+		return record_set(&r->id, json_string_value(v), err);
+	return image_field_apply(r, name, v, err);
+}
+
+static int fill_image(struct request *q, const json_t *body, struct record *r,
+		      struct error *err)
+{
+	const char *name;
+	json_t *v;
+	char id[37];
+	int code;
+
+	*r = (struct record){ .visibility = IMAGE_SHARED };
+	record_new_id(id);
+	code = record_set(&r->id, id, err);
+	if (code >= 0)
+		code = record_set(&r->owner, q->who.project, err);
+	json_object_foreach((json_t *)body, name, v) {
+		if (code >= 0)
+			code = set_field(r, name, v, err);
+	}
+	if (code >= 0)
+		code = may_set_visibility(&q->who, r->visibility, err);
+	if (code >= 0 && !q->who.admin &&
+	    (!r->owner || !q->who.project || strcmp(r->owner, q->who.project)))
+		code = error_set(err, -EPERM, 0,
+				 "You are not permitted to create images owned "
+				 "by '%s'.",
+				 r->owner ? r->owner : "");
+	return code < 0 ? code : check_formats(r, err);
+}
+
+static int insert_image(struct index_tx *tx, struct change *c,
+			struct error *err)
+{
+	int r = record_insert(tx, &c->image, err);
+
+	if (r != -EEXIST)
+		return r;
+	error_clear(err);
+	return error_set(err, -EEXIST, 0, "Image ID %s already exists!",
+			 c->image.id);
+}
+
+static void post_image(struct request *q)
+{
+	CLEANUP(json_decrefp) json_t *body = request_json_object(q);
+	CLEANUP(freep) char *base = request_base_url(q);
+	struct change c = { .run = insert_image, .id = "" };
+	struct error err = { 0 };
+	char location[600];
+
+	if (!body)
+		return;
+	if (!q->who.admin && !q->who.member) {
+		respond_error(q, 403,
+			      "You are not authorized to complete add_image "
+			      "action.");
+	} else if (fill_image(q, body, &c.image, &err) < 0) {
+		respond_failure(q, &err);
+	} else if (change(q, &c) >= 0) {
+		snprintf(location, sizeof(location), "%s/v2/images/%s",
+			 base ? base : "", c.image.id);
+		respond_header(q, "Location", location);
+		respond_image(q, 201, &c.image);
+	}
+	record_done(&c.image);
+}
+
+/* ---- changing one ---- */
+
+static int remove_field(struct record *r, const char *name, struct error *err)
+{
+	if (schema_image_base(name))
+		return error_set(err, -EPERM, 0,
+				 "Property %s may not be removed.", name);
+	if (record_remove_property(r, name))
+		return 0;
+	return error_set(err, -EEXIST, 0, "Property %s does not exist.", name);
+}
+
+static int apply_one(struct request *q, struct record *r,
+		     const struct patch_change *p, struct error *err)
+{
+	bool base = schema_image_base(p->name);
+
+	if (p->op == PATCH_REMOVE)
+		return remove_field(r, p->name, err);
+	if (p->op == PATCH_REPLACE && !base && !record_property(r, p->name))
+		return error_set(err, -EEXIST, 0, "Property %s does not exist.",
+				 p->name);
+	if (!strcmp(p->name, "owner") && !q->who.admin)
+		return error_set(err, -EPERM, 0,
+				 "You are not authorized to complete this "
+				 "action.");
+	return set_field(r, p->name, p->value, err);
+}
+
+static int patch_image(struct index_tx *tx, struct change *c, struct error *err)
+{
+	enum image_visibility before;
+	size_t i;
+	int r = image_load_own(tx, &c->q->who, c->id, &c->image, err);
+
+	if (r < 0)
+		return r;
+	before = c->image.visibility;
+	for (i = 0; i < c->patch->n_changes && r >= 0; i++)
+		r = apply_one(c->q, &c->image, &c->patch->changes[i], err);
+	if (r >= 0 && c->image.visibility != before)
+		r = may_set_visibility(&c->q->who, c->image.visibility, err);
+	if (r >= 0)
+		r = check_formats(&c->image, err);
+	return r < 0 ? r : record_update(tx, &c->image, err);
+}
+
+static void patch(struct request *q)
+{
+	const char *type = request_header(q, "Content-Type");
+	unsigned int version = type ? json_patch_version(type) : 0;
+	struct patch p = { 0 };
+	struct change c = { .run = patch_image, .patch = &p };
+	struct error err = { 0 };
+
+	if (!version) {
+		respond_header(q, "Accept-Patch",
+			       "application/openstack-images-v2.0-json-patch, "
+			       "application/openstack-images-v2.1-json-patch");
+		respond_error(q, 415,
+			      "The server does not support the media type of "
+			      "the request.");
+		return;
+	}
+	if (json_patch_parse(q->body.text ? q->body.text : "", q->body.len,
+			     version, &p, &err) < 0) {
+		respond_failure(q, &err);
+		return;
+	}
+	if (change(q, &c) >= 0)
+		respond_image(q, 200, &c.image);
+	record_done(&c.image);
+	json_patch_done(&p);
+}
+
+static int delete_image(struct index_tx *tx, struct change *c,
+			struct error *err)
+{
+	int r = image_load_own(tx, &c->q->who, c->id, &c->image, err);
+
+	if (r < 0)
+		return r;
+	if (c->image.protected_)
+		return error_set(err, -EPERM, 0,
+				 "Image %s is protected and cannot be deleted.",
+				 c->image.id);
+	return record_delete(tx, &c->image, err);
+}
+
+static void remove_image(struct request *q)
+{
+	struct glance *g = q->app;
+	struct change c = { .run = delete_image };
+
+	if (change(q, &c) >= 0) {
+		/* Who has it open reads on; what is left a restart tidies. */
+		store_remove(g->store, c.image.id);
+		respond_empty(q, 204);
+	}
+	record_done(&c.image);
+}
+
+/* ---- tags ---- */
+
+static int add_tag(struct index_tx *tx, struct change *c, struct error *err)
+{
+	int r = image_load_own(tx, &c->q->who, c->id, &c->image, err);
+
+	if (r >= 0 && !record_has_tag(&c->image, c->word))
+		r = record_add_tag(&c->image, c->word, err);
+	return r < 0 ? r : record_update(tx, &c->image, err);
+}
+
+static int drop_tag(struct index_tx *tx, struct change *c, struct error *err)
+{
+	int r = image_load_own(tx, &c->q->who, c->id, &c->image, err);
+
+	if (r < 0)
+		return r;
+	if (!record_remove_tag(&c->image, c->word))
+		return error_set(err, -ENOENT, 0,
+				 "The resource could not be found.");
+	return record_update(tx, &c->image, err);
+}
+
+static void change_tag(struct request *q,
+		       int (*run)(struct index_tx *tx, struct change *c,
+				  struct error *err))
+{
+	struct change c = { .run = run, .word = q->uri.segments[4] };
+
+	if (strlen(c.word) > 255)
+		respond_error(q, 400,
+			      "Invalid image tag. Please supply a tag of at "
+			      "most 255 characters.");
+	else if (change(q, &c) >= 0)
+		respond_empty(q, 204);
+	record_done(&c.image);
+}
+
+static void put_tag(struct request *q)
+{
+	change_tag(q, add_tag);
+}
+
+static void delete_tag(struct request *q)
+{
+	change_tag(q, drop_tag);
+}
+
+/* ---- deactivation ---- */
+
+static int set_status(struct index_tx *tx, struct change *c,
+		      enum image_status from, enum image_status to,
+		      struct error *err)
+{
+	int r = image_load(tx, &c->q->who, c->id, &c->image, err);
+
+	if (r < 0)
+		return r;
+	if (!c->q->who.admin)
+		return error_set(err, -EPERM, 0,
+				 "You are not authorized to complete this "
+				 "action.");
+	if (c->image.status == to)
+		return 0;
+	if (c->image.status != from)
+		return error_set(err, -EPERM, 0,
+				 "Not allowed to %s image in status '%s'",
+				 to == IMAGE_ACTIVE ? "reactivate"
+						    : "deactivate",
+				 image_status_name(c->image.status));
+	c->image.status = to;
+	return record_update(tx, &c->image, err);
+}
+
+static int deactivate(struct index_tx *tx, struct change *c, struct error *err)
+{
+	return set_status(tx, c, IMAGE_ACTIVE, IMAGE_DEACTIVATED, err);
+}
+
+static int reactivate(struct index_tx *tx, struct change *c, struct error *err)
+{
+	return set_status(tx, c, IMAGE_DEACTIVATED, IMAGE_ACTIVE, err);
+}
+
+static void post_action(struct request *q)
+{
+	bool down = !strcmp(q->uri.segments[4], "deactivate");
+	struct change c = { .run = down ? deactivate : reactivate };
+
+	if (change(q, &c) >= 0)
+		respond_empty(q, 204);
+	record_done(&c.image);
+}
+
+/* ---- members ---- */
+
+static json_t *member_json(const char *image, const struct member *m)
+{
+	char created[21], updated[21];
+
+	time_format(m->created_usec, created);
+	time_format(m->updated_usec, updated);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "member_id",
+			 m->project, "image_id", image, "status", m->status,
+			 "created_at", created, "updated_at", updated, "schema",
+			 "/v2/schemas/member");
+}
+
+struct member_listing {
+	const struct identity *who;
+	bool all; /* else the asker alone */
+	const char *image;
+	json_t *list;
+	const char *wanted; /* NULL: any */
+};
+
+static int list_member(void *opaque, const struct member *m)
+{
+	struct member_listing *l = opaque;
+
+	if (!l->all &&
+	    (!l->who->project || strcmp(l->who->project, m->project) != 0))
+		return 0;
+	if (l->wanted && strcmp(l->wanted, m->project) != 0)
+		return 0;
+	json_array_append_new(l->list, member_json(l->image, m));
+	return 0;
+}
+
+/* Members as the asker may see them, in @l->list. Answers on failure. */
+static int read_members(struct request *q, struct member_listing *l,
+			struct record *image)
+{
+	struct glance *g = q->app;
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	struct error err = { 0 };
+	int r = index_read(g->index, &tx, &err);
+
+	if (r >= 0)
+		r = image_load(tx, &q->who, q->uri.segments[2], image, &err);
+	if (r >= 0 && image->visibility != IMAGE_SHARED)
+		r = error_set(&err, -EPERM, 0,
+			      "Only shared images have members.");
+	if (r >= 0) {
+		l->who = &q->who;
+		l->image = image->id;
+		l->all = image_may_change(&q->who, image);
+		r = members_each(tx, image->n, list_member, l, &err);
+	}
+	if (r < 0)
+		respond_failure(q, &err);
+	return r;
+}
+
+static void get_members(struct request *q)
+{
+	CLEANUP(record_done) struct record image = { 0 };
+	struct member_listing l = { .list = json_array() };
+
+	if (read_members(q, &l, &image) < 0)
+		json_decref(l.list);
+	else
+		respond_json_value(q, 200,
+				   json_pack("{s:o, s:s}", "members", l.list,
+					     "schema", "/v2/schemas/members"));
+}
+
+static void get_member(struct request *q)
+{
+	CLEANUP(record_done) struct record image = { 0 };
+	struct member_listing l = { .list = json_array(),
+				    .wanted = q->uri.segments[4] };
+
+	if (read_members(q, &l, &image) >= 0) {
+		if (json_array_size(l.list))
+			respond_json_value(
+				q, 200, json_incref(json_array_get(l.list, 0)));
+		else
+			respond_errorf(q, 404,
+				       "%.64s not found in the member list of "
+				       "the image %s.",
+				       l.wanted, image.id);
+	}
+	json_decref(l.list);
+}
+
+/* The image, whose members the asker may change. */
+static int load_shared(struct index_tx *tx, struct change *c, struct error *err)
+{
+	int r = image_load_own(tx, &c->q->who, c->id, &c->image, err);
+
+	if (r >= 0 && c->image.visibility != IMAGE_SHARED)
+		r = error_set(err, -EPERM, 0,
+			      "Only shared images have members.");
+	return r;
+}
+
+static int add_member(struct index_tx *tx, struct change *c, struct error *err)
+{
+	int r = load_shared(tx, c, err);
+
+	if (r >= 0)
+		r = member_add(tx, c->image.n, c->word, err);
+	if (r == -EEXIST) {
+		error_clear(err);
+		r = error_set(err, -EEXIST, 0,
+			      "Member %.64s is duplicated for image %s",
+			      c->word, c->image.id);
+	}
+	return r;
+}
+
+static void respond_member(struct request *q, const struct change *c)
+{
+	struct glance *g = q->app;
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	struct member_listing l = { .all = true,
+				    .who = &q->who,
+				    .image = c->image.id,
+				    .wanted = c->word,
+				    .list = json_array() };
+	struct error err = { 0 };
+	int r = index_read(g->index, &tx, &err);
+
+	if (r >= 0)
+		r = members_each(tx, c->image.n, list_member, &l, &err);
+	if (r < 0)
+		respond_failure(q, &err);
+	else
+		respond_json_value(q, 200,
+				   json_incref(json_array_get(l.list, 0)));
+	json_decref(l.list);
+}
+
+static void post_member(struct request *q)
+{
+	CLEANUP(json_decrefp) json_t *body = request_json_object(q);
+	struct change c = { .run = add_member };
+
+	if (!body)
+		return;
+	c.word = json_member(body, "member");
+	if (!c.word || !*c.word || strlen(c.word) > 255)
+		respond_error(q, 400, "Member to be added not specified");
+	else if (change(q, &c) >= 0)
+		respond_member(q, &c);
+	record_done(&c.image);
+}
+
+/* Whom it is shared with says whether he takes it. */
+static int set_member(struct index_tx *tx, struct change *c, struct error *err)
+{
+	const struct identity *who = &c->q->who;
+	const char *status = json_member(c->body, "status");
+	int r = image_load(tx, who, c->id, &c->image, err);
+
+	if (r < 0)
+		return r;
+	if (!who->admin && (!who->project || strcmp(who->project, c->word)))
+		return error_set(err, -EPERM, 0,
+				 "You are not authorized to complete this "
+				 "action.");
+	return member_set_status(tx, c->image.n, c->word, status, err);
+}
+
+static void put_member(struct request *q)
+{
+	CLEANUP(json_decrefp) json_t *body = request_json_object(q);
+	struct change c = { .run = set_member,
+			    .word = q->uri.segments[4],
+			    .body = body };
+	const char *status;
+
+	if (!body)
+		return;
+	status = json_member(body, "status");
+	if (!status)
+		respond_error(q, 400, "Status not specified");
+	else if (!member_status_ok(status))
+		respond_errorf(
+			q, 400,
+			"Provided status \"%.64s\" is not supported. "
+			"Supported statuses: pending, accepted, rejected",
+			status);
+	else if (change(q, &c) >= 0)
+		respond_member(q, &c);
+	record_done(&c.image);
+}
+
+static int drop_member(struct index_tx *tx, struct change *c, struct error *err)
+{
+	int r = load_shared(tx, c, err);
+
+	return r < 0 ? r : member_remove(tx, c->image.n, c->word, err);
+}
+
+static void delete_member(struct request *q)
+{
+	struct change c = { .run = drop_member, .word = q->uri.segments[4] };
+
+	if (change(q, &c) >= 0)
+		respond_empty(q, 204);
+	record_done(&c.image);
 }
 
 const struct route v2_routes[] = {
 	{ HTTP_GET, "/healthcheck", get_healthcheck, NULL, ROUTE_PUBLIC },
+	{ HTTP_GET, "/", get_root, NULL, ROUTE_PUBLIC },
+	{ HTTP_GET, "/versions", get_versions, NULL, ROUTE_PUBLIC },
+	{ HTTP_GET, "/v2", get_versions, NULL, ROUTE_PUBLIC },
+	{ HTTP_GET, "/v2/images", get_images },
+	{ HTTP_POST, "/v2/images", post_image },
+	{ HTTP_GET, "/v2/images/{}", get_image },
+	{ HTTP_PATCH, "/v2/images/{}", patch },
+	{ HTTP_DELETE, "/v2/images/{}", remove_image },
+	{ HTTP_PUT, "/v2/images/{}/tags/{}", put_tag },
+	{ HTTP_DELETE, "/v2/images/{}/tags/{}", delete_tag },
+	{ HTTP_POST, "/v2/images/{}/actions/deactivate", post_action },
+	{ HTTP_POST, "/v2/images/{}/actions/reactivate", post_action },
+	{ HTTP_GET, "/v2/images/{}/members", get_members },
+	{ HTTP_POST, "/v2/images/{}/members", post_member },
+	{ HTTP_GET, "/v2/images/{}/members/{}", get_member },
+	{ HTTP_PUT, "/v2/images/{}/members/{}", put_member },
+	{ HTTP_DELETE, "/v2/images/{}/members/{}", delete_member },
 	{ 0 },
 };

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <string.h>
+
+#include "glance/image-json.h"
+
+static void add_text(struct text_buf *b, const char *name, const char *value)
+{
+	text_addf(b, "\"%s\": ", name);
+	text_add_json(b, value);
+	text_add(b, ", ");
+}
+
+static void add_number(struct text_buf *b, const char *name, bool has,
+		       uint64_t value)
+{
+	text_addf(b, "\"%s\": ", name);
+	if (has)
+		text_add_u64(b, value);
+	else
+		text_add(b, "null");
+	text_add(b, ", ");
+}
+
+static void add_flag(struct text_buf *b, const char *name, bool value)
+{
+	text_addf(b, "\"%s\": %s, ", name, value ? "true" : "false");
+}
+
+static void add_time(struct text_buf *b, const char *name, int64_t usec)
+{
+	char text[21];
+
+	time_format(usec, text);
+	add_text(b, name, text);
+}
+
+static void add_tags(struct text_buf *b, const struct record *r)
+{
+	size_t i;
+
+	text_add(b, "\"tags\": [");
+	for (i = 0; i < r->n_tags; i++) {
+		if (i)
+			text_add(b, ", ");
+		text_add_json(b, r->tags[i]);
+	}
+	text_add(b, "], ");
+}
+
+void image_json_add(struct text_buf *b, const struct record *r)
+{
+	size_t i;
+
+	text_add_char(b, '{');
+	for (i = 0; i < r->n_properties; i++) {
+		text_add_json(b, r->properties[i].name);
+		text_add(b, ": ");
+		text_add_json(b, r->properties[i].value);
+		text_add(b, ", ");
+	}
+	add_text(b, "name", r->name);
+	add_text(b, "disk_format", r->disk_format);
+	add_text(b, "container_format", r->container_format);
+	add_text(b, "visibility", image_visibility_name(r->visibility));
+	add_number(b, "size", r->has_size, r->size);
+	add_number(b, "virtual_size", r->has_virtual_size, r->virtual_size);
+	add_text(b, "status", image_status_name(r->status));
+	add_text(b, "checksum", r->checksum);
+	add_flag(b, "protected", r->protected_);
+	add_number(b, "min_ram", true, r->min_ram);
+	add_number(b, "min_disk", true, r->min_disk);
+	add_text(b, "owner", r->owner);
+	add_flag(b, "os_hidden", r->hidden);
+	add_text(b, "os_hash_algo", r->hash_algo);
+	add_text(b, "os_hash_value", r->hash_value);
+	add_text(b, "id", r->id);
+	add_time(b, "created_at", r->created_usec);
+	add_time(b, "updated_at", r->updated_usec);
+	add_tags(b, r);
+	text_addf(b, "\"self\": \"/v2/images/%s\", ", r->id);
+	text_addf(b, "\"file\": \"/v2/images/%s/file\", ", r->id);
+	text_add(b, "\"schema\": \"/v2/schemas/image\"}");
+}
+
+static bool is_owner(const struct identity *who, const struct record *r)
+{
+	return who->project && r->owner && !strcmp(who->project, r->owner);
+}
+
+int image_may_see(struct index_tx *tx, const struct identity *who,
+		  const struct record *r, struct error *err)
+{
+	if (who->admin || is_owner(who, r))
+		return 1;
+	switch (r->visibility) {
+	case IMAGE_PUBLIC:
+	case IMAGE_COMMUNITY:
+		return 1;
+	case IMAGE_SHARED:
+		return who->project ? record_is_member(tx, r->n, who->project,
+						       NULL, err)
+				    : 0;
+	default:
+		return 0;
+	}
+}
+
+bool image_may_change(const struct identity *who, const struct record *r)
+{
+	return who->admin || (who->member && is_owner(who, r));
+}
+
+int image_load(struct index_tx *tx, const struct identity *who, const char *id,
+	       struct record *ret, struct error *err)
+{
+	struct record r = { 0 };
+	int may = record_id_ok(id) ? record_load(tx, id, &r, NULL) : -ENOENT;
+
+	if (!may)
+		may = image_may_see(tx, who, &r, err);
+	if (may == 1) {
+		*ret = r;
+		return 0;
+	}
+	record_done(&r);
+	if (may < 0 && may != -ENOENT)
+		return error_set(err, may, 0, "the index cannot be read");
+	return error_set(err, -ENOENT, 0, "No image found with ID %.64s", id);
+}
+
+int image_load_own(struct index_tx *tx, const struct identity *who,
+		   const char *id, struct record *ret, struct error *err)
+{
+	int r = image_load(tx, who, id, ret, err);
+
+	if (r < 0 || image_may_change(who, ret))
+		return r;
+	record_done(ret);
+	*ret = (struct record){ 0 };
+	return error_set(err, -EPERM, 0,
+			 "You are not authorized to complete this action.");
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* An image as API v2 shows it, and whom it is shown to. */
+#ifndef GLANCE_IMAGE_JSON_H
+#define GLANCE_IMAGE_JSON_H
+
+#include "glance/auth.h"
+#include "glance/record.h"
+#include "glance/text-buf.h"
+
+/* Adds the JSON object of @r to @b. */
+void image_json_add(struct text_buf *b, const struct record *r);
+
+/*
+ * May @who see @r? The index is asked about members. 1, 0 or a negative
+ * errno.
+ */
+int image_may_see(struct index_tx *tx, const struct identity *who,
+		  const struct record *r, struct error *err);
+
+/* May @who change it: its owner, or an administrator? */
+bool image_may_change(const struct identity *who, const struct record *r);
+
+/*
+ * Loads image @id for @who. One that he must not see is -ENOENT, as if there
+ * were none.
+ */
+int image_load(struct index_tx *tx, const struct identity *who, const char *id,
+	       struct record *ret, struct error *err);
+/* The same to be changed: -EPERM where he may only look. */
+int image_load_own(struct index_tx *tx, const struct identity *who,
+		   const char *id, struct record *ret, struct error *err);
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <string.h>
+
+#include "glance/members.h"
+#include "glance/record.h"
+
+bool member_status_ok(const char *status)
+{
+	return !strcmp(status, "pending") || !strcmp(status, "accepted") ||
+	       !strcmp(status, "rejected");
+}
+
+int members_each(struct index_tx *tx, int64_t n,
+		 int (*each)(void *opaque, const struct member *m),
+		 void *opaque, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx,
+			  "SELECT member, status, created_at, updated_at FROM "
+			  "members WHERE image = ? ORDER BY created_at, member",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, n);
+	while ((r = index_step(st, err)) == 1) {
+		struct member m = { index_text(st, 0), index_text(st, 1),
+				    sqlite3_column_int64(st, 2),
+				    sqlite3_column_int64(st, 3) };
+
+		r = each(opaque, &m);
+		if (r)
+			return r;
+	}
+	return r;
+}
+
+int member_add(struct index_tx *tx, int64_t n, const char *project,
+	       struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int64_t now = time_now_usec();
+	int r = index_sql(tx,
+			  "INSERT INTO members (image, member, created_at, "
+			  "updated_at) VALUES (?, ?, ?, ?)",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, n);
+	index_bind_text(st, 2, project);
+	sqlite3_bind_int64(st, 3, now);
+	sqlite3_bind_int64(st, 4, now);
+	return index_run(st, err);
+}
+
+static int changed_one(struct index_tx *tx, const char *project,
+		       struct error *err)
+{
+	if (index_changes(tx))
+		return 0;
+	return error_set(err, -ENOENT, 0, "%.64s is not a member of the image.",
+			 project);
+}
+
+int member_set_status(struct index_tx *tx, int64_t n, const char *project,
+		      const char *status, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx,
+			  "UPDATE members SET status = ?, updated_at = ? WHERE "
+			  "image = ? AND member = ?",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	index_bind_text(st, 1, status);
+	sqlite3_bind_int64(st, 2, time_now_usec());
+	sqlite3_bind_int64(st, 3, n);
+	index_bind_text(st, 4, project);
+	r = index_run(st, err);
+	return r < 0 ? r : changed_one(tx, project, err);
+}
+
+int member_remove(struct index_tx *tx, int64_t n, const char *project,
+		  struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx,
+			  "DELETE FROM members WHERE image = ? AND member = ?",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, n);
+	index_bind_text(st, 2, project);
+	r = index_run(st, err);
+	return r < 0 ? r : changed_one(tx, project, err);
+}
