@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "glance/glance.h"
 #include "nbd/export-name.h"
 #include "nbd/export.h"
 #include "nbd/overlays.h"
@@ -12,6 +13,17 @@
 /* The open exports. Opening may take as long as a passphrase's derivation. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct export *exports;
+static struct glance *store;
+static int (*find_image)(struct glance *g, const char *name,
+			 struct glance_image *ret, struct error *err);
+
+void export_use_store(int (*find)(struct glance *g, const char *name,
+				  struct glance_image *ret, struct error *err),
+		      struct glance *g)
+{
+	find_image = find;
+	store = g;
+}
 
 static void export_free(struct export *e)
 {
@@ -19,6 +31,8 @@ static void export_free(struct export *e)
 	image_unref(e->image);
 	image_unref(e->from);
 	free(e->name);
+	free(e->id);
+	free(e->path);
 	free(e);
 }
 
@@ -31,47 +45,73 @@ static struct export *find(const char *name)
 	return e;
 }
 
-/* The live image, which somebody may have open. */
-static int open_live(const struct config *c, struct image **ret,
-		     struct error *err)
+/* Which file is it? Sets @e's id and path, and the options to open it by. */
+static int find_file(const struct config *c, const char *name, struct export *e,
+		     struct open_options *ret, struct error *err)
 {
-	struct open_options options;
-	struct export *e;
+	struct glance_image i = { 0 };
+	int r;
 
-	for (e = exports; e; e = e->next) {
-		if (*e->name)
-			continue;
-		*ret = image_ref(e->image);
+	if (*name && store) {
+		r = find_image(store, name, &i, err);
+		if (r < 0)
+			return r;
+		e->id = i.id;
+		e->path = i.path;
+		/* Of the store's, nothing refers to anything. */
+		*ret = (struct open_options){ .format = i.format,
+					      .direct = c->direct };
 		return 0;
 	}
-	config_open_options(c, &options);
-	return image_open(c->image, &options, ret, err);
+	if (*name || !c->image)
+		return export_name_unknown(e->name, err);
+	e->id = strdup("");
+	e->path = strdup(c->image);
+	config_open_options(c, ret);
+	return e->id && e->path ? 0
+				: error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+/* The live image, which somebody may have open. */
+static int open_live(const struct export *e, const struct open_options *options,
+		     struct image **ret, struct error *err)
+{
+	const struct export *other;
+
+	for (other = exports; other; other = other->next) {
+		if (!other->live || strcmp(other->id, e->id) != 0)
+			continue;
+		*ret = image_ref(other->image);
+		return 0;
+	}
+	return image_open(e->path, options, ret, err);
 }
 
 /* The state that @at names; NULL: the live one. */
-static int open_at(const struct config *c, struct image *live, const char *at,
-		   struct image **ret, struct error *err)
+static int open_at(const struct open_options *options, struct image *live,
+		   const char *at, struct image **ret, struct error *err)
 {
-	struct open_options options;
-
 	if (!at) {
 		*ret = image_ref(live);
 		return 0;
 	}
-	config_open_options(c, &options);
-	return history_open(live, &options, at, ret, err);
+	return history_open(live, options, at, ret, err);
 }
 
-static int open_state(const struct config *c, const struct export_state *s,
+static int open_state(const struct config *c, const struct export_name *n,
 		      struct export *e, struct error *err)
 {
 	CLEANUP(image_unrefp) struct image *live = NULL;
-	int r = open_live(c, &live, err);
+	const struct export_state *s = &n->state;
+	struct open_options options;
+	int r = find_file(c, n->image, e, &options, err);
 
 	if (r >= 0)
-		r = open_at(c, live, s->at, &e->image, err);
+		r = open_live(e, &options, &live, err);
+	if (r >= 0)
+		r = open_at(&options, live, s->at, &e->image, err);
 	if (r >= 0 && s->difference)
-		r = open_at(c, live, s->from, &e->from, err);
+		r = open_at(&options, live, s->from, &e->from, err);
 	e->live = !s->at && !s->difference;
 	return r;
 }
@@ -79,23 +119,24 @@ static int open_state(const struct config *c, const struct export_state *s,
 /* Does a name that names no overlay mean one all the same? */
 static bool has_only_overlay(const struct config *c, const struct export *e)
 {
-	return e->live && (c->overlay || c->overlay_temp);
+	return e->live && !*e->id && (c->overlay || c->overlay_temp);
 }
 
 static int open_overlay(const struct config *c, const struct export_name *n,
 			struct export *e, struct error *err)
 {
 	const struct export_state *s = &n->overlay_state;
+	const struct overlay_base base = { e->image, e->path, e->id };
 
 	if (n->overlay && (!e->live || s->at || s->difference))
 		return export_name_unknown(e->name, err);
 	if (n->overlay)
-		return overlays_open_named(c, e->image, n->overlay, &e->overlay,
+		return overlays_open_named(c, &base, n->overlay, &e->overlay,
 					   err);
 	if (!has_only_overlay(c, e))
 		return 0;
 	e->lone = c->overlay_temp && c->overlay_per_connection;
-	return overlays_open_only(c, e->image, &e->overlay, err);
+	return overlays_open_only(c, &base, &e->overlay, err);
 }
 
 /* Takes over @name. */
@@ -111,10 +152,10 @@ static int open_new(const struct config *c, char *name,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	e->name = name;
-	if (!c->image || *n->image || n->member || n->grant)
+	if (n->member || n->grant)
 		r = export_name_unknown(name, err);
 	else
-		r = open_state(c, &n->state, e, err);
+		r = open_state(c, n, e, err);
 	/* A connection's own overlay begins with the connection. */
 	if (r >= 0 && standing && c->overlay_per_connection)
 		e->lone = true;
@@ -128,6 +169,17 @@ static int open_new(const struct config *c, char *name,
 	exports = e;
 	*ret = e;
 	return 0;
+}
+
+/* Who has an image of the store open reads on when it is gone; nobody new. */
+static int check_still_there(const struct export *e, struct error *err)
+{
+	struct glance_image i = { 0 };
+	int r = find_image(store, e->id, &i, err);
+
+	free(i.id);
+	free(i.path);
+	return r;
 }
 
 static int open_or_join(const struct config *c, const char *text, bool standing,
@@ -145,7 +197,9 @@ static int open_or_join(const struct config *c, const char *text, bool standing,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	pthread_mutex_lock(&lock);
 	e = find(name);
-	if (!e)
+	if (e && *e->id)
+		r = check_still_there(e, err);
+	else if (!e)
 		r = open_new(c, TAKE_PTR(name), &n, standing, &e, err);
 	if (r >= 0) {
 		e->refs++;

@@ -13,12 +13,25 @@
 #include "formats/overlay.h"
 #include "nbd/config.h"
 
+struct glance;
+struct glance_image;
+
+/*
+ * Names of images are the store's, from now on: @find, glance_find_image() by
+ * way of a pointer, as the command, which shares this file, has no store.
+ */
+void export_use_store(int (*find)(struct glance *g, const char *name,
+				  struct glance_image *ret, struct error *err),
+		      struct glance *g);
+
 struct export
 {
 	struct image *image; /* what is read */
 	struct image *from; /* of a difference that ends there; or NULL */
 	struct overlay *overlay; /* what takes writes, over image; or NULL */
 	char *name; /* however the client spelled it */
+	char *id; /* of the store's image; "": that of the command line */
+	char *path; /* of the image's file */
 	bool live; /* else a snapshot, a layer, or a difference */
 	bool lone; /* of one connection */
 	unsigned int refs;

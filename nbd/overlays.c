@@ -44,16 +44,16 @@ static const char *base_format(const struct image *base)
 	return ops->alias ? ops->alias : ops->name;
 }
 
-static int open_file(const struct config *c, struct image *base,
+static int open_file(const struct config *c, const struct overlay_base *base,
 		     const char *path, struct overlay **ret, struct error *err)
 {
 	struct overlay_options options = overlay_options(c);
-	struct overlay_new n = { .bytes = base->bytes,
-				 .base_name = base_name(path, c->image),
-				 .base_format = base_format(base) };
+	struct overlay_new n = { .bytes = base->image->bytes,
+				 .base_name = base_name(path, base->path),
+				 .base_format = base_format(base->image) };
 	int r = 0;
 
-	if (c->snapshot)
+	if (c->snapshot && !*base->id)
 		return error_set(err, -EINVAL, 0,
 				 "overlay: a file cannot name the snapshot "
 				 "\"%s\" as its base; overlay=temp can be over "
@@ -66,8 +66,8 @@ static int open_file(const struct config *c, struct image *base,
 		r = 0;
 	}
 	return r < 0 ? r
-		     : overlay_open(path, base, n.base_name, &options, ret,
-				    err);
+		     : overlay_open(path, base->image, n.base_name, &options,
+				    ret, err);
 }
 
 static int open_temp(const struct config *c, struct image *base,
@@ -80,11 +80,11 @@ static int open_temp(const struct config *c, struct image *base,
 				 &options, ret, err);
 }
 
-int overlays_open_only(const struct config *c, struct image *base,
+int overlays_open_only(const struct config *c, const struct overlay_base *base,
 		       struct overlay **ret, struct error *err)
 {
 	return c->overlay ? open_file(c, base, c->overlay, ret, err)
-			  : open_temp(c, base, ret, err);
+			  : open_temp(c, base->image, ret, err);
 }
 
 /* Letters, digits, '-', '_' and dots, which do not come first. */
@@ -100,7 +100,7 @@ static bool is_file_name(const char *name)
 	return true;
 }
 
-int overlays_open_named(const struct config *c, struct image *base,
+int overlays_open_named(const struct config *c, const struct overlay_base *base,
 			const char *name, struct overlay **ret,
 			struct error *err)
 {
@@ -117,7 +117,8 @@ int overlays_open_named(const struct config *c, struct image *base,
 				 "name is of letters, digits, '-', '_' and "
 				 "'.', at most %u",
 				 name, NAME_MAX_BYTES);
-	if (asprintf(&path, "%s/%s" SUFFIX, c->overlays, name) < 0) {
+	if (asprintf(&path, "%s/%s%s%s" SUFFIX, c->overlays, base->id,
+		     *base->id ? "+" : "", name) < 0) {
 		path = NULL;
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
@@ -134,11 +135,16 @@ static int relay_name(void *opaque, const char *file)
 	struct relay *r = opaque;
 	size_t len = strlen(file), end = strlen(SUFFIX);
 	CLEANUP(freep) char *name = NULL;
+	const char *own;
 
-	if (len <= end || strcmp(file + len - end, SUFFIX) != 0)
+	if (len <= end || strcmp(file + len - end, SUFFIX) != 0 ||
+	    asprintf(&name, "%s%.*s", strchr(file, '+') ? "" : "+",
+		     (int)(len - end), file) < 0) {
+		name = NULL;
 		return 0;
-	name = strndup(file, len - end);
-	return name && is_file_name(name) ? r->each(r->opaque, name) : 0;
+	}
+	own = strchr(name, '+');
+	return is_file_name(own + 1) ? r->each(r->opaque, name) : 0;
 }
 
 int overlays_each(const struct config *c,

@@ -6,24 +6,31 @@
 #include "formats/overlay.h"
 #include "nbd/config.h"
 
+/* What an overlay is over. */
+struct overlay_base {
+	struct image *image;
+	const char *path; /* of its file */
+	const char *id; /* of the store's; "": the one of the command line */
+};
+
 /*
  * The overlay of parameter overlay= over @base, the image of the command
  * line: a file, made if it is not there, or a temporary one. Held by the
  * caller.
  */
-int overlays_open_only(const struct config *c, struct image *base,
+int overlays_open_only(const struct config *c, const struct overlay_base *base,
 		       struct overlay **ret, struct error *err);
 
 /*
  * The overlay @name over @base in the folder of parameter overlays=, made on
- * first use. A name that may not be a file's is -ENOENT, as is every name
+ * first use: NAME.qcow2, or ID+NAME.qcow2 of an image of the store. A name that may not be a file's is -ENOENT, as is every name
  * without that parameter.
  */
-int overlays_open_named(const struct config *c, struct image *base,
+int overlays_open_named(const struct config *c, const struct overlay_base *base,
 			const char *name, struct overlay **ret,
 			struct error *err);
 
-/* Calls @each with the name of every overlay there is; see folder_for_each(). */
+/* Calls @each with "+NAME" or "ID+NAME" of every overlay there is; see folder_for_each(). */
 int overlays_each(const struct config *c,
 		  int (*each)(void *opaque, const char *name), void *opaque);
 

@@ -113,7 +113,7 @@ static int platter_config_complete(void)
 		return -1;
 	}
 	if ((config.overlay || config.overlay_temp || config.overlays) &&
-	    !config.image) {
+	    !(config.image || (config.overlays && config.glance.store))) {
 		nbdkit_error("overlays need an image: nbdkit platter FILE");
 		return -1;
 	}
@@ -135,6 +135,8 @@ static int platter_get_ready(void)
 
 	if (config.glance.store)
 		r = glance_prepare(&config.glance, &glance, &err);
+	if (glance)
+		export_use_store(glance_find_image, glance);
 	if (r >= 0 && config.image)
 		r = export_open_standing(&config, &standing, &err);
 	return r < 0 ? fail(&err) : 0;
@@ -155,8 +157,14 @@ static int add_export(void *opaque, const char *name, const char *description)
 
 static int add_overlay(void *opaque, const char *name)
 {
-	return nbdkit_add_export(opaque, nbdkit_printf_intern("+%s", name),
+	return nbdkit_add_export(opaque, nbdkit_printf_intern("%s", name),
 				 "overlay");
+}
+
+static int add_image(void *opaque, const char *id, const char *name)
+{
+	return nbdkit_add_export(opaque, nbdkit_printf_intern("%s", id),
+				 nbdkit_printf_intern("%s", name));
 }
 
 static int platter_list_exports(int readonly, int is_tls,
@@ -164,13 +172,15 @@ static int platter_list_exports(int readonly, int is_tls,
 {
 	int r;
 
-	if (!standing)
-		return 0;
-	r = export_list(&standing->image->chain, LIST_MAX, add_export, exports);
+	r = standing ? export_list(&standing->image->chain, LIST_MAX,
+				   add_export, exports)
+		     : 0;
+	if (!r && glance)
+		r = glance_each_image(glance, LIST_MAX / 4, add_image, exports);
 	/* A folder that cannot be read hides what is in it, not the image. */
 	if (!r)
 		overlays_each(&config, add_overlay, exports);
-	return r;
+	return r < 0 ? -1 : 0;
 }
 
 static const char *platter_default_export(int readonly, int is_tls)

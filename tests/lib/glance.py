@@ -55,18 +55,19 @@ class Glance:
     """nbdkit with store=FOLDER, as a context. @store outlives it when it is
     given, else it has a folder of its own."""
 
-    def __init__(self, *parameters, store=None):
+    def __init__(self, *parameters, store=None, tcp=None):
         self.folder = tempfile.mkdtemp(prefix="platter-glance-")
         self.store = store or os.path.join(self.folder, "store")
         os.makedirs(self.store, exist_ok=True)
         self.socket = os.path.join(self.folder, "http")
+        self.tcp = tcp  # a port that a parameter names
         self.nbd_socket = os.path.join(self.folder, "nbd")
         self.stderr = open(os.path.join(self.folder, "err"), "w+",
                            errors="replace")
         self.process = subprocess.Popen(
             ["nbdkit", "-f", "-U", self.nbd_socket,
              os.environ["PLATTER_PLUGIN"], f"store={self.store}",
-             f"glance=unix:{self.socket}", *parameters],
+             *([] if tcp else [f"glance=unix:{self.socket}"]), *parameters],
             stdin=subprocess.DEVNULL, stderr=self.stderr,
             preexec_fn=_die_with_parent)
         deadline = time.monotonic() + START_SEC
@@ -92,7 +93,11 @@ class Glance:
         if isinstance(body, (dict, list)):
             body = json.dumps(body)
             headers.setdefault("Content-Type", "application/json")
-        c = _UnixConnection(self.socket)
+        if self.tcp:
+            c = http.client.HTTPConnection("127.0.0.1", self.tcp,
+                                           timeout=REQUEST_SEC)
+        else:
+            c = _UnixConnection(self.socket)
         try:
             c.request(method, path, body=body, headers=headers)
             return Answer(c.getresponse())

@@ -1,0 +1,433 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""API v2 of the image service by tables, data in and out, and the images as
+NBD exports."""
+
+import hashlib
+import json
+import os
+import random
+import socket
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                "..", "lib"))
+from checks import is_equal, is_true, run_checks  # noqa: E402
+from glance import Glance, Row, run_row  # noqa: E402
+from guest_disk import Guest  # noqa: E402
+from nbd import Client, Refused as NoExport  # noqa: E402
+from server import Failure, environment, need_programs, run  # noqa: E402
+
+OCTETS = {"Content-Type": "application/octet-stream"}
+PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+PATCH_20 = {"Content-Type": "application/openstack-images-v2.0-json-patch"}
+A = "/v2/images/11111111-1111-4111-8111-111111111111"
+DISK_BYTES = 3 << 20
+
+
+class Context:
+    def __init__(self, folder):
+        self.folder = folder
+        self.disk = random.Random(1).randbytes(DISK_BYTES)
+        raw = self.path("source.raw")
+        with open(raw, "wb") as f:
+            f.write(self.disk)
+        self.files = {}
+        for fmt, qemu in (("qcow2", "qcow2"), ("vmdk", "vmdk"),
+                          ("vdi", "vdi"), ("vhdx", "vhdx"), ("vhd", "vpc"),
+                          ("raw", "raw")):
+            out = self.path("disk." + fmt)
+            more = ["-o", "force_size=on"] if fmt == "vhd" else []
+            run(["qemu-img", "convert", "-f", "raw", "-O", qemu, *more, raw,
+                 out])
+            with open(out, "rb") as f:
+                self.files[fmt] = f.read()
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+
+def create(g, fmt="raw", **fields):
+    a = g.request("POST", "/v2/images", {
+        "disk_format": fmt, "container_format": "bare", **fields})
+    is_equal(a.status, 201, f"the status of a new image ({a.text[:200]})")
+    return a.json["id"]
+
+
+def upload(g, image, data, status=204):
+    a = g.request("PUT", f"/v2/images/{image}/file", data, OCTETS)
+    is_equal(a.status, status, f"the status of an upload ({a.text[:300]})")
+    return a
+
+
+def show(g, image):
+    return g.request("GET", f"/v2/images/{image}").json
+
+
+def has_not(*names):
+    return lambda got: not any(n in got for n in names)
+
+
+TABLE = [
+    Row("GET", "/", 300, {"versions": lambda v: v[0]["status"] == "CURRENT"}),
+    Row("GET", "/versions", 200),
+    Row("GET", "/v2/", 200),
+    Row("GET", "/healthcheck", 200, "OK"),
+    Row("GET", "/v2/images", 200, {"images": [], "first": "/v2/images",
+                                   "schema": "/v2/schemas/images"}),
+    Row("POST", "/v2/images", 201, {
+        "id": A[11:], "name": "a", "status": "queued", "visibility": "shared",
+        "size": None, "checksum": None, "protected": False, "min_disk": 1,
+        "tags": lambda t: sorted(t) == ["x", "y"], "colour": "red", "self": A,
+        "file": A + "/file", "schema": "/v2/schemas/image"},
+        {"id": A[11:], "name": "a", "disk_format": "qcow2",
+         "container_format": "bare", "min_disk": 1, "tags": ["x", "y"],
+         "colour": "red"},
+        answer_headers={"Location": lambda v: v.endswith(A)}),
+    Row("POST", "/v2/images", 409, "already exists", {"id": A[11:]}),
+    Row("POST", "/v2/images", 403, "read-only", {"status": "active"}),
+    Row("POST", "/v2/images", 400, None, {"disk_format": "floppy"}),
+    Row("POST", "/v2/images", 400, None, {"min_disk": "many"}),
+    Row("POST", "/v2/images", 400, "Invalid mix of disk and container",
+        {"disk_format": "ami", "container_format": "bare"}),
+    Row("POST", "/v2/images", 400, None, "no JSON",
+        {"Content-Type": "application/json"}),
+    Row("GET", "/v2/images/nothing", 404),
+    Row("GET", A, 200, {"id": A[11:]}),
+    Row("GET", "/v2/images?name=a&tag=x", 200, {"images": [{"name": "a"}]}),
+    Row("GET", "/v2/images?name=in:b,a", 200, {"images": [{"name": "a"}]}),
+    Row("GET", "/v2/images?colour=blue", 200, {"images": []}),
+    Row("GET", "/v2/images?limit=-1", 400),
+    Row("GET", "/v2/images?sort=flavour", 400),
+    Row("GET", "/v2/images?limit=1", 200, {
+        "next": f"/v2/images?limit=1&marker={A[11:]}"}),
+    Row("PATCH", A, 200, {"name": "b", "colour": "blue"},
+        [{"op": "replace", "path": "/name", "value": "b"},
+         {"op": "add", "path": "/colour", "value": "blue"}], PATCH),
+    Row("PATCH", A, 200, has_not("colour"), [{"remove": "/colour"}],
+        PATCH_20),
+    Row("PATCH", A, 409, "does not exist",
+        [{"op": "remove", "path": "/colour"}], PATCH),
+    Row("PATCH", A, 403, "may not be removed",
+        [{"op": "remove", "path": "/name"}], PATCH),
+    Row("PATCH", A, 403, "read-only",
+        [{"op": "replace", "path": "/checksum", "value": "x"}], PATCH),
+    Row("PATCH", A, 415, None, [], {"Content-Type": "application/json"}),
+    Row("PATCH", A, 400, None, "{}", PATCH),
+    Row("PUT", A + "/tags/z", 204),
+    Row("DELETE", A + "/tags/x", 204),
+    Row("DELETE", A + "/tags/x", 404),
+    Row("GET", A, 200, {"tags": lambda t: sorted(t) == ["y", "z"]}),
+    Row("PUT", A + "/tags/" + "t" * 256, 400),
+    Row("GET", A + "/members", 200, {"members": []}),
+    Row("POST", A + "/members", 200, {
+        "member_id": "p", "status": "pending", "image_id": A[11:],
+        "schema": "/v2/schemas/member"}, {"member": "p"}),
+    Row("POST", A + "/members", 409, None, {"member": "p"}),
+    Row("POST", A + "/members", 400, None, {}),
+    Row("PUT", A + "/members/p", 200, {"status": "accepted"},
+        {"status": "accepted"}),
+    Row("PUT", A + "/members/p", 400, None, {"status": "maybe"}),
+    Row("GET", A + "/members/p", 200, {"status": "accepted"}),
+    Row("GET", A + "/members/q", 404),
+    Row("DELETE", A + "/members/p", 204),
+    Row("DELETE", A + "/members/p", 404),
+    Row("PATCH", A, 200, {"visibility": "public"},
+        [{"op": "replace", "path": "/visibility", "value": "public"}], PATCH),
+    Row("POST", A + "/members", 403, None, {"member": "p"}),
+    Row("GET", A + "/file", 204),
+    Row("PUT", A + "/file", 415, None, "x", {"Content-Type": "text/plain"}),
+    Row("POST", A + "/actions/deactivate", 403),
+    Row("PATCH", A, 200, {"protected": True},
+        [{"op": "replace", "path": "/protected", "value": True}], PATCH),
+    Row("DELETE", A, 403, "is protected and cannot be deleted"),
+    Row("PATCH", A, 200, {"protected": False},
+        [{"op": "replace", "path": "/protected", "value": False}], PATCH),
+    Row("DELETE", A, 204),
+    Row("GET", A, 404),
+    Row("DELETE", A, 404),
+    Row("POST", "/v2/images", 409, None, {"id": A[11:]}),
+    Row("PUT", "/v2/images", 405),
+    Row("GET", "/v2/info/import", 200, {"import-methods": {"value": []}}),
+    Row("GET", "/v2/info/stores", 404),
+    Row("GET", "/v2/schemas/image", 200, {"name": "image"}),
+]
+
+
+def each_row_of_the_table_is_answered(c):
+    with Glance() as g:
+        for row in TABLE:
+            run_row(g, row)
+
+
+def data_come_back_and_are_digested(c):
+    with Glance() as g:
+        for fmt, data in c.files.items():
+            i = create(g, fmt)
+            upload(g, i, data)
+            got = show(g, i)
+            is_equal(got["status"], "active", "the status")
+            is_equal(got["size"], len(data), "the size")
+            is_equal(got["virtual_size"], DISK_BYTES, f"{fmt}: virtual size")
+            is_equal(got["checksum"], hashlib.md5(data).hexdigest(), "MD5")
+            is_equal(got["os_hash_value"], hashlib.sha512(data).hexdigest(),
+                     "SHA-512")
+            a = g.request("GET", f"/v2/images/{i}/file")
+            is_true(a.status == 200 and a.body == data, "other data")
+            is_equal(a.headers["content-md5"], got["checksum"], "Content-MD5")
+            a = g.request("GET", f"/v2/images/{i}/file?format=raw")
+            is_true(a.status == 200 and a.body == c.disk, f"{fmt}: other disk")
+            upload(g, i, data, 409)
+
+
+def ranges_are_served(c):
+    with Glance() as g:
+        i = create(g)
+        upload(g, i, c.disk)
+        for path in (f"/v2/images/{i}/file", f"/v2/images/{i}/file?format=raw"):
+            for text, first, last in (
+                    ("0-0", 0, 0), ("100-199", 100, 199),
+                    (f"{DISK_BYTES - 10}-", DISK_BYTES - 10, DISK_BYTES - 1),
+                    ("-7", DISK_BYTES - 7, DISK_BYTES - 1),
+                    (f"5-{DISK_BYTES * 2}", 5, DISK_BYTES - 1)):
+                a = g.request("GET", path, headers={"Range": "bytes=" + text})
+                is_equal(a.status, 206, f"the status of {text}")
+                is_true(a.body == c.disk[first:last + 1], f"{text}: other data")
+                is_equal(a.headers["content-range"],
+                         f"bytes {first}-{last}/{DISK_BYTES}", "Content-Range")
+            a = g.request("GET", path,
+                          headers={"Range": f"bytes={DISK_BYTES}-"})
+            is_equal(a.status, 416, "the status")
+
+
+def what_is_not_what_it_says_is_refused(c):
+    backed = c.path("backed.qcow2")
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "disk.raw", "-F",
+         "raw", backed])
+    with open(backed, "rb") as f:
+        backed = f.read()
+    with Glance() as g:
+        for fmt, data, says in (
+                ("qcow2", c.disk, "does not match disk_format"),
+                ("vmdk", c.files["qcow2"], "does not match disk_format"),
+                ("raw", c.files["qcow2"], "its content is qcow2"),
+                ("iso", c.disk, "is not ISO 9660"),
+                ("qcow2", backed, "refers to a backing file")):
+            i = create(g, fmt)
+            a = upload(g, i, data, 400)
+            is_true(says in a.text, f"{fmt}: {a.text[:300]}")
+            is_equal(show(g, i)["status"], "queued", "the status")
+        is_equal(os.listdir(os.path.join(g.store, "incoming")), [],
+                 "what is left behind")
+
+
+def an_upload_that_ends_early_leaves_nothing(c):
+    with Glance() as g:
+        i = create(g)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(g.socket)
+            s.sendall(f"PUT /v2/images/{i}/file HTTP/1.1\r\nHost: x\r\n"
+                      "Content-Type: application/octet-stream\r\n"
+                      f"Content-Length: {DISK_BYTES}\r\n\r\n".encode())
+            s.sendall(c.disk[:100000])
+            while show(g, i)["status"] != "saving":
+                time.sleep(0.01)
+        for _ in range(1000):
+            if show(g, i)["status"] == "queued":
+                break
+            time.sleep(0.01)
+        else:
+            raise Failure(f"it is {show(g, i)['status']}")
+        is_equal(os.listdir(os.path.join(g.store, "incoming")), [],
+                 "what is left behind")
+        upload(g, i, c.disk)
+
+
+def a_killed_server_starts_tidy(c):
+    g = Glance()
+    try:
+        i, j = create(g), create(g)
+        upload(g, j, c.disk)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(g.socket)
+            s.sendall(f"PUT /v2/images/{i}/file HTTP/1.1\r\nHost: x\r\n"
+                      "Content-Type: application/octet-stream\r\n"
+                      f"Content-Length: {DISK_BYTES}\r\n\r\n".encode())
+            s.sendall(c.disk[:100000])
+            while show(g, i)["status"] != "saving":
+                time.sleep(0.01)
+            g.kill()
+        store = c.path("killed")
+        os.rename(g.store, store)
+    finally:
+        g.end()
+    stray = os.path.join(store, "images", "12")
+    os.makedirs(stray, exist_ok=True)
+    stray = os.path.join(stray, "12345678-1234-4234-8234-123456789012")
+    with open(stray, "w") as f:
+        f.write("committed by nobody")
+    with Glance(store=store) as g:
+        is_equal(show(g, i)["status"], "queued", "the status")
+        is_equal(os.listdir(os.path.join(store, "incoming")), [], "left behind")
+        is_true(not os.path.exists(stray), "a stray file is left")
+        upload(g, i, c.disk)
+        a = g.request("GET", f"/v2/images/{j}/file")
+        is_true(a.body == c.disk, "other data")
+
+
+def images_are_exports(c):
+    overlays = c.path("overlays")
+    os.mkdir(overlays)
+    with Glance(f"overlays={overlays}") as g:
+        i = create(g, "vmdk", name="golden")
+        upload(g, i, c.files["vmdk"])
+        for name in (i.encode(), b"golden"):
+            with Client(g.nbd_socket, 10) as n:
+                is_equal(n.go(name), DISK_BYTES, "the size")
+                is_equal(n.read(0, DISK_BYTES), (0, c.disk), "the disk")
+                is_equal(n.write(0, b"x"), 1, "the error of a write")
+        guest = Guest(g.nbd_socket, c.disk, 1, b"golden+vm1")
+        for _ in range(60):
+            guest.step()
+        guest.compare()
+        guest.close()
+        with Client(g.nbd_socket, 10) as n:
+            n.go(i.encode())
+            is_equal(g.request("DELETE", f"/v2/images/{i}").status, 204,
+                     "the status of DELETE")
+            is_equal(n.read(0, 4096), (0, c.disk[:4096]),
+                     "what an open export reads")
+        for name in (i.encode(), b"golden", b"", b"nobody"):
+            try:
+                with Client(g.nbd_socket, 10) as n:
+                    n.go(name)
+            except NoExport:
+                continue
+            raise Failure(f"{name} was opened")
+
+
+def many_write_and_read_at_once(c):
+    with Glance() as g:
+        ids, errors = [], []
+
+        def work(number):
+            try:
+                for k in range(4):
+                    data = c.disk[:200000 + number * 1000 + k]
+                    i = create(g, name=f"n{number}-{k}")
+                    upload(g, i, data)
+                    a = g.request("GET", f"/v2/images/{i}/file")
+                    is_true(a.body == data, "other data")
+                    g.request("GET", "/v2/images?limit=50")
+                    ids.append(i)
+            except Exception as e:
+                errors.append(e)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        is_equal(errors, [], "the errors")
+        seen, path = set(), "/v2/images?limit=7"
+        while path:
+            page = g.request("GET", path).json
+            seen.update(i["id"] for i in page["images"])
+            path = page.get("next")
+        is_equal(seen, set(ids), "the images")
+
+
+# A life by python3-glanceclient, which checks digests as it downloads.
+GLANCECLIENT = """
+import sys
+import glanceclient
+url, path, out = sys.argv[1:]
+c = glanceclient.Client("2", url, token="t")
+i = c.images.create(name="c", disk_format="qcow2", container_format="bare",
+                    a="b")
+with open(path, "rb") as f:
+    c.images.upload(i.id, f)
+assert c.images.get(i.id).status == "active"
+assert [x.id for x in c.images.list(filters={"name": "c"})] == [i.id]
+c.images.update(i.id, remove_props=["a"], name="d", colour="red")
+got = c.images.get(i.id)
+assert got.name == "d" and got.colour == "red" and "a" not in got
+c.image_tags.update(i.id, "t1")
+assert c.images.get(i.id).tags == ["t1"]
+c.image_tags.delete(i.id, "t1")
+c.image_members.create(i.id, "p1")
+assert [m.member_id for m in c.image_members.list(i.id)] == ["p1"]
+c.image_members.update(i.id, "p1", "accepted")
+c.image_members.delete(i.id, "p1")
+with open(out, "wb") as f:
+    for chunk in c.images.data(i.id, do_checksum=True):
+        f.write(chunk)
+c.images.deactivate(i.id)
+c.images.reactivate(i.id)
+c.images.delete(i.id)
+assert not list(c.images.list())
+"""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def plain_environment():
+    return {k: v for k, v in os.environ.items() if not k.startswith("OS_")}
+
+
+def glanceclient_lives_with_it(c):
+    port, out = free_port(), c.path("got")
+    with Glance(f"glance=127.0.0.1:{port}", tcp=port):
+        run(["/usr/bin/python3", "-c", GLANCECLIENT, f"http://127.0.0.1:{port}",
+             c.path("disk.qcow2"), out], env=plain_environment())
+    with open(out, "rb") as f:
+        is_true(f.read() == c.files["qcow2"], "other data")
+
+
+def openstackclient_lives_with_it(c):
+    port, out = free_port(), c.path("got")
+    with Glance(f"glance=127.0.0.1:{port}", tcp=port):
+        def image(*args):
+            return run(["openstack", "--os-auth-type", "admin_token",
+                        "--os-endpoint", f"http://127.0.0.1:{port}/v2",
+                        "--os-token", "t", "image", *args],
+                       env=plain_environment())[1]
+
+        image("create", "--disk-format", "vmdk", "--container-format", "bare",
+              "--property", "a=b", "--tag", "t", "--file",
+              c.path("disk.vmdk"), "golden")
+        got = json.loads(image("show", "-f", "json", "golden"))
+        is_equal(got["status"], "active", "the status")
+        is_equal(got["virtual_size"], DISK_BYTES, "the virtual size")
+        image("set", "--name", "silver", "--property", "c=d", "golden")
+        image("unset", "--property", "a", "--tag", "t", "silver")
+        is_equal([i["Name"] for i in json.loads(image("list", "-f", "json"))],
+                 ["silver"], "the list")
+        image("save", "--file", out, "silver")
+        with open(out, "rb") as f:
+            is_true(f.read() == c.files["vmdk"], "other data")
+        image("delete", "silver")
+        is_equal(json.loads(image("list", "-f", "json")), [], "the list")
+
+
+if __name__ == "__main__":
+    environment("PLATTER_PLUGIN")
+    need_programs("nbdkit", "qemu-img", "openstack")
+    run_checks(Context, [
+        each_row_of_the_table_is_answered,
+        data_come_back_and_are_digested,
+        ranges_are_served,
+        what_is_not_what_it_says_is_refused,
+        an_upload_that_ends_early_leaves_nothing,
+        a_killed_server_starts_tidy,
+        images_are_exports,
+        many_write_and_read_at_once,
+        glanceclient_lives_with_it,
+        openstackclient_lives_with_it,
+    ])
