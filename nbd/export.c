@@ -106,8 +106,10 @@ static int open_state(const struct config *c, const struct export_name *n,
 	struct open_options options;
 	int r = find_file(c, n->image, e, &options, err);
 
-	if (r >= 0)
-		r = open_live(e, &options, &live, err);
+	if (r < 0)
+		return r;
+	ANALYSER_ASSUME(e->id && e->path);
+	r = open_live(e, &options, &live, err);
 	if (r >= 0)
 		r = open_at(&options, live, s->at, &e->image, err);
 	if (r >= 0 && s->difference)
