@@ -3,9 +3,15 @@
 #include <string.h>
 
 #include "glance/auth.h"
+#include "glance/http.h"
+#include "glance/keystone.h"
+#include "glance/token-table.h"
 
+/* One of the two, or neither: everybody is an administrator. */
 struct auth {
-	int unused;
+	struct token_table *tokens;
+	struct keystone *keystone;
+	char *challenge;
 };
 
 void identity_done(struct identity *id)
@@ -20,29 +26,144 @@ void identity_done(struct identity *id)
 	*id = (struct identity){ 0 };
 }
 
-int auth_new(const char *spec, bool local, struct auth **ret, struct error *err)
+static int add_role(struct identity *id, const char *name)
 {
-	if (spec && strcmp(spec, "none"))
-		return error_set(err, -EINVAL, 0, "auth: \"%s\" is not known",
-				 spec);
-	if (!local)
-		return error_set(err, -EPERM, 0,
-				 "auth=none is for loopback addresses and unix "
-				 "sockets only");
-	*ret = calloc(1, sizeof(**ret));
-	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+	char **roles = reallocarray(id->roles, id->n_roles + 1, sizeof(*roles));
+
+	if (!roles)
+		return -ENOMEM;
+	id->roles = roles;
+	roles[id->n_roles] = strdup(name);
+	if (!roles[id->n_roles])
+		return -ENOMEM;
+	id->n_roles++;
+	if (!strcasecmp(name, "admin"))
+		id->admin = id->member = true;
+	if (!strcasecmp(name, "member") || !strcasecmp(name, "_member_"))
+		id->member = true;
+	id->reader = true;
+	return 0;
+}
+
+static int copy_member(const json_t *who, const char *key, char **ret)
+{
+	const char *text = json_string_value(json_object_get(who, key));
+
+	*ret = text ? strdup(text) : NULL;
+	return text && !*ret ? -ENOMEM : 0;
+}
+
+int identity_from_json(const json_t *who, const char *project, const char *user,
+		       struct identity *ret, struct error *err)
+{
+	const json_t *roles = json_object_get(who, "roles");
+	struct identity id = { 0 };
+	int r = copy_member(who, project, &id.project);
+	size_t i;
+
+	if (r >= 0)
+		r = copy_member(who, user, &id.user);
+	for (i = 0; i < json_array_size(roles) && r >= 0; i++) {
+		const char *name = json_string_value(json_array_get(roles, i));
+
+		r = name ? add_role(&id, name) : 0;
+	}
+	if (r < 0) {
+		identity_done(&id);
+		return error_set(err, r, 0, "out of memory");
+	}
+	*ret = id;
+	return 0;
+}
+
+static int open_none(const char *spec, bool local, struct error *err)
+{
+	if (local || !strcmp(spec, "none-i-know"))
+		return 0;
+	return error_set(err, -EPERM, 0,
+			 "auth=none is for loopback addresses and unix "
+			 "sockets: auth=tokens:FILE, auth=keystone:URL, or, if "
+			 "anybody may do anything, auth=none-i-know");
+}
+
+static int open_kind(struct auth *a, const char *spec, bool local,
+		     const struct keystone_account *account, struct error *err)
+{
+	const char *uri = "";
+	int r;
+
+	if (!strcmp(spec, "none") || !strcmp(spec, "none-i-know")) {
+		r = open_none(spec, local, err);
+	} else if (!strncmp(spec, "tokens:", 7)) {
+		r = token_table_open(spec + 7, &a->tokens, err);
+	} else if (!strncmp(spec, "keystone:", 9)) {
+		uri = spec + 9;
+		r = keystone_new(uri, account, &a->keystone, err);
+	} else {
+		r = error_set(err, -EINVAL, 0,
+			      "auth: \"%s\" is none of none, tokens:FILE, "
+			      "keystone:URL",
+			      spec);
+	}
+	if (r >= 0 && asprintf(&a->challenge, "Keystone uri=\"%s\"", uri) < 0) {
+		a->challenge = NULL;
+		r = error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	return r;
+}
+
+int auth_new(const char *spec, bool local,
+	     const struct keystone_account *account, struct auth **ret,
+	     struct error *err)
+{
+	struct auth *a = calloc(1, sizeof(*a));
+	int r;
+
+	if (!a)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = open_kind(a, spec ? spec : "none", local, account, err);
+	if (r < 0) {
+		auth_free(a);
+		return r;
+	}
+	*ret = a;
+	return 0;
 }
 
 void auth_free(struct auth *a)
 {
+	if (!a)
+		return;
+	token_table_free(a->tokens);
+	keystone_free(a->keystone);
+	free(a->challenge);
 	free(a);
+}
+
+bool auth_asks(const struct auth *a)
+{
+	return a->tokens || a->keystone;
+}
+
+const char *auth_challenge(const struct auth *a)
+{
+	return a->challenge;
 }
 
 int auth_identify(struct auth *a, const struct request *q, struct identity *ret,
 		  struct error *err)
 {
-	*ret = (struct identity){ .admin = true,
-				  .member = true,
-				  .reader = true };
-	return 0;
+	const char *token;
+
+	if (!auth_asks(a)) {
+		*ret = (struct identity){ .admin = true,
+					  .member = true,
+					  .reader = true };
+		return 0;
+	}
+	token = request_header(q, "X-Auth-Token");
+	if (!token || !*token)
+		return error_set(err, -EACCES, 0, "no token was given");
+	return a->tokens ? token_table_find(a->tokens, token, ret, err)
+			 : keystone_find(a->keystone, token, ret, err);
 }

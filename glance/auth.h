@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <jansson.h>
+
 #include "iouring/error.h"
 
 struct auth;
@@ -25,11 +27,27 @@ struct identity {
 void identity_done(struct identity *id);
 
 /*
- * @spec: "none". @local: clients can come from this machine only (loopback,
- * a unix socket). NULL @spec: none.
+ * From an object with the project's and the user's id under these keys, and
+ * the names of "roles". An administrator has the role admin, who may write
+ * admin or member; any role may read.
  */
-int auth_new(const char *spec, bool local, struct auth **ret,
+int identity_from_json(const json_t *who, const char *project, const char *user,
+		       struct identity *ret, struct error *err);
+
+struct keystone_account;
+
+/*
+ * @spec: "none", "none-i-know", "tokens:FILE", "keystone:URL"; NULL: none.
+ * @local: clients can come from this machine only (loopback, a unix socket),
+ * which "none" is for. @account: for Keystone.
+ */
+int auth_new(const char *spec, bool local,
+	     const struct keystone_account *account, struct auth **ret,
 	     struct error *err);
+/* Is anybody asked who he is? */
+bool auth_asks(const struct auth *a);
+/* The value of WWW-Authenticate for who is turned away. */
+const char *auth_challenge(const struct auth *a);
 void auth_free(struct auth *a); /* NULL is fine */
 
 /*

@@ -12,6 +12,9 @@ void glance_config_done(struct glance_config *c)
 	free(c->cert);
 	free(c->key);
 	free(c->auth);
+	free(c->keystone_user);
+	free(c->keystone_project);
+	free(c->keystone_password);
 	*c = (struct glance_config){ 0 };
 }
 
@@ -56,6 +59,9 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "glance-cert", &c->cert, absolute },
 		{ "glance-key", &c->key, absolute },
 		{ "auth", &c->auth, strdup },
+		{ "keystone-user", &c->keystone_user, strdup },
+		{ "keystone-project", &c->keystone_project, strdup },
+		{ "keystone-password", &c->keystone_password, absolute },
 	};
 	size_t i;
 	char *copy;

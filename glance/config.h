@@ -12,6 +12,9 @@ struct glance_config {
 	char *cert;
 	char *key;
 	char *auth;
+	char *keystone_user;
+	char *keystone_project;
+	char *keystone_password; /* a file */
 };
 
 void glance_config_done(struct glance_config *c);

@@ -4,6 +4,7 @@
 
 #include "glance/glance.h"
 #include "glance/inspect.h"
+#include "glance/keystone.h"
 #include "glance/record.h"
 #include "glance/routes.h"
 
@@ -15,6 +16,9 @@ static int open_index(struct glance *g, struct error *err)
 int glance_prepare(const struct glance_config *c, struct glance **ret,
 		   struct error *err)
 {
+	const struct keystone_account account = { c->keystone_user,
+						  c->keystone_project,
+						  c->keystone_password };
 	struct glance *g = calloc(1, sizeof(*g));
 	int r;
 
@@ -34,7 +38,8 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 				&g->http, err);
 	}
 	if (r >= 0 && g->http)
-		r = auth_new(c->auth, http_is_local(g->http), &g->auth, err);
+		r = auth_new(c->auth, http_is_local(g->http), &account,
+			     &g->auth, err);
 	if (r < 0) {
 		glance_free(g);
 		return r;
@@ -150,6 +155,14 @@ static int load_by_name(struct index_tx *tx, const char *name,
 				 name);
 }
 
+/* Without a server for HTTP nobody can say who may see what. */
+static bool is_everybodys(const struct glance *g, const struct record *r)
+{
+	return !g->auth || !auth_asks(g->auth) ||
+	       r->visibility == IMAGE_PUBLIC ||
+	       r->visibility == IMAGE_COMMUNITY;
+}
+
 int glance_find_image(struct glance *g, const char *name,
 		      struct glance_image *ret, struct error *err)
 {
@@ -163,6 +176,11 @@ int glance_find_image(struct glance *g, const char *name,
 	if (r < 0)
 		return r;
 	i.format = inspect_format(image.disk_format);
+	if (!is_everybodys(g, &image))
+		return error_set(err, -ENOENT, 0,
+				 "there is no export \"%.64s\": no image has "
+				 "that id, or that name alone",
+				 name);
 	if (image.status != IMAGE_ACTIVE || !i.format)
 		return error_set(
 			err, -ENOENT, 0,
@@ -192,11 +210,13 @@ int glance_each_image(struct glance *g, unsigned int max,
 	if (r >= 0)
 		r = index_sql(tx,
 			      "SELECT id, name_key FROM images WHERE status = "
-			      "'active' ORDER BY created_at LIMIT ?",
+			      "'active' AND (?1 OR visibility IN ('public', "
+			      "'community')) ORDER BY created_at LIMIT ?2",
 			      &st, NULL);
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, max);
+	sqlite3_bind_int64(st, 1, !g->auth || !auth_asks(g->auth));
+	sqlite3_bind_int64(st, 2, max);
 	while ((r = index_step(st, NULL)) == 1) {
 		r = each(opaque, index_text(st, 0), index_text(st, 1));
 		if (r)

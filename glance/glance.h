@@ -38,12 +38,13 @@ void glance_image_done(struct glance_image *i);
 
 /*
  * The active image called @name: its id, or its name where no other has that.
- * -ENOENT: there is none, or its data are no disk.
+ * -ENOENT: there is none, its data are no disk, or, where people are asked who
+ * they are, it is not everybody's: NBD asks nobody.
  */
 int glance_find_image(struct glance *g, const char *name,
 		      struct glance_image *ret, struct error *err);
 
-/* Calls @each with the id and the name ("" for none) of active images. */
+/* Calls @each with the id and the name ("" for none) of those images. */
 int glance_each_image(struct glance *g, unsigned int max,
 		      int (*each)(void *opaque, const char *id,
 				  const char *name),

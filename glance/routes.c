@@ -8,10 +8,13 @@
 static const struct route *const tables[] = { v2_routes, data_routes,
 					      info_routes, metadef_routes };
 
+/* A '/' at the end is of "/v2/" and the like; "/v2/images/" names no image. */
 static bool matches(const char *pattern, const struct uri *u)
 {
 	size_t i;
 
+	if (u->ends_open && u->n_segments > 1)
+		return false;
 	for (i = 0; i < u->n_segments; i++) {
 		size_t len = strcspn(pattern + 1, "/");
 
@@ -69,6 +72,8 @@ static int identify(struct request *q)
 	struct error err = { 0 };
 	int r = auth_identify(g->auth, q, &q->who, &err);
 
+	if (r == -EACCES)
+		respond_header(q, "WWW-Authenticate", auth_challenge(g->auth));
 	if (r == -EACCES)
 		respond_error(q, 401,
 			      "This server could not verify that you "

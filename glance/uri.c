@@ -164,6 +164,7 @@ int uri_parse(const char *target, struct uri *ret, struct error *err)
 	query = strchr(ret->memory, '?');
 	if (query)
 		*query++ = '\0';
+	ret->ends_open = ret->memory[strlen(ret->memory) - 1] == '/';
 	r = parse_path(ret->memory, ret, &local);
 	if (r >= 0 && query)
 		r = parse_query(query, ret, &local);

@@ -24,6 +24,7 @@ struct uri {
 	char *memory; /* what everything below points into */
 	char *segments[URI_SEGMENTS_MAX];
 	size_t n_segments; /* without empty ones: "/a//b/" has two */
+	bool ends_open; /* with a '/' */
 	struct uri_pair query[URI_QUERY_MAX];
 	size_t n_query; /* in the order of the request */
 };

@@ -467,14 +467,10 @@ static int set_status(struct index_tx *tx, struct change *c,
 		      enum image_status from, enum image_status to,
 		      struct error *err)
 {
-	int r = image_load(tx, &c->q->who, c->id, &c->image, err);
+	int r = image_load_own(tx, &c->q->who, c->id, &c->image, err);
 
 	if (r < 0)
 		return r;
-	if (!c->q->who.admin)
-		return error_set(err, -EPERM, 0,
-				 "You are not authorized to complete this "
-				 "action.");
 	if (c->image.status == to)
 		return 0;
 	if (c->image.status != from)

@@ -39,7 +39,9 @@ const char config_help[] =
 	"store=DIR        a folder of images, served by id or name\n"
 	"glance=ADDR:PORT|unix:PATH  the store's HTTP API (OpenStack Image)\n"
 	"glance-cert=FILE, glance-key=FILE  TLS for it (PEM)\n"
-	"auth=none        who may use it";
+	"auth=none|tokens:FILE|keystone:URL  who may use it [none]\n"
+	"keystone-user=NAME, keystone-project=NAME, keystone-password=FILE  as whom\n"
+	"                 Keystone is asked";
 
 void config_init(struct config *c)
 {

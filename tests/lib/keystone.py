@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A real Keystone in a folder of the test's own: SQLite, fernet tokens, the
+admin of project admin, and a service "glance" whose endpoint is given."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+from server import Failure, _die_with_parent, run
+
+START_SEC = 60
+PASSWORD = "secret"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Keystone:
+    """As a context: .url, .password_file, tokens."""
+
+    def __init__(self, image_url):
+        self.folder = tempfile.mkdtemp(prefix="platter-keystone-")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.password_file = self.path("password")
+        with open(self.password_file, "w") as f:
+            f.write(PASSWORD + "\n")
+        try:
+            self._prepare()
+            self._start()
+            self._add_image_service(image_url)
+        except BaseException:
+            self.end()
+            raise
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def _prepare(self):
+        conf = self.path("keystone.conf")
+        for name in ("fernet", "credential"):
+            os.mkdir(self.path(name), 0o700)
+        with open(conf, "w") as f:
+            f.write(f"""[DEFAULT]
+log_file = {self.path('log')}
+[database]
+connection = sqlite:///{self.path('db')}
+[fernet_tokens]
+key_repository = {self.path('fernet')}
+[credential]
+key_repository = {self.path('credential')}
+[token]
+provider = fernet
+[cache]
+enabled = false
+[identity]
+password_hash_rounds = 4
+""")
+        who = ["--keystone-user", "root", "--keystone-group", "root"] \
+            if os.getuid() == 0 else []
+        manage = ["keystone-manage", "--config-file", conf]
+        run([*manage, "db_sync"], timeout=180)
+        run([*manage, "fernet_setup", *who])
+        run([*manage, "credential_setup", *who])
+        run([*manage, "bootstrap", "--bootstrap-password", PASSWORD,
+             "--bootstrap-username", "admin",
+             "--bootstrap-project-name", "admin", "--bootstrap-role-name",
+             "admin", "--bootstrap-service-name", "keystone",
+             "--bootstrap-region-id", "RegionOne",
+             "--bootstrap-public-url", self.url + "/v3",
+             "--bootstrap-internal-url", self.url + "/v3",
+             "--bootstrap-admin-url", self.url + "/v3"])
+        self.conf = conf
+
+    def _start(self):
+        env = {**os.environ, "OS_KEYSTONE_CONFIG_DIR": self.folder,
+               "OS_KEYSTONE_CONFIG_FILES": "keystone.conf"}
+        self.out = open(self.path("out"), "w")
+        self.process = subprocess.Popen(
+            ["/usr/bin/python3", "/usr/bin/keystone-wsgi-public", "--host",
+             "127.0.0.1", "--port", str(self.port)], env=env,
+            stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.out,
+            preexec_fn=_die_with_parent)
+        deadline = time.monotonic() + START_SEC
+        while True:
+            try:
+                self.token = self.log_in("admin", PASSWORD, "admin")[0]
+                return
+            except OSError:
+                if self.process.poll() is not None or \
+                        time.monotonic() > deadline:
+                    with open(self.path("out")) as f:
+                        raise Failure("Keystone does not start: " +
+                                      f.read()[-2000:]) from None
+                time.sleep(0.2)
+
+    def request(self, method, path, body=None, token=None):
+        """(JSON, headers)"""
+        headers = {"Content-Type": "application/json"}
+        if token:
+            headers["X-Auth-Token"] = token
+        r = urllib.request.Request(
+            self.url + path, method=method, headers=headers,
+            data=json.dumps(body).encode() if body is not None else None)
+        with urllib.request.urlopen(r, timeout=30) as a:
+            text = a.read()
+            return (json.loads(text) if text else None), a.headers
+
+    def log_in(self, user, password, project):
+        """(token, its project's id)"""
+        body, headers = self.request("POST", "/v3/auth/tokens", {"auth": {
+            "identity": {"methods": ["password"], "password": {"user": {
+                "name": user, "domain": {"id": "default"},
+                "password": password}}},
+            "scope": {"project": {"name": project,
+                                  "domain": {"id": "default"}}}}})
+        return (headers["X-Subject-Token"], body["token"]["project"]["id"])
+
+    def _add_image_service(self, url):
+        service = self.request("POST", "/v3/services", {"service": {
+            "name": "glance", "type": "image"}}, self.token)[0]["service"]
+        self.request("POST", "/v3/endpoints", {"endpoint": {
+            "service_id": service["id"], "interface": "public", "url": url,
+            "region": "RegionOne"}}, self.token)
+
+    def add_user(self, name, roles=("member",)):
+        """A user in a project of the same name; (token, project's id)."""
+        project = self.request("POST", "/v3/projects", {"project": {
+            "name": name}}, self.token)[0]["project"]["id"]
+        user = self.request("POST", "/v3/users", {"user": {
+            "name": name, "password": PASSWORD,
+            "default_project_id": project}}, self.token)[0]["user"]["id"]
+        known = {r["name"]: r["id"] for r in
+                 self.request("GET", "/v3/roles", None,
+                              self.token)[0]["roles"]}
+        for role in roles:
+            self.request("PUT", f"/v3/projects/{project}/users/{user}/roles/"
+                         + known[role], None, self.token)
+        return self.log_in(name, PASSWORD, name)
+
+    def parameters(self):
+        """As platter's plugin takes them."""
+        return [f"auth=keystone:{self.url}/v3", "keystone-user=admin",
+                "keystone-project=admin",
+                f"keystone-password={self.password_file}"]
+
+    def end(self):
+        p = getattr(self, "process", None)
+        if p and p.poll() is None:
+            p.send_signal(signal.SIGTERM)
+            try:
+                p.wait(10)
+            except subprocess.TimeoutExpired:
+                p.kill()
+                p.wait()
+        if p:
+            self.out.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.end()
