@@ -105,6 +105,25 @@ int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
 			     const struct extent *e),
 		 void *opaque, uint64_t *ret_end, struct error *err);
 
+/*
+ * Keeps the disk as it is at one moment, while requests go on: what is under
+ * way ends first, and all is flushed. The file becomes "STEM@NAME.qcow2", a
+ * standard file that is never written again, beside a new "STEM.qcow2" over it.
+ * @name: may be part of a file's name. -EEXIST: there is one. -ENOTSUP: of a
+ * temporary overlay. A failure leaves all as it was.
+ */
+int overlay_snapshot(struct overlay *o, const char *name, struct error *err);
+
+/* The disk at that snapshot, to be read while the overlay goes on. -ENOENT */
+int overlay_open_snapshot(struct overlay *o, const char *name,
+			  struct image **ret, struct error *err);
+
+/* Calls @each for every one, the latest first; see history_each(). */
+int overlay_each_snapshot(struct overlay *o,
+			  int (*each)(void *opaque, const char *name,
+				      uint64_t bytes),
+			  void *opaque);
+
 struct overlay_stats {
 	uint64_t file_bytes; /* size */
 	uint64_t room_bytes; /* that it takes */

@@ -63,7 +63,7 @@ static bool page_is_dirty(const struct page_set *s, uint64_t page)
 }
 
 /* The dirty pages; all of it where nothing in the file refers to it yet. */
-static int collect_pages(const struct overlay *o, const struct page_set *s,
+static int collect_pages(const struct qcow2_file *o, const struct page_set *s,
 			 struct pieces *to, struct error *err)
 {
 	uint64_t pages = o->cluster_bytes / o->page_bytes, i = 0, n;
@@ -84,7 +84,7 @@ static int collect_pages(const struct overlay *o, const struct page_set *s,
 	return r;
 }
 
-static int collect_refcounts(struct overlay *o, struct pieces *to,
+static int collect_refcounts(struct qcow2_file *o, struct pieces *to,
 			     struct error *err)
 {
 	uint64_t i;
@@ -96,7 +96,8 @@ static int collect_refcounts(struct overlay *o, struct pieces *to,
 	return r;
 }
 
-static int collect_tables(struct overlay *o, struct flush *f, struct error *err)
+static int collect_tables(struct qcow2_file *o, struct flush *f,
+			  struct error *err)
 {
 	uint64_t i;
 	int r = 0;
@@ -115,7 +116,7 @@ static int collect_tables(struct overlay *o, struct flush *f, struct error *err)
 	return r;
 }
 
-static void clean_refcounts(struct overlay *o)
+static void clean_refcounts(struct qcow2_file *o)
 {
 	uint64_t i;
 
@@ -124,7 +125,7 @@ static void clean_refcounts(struct overlay *o)
 			page_clean(o->rc.blocks[i]);
 }
 
-static void clean_tables(struct overlay *o)
+static void clean_tables(struct qcow2_file *o)
 {
 	uint64_t i;
 
@@ -144,7 +145,7 @@ static void clean_tables(struct overlay *o)
  * What has to be written, as it is now. Nothing is marked as clean unless all
  * of it could be copied.
  */
-static int collect(struct overlay *o, struct flush *f, struct error *err)
+static int collect(struct qcow2_file *o, struct flush *f, struct error *err)
 {
 	int r;
 
@@ -169,7 +170,7 @@ static int collect(struct overlay *o, struct flush *f, struct error *err)
 	return r;
 }
 
-static int write_pieces(struct overlay *o, const struct pieces *p,
+static int write_pieces(struct qcow2_file *o, const struct pieces *p,
 			struct error *err)
 {
 	struct batch_io *ios;
@@ -196,7 +197,7 @@ static int write_pieces(struct overlay *o, const struct pieces *p,
 }
 
 /* Did a sync fail, ever? */
-static int flush_check(struct overlay *o, struct error *err)
+static int flush_check(struct qcow2_file *o, struct error *err)
 {
 	int r;
 
@@ -211,7 +212,7 @@ static int flush_check(struct overlay *o, struct error *err)
 	return r;
 }
 
-int flush_sync(struct overlay *o, struct error *err)
+int flush_sync(struct qcow2_file *o, struct error *err)
 {
 	int r;
 
@@ -234,7 +235,7 @@ struct run {
 	uint64_t first, n;
 };
 
-static void punch_run(struct overlay *o, struct run *run)
+static void punch_run(struct qcow2_file *o, struct run *run)
 {
 	if (run->n)
 		source_punch(o->src, run->first << o->cluster_bits,
@@ -243,8 +244,8 @@ static void punch_run(struct overlay *o, struct run *run)
 }
 
 /* One reference less; the last one gone, it may be used again. */
-static int drop_reference(struct overlay *o, uint64_t cluster, struct run *run,
-			  struct error *err)
+static int drop_reference(struct qcow2_file *o, uint64_t cluster,
+			  struct run *run, struct error *err)
 {
 	uint64_t refs;
 	int r = refs_get(o, cluster, &refs, err);
@@ -268,7 +269,7 @@ static int drop_reference(struct overlay *o, uint64_t cluster, struct run *run,
  * Nobody refers to these on the disk any more, and no request that began when
  * somebody did is under way: gate is held for writing.
  */
-static int reclaim(struct overlay *o, const struct cluster_list *freed,
+static int reclaim(struct qcow2_file *o, const struct cluster_list *freed,
 		   struct error *err)
 {
 	struct run run = { 0 };
@@ -284,7 +285,7 @@ static int reclaim(struct overlay *o, const struct cluster_list *freed,
 }
 
 /* Still without data, in memory: then the room can go. */
-static void punch(struct overlay *o, const struct punch *p)
+static void punch(struct qcow2_file *o, const struct punch *p)
 {
 	uint64_t first = p->in_cluster / o->sub_bytes;
 	uint64_t n = p->bytes / o->sub_bytes, place = 0;
@@ -304,7 +305,7 @@ static void punch(struct overlay *o, const struct punch *p)
 }
 
 /* Room goes back in whole and in part. */
-static int give_back(struct overlay *o, const struct flush *f,
+static int give_back(struct qcow2_file *o, const struct flush *f,
 		     struct error *err)
 {
 	size_t i;
@@ -312,15 +313,17 @@ static int give_back(struct overlay *o, const struct flush *f,
 
 	if (!f->freed.n && !f->punches.n)
 		return 0;
-	pthread_rwlock_wrlock(&o->gate);
+	if (!o->gate_held)
+		pthread_rwlock_wrlock(o->gate);
 	r = reclaim(o, &f->freed, err);
 	for (i = 0; i < f->punches.n; i++)
 		punch(o, &f->punches.items[i]);
-	pthread_rwlock_unlock(&o->gate);
+	if (!o->gate_held)
+		pthread_rwlock_unlock(o->gate);
 	return r;
 }
 
-static void dirty_all(const struct overlay *o, struct page_set *p)
+static void dirty_all(const struct qcow2_file *o, struct page_set *p)
 {
 	uint64_t at;
 
@@ -328,7 +331,7 @@ static void dirty_all(const struct overlay *o, struct page_set *p)
 		page_dirty(o, p, at);
 }
 
-static void dirty_refcounts(struct overlay *o)
+static void dirty_refcounts(struct qcow2_file *o)
 {
 	uint64_t i;
 
@@ -338,7 +341,7 @@ static void dirty_refcounts(struct overlay *o)
 }
 
 /* Something could not be written: all of it is to be written again. */
-static void mark_again(struct overlay *o, struct flush *f)
+static void mark_again(struct qcow2_file *o, struct flush *f)
 {
 	uint64_t i;
 	size_t k;
@@ -362,7 +365,7 @@ static void mark_again(struct overlay *o, struct flush *f)
 }
 
 /* The copies have been written, or could not be. */
-static void settle(struct overlay *o, struct flush *f, bool ok)
+static void settle(struct qcow2_file *o, struct flush *f, bool ok)
 {
 	uint64_t i;
 
@@ -378,7 +381,7 @@ static void settle(struct overlay *o, struct flush *f, bool ok)
 	pthread_mutex_unlock(&o->meta);
 }
 
-static int write_all(struct overlay *o, struct flush *f, struct error *err)
+static int write_all(struct qcow2_file *o, struct flush *f, struct error *err)
 {
 	int r = write_pieces(o, &f->first, err);
 
@@ -391,7 +394,7 @@ static int write_all(struct overlay *o, struct flush *f, struct error *err)
 	return r;
 }
 
-int flush_run(struct overlay *o, struct error *err)
+int flush_run(struct qcow2_file *o, struct error *err)
 {
 	struct flush f = { 0 };
 	int r = flush_check(o, err);
@@ -424,7 +427,7 @@ static void put_be64(uint8_t *buf, size_t at, uint64_t v)
 }
 
 /* The table's entries from @first to @last. */
-static int write_reftable(struct overlay *o, uint64_t first, uint64_t last,
+static int write_reftable(struct qcow2_file *o, uint64_t first, uint64_t last,
 			  struct error *err)
 {
 	uint64_t n = last - first + 1, i;
@@ -444,7 +447,7 @@ static int write_reftable(struct overlay *o, uint64_t first, uint64_t last,
 }
 
 /* Where the table is, and how long; side by side in the header. */
-static int write_reftable_field(struct overlay *o, struct error *err)
+static int write_reftable_field(struct qcow2_file *o, struct error *err)
 {
 	uint8_t field[12];
 	int r;
@@ -456,7 +459,7 @@ static int write_reftable_field(struct overlay *o, struct error *err)
 	return r < 0 ? r : flush_sync(o, err);
 }
 
-int flush_refcounts_now(struct overlay *o, struct error *err)
+int flush_refcounts_now(struct qcow2_file *o, struct error *err)
 {
 	struct refcounts *rc = &o->rc;
 	struct pieces blocks = { 0 };
@@ -490,7 +493,7 @@ int flush_refcounts_now(struct overlay *o, struct error *err)
  * What is free is not counted any more, then it is not in the file any more.
  * The second flush writes the refcounts that the first one made 0.
  */
-int flush_last(struct overlay *o, struct error *err)
+int flush_last(struct qcow2_file *o, struct error *err)
 {
 	uint64_t end = 0;
 	int r = flush_run(o, err);
@@ -499,9 +502,11 @@ int flush_last(struct overlay *o, struct error *err)
 		r = alloc_release(o, &end, err);
 	if (r >= 0)
 		r = flush_run(o, err);
-	if (r >= 0 && end < o->end)
+	if (r < 0)
+		return r;
+	if (end < o->end)
 		r = source_truncate(o->src, end << o->cluster_bits, err);
 	if (r >= 0)
-		r = flush_sync(o, err);
-	return r;
+		o->end = o->ahead = o->ahead_end = end;
+	return r < 0 ? r : flush_sync(o, err);
 }

@@ -209,7 +209,7 @@ int overlay_create(const char *path, const struct overlay_new *n,
 
 /* ---- opening ---- */
 
-static int check_writable(const struct overlay *o, struct error *err)
+static int check_writable(const struct qcow2_file *o, struct error *err)
 {
 	const struct qcow2_state *s = o->s;
 
@@ -233,7 +233,7 @@ static int check_writable(const struct overlay *o, struct error *err)
 	return 0;
 }
 
-static void adopt_geometry(struct overlay *o)
+static void adopt_geometry(struct qcow2_file *o)
 {
 	o->s = o->top->state;
 	o->bytes = o->s->h.size;
@@ -247,7 +247,7 @@ static void adopt_geometry(struct overlay *o)
 }
 
 /* The layer that was read is the file that is locked. */
-static int check_same(const struct overlay *o, struct error *err)
+static int check_same(const struct qcow2_file *o, struct error *err)
 {
 	struct stat st;
 
@@ -259,7 +259,7 @@ static int check_same(const struct overlay *o, struct error *err)
 }
 
 /* The chain below, as the file names it. */
-static int open_named_base(struct overlay *o, const char *path,
+static int open_named_base(struct qcow2_file *o, const char *path,
 			   const struct open_options *options,
 			   struct error *err)
 {
@@ -273,7 +273,7 @@ static int open_named_base(struct overlay *o, const char *path,
 }
 
 /* Does the file name @base, in whatever words? */
-static bool names_base(const struct overlay *o, const struct image *base,
+static bool names_base(const struct qcow2_file *o, const struct image *base,
 		       const char *base_name)
 {
 	const char *has = o->top->parent.name;
@@ -293,26 +293,66 @@ static bool names_base(const struct overlay *o, const struct image *base,
 	       st.st_ino == base->chain.layers[0]->ino;
 }
 
-static int take_base(struct overlay *o, const char *path, struct image *base,
+static bool is_below(const struct chain *c, const struct layer *l)
+{
+	unsigned int i;
+
+	for (i = 1; i < c->depth; i++)
+		if (c->layers[i]->dev == l->dev && c->layers[i]->ino == l->ino)
+			return true;
+	return false;
+}
+
+/*
+ * Snapshots may lie between the file and @base: the chain that it names, if
+ * @base is in it. What they name may lie in @base's folder, as well.
+ */
+static int take_base_below(struct qcow2_file *o, const char *path,
+			   struct image *base, const char *base_name,
+			   const struct open_options *options,
+			   struct error *err)
+{
+	const struct layer *wanted = base->chain.layers[0];
+	struct open_options wider = *options;
+	CLEANUP(freep)
+	const char **folders =
+		calloc(options->allow.n_folders + 1, sizeof(*folders));
+	struct error why = { 0 };
+	int r;
+
+	if (!folders)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (options->allow.n_folders)
+		memcpy(folders, options->allow.folders,
+		       options->allow.n_folders * sizeof(*folders));
+	folders[wider.allow.n_folders++] = folder_path(wanted->folder);
+	wider.allow.folders = folders;
+	r = o->top->parent.wanted ? open_named_base(o, path, &wider, &why)
+				  : -ENOENT;
+	if (r >= 0 && is_below(&o->whole->chain, wanted))
+		return 0;
+	return error_set(err, -EEXIST, QCOW2_BACKING_OFF_AT,
+			 "is an overlay of %s, not of %s",
+			 o->top->parent.name ? o->top->parent.name : "nothing",
+			 base_name);
+}
+
+static int take_base(struct qcow2_file *o, const char *path, struct image *base,
 		     const char *base_name, const struct open_options *options,
 		     struct error *err)
 {
-	const char *has = o->top->parent.name;
-
 	if (!base)
 		return o->top->parent.wanted
 			       ? open_named_base(o, path, options, err)
 			       : 0;
 	if (base_name && !names_base(o, base, base_name))
-		return error_set(err, -EEXIST, QCOW2_BACKING_OFF_AT,
-				 "is an overlay of %s, not of %s",
-				 has ? has : "nothing", base_name);
+		return take_base_below(o, path, base, base_name, options, err);
 	o->base = image_ref(base);
 	return 0;
 }
 
 /* Whole clusters, so that what is read lies inside. */
-static int take_end(struct overlay *o, struct error *err)
+static int take_end(struct qcow2_file *o, struct error *err)
 {
 	uint64_t bytes;
 	int r = source_measure(o->src, &bytes, NULL, err);
@@ -327,7 +367,7 @@ static int take_end(struct overlay *o, struct error *err)
 }
 
 /* What others keep beside the data goes stale with the first write. */
-static int clear_autoclear(struct overlay *o, struct error *err)
+static int clear_autoclear(struct qcow2_file *o, struct error *err)
 {
 	uint64_t none = 0;
 	int r;
@@ -338,30 +378,23 @@ static int clear_autoclear(struct overlay *o, struct error *err)
 	return r < 0 ? r : source_sync(o->src, err);
 }
 
-static int init_locks(struct overlay *o)
+static void init_locks(struct qcow2_file *o)
 {
-	pthread_rwlockattr_t attr;
 	unsigned int i;
 
-	if (pthread_rwlockattr_init(&attr))
-		return -ENOMEM;
-	/* A flush must not wait for a stream of requests to end. */
-	pthread_rwlockattr_setkind_np(
-		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-	pthread_rwlock_init(&o->gate, &attr);
-	pthread_rwlockattr_destroy(&attr);
 	for (i = 0; i < STRIPES; i++)
 		pthread_rwlock_init(&o->stripes[i], NULL);
 	pthread_mutex_init(&o->meta, NULL);
 	pthread_mutex_init(&o->flush_lock, NULL);
 	pthread_cond_init(&o->flush_ended, NULL);
-	return 0;
 }
 
-static void overlay_free(struct overlay *o)
+void qcow2_file_close(struct qcow2_file *o)
 {
 	unsigned int i;
 
+	if (!o)
+		return;
 	tables_done(o);
 	refs_done(o);
 	image_unref(o->base);
@@ -373,7 +406,6 @@ static void overlay_free(struct overlay *o)
 	closep(&o->lock_fd);
 	for (i = 0; i < STRIPES; i++)
 		pthread_rwlock_destroy(&o->stripes[i]);
-	pthread_rwlock_destroy(&o->gate);
 	pthread_mutex_destroy(&o->meta);
 	pthread_mutex_destroy(&o->flush_lock);
 	pthread_cond_destroy(&o->flush_ended);
@@ -381,29 +413,30 @@ static void overlay_free(struct overlay *o)
 	free(o);
 }
 
-static struct overlay *overlay_new(const char *path,
-				   const struct overlay_options *options)
+static struct qcow2_file *file_new(const char *path,
+				   const struct overlay_options *options,
+				   pthread_rwlock_t *gate)
 {
-	struct overlay *o = calloc(1, sizeof(*o));
+	struct qcow2_file *o = calloc(1, sizeof(*o));
 
 	if (!o)
 		return NULL;
-	atomic_init(&o->refs, 1);
+	o->gate = gate;
 	o->path = strdup(path);
 	o->options = *options;
 	o->lock_fd = -1;
 	/* The caller's strings need not outlive the opening. */
 	o->options.open = (struct open_options){ 0 };
-	if (!o->path || init_locks(o) < 0) {
-		free(o->path);
+	if (!o->path) {
 		free(o);
 		return NULL;
 	}
+	init_locks(o);
 	return o;
 }
 
-static int open_inside(struct overlay *o, const char *path, struct image *base,
-		       const char *base_name,
+static int open_inside(struct qcow2_file *o, const char *path,
+		       struct image *base, const char *base_name,
 		       const struct overlay_options *options, struct error *err)
 {
 	struct open_options open = options->open;
@@ -433,9 +466,10 @@ static int open_inside(struct overlay *o, const char *path, struct image *base,
 static int open_source(struct source *src, const char *name, const char *path,
 		       struct image *base, const char *base_name,
 		       const struct overlay_options *options,
-		       struct overlay **ret, struct error *err)
+		       pthread_rwlock_t *gate, struct qcow2_file **ret,
+		       struct error *err)
 {
-	struct overlay *o = overlay_new(name, options);
+	struct qcow2_file *o = file_new(name, options, gate);
 	int r;
 
 	if (!o) {
@@ -447,32 +481,34 @@ static int open_source(struct source *src, const char *name, const char *path,
 	if (r >= 0)
 		r = open_inside(o, path, base, base_name, options, err);
 	if (r < 0) {
-		overlay_free(o);
+		qcow2_file_close(o);
 		return r;
 	}
 	*ret = o;
 	return 0;
 }
 
-int overlay_open(const char *path, struct image *base, const char *base_name,
-		 const struct overlay_options *options, struct overlay **ret,
-		 struct error *err)
+int qcow2_file_open(const char *path, struct image *base, const char *base_name,
+		    const struct overlay_options *options,
+		    pthread_rwlock_t *gate, struct qcow2_file **ret,
+		    struct error *err)
 {
 	struct source *src = NULL;
 	int r = file_source_open_rw(
 		path, options->open.direct ? FILE_DIRECT : 0, &src, err);
 
 	if (r >= 0)
-		r = open_source(src, path, path, base, base_name, options, ret,
-				err);
+		r = open_source(src, path, path, base, base_name, options, gate,
+				ret, err);
 	if (r < 0 && err && !strstr(err->msg, path))
 		error_prefix(err, "%s", path);
 	return r;
 }
 
-int overlay_open_temp(const char *folder, struct image *base,
-		      const struct overlay_options *options,
-		      struct overlay **ret, struct error *err)
+int qcow2_file_open_temp(const char *folder, struct image *base,
+			 const struct overlay_options *options,
+			 pthread_rwlock_t *gate, struct qcow2_file **ret,
+			 struct error *err)
 {
 	struct overlay_new n = { .bytes = base->bytes };
 	CLEANUP(freep) char *temp = NULL;
@@ -495,45 +531,9 @@ int overlay_open_temp(const char *folder, struct image *base,
 		return r;
 	}
 	snprintf(again, sizeof(again), "/proc/self/fd/%d", src->fd);
-	return open_source(src, "temporary overlay", again, base, NULL, options,
-			   ret, err);
-}
-
-struct overlay *overlay_ref(struct overlay *o)
-{
-	atomic_fetch_add_explicit(&o->refs, 1, memory_order_relaxed);
-	return o;
-}
-
-void overlay_unref(struct overlay *o)
-{
-	if (!o ||
-	    atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel) > 1)
-		return;
-	/* What cannot be made durable now was not promised. */
-	if (!o->temporary)
-		flush_last(o, NULL);
-	overlay_free(o);
-}
-
-void overlay_unrefp(struct overlay **o)
-{
-	overlay_unref(*o);
-}
-
-uint64_t overlay_bytes(const struct overlay *o)
-{
-	return o->bytes;
-}
-
-uint64_t overlay_unit_bytes(const struct overlay *o)
-{
-	return o->sub_bytes;
-}
-
-void overlay_get_stats(struct overlay *o, struct overlay_stats *ret)
-{
-	*ret = (struct overlay_stats){ .flushes = atomic_load(&o->n_flushes),
-				       .syncs = atomic_load(&o->n_syncs) };
-	source_measure(o->src, &ret->file_bytes, &ret->room_bytes, NULL);
+	r = open_source(src, "temporary overlay", again, base, NULL, options,
+			gate, ret, err);
+	if (r >= 0)
+		(*ret)->temporary = true;
+	return r;
 }

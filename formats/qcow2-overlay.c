@@ -35,19 +35,19 @@ struct round {
 	struct batch_io ios[STRIPES];
 };
 
-static uint64_t in_cluster(const struct overlay *o, uint64_t off)
+static uint64_t in_cluster(const struct qcow2_file *o, uint64_t off)
 {
 	return off & (o->cluster_bytes - 1);
 }
 
 /* The end of the disk ends a subcluster. */
-static bool ends_sub(const struct overlay *o, uint64_t off)
+static bool ends_sub(const struct qcow2_file *o, uint64_t off)
 {
 	return !(off & (o->sub_bytes - 1)) || off == o->bytes;
 }
 
 /* Bits of the subclusters that [@off, @off + @len) touches. */
-static uint64_t sub_mask(const struct overlay *o, uint64_t off, uint64_t len)
+static uint64_t sub_mask(const struct qcow2_file *o, uint64_t off, uint64_t len)
 {
 	uint64_t first = in_cluster(o, off) / o->sub_bytes;
 	uint64_t last = (in_cluster(o, off) + len - 1) / o->sub_bytes;
@@ -56,7 +56,7 @@ static uint64_t sub_mask(const struct overlay *o, uint64_t off, uint64_t len)
 }
 
 /* Subclusters with data, a bit each, be it in a place of ours or not. */
-static uint64_t data_bits(const struct overlay *o, const struct entry *e)
+static uint64_t data_bits(const struct qcow2_file *o, const struct entry *e)
 {
 	if (e->word & QCOW2_COMPRESSED)
 		return (1ULL << o->subs) - 1;
@@ -69,7 +69,8 @@ static uint64_t data_bits(const struct overlay *o, const struct entry *e)
 
 /* ---- locks ---- */
 
-static uint64_t stripes_of(const struct overlay *o, uint64_t off, uint64_t len)
+static uint64_t stripes_of(const struct qcow2_file *o, uint64_t off,
+			   uint64_t len)
 {
 	uint64_t first = off >> o->cluster_bits, bits = 0;
 	uint64_t last = (off + len - 1) >> o->cluster_bits;
@@ -82,7 +83,7 @@ static uint64_t stripes_of(const struct overlay *o, uint64_t off, uint64_t len)
 }
 
 /* From the lowest up, so that nobody waits in a circle. */
-static void lock_stripes(struct overlay *o, uint64_t bits, bool alone)
+static void lock_stripes(struct qcow2_file *o, uint64_t bits, bool alone)
 {
 	unsigned int i;
 
@@ -96,7 +97,7 @@ static void lock_stripes(struct overlay *o, uint64_t bits, bool alone)
 	}
 }
 
-static void unlock_stripes(struct overlay *o, uint64_t bits)
+static void unlock_stripes(struct qcow2_file *o, uint64_t bits)
 {
 	unsigned int i;
 
@@ -107,7 +108,8 @@ static void unlock_stripes(struct overlay *o, uint64_t bits)
 
 /* ---- where things lie ---- */
 
-static bool continues(const struct overlay *o, const struct qcow2_answer *first,
+static bool continues(const struct qcow2_file *o,
+		      const struct qcow2_answer *first,
 		      const struct qcow2_answer *next, uint64_t clusters)
 {
 	if (next->kind != first->kind || first->kind == EXTENT_COMPRESSED)
@@ -118,7 +120,7 @@ static bool continues(const struct overlay *o, const struct qcow2_answer *first,
 }
 
 /* The answer for @off, which table @t maps; damage is told as such. */
-static int answer(const struct overlay *o, const struct page_set *t,
+static int answer(const struct qcow2_file *o, const struct page_set *t,
 		  uint64_t off, struct qcow2_answer *ret, struct error *err)
 {
 	uint64_t mask = (1ULL << o->l2_bits) - 1;
@@ -135,8 +137,9 @@ static int answer(const struct overlay *o, const struct page_set *t,
 	return r;
 }
 
-static void fill_extent(const struct overlay *o, const struct qcow2_answer *a,
-			uint64_t off, uint64_t run, struct extent *ret)
+static void fill_extent(const struct qcow2_file *o,
+			const struct qcow2_answer *a, uint64_t off,
+			uint64_t run, struct extent *ret)
 {
 	struct extent e = { .kind = (uint8_t)a->kind, .len = run };
 
@@ -155,7 +158,7 @@ static void fill_extent(const struct overlay *o, const struct qcow2_answer *a,
 }
 
 /* The overlay's own answer. Meta is held. */
-static int own_extent_locked(struct overlay *o, uint64_t off, uint64_t len,
+static int own_extent_locked(struct qcow2_file *o, uint64_t off, uint64_t len,
 			     struct extent *ret, struct error *err)
 {
 	unsigned int table_bits = o->cluster_bits + o->l2_bits;
@@ -190,7 +193,7 @@ static int own_extent_locked(struct overlay *o, uint64_t off, uint64_t len,
 	return 0;
 }
 
-static int own_extent(struct overlay *o, uint64_t off, uint64_t len,
+static int own_extent(struct qcow2_file *o, uint64_t off, uint64_t len,
 		      struct extent *ret, struct error *err)
 {
 	int r;
@@ -202,7 +205,7 @@ static int own_extent(struct overlay *o, uint64_t off, uint64_t len,
 }
 
 /* How much of [@off, @off + @len) the base has; 0: nothing at @off. */
-static uint64_t base_has(const struct overlay *o, uint64_t off, uint64_t len)
+static uint64_t base_has(const struct qcow2_file *o, uint64_t off, uint64_t len)
 {
 	if (!o->base || off >= o->base->bytes)
 		return 0;
@@ -218,14 +221,14 @@ static struct extent nothing(uint64_t len)
 
 struct overlay_reader {
 	struct extent_reader x;
-	struct overlay *o;
+	struct qcow2_file *o;
 };
 
 static int reader_resolve(struct extent_reader *x, uint64_t off, uint64_t len,
 			  struct extent *ret, size_t max, size_t *ret_n,
 			  struct error *err)
 {
-	struct overlay *o = container_of(x, struct overlay_reader, x)->o;
+	struct qcow2_file *o = container_of(x, struct overlay_reader, x)->o;
 	size_t n = 0, more, i;
 	uint64_t below;
 	int r;
@@ -257,7 +260,7 @@ static int reader_resolve(struct extent_reader *x, uint64_t off, uint64_t len,
 static int reader_map(struct extent_reader *x, uint64_t off, uint64_t len,
 		      struct extent *ret, struct error *err)
 {
-	struct overlay *o = container_of(x, struct overlay_reader, x)->o;
+	struct qcow2_file *o = container_of(x, struct overlay_reader, x)->o;
 	uint64_t below;
 	int r = own_extent(o, off, len, ret, err);
 
@@ -274,7 +277,7 @@ static int reader_map(struct extent_reader *x, uint64_t off, uint64_t len,
 	return r;
 }
 
-static struct overlay_reader overlay_reader(struct overlay *o)
+static struct overlay_reader overlay_reader(struct qcow2_file *o)
 {
 	return (struct overlay_reader){
 		.x = { .resolve = reader_resolve, .map = reader_map }, .o = o
@@ -282,7 +285,7 @@ static struct overlay_reader overlay_reader(struct overlay *o)
 }
 
 /* Gate is held. What lies behind the disk's end is zero. */
-static int read_inside(struct overlay *o, uint8_t *buf, size_t len,
+static int read_inside(struct qcow2_file *o, uint8_t *buf, size_t len,
 		       uint64_t off, struct error *err)
 {
 	struct overlay_reader r = overlay_reader(o);
@@ -292,7 +295,7 @@ static int read_inside(struct overlay *o, uint8_t *buf, size_t len,
 	return n ? extents_read(&r.x, buf, n, off, err) : 0;
 }
 
-static int check_range(const struct overlay *o, uint64_t off, uint64_t len,
+static int check_range(const struct qcow2_file *o, uint64_t off, uint64_t len,
 		       struct error *err)
 {
 	if (range_inside(off, len, o->bytes))
@@ -303,39 +306,30 @@ static int check_range(const struct overlay *o, uint64_t off, uint64_t len,
 			 len, off, o->bytes);
 }
 
-int overlay_read(struct overlay *o, void *buf, size_t len, uint64_t off,
-		 struct error *err)
+int qcow2_file_read(struct qcow2_file *o, void *buf, size_t len, uint64_t off,
+		    struct error *err)
 {
 	int r = check_range(o, off, len, err);
 
-	if (r < 0 || !len)
-		return r;
-	pthread_rwlock_rdlock(&o->gate);
-	r = read_inside(o, buf, len, off, err);
-	pthread_rwlock_unlock(&o->gate);
-	return r;
+	return r < 0 || !len ? r : read_inside(o, buf, len, off, err);
 }
 
-int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
-		 int (*each)(void *opaque, uint64_t off,
-			     const struct extent *e),
-		 void *opaque, uint64_t *ret_end, struct error *err)
+int qcow2_file_walk(struct qcow2_file *o, uint64_t off, uint64_t len,
+		    int (*each)(void *opaque, uint64_t off,
+				const struct extent *e),
+		    void *opaque, uint64_t *ret_end, struct error *err)
 {
 	struct overlay_reader x = overlay_reader(o);
 	int r = check_range(o, off, len, err);
 
-	if (r < 0)
-		return r;
-	pthread_rwlock_rdlock(&o->gate);
-	r = extents_walk(&x.x, off, len, each, opaque, ret_end, err);
-	pthread_rwlock_unlock(&o->gate);
-	return r;
+	return r < 0 ? r
+		     : extents_walk(&x.x, off, len, each, opaque, ret_end, err);
 }
 
 /* ---- planning a write; meta is held ---- */
 
 /* An old place, or compressed data, that nobody will refer to. */
-static int free_place(struct overlay *o, const struct entry *e,
+static int free_place(struct qcow2_file *o, const struct entry *e,
 		      struct error *err)
 {
 	unsigned int x = 62 - (o->cluster_bits - 8);
@@ -356,7 +350,7 @@ static int free_place(struct overlay *o, const struct entry *e,
 }
 
 /* What has to be read around the data, if anything. */
-static void plan_copy(const struct overlay *o, struct step *s, uint64_t have)
+static void plan_copy(const struct qcow2_file *o, struct step *s, uint64_t have)
 {
 	uint64_t end = s->guest_off + s->len;
 	bool ours = entry_place(&s->old) || !(s->old.word);
@@ -378,7 +372,7 @@ static void plan_copy(const struct overlay *o, struct step *s, uint64_t have)
  * Is the cluster's place fixed, so that its data may be written beside others?
  * Gives it one where whole subclusters will be written.
  */
-static int plan_place(struct overlay *o, struct step *s, bool alone,
+static int plan_place(struct qcow2_file *o, struct step *s, bool alone,
 		      struct error *err)
 {
 	struct page_set *t;
@@ -409,7 +403,7 @@ static int plan_place(struct overlay *o, struct step *s, bool alone,
 	return 0;
 }
 
-static int plan_step(struct overlay *o, struct step *s, bool alone,
+static int plan_step(struct qcow2_file *o, struct step *s, bool alone,
 		     struct error *err)
 {
 	uint64_t mask = sub_mask(o, s->guest_off, s->len), have;
@@ -436,7 +430,7 @@ static int plan_step(struct overlay *o, struct step *s, bool alone,
 /* ---- carrying it out ---- */
 
 /* The bytes around the data, as the guest sees them. */
-static int fill_bounce(struct overlay *o, struct step *s, struct error *err)
+static int fill_bounce(struct qcow2_file *o, struct step *s, struct error *err)
 {
 	uint64_t start =
 		round_down(s->guest_off, o->cluster_bytes) + s->copy_off;
@@ -460,7 +454,7 @@ static int fill_bounce(struct overlay *o, struct step *s, struct error *err)
 	return r;
 }
 
-static int carry_out(struct overlay *o, struct round *rd, struct error *err)
+static int carry_out(struct qcow2_file *o, struct round *rd, struct error *err)
 {
 	size_t i, n = 0;
 	int r = 0;
@@ -499,7 +493,7 @@ static int carry_out(struct overlay *o, struct round *rd, struct error *err)
 }
 
 /* The data are there: now they count. Meta is held. */
-static int commit_step(struct overlay *o, struct step *s, struct error *err)
+static int commit_step(struct qcow2_file *o, struct step *s, struct error *err)
 {
 	uint64_t start =
 		s->copy_len ? s->copy_off : in_cluster(o, s->guest_off);
@@ -527,7 +521,7 @@ static int commit_step(struct overlay *o, struct step *s, struct error *err)
 	return 0;
 }
 
-static int finish_round(struct overlay *o, struct round *rd, int r,
+static int finish_round(struct qcow2_file *o, struct round *rd, int r,
 			struct error *err)
 {
 	size_t i;
@@ -549,7 +543,7 @@ static int finish_round(struct overlay *o, struct round *rd, int r,
 }
 
 /* -EAGAIN: needs its clusters for itself. */
-static int try_round(struct overlay *o, const uint8_t *buf, uint64_t len,
+static int try_round(struct qcow2_file *o, const uint8_t *buf, uint64_t len,
 		     uint64_t off, bool alone, struct error *err)
 {
 	struct round rd;
@@ -575,7 +569,7 @@ static int try_round(struct overlay *o, const uint8_t *buf, uint64_t len,
 }
 
 /* Gate is held. */
-static int write_inside(struct overlay *o, const uint8_t *buf, uint64_t len,
+static int write_inside(struct qcow2_file *o, const uint8_t *buf, uint64_t len,
 			uint64_t off, struct error *err)
 {
 	int r = 0;
@@ -603,7 +597,7 @@ static int write_inside(struct overlay *o, const uint8_t *buf, uint64_t len,
 
 /* ---- zeroes ---- */
 
-static int write_zeroes(struct overlay *o, uint64_t off, uint64_t len,
+static int write_zeroes(struct qcow2_file *o, uint64_t off, uint64_t len,
 			struct error *err)
 {
 	uint64_t room = min_u64(len, 1U << 20), n;
@@ -621,7 +615,7 @@ static int write_zeroes(struct overlay *o, uint64_t off, uint64_t len,
 	return r;
 }
 
-static int add_punch(struct overlay *o, uint64_t off, uint64_t len,
+static int add_punch(struct qcow2_file *o, uint64_t off, uint64_t len,
 		     struct error *err)
 {
 	struct punch_list *l = &o->punches;
@@ -643,7 +637,7 @@ static int add_punch(struct overlay *o, uint64_t off, uint64_t len,
 	return 0;
 }
 
-static int zero_extended(struct overlay *o, struct page_set *t, uint64_t off,
+static int zero_extended(struct qcow2_file *o, struct page_set *t, uint64_t off,
 			 uint64_t len, bool trim, struct entry e,
 			 struct error *err)
 {
@@ -665,7 +659,7 @@ static int zero_extended(struct overlay *o, struct page_set *t, uint64_t off,
 	return r;
 }
 
-static int zero_standard(struct overlay *o, struct page_set *t, uint64_t off,
+static int zero_standard(struct qcow2_file *o, struct page_set *t, uint64_t off,
 			 bool trim, struct entry e, struct error *err)
 {
 	int r = 0;
@@ -682,7 +676,7 @@ static int zero_standard(struct overlay *o, struct page_set *t, uint64_t off,
 }
 
 /* 1: it must be done by writing. Meta is held, and the cluster ours alone. */
-static int zero_cluster_locked(struct overlay *o, uint64_t off, uint64_t len,
+static int zero_cluster_locked(struct qcow2_file *o, uint64_t off, uint64_t len,
 			       bool trim, struct error *err)
 {
 	uint64_t bits = sub_mask(o, off, len);
@@ -715,7 +709,7 @@ static int zero_cluster_locked(struct overlay *o, uint64_t off, uint64_t len,
 }
 
 /* Subclusters of one cluster. Gate is held. */
-static int zero_cluster(struct overlay *o, uint64_t off, uint64_t len,
+static int zero_cluster(struct qcow2_file *o, uint64_t off, uint64_t len,
 			unsigned int flags, struct error *err)
 {
 	uint64_t stripe = stripes_of(o, off, len);
@@ -736,7 +730,7 @@ static int zero_cluster(struct overlay *o, uint64_t off, uint64_t len,
 }
 
 /* Whole subclusters. Gate is held. */
-static int zero_subs(struct overlay *o, uint64_t off, uint64_t len,
+static int zero_subs(struct qcow2_file *o, uint64_t off, uint64_t len,
 		     unsigned int flags, struct error *err)
 {
 	uint64_t n;
@@ -750,7 +744,7 @@ static int zero_subs(struct overlay *o, uint64_t off, uint64_t len,
 }
 
 /* The whole subclusters in a range; *ret_len 0: there are none. */
-static void whole_subs(const struct overlay *o, uint64_t off, uint64_t len,
+static void whole_subs(const struct qcow2_file *o, uint64_t off, uint64_t len,
 		       uint64_t *ret_off, uint64_t *ret_len)
 {
 	uint64_t first = round_up(off, o->sub_bytes), end = off + len;
@@ -761,7 +755,7 @@ static void whole_subs(const struct overlay *o, uint64_t off, uint64_t len,
 	*ret_len = first < end ? end - first : 0;
 }
 
-static int zero_inside(struct overlay *o, uint64_t off, uint64_t len,
+static int zero_inside(struct qcow2_file *o, uint64_t off, uint64_t len,
 		       unsigned int flags, struct error *err)
 {
 	uint64_t whole, n, end = off + len;
@@ -780,28 +774,21 @@ static int zero_inside(struct overlay *o, uint64_t off, uint64_t len,
 
 /* ---- requests ---- */
 
-/* At the end of a request that changed something; gate is not held. */
-static int finish(struct overlay *o, bool durable, int r, struct error *err)
+bool qcow2_file_is_full(struct qcow2_file *o)
 {
 	bool many;
 
-	if (r < 0)
-		return r;
-	if (!durable) {
-		pthread_mutex_lock(&o->meta);
-		many = tables_are_many_dirty(o);
-		pthread_mutex_unlock(&o->meta);
-		if (!many)
-			return 0;
-	}
-	return overlay_flush(o, err);
+	pthread_mutex_lock(&o->meta);
+	many = tables_are_many_dirty(o);
+	pthread_mutex_unlock(&o->meta);
+	return many;
 }
 
 /* What is to be done with one subcluster's worth of a write. */
 enum fate { FATE_WRITE, FATE_ZERO, FATE_DROP };
 
-static enum fate find_fate(struct overlay *o, const uint8_t *buf, uint64_t len,
-			   uint64_t off, uint8_t *scratch)
+static enum fate find_fate(struct qcow2_file *o, const uint8_t *buf,
+			   uint64_t len, uint64_t off, uint8_t *scratch)
 {
 	struct extent e;
 
@@ -817,7 +804,7 @@ static enum fate find_fate(struct overlay *o, const uint8_t *buf, uint64_t len,
 	return FATE_DROP;
 }
 
-static int apply_fate(struct overlay *o, enum fate fate, const uint8_t *buf,
+static int apply_fate(struct qcow2_file *o, enum fate fate, const uint8_t *buf,
 		      uint64_t len, uint64_t off, struct error *err)
 {
 	switch (fate) {
@@ -832,8 +819,8 @@ static int apply_fate(struct overlay *o, enum fate fate, const uint8_t *buf,
 }
 
 /* Runs of subclusters with the same fate are done together. */
-static int write_detecting(struct overlay *o, const uint8_t *buf, uint64_t len,
-			   uint64_t off, struct error *err)
+static int write_detecting(struct qcow2_file *o, const uint8_t *buf,
+			   uint64_t len, uint64_t off, struct error *err)
 {
 	uint8_t *scratch = malloc(o->sub_bytes);
 	uint64_t run = 0, n;
@@ -862,35 +849,27 @@ static int write_detecting(struct overlay *o, const uint8_t *buf, uint64_t len,
 	return r;
 }
 
-int overlay_write(struct overlay *o, const void *buf, size_t len, uint64_t off,
-		  bool durable, struct error *err)
+int qcow2_file_write(struct qcow2_file *o, const void *buf, size_t len,
+		     uint64_t off, struct error *err)
 {
 	int r = check_range(o, off, len, err);
 
 	if (r < 0 || !len)
 		return r;
-	pthread_rwlock_rdlock(&o->gate);
-	r = o->options.detect ? write_detecting(o, buf, len, off, err)
-			      : write_inside(o, buf, len, off, err);
-	pthread_rwlock_unlock(&o->gate);
-	return finish(o, durable, r, err);
+	return o->options.detect ? write_detecting(o, buf, len, off, err)
+				 : write_inside(o, buf, len, off, err);
 }
 
-int overlay_zero(struct overlay *o, uint64_t off, uint64_t len,
-		 unsigned int flags, struct error *err)
+int qcow2_file_zero(struct qcow2_file *o, uint64_t off, uint64_t len,
+		    unsigned int flags, struct error *err)
 {
 	int r = check_range(o, off, len, err);
 
-	if (r < 0 || !len)
-		return r;
-	pthread_rwlock_rdlock(&o->gate);
-	r = zero_inside(o, off, len, flags, err);
-	pthread_rwlock_unlock(&o->gate);
-	return finish(o, flags & OVERLAY_DURABLE, r, err);
+	return r < 0 || !len ? r : zero_inside(o, off, len, flags, err);
 }
 
-int overlay_trim(struct overlay *o, uint64_t off, uint64_t len, bool durable,
-		 struct error *err)
+int qcow2_file_trim(struct qcow2_file *o, uint64_t off, uint64_t len,
+		    struct error *err)
 {
 	uint64_t whole, n;
 	int r = check_range(o, off, len, err);
@@ -898,20 +877,18 @@ int overlay_trim(struct overlay *o, uint64_t off, uint64_t len, bool durable,
 	if (r < 0)
 		return r;
 	whole_subs(o, off, len, &whole, &n);
-	pthread_rwlock_rdlock(&o->gate);
 	/* Where it would cost a write, it is left: a hint has no worth then. */
 	if (n)
 		r = zero_subs(o, whole, n, OVERLAY_MAY_TRIM | OVERLAY_FAST,
 			      NULL);
-	pthread_rwlock_unlock(&o->gate);
 	if (r == -EOPNOTSUPP)
 		r = 0;
 	if (r < 0)
 		error_set(err, r, 0, "cannot be trimmed: %s", errno_text(-r));
-	return finish(o, durable, r, err);
+	return r;
 }
 
-int overlay_flush(struct overlay *o, struct error *err)
+int qcow2_file_flush(struct qcow2_file *o, struct error *err)
 {
 	uint64_t mine;
 	int r = 0;

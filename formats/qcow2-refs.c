@@ -39,7 +39,7 @@ int list_add(struct cluster_list *l, uint64_t cluster, struct error *err)
 
 /* ---- blocks ---- */
 
-static int read_table(struct overlay *o, struct error *err)
+static int read_table(struct qcow2_file *o, struct error *err)
 {
 	const struct qcow2_header *h = &o->s->h;
 	struct refcounts *rc = &o->rc;
@@ -68,7 +68,7 @@ static int read_table(struct overlay *o, struct error *err)
 	return r;
 }
 
-int refs_open(struct overlay *o, struct error *err)
+int refs_open(struct qcow2_file *o, struct error *err)
 {
 	if (!o->s->h.reftable_clusters)
 		return error_set(err, -EBADMSG, QCOW2_REFTABLE_CLUSTERS_AT,
@@ -76,7 +76,7 @@ int refs_open(struct overlay *o, struct error *err)
 	return read_table(o, err);
 }
 
-void refs_done(struct overlay *o)
+void refs_done(struct qcow2_file *o)
 {
 	uint64_t i;
 
@@ -90,7 +90,7 @@ void refs_done(struct overlay *o)
 }
 
 /* *ret NULL: nothing there is counted. */
-static int block_get(struct overlay *o, uint64_t idx, struct page_set **ret,
+static int block_get(struct qcow2_file *o, uint64_t idx, struct page_set **ret,
 		     struct error *err)
 {
 	struct refcounts *rc = &o->rc;
@@ -151,7 +151,7 @@ static void cell_set(const struct refcounts *rc, uint8_t *buf, uint64_t i,
 		buf[i * bytes + k] = (uint8_t)v;
 }
 
-int refs_get(struct overlay *o, uint64_t cluster, uint64_t *ret,
+int refs_get(struct qcow2_file *o, uint64_t cluster, uint64_t *ret,
 	     struct error *err)
 {
 	struct page_set *p;
@@ -163,7 +163,7 @@ int refs_get(struct overlay *o, uint64_t cluster, uint64_t *ret,
 	return 0;
 }
 
-int refs_set(struct overlay *o, uint64_t cluster, uint64_t refs,
+int refs_set(struct qcow2_file *o, uint64_t cluster, uint64_t refs,
 	     struct error *err)
 {
 	uint64_t i = cluster % o->rc.per_block;
@@ -188,11 +188,11 @@ int refs_set(struct overlay *o, uint64_t cluster, uint64_t refs,
 
 /* ---- growing ---- */
 
-static int cover(struct overlay *o, uint64_t first, uint64_t n,
+static int cover(struct qcow2_file *o, uint64_t first, uint64_t n,
 		 struct error *err);
 
 /* A longer table, at the file's end; the old one is freed. */
-static int grow_table(struct overlay *o, uint64_t need, struct error *err)
+static int grow_table(struct qcow2_file *o, uint64_t need, struct error *err)
 {
 	struct refcounts *rc = &o->rc;
 	uint64_t per_cluster = o->cluster_bytes / 8, old_n = rc->n, i, first;
@@ -234,7 +234,7 @@ static int grow_table(struct overlay *o, uint64_t need, struct error *err)
 }
 
 /* A new block, at the file's end, where it may have to count itself. */
-static int add_block(struct overlay *o, uint64_t idx, struct error *err)
+static int add_block(struct qcow2_file *o, uint64_t idx, struct error *err)
 {
 	struct refcounts *rc = &o->rc;
 	uint64_t place = o->end++;
@@ -256,7 +256,7 @@ static int add_block(struct overlay *o, uint64_t idx, struct error *err)
 }
 
 /* Sees to it that there are blocks for these clusters. */
-static int cover(struct overlay *o, uint64_t first, uint64_t n,
+static int cover(struct qcow2_file *o, uint64_t first, uint64_t n,
 		 struct error *err)
 {
 	uint64_t last = (first + n - 1) / o->rc.per_block, i;
@@ -273,12 +273,13 @@ static int cover(struct overlay *o, uint64_t first, uint64_t n,
 /* ---- allocation ---- */
 
 /* Clusters of the file that are in use, or could not be given back. */
-static uint64_t used_bytes(const struct overlay *o, uint64_t more)
+static uint64_t used_bytes(const struct qcow2_file *o, uint64_t more)
 {
 	return (o->end - o->pool.n + more) << o->cluster_bits;
 }
 
-static int check_room(const struct overlay *o, uint64_t more, struct error *err)
+static int check_room(const struct qcow2_file *o, uint64_t more,
+		      struct error *err)
 {
 	const struct overlay_options *opt = &o->options;
 	struct statvfs st;
@@ -301,7 +302,7 @@ static int check_room(const struct overlay *o, uint64_t more, struct error *err)
 }
 
 /* How many to take from the file's end when @n are needed. */
-static uint64_t how_many(const struct overlay *o, uint64_t n)
+static uint64_t how_many(const struct qcow2_file *o, uint64_t n)
 {
 	uint64_t bytes = (o->end << o->cluster_bits) / 8;
 
@@ -310,7 +311,7 @@ static uint64_t how_many(const struct overlay *o, uint64_t n)
 }
 
 /* Blocks are reachable on the disk before what they count is used. */
-static int settle(struct overlay *o, struct error *err)
+static int settle(struct qcow2_file *o, struct error *err)
 {
 	return o->rc.table_dirty || o->rc.table_moved
 		       ? flush_refcounts_now(o, err)
@@ -318,7 +319,7 @@ static int settle(struct overlay *o, struct error *err)
 }
 
 /* Makes ahead..ahead_end a run of at least @n; what was left is pooled. */
-static int extend(struct overlay *o, uint64_t n, struct error *err)
+static int extend(struct qcow2_file *o, uint64_t n, struct error *err)
 {
 	uint64_t first, i;
 	int r;
@@ -353,7 +354,7 @@ static int extend(struct overlay *o, uint64_t n, struct error *err)
 	return 0;
 }
 
-int alloc_cluster(struct overlay *o, uint64_t *ret, struct error *err)
+int alloc_cluster(struct qcow2_file *o, uint64_t *ret, struct error *err)
 {
 	int r = settle(o, err);
 
@@ -369,7 +370,8 @@ int alloc_cluster(struct overlay *o, uint64_t *ret, struct error *err)
 	return 0;
 }
 
-int alloc_run(struct overlay *o, uint64_t n, uint64_t *ret, struct error *err)
+int alloc_run(struct qcow2_file *o, uint64_t n, uint64_t *ret,
+	      struct error *err)
 {
 	int r = settle(o, err);
 
@@ -382,7 +384,7 @@ int alloc_run(struct overlay *o, uint64_t n, uint64_t *ret, struct error *err)
 	return 0;
 }
 
-void alloc_return(struct overlay *o, uint64_t cluster)
+void alloc_return(struct qcow2_file *o, uint64_t cluster)
 {
 	if (cluster + 1 == o->ahead)
 		o->ahead--;
@@ -390,7 +392,7 @@ void alloc_return(struct overlay *o, uint64_t cluster)
 		list_add(&o->pool, cluster, NULL); /* at worst, a leak */
 }
 
-int alloc_free_later(struct overlay *o, uint64_t cluster, struct error *err)
+int alloc_free_later(struct qcow2_file *o, uint64_t cluster, struct error *err)
 {
 	return list_add(&o->freed, cluster, err);
 }
@@ -402,7 +404,7 @@ static int compare(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-int alloc_release(struct overlay *o, uint64_t *ret_end, struct error *err)
+int alloc_release(struct qcow2_file *o, uint64_t *ret_end, struct error *err)
 {
 	uint64_t end = o->end;
 	size_t i;

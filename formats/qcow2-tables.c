@@ -15,7 +15,7 @@
 
 /* ---- pages ---- */
 
-struct page_set *page_set_new(const struct overlay *o, uint64_t host_off)
+struct page_set *page_set_new(const struct qcow2_file *o, uint64_t host_off)
 {
 	struct page_set *p = calloc(1, sizeof(*p));
 
@@ -38,7 +38,7 @@ void page_set_free(struct page_set *p)
 	free(p);
 }
 
-void page_dirty(const struct overlay *o, struct page_set *p, uint64_t at)
+void page_dirty(const struct qcow2_file *o, struct page_set *p, uint64_t at)
 {
 	uint64_t page = at / o->page_bytes;
 
@@ -54,7 +54,7 @@ void page_clean(struct page_set *p)
 
 /* ---- L1 ---- */
 
-int tables_open(struct overlay *o, struct error *err)
+int tables_open(struct qcow2_file *o, struct error *err)
 {
 	uint64_t i, host_off;
 	int r;
@@ -80,7 +80,7 @@ int tables_open(struct overlay *o, struct error *err)
 	return r;
 }
 
-void tables_done(struct overlay *o)
+void tables_done(struct qcow2_file *o)
 {
 	uint64_t i;
 
@@ -93,12 +93,12 @@ void tables_done(struct overlay *o)
 
 /* ---- L2 ---- */
 
-static uint64_t l1_index(const struct overlay *o, uint64_t guest_off)
+static uint64_t l1_index(const struct qcow2_file *o, uint64_t guest_off)
 {
 	return guest_off >> (o->cluster_bits + o->l2_bits);
 }
 
-static int load(struct overlay *o, uint64_t idx, struct error *err)
+static int load(struct qcow2_file *o, uint64_t idx, struct error *err)
 {
 	uint64_t host_off = be64toh(o->l1[idx]) & QCOW2_OFFSET_MASK;
 	struct page_set *t = page_set_new(o, host_off);
@@ -116,7 +116,7 @@ static int load(struct overlay *o, uint64_t idx, struct error *err)
 	return 0;
 }
 
-int table_get(struct overlay *o, uint64_t guest_off, struct page_set **ret,
+int table_get(struct qcow2_file *o, uint64_t guest_off, struct page_set **ret,
 	      struct error *err)
 {
 	uint64_t idx = l1_index(o, guest_off);
@@ -135,7 +135,7 @@ int table_get(struct overlay *o, uint64_t guest_off, struct page_set **ret,
 	return 0;
 }
 
-static void table_dirty(struct overlay *o, struct page_set *t, uint64_t at)
+static void table_dirty(struct qcow2_file *o, struct page_set *t, uint64_t at)
 {
 	if (!t->dirty)
 		o->n_l2_dirty++;
@@ -143,7 +143,7 @@ static void table_dirty(struct overlay *o, struct page_set *t, uint64_t at)
 }
 
 /* A place of its own for table @idx, which has none or shares it. */
-static int own_table(struct overlay *o, uint64_t idx, struct error *err)
+static int own_table(struct qcow2_file *o, uint64_t idx, struct error *err)
 {
 	uint64_t old = be64toh(o->l1[idx]) & QCOW2_OFFSET_MASK, cluster;
 	int r = alloc_cluster(o, &cluster, err);
@@ -172,7 +172,7 @@ static int own_table(struct overlay *o, uint64_t idx, struct error *err)
 	return 0;
 }
 
-int table_get_writable(struct overlay *o, uint64_t guest_off,
+int table_get_writable(struct qcow2_file *o, uint64_t guest_off,
 		       struct page_set **ret, struct error *err)
 {
 	uint64_t idx = l1_index(o, guest_off);
@@ -187,13 +187,13 @@ int table_get_writable(struct overlay *o, uint64_t guest_off,
 	return 0;
 }
 
-bool tables_are_many_dirty(const struct overlay *o)
+bool tables_are_many_dirty(const struct qcow2_file *o)
 {
 	return o->n_l2_dirty << o->cluster_bits > TABLES_DIRTY_BYTES;
 }
 
 /* What was used least lately goes, but for what waits for a flush. */
-void tables_trim(struct overlay *o)
+void tables_trim(struct qcow2_file *o)
 {
 	size_t keep = (size_t)max_u64(4, TABLES_BYTES >> o->cluster_bits);
 	uint64_t i, before;
@@ -213,7 +213,7 @@ void tables_trim(struct overlay *o)
 	}
 }
 
-static uint64_t entry_at(const struct overlay *o, uint64_t guest_off)
+static uint64_t entry_at(const struct qcow2_file *o, uint64_t guest_off)
 {
 	uint64_t idx =
 		guest_off >> o->cluster_bits & ((1ULL << o->l2_bits) - 1);
@@ -221,7 +221,7 @@ static uint64_t entry_at(const struct overlay *o, uint64_t guest_off)
 	return idx * o->s->l2_entry_bytes;
 }
 
-struct entry entry_get(const struct overlay *o, const struct page_set *t,
+struct entry entry_get(const struct qcow2_file *o, const struct page_set *t,
 		       uint64_t guest_off)
 {
 	const uint8_t *raw;
@@ -240,7 +240,7 @@ struct entry entry_get(const struct overlay *o, const struct page_set *t,
 	return e;
 }
 
-void entry_set(struct overlay *o, struct page_set *t, uint64_t guest_off,
+void entry_set(struct qcow2_file *o, struct page_set *t, uint64_t guest_off,
 	       struct entry e)
 {
 	uint64_t at = entry_at(o, guest_off), v = htobe64(e.word);

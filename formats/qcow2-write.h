@@ -84,8 +84,8 @@ struct punch_list {
 	size_t n, room;
 };
 
-struct overlay {
-	atomic_uint refs;
+/* One file that is written. */
+struct qcow2_file {
 	char *path;
 	struct source *src;
 	int lock_fd;
@@ -106,7 +106,8 @@ struct overlay {
 	uint64_t sub_bytes;
 	uint32_t page_bytes;
 
-	pthread_rwlock_t gate;
+	pthread_rwlock_t *gate; /* the overlay's */
+	bool gate_held; /* for writing, by who flushes */
 	pthread_rwlock_t stripes[STRIPES];
 
 	pthread_mutex_t meta; /* the rest but for what flush_lock protects */
@@ -137,78 +138,111 @@ struct overlay {
 	atomic_uint_fast64_t n_flushes, n_syncs;
 };
 
+/* ---- qcow2-open.c ---- */
+
+/* As overlay_create(), overlay_open() and overlay_open_temp(). */
+int qcow2_file_open(const char *path, struct image *base, const char *base_name,
+		    const struct overlay_options *options,
+		    pthread_rwlock_t *gate, struct qcow2_file **ret,
+		    struct error *err);
+int qcow2_file_open_temp(const char *folder, struct image *base,
+			 const struct overlay_options *options,
+			 pthread_rwlock_t *gate, struct qcow2_file **ret,
+			 struct error *err);
+/* Does not flush: see flush_last(). NULL is fine. */
+void qcow2_file_close(struct qcow2_file *f);
+
+/* ---- qcow2-overlay.c: gate is held for reading, but for a flush ---- */
+
+int qcow2_file_read(struct qcow2_file *f, void *buf, size_t len, uint64_t off,
+		    struct error *err);
+int qcow2_file_walk(struct qcow2_file *f, uint64_t off, uint64_t len,
+		    int (*each)(void *opaque, uint64_t off,
+				const struct extent *e),
+		    void *opaque, uint64_t *ret_end, struct error *err);
+int qcow2_file_write(struct qcow2_file *f, const void *buf, size_t len,
+		     uint64_t off, struct error *err);
+int qcow2_file_zero(struct qcow2_file *f, uint64_t off, uint64_t len,
+		    unsigned int flags, struct error *err);
+int qcow2_file_trim(struct qcow2_file *f, uint64_t off, uint64_t len,
+		    struct error *err);
+int qcow2_file_flush(struct qcow2_file *f, struct error *err);
+/* So much waits in memory that a flush is due. */
+bool qcow2_file_is_full(struct qcow2_file *f);
+
 /* ---- qcow2-refs.c: refcounts, allocation ---- */
 
-int refs_open(struct overlay *o, struct error *err);
-void refs_done(struct overlay *o);
+int refs_open(struct qcow2_file *o, struct error *err);
+void refs_done(struct qcow2_file *o);
 /* Meta is held in all of these. */
-int refs_get(struct overlay *o, uint64_t cluster, uint64_t *ret,
+int refs_get(struct qcow2_file *o, uint64_t cluster, uint64_t *ret,
 	     struct error *err);
-int refs_set(struct overlay *o, uint64_t cluster, uint64_t refs,
+int refs_set(struct qcow2_file *o, uint64_t cluster, uint64_t refs,
 	     struct error *err);
 /* One cluster, its refcount being 1. */
-int alloc_cluster(struct overlay *o, uint64_t *ret, struct error *err);
+int alloc_cluster(struct qcow2_file *o, uint64_t *ret, struct error *err);
 /* @n neighbours. */
-int alloc_run(struct overlay *o, uint64_t n, uint64_t *ret, struct error *err);
+int alloc_run(struct qcow2_file *o, uint64_t n, uint64_t *ret,
+	      struct error *err);
 /* One that was allocated and is not used after all. */
-void alloc_return(struct overlay *o, uint64_t cluster);
+void alloc_return(struct qcow2_file *o, uint64_t cluster);
 /* Nobody refers to it once the next flush is done. */
-int alloc_free_later(struct overlay *o, uint64_t cluster, struct error *err);
+int alloc_free_later(struct qcow2_file *o, uint64_t cluster, struct error *err);
 /*
  * Gives back all that is allocated ahead: refcounts are 0 in memory.
  * *ret_end: clusters that the file needs.
  */
-int alloc_release(struct overlay *o, uint64_t *ret_end, struct error *err);
+int alloc_release(struct qcow2_file *o, uint64_t *ret_end, struct error *err);
 
 int list_add(struct cluster_list *l, uint64_t cluster, struct error *err);
 
 /* ---- qcow2-tables.c: L1 and L2 ---- */
 
-int tables_open(struct overlay *o, struct error *err);
-void tables_done(struct overlay *o);
+int tables_open(struct qcow2_file *o, struct error *err);
+void tables_done(struct qcow2_file *o);
 /*
  * The L2 table that maps @guest_off; *ret NULL: there is none. Meta is held,
  * and the table stays until it is let go.
  */
-int table_get(struct overlay *o, uint64_t guest_off, struct page_set **ret,
+int table_get(struct qcow2_file *o, uint64_t guest_off, struct page_set **ret,
 	      struct error *err);
 /* The same to be changed: made, or made our own, if need be. */
-int table_get_writable(struct overlay *o, uint64_t guest_off,
+int table_get_writable(struct qcow2_file *o, uint64_t guest_off,
 		       struct page_set **ret, struct error *err);
 /* Drops clean tables beyond what may stay. */
-void tables_trim(struct overlay *o);
-bool tables_are_many_dirty(const struct overlay *o);
+void tables_trim(struct qcow2_file *o);
+bool tables_are_many_dirty(const struct qcow2_file *o);
 
 struct entry {
 	uint64_t word; /* host order */
 	uint64_t bitmap; /* extended: low half data, high half zeroes */
 };
 
-struct entry entry_get(const struct overlay *o, const struct page_set *t,
+struct entry entry_get(const struct qcow2_file *o, const struct page_set *t,
 		       uint64_t guest_off);
-void entry_set(struct overlay *o, struct page_set *t, uint64_t guest_off,
+void entry_set(struct qcow2_file *o, struct page_set *t, uint64_t guest_off,
 	       struct entry e);
 /* Its place may be written: data of our own. 0: not. */
 uint64_t entry_place(const struct entry *e);
 
 /* ---- pages ---- */
 
-struct page_set *page_set_new(const struct overlay *o, uint64_t host_off);
+struct page_set *page_set_new(const struct qcow2_file *o, uint64_t host_off);
 void page_set_free(struct page_set *p); /* NULL is fine */
-void page_dirty(const struct overlay *o, struct page_set *p, uint64_t at);
+void page_dirty(const struct qcow2_file *o, struct page_set *p, uint64_t at);
 void page_clean(struct page_set *p);
 
 /* ---- qcow2-flush.c ---- */
 
-int flush_run(struct overlay *o, struct error *err);
+int flush_run(struct qcow2_file *o, struct error *err);
 /* Syncs, and remembers a failure for ever. */
-int flush_sync(struct overlay *o, struct error *err);
+int flush_sync(struct qcow2_file *o, struct error *err);
 /*
  * Writes every dirty refcount block, then what leads to new ones, each
  * durable before the next. Meta is held.
  */
-int flush_refcounts_now(struct overlay *o, struct error *err);
+int flush_refcounts_now(struct qcow2_file *o, struct error *err);
 /* At the end: no other user. */
-int flush_last(struct overlay *o, struct error *err);
+int flush_last(struct qcow2_file *o, struct error *err);
 
 #endif

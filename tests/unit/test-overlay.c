@@ -364,6 +364,106 @@ START_TEST(a_temporary_one_is_gone_at_once)
 }
 END_TEST
 
+/* ---- snapshots ---- */
+
+static void snapshot_reads(const char *name, const uint8_t *wanted)
+{
+	struct image *snap;
+
+	must(overlay_open_snapshot(ov, name, &snap, &err), err);
+	must(image_read(snap, got, DISK_BYTES, 0, &err), err);
+	image_unref(snap);
+	ck_assert_msg(!memcmp(got, wanted, DISK_BYTES),
+		      "snapshot %s reads otherwise", name);
+}
+
+static int count_snapshot(void *opaque, const char *name, uint64_t bytes)
+{
+	unsigned int *n = opaque;
+
+	ck_assert_uint_eq(bytes, DISK_BYTES);
+	ck_assert_str_eq(name, *n ? "one" : "two");
+	++*n;
+	return 0;
+}
+
+START_TEST(snapshots_stay_as_they_were)
+{
+	static uint8_t one[DISK_BYTES], two[DISK_BYTES];
+	unsigned int i, n = 0;
+
+	seed = 5;
+	unlink(unit_path("top@one.qcow2"));
+	unlink(unit_path("top@two.qcow2"));
+	make(DISK_BYTES, _i == 0);
+	reopen(0);
+	for (i = 0; i < 60; i++)
+		step();
+	must(overlay_snapshot(ov, "one", &err), err);
+	memcpy(one, model, DISK_BYTES);
+	is_as_the_model();
+	for (i = 0; i < 60; i++)
+		step();
+	must(overlay_snapshot(ov, "two", &err), err);
+	memcpy(two, model, DISK_BYTES);
+	for (i = 0; i < 60; i++)
+		step();
+	ck_assert_int_eq(overlay_snapshot(ov, "one", &err), -EEXIST);
+	error_clear(&err);
+	is_as_the_model();
+	snapshot_reads("one", one);
+	snapshot_reads("two", two);
+	overlay_each_snapshot(ov, count_snapshot, &n);
+	ck_assert_uint_eq(n, 2);
+	ck_assert_int_eq(overlay_open_snapshot(ov, "three", NULL, &err),
+			 -ENOENT);
+	error_clear(&err);
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	/* Another server finds them by their files. */
+	reopen(0);
+	is_as_the_model();
+	snapshot_reads("one", one);
+	snapshot_reads("two", two);
+	for (i = 0; i < 60; i++)
+		step();
+	is_as_the_model();
+	done();
+}
+END_TEST
+
+/* Writers, and one who makes snapshots meanwhile. */
+static void write_or_snapshot(unsigned int number)
+{
+	struct error e = { 0 };
+	char name[16];
+	unsigned int i;
+
+	if (number < THREADS) {
+		write_mine(number);
+		return;
+	}
+	for (i = 0; i < 5; i++) {
+		snprintf(name, sizeof(name), "s%u", i);
+		unlink(unit_path("top@%s.qcow2", name));
+		must(overlay_snapshot(ov, name, &e), e);
+	}
+}
+
+START_TEST(snapshots_under_load_lose_nothing)
+{
+	make(DISK_BYTES, true);
+	reopen(0);
+	unit_threads(THREADS + 1, write_or_snapshot);
+	is_as_the_model();
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	reopen(0);
+	is_as_the_model();
+	done();
+}
+END_TEST
+
 /* ---- a disk that fails ---- */
 
 struct failing {
@@ -679,6 +779,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, two_writers_do_not_meet);
 	tcase_add_test(tc, an_overlay_of_another_image_is_refused);
 	tcase_add_test(tc, a_temporary_one_is_gone_at_once);
+	tcase_add_loop_test(tc, snapshots_stay_as_they_were, 0, 2);
+	tcase_add_test(tc, snapshots_under_load_lose_nothing);
 	tcase_add_loop_test(tc, a_failing_write_fails_alone, 0, 24);
 	tcase_add_loop_test(tc, a_power_cut_loses_nothing_that_was_flushed, 0,
 			    3);

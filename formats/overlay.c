@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * An overlay over time: the file that takes its writes now, and the files that
+ * were frozen before it.
+ *
+ * A snapshot drains and flushes, makes the file what it would be after a clean
+ * end, gives it the snapshot's name, and puts a new file in its place. On the
+ * disk: a new file under a name of no meaning, a second name for the old file,
+ * then rename() of the new one over the first name. A crash before that leaves
+ * the overlay as it was, and perhaps a second name; after it, the snapshot is
+ * there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "formats/qcow2-write.h"
+#include "iouring/write.h"
+
+#define SUFFIX ".qcow2"
+
+struct overlay {
+	atomic_uint refs;
+	char *path; /* NULL: temporary */
+	unsigned int detect;
+	uint64_t bytes_max, free_min;
+	bool direct;
+	/*
+	 * gate: see qcow2-write.h. swap: held for reading by who uses file
+	 * without gate; for writing, before gate, by who puts another in.
+	 */
+	pthread_rwlock_t gate, swap;
+	struct qcow2_file *file;
+};
+
+static int init_lock(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t attr;
+	int r;
+
+	if (pthread_rwlockattr_init(&attr))
+		return -ENOMEM;
+	/* Who must be alone must not wait for a stream of requests to end. */
+	pthread_rwlockattr_setkind_np(
+		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	r = pthread_rwlock_init(lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	return -r;
+}
+
+static void overlay_free(struct overlay *o)
+{
+	qcow2_file_close(o->file);
+	pthread_rwlock_destroy(&o->gate);
+	pthread_rwlock_destroy(&o->swap);
+	free(o->path);
+	free(o);
+}
+
+static struct overlay *overlay_new(const char *path,
+				   const struct overlay_options *options)
+{
+	struct overlay *o = calloc(1, sizeof(*o));
+
+	if (!o)
+		return NULL;
+	atomic_init(&o->refs, 1);
+	o->detect = options->detect;
+	o->bytes_max = options->bytes_max;
+	o->free_min = options->free_min;
+	o->direct = options->open.direct;
+	o->path = path ? strdup(path) : NULL;
+	if ((path && !o->path) || init_lock(&o->gate) < 0 ||
+	    init_lock(&o->swap) < 0) {
+		free(o->path);
+		free(o);
+		return NULL;
+	}
+	return o;
+}
+
+int overlay_open(const char *path, struct image *base, const char *base_name,
+		 const struct overlay_options *options, struct overlay **ret,
+		 struct error *err)
+{
+	struct overlay *o = overlay_new(path, options);
+	int r;
+
+	if (!o)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = qcow2_file_open(path, base, base_name, options, &o->gate, &o->file,
+			    err);
+	if (r < 0)
+		overlay_free(o);
+	else
+		*ret = o;
+	return r;
+}
+
+int overlay_open_temp(const char *folder, struct image *base,
+		      const struct overlay_options *options,
+		      struct overlay **ret, struct error *err)
+{
+	struct overlay *o = overlay_new(NULL, options);
+	int r;
+
+	if (!o)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = qcow2_file_open_temp(folder, base, options, &o->gate, &o->file,
+				 err);
+	if (r < 0)
+		overlay_free(o);
+	else
+		*ret = o;
+	return r;
+}
+
+struct overlay *overlay_ref(struct overlay *o)
+{
+	atomic_fetch_add_explicit(&o->refs, 1, memory_order_relaxed);
+	return o;
+}
+
+void overlay_unref(struct overlay *o)
+{
+	if (!o ||
+	    atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel) > 1)
+		return;
+	/* What cannot be made durable now was not promised. */
+	if (o->path)
+		flush_last(o->file, NULL);
+	overlay_free(o);
+}
+
+void overlay_unrefp(struct overlay **o)
+{
+	overlay_unref(*o);
+}
+
+uint64_t overlay_bytes(const struct overlay *o)
+{
+	return o->file->bytes;
+}
+
+uint64_t overlay_unit_bytes(const struct overlay *o)
+{
+	return o->file->sub_bytes;
+}
+
+int overlay_read(struct overlay *o, void *buf, size_t len, uint64_t off,
+		 struct error *err)
+{
+	int r;
+
+	pthread_rwlock_rdlock(&o->gate);
+	r = qcow2_file_read(o->file, buf, len, off, err);
+	pthread_rwlock_unlock(&o->gate);
+	return r;
+}
+
+int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
+		 int (*each)(void *opaque, uint64_t off,
+			     const struct extent *e),
+		 void *opaque, uint64_t *ret_end, struct error *err)
+{
+	int r;
+
+	pthread_rwlock_rdlock(&o->gate);
+	r = qcow2_file_walk(o->file, off, len, each, opaque, ret_end, err);
+	pthread_rwlock_unlock(&o->gate);
+	return r;
+}
+
+int overlay_flush(struct overlay *o, struct error *err)
+{
+	int r;
+
+	pthread_rwlock_rdlock(&o->swap);
+	r = qcow2_file_flush(o->file, err);
+	pthread_rwlock_unlock(&o->swap);
+	return r;
+}
+
+/* Ends a request that changed something, and with it the hold on gate. */
+static int finish(struct overlay *o, bool durable, int r, struct error *err)
+{
+	bool full = r >= 0 && !durable && qcow2_file_is_full(o->file);
+
+	pthread_rwlock_unlock(&o->gate);
+	return r >= 0 && (durable || full) ? overlay_flush(o, err) : r;
+}
+
+int overlay_write(struct overlay *o, const void *buf, size_t len, uint64_t off,
+		  bool durable, struct error *err)
+{
+	pthread_rwlock_rdlock(&o->gate);
+	return finish(o, durable, qcow2_file_write(o->file, buf, len, off, err),
+		      err);
+}
+
+int overlay_zero(struct overlay *o, uint64_t off, uint64_t len,
+		 unsigned int flags, struct error *err)
+{
+	pthread_rwlock_rdlock(&o->gate);
+	return finish(o, flags & OVERLAY_DURABLE,
+		      qcow2_file_zero(o->file, off, len, flags, err), err);
+}
+
+int overlay_trim(struct overlay *o, uint64_t off, uint64_t len, bool durable,
+		 struct error *err)
+{
+	pthread_rwlock_rdlock(&o->gate);
+	return finish(o, durable, qcow2_file_trim(o->file, off, len, err), err);
+}
+
+void overlay_get_stats(struct overlay *o, struct overlay_stats *ret)
+{
+	pthread_rwlock_rdlock(&o->swap);
+	*ret = (struct overlay_stats){ .flushes =
+					       atomic_load(&o->file->n_flushes),
+				       .syncs =
+					       atomic_load(&o->file->n_syncs) };
+	source_measure(o->file->src, &ret->file_bytes, &ret->room_bytes, NULL);
+	pthread_rwlock_unlock(&o->swap);
+}
+
+/* ---- snapshots ---- */
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* "FOLDER/STEM@NAME.qcow2" for "FOLDER/STEM.qcow2"; NULL: no memory. */
+static char *frozen_path(const char *path, const char *name)
+{
+	size_t len = strlen(path), end = strlen(SUFFIX);
+	char *ret;
+
+	if (len > end && !strcmp(path + len - end, SUFFIX))
+		len -= end;
+	if (asprintf(&ret, "%.*s@%s" SUFFIX, (int)len, path, name) < 0)
+		return NULL;
+	return ret;
+}
+
+/* What is below the new file: the frozen one, and what is below that. */
+static int open_frozen(struct qcow2_file *old, const char *path,
+		       struct image **ret, struct error *err)
+{
+	struct open_options options = { .format = "qcow2" };
+	struct chain c = { .depth = 1 };
+	unsigned int below = old->base ? old->base->chain.depth : 0;
+	int r;
+
+	if (below + 2 > CHAIN_DEPTH_MAX)
+		return error_set(err, -EFBIG, 0,
+				 "more than %d layers in the chain",
+				 CHAIN_DEPTH_MAX);
+	r = chain_open_top(path, &options, &c.layers[0], err);
+	if (r < 0)
+		return r;
+	if (below)
+		memcpy(c.layers + 1, old->base->chain.layers,
+		       below * sizeof(*c.layers));
+	c.depth += below;
+	c.lent = below;
+	c.bytes = c.layers[0]->bytes;
+	r = image_from_chain(&c, ret, err);
+	if (r >= 0 && below)
+		(*ret)->lender = image_ref(old->base);
+	return r;
+}
+
+/* The new file, under its name of no meaning, over the frozen one. */
+static int open_new_top(struct overlay *o, const char *temp, const char *frozen,
+			struct qcow2_file **ret, struct error *err)
+{
+	struct overlay_options options = { .open.direct = o->direct,
+					   .detect = o->detect,
+					   .bytes_max = o->bytes_max,
+					   .free_min = o->free_min };
+	CLEANUP(image_unrefp) struct image *base = NULL;
+	int r = open_frozen(o->file, frozen, &base, err);
+
+	return r < 0 ? r
+		     : qcow2_file_open(temp, base, base_name(frozen), &options,
+				       &o->gate, ret, err);
+}
+
+static int sync_folder_of(const char *path, struct error *err)
+{
+	int n = (int)(base_name(path) - path);
+	CLEANUP(freep) char *folder = NULL;
+	CLEANUP(closep) int fd = -1;
+
+	if (asprintf(&folder, "%.*s", n ? n : 1, n ? path : ".") < 0) {
+		folder = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return error_set(err, -errno, 0, "%s: %s", folder,
+				 errno_text(errno));
+	return 0;
+}
+
+/* Swap and gate are held: nobody else is here. */
+static int freeze(struct overlay *o, const char *temp, const char *frozen,
+		  struct error *err)
+{
+	struct qcow2_file *top = NULL;
+	int r;
+
+	o->file->gate_held = true;
+	r = flush_last(o->file, err);
+	o->file->gate_held = false;
+	if (r >= 0 && link(o->path, frozen) < 0)
+		r = error_set(err, -errno, 0, "%s: %s", frozen,
+			      errno_text(errno));
+	if (r < 0)
+		return r;
+	r = open_new_top(o, temp, frozen, &top, err);
+	if (r >= 0 && rename(temp, o->path) < 0)
+		r = error_set(err, -errno, 0, "%s: %s", o->path,
+			      errno_text(errno));
+	if (r < 0) {
+		qcow2_file_close(top);
+		unlink(frozen);
+		return r;
+	}
+	free(top->path);
+	top->path = TAKE_PTR(o->file->path);
+	qcow2_file_close(o->file);
+	o->file = top;
+	return 0;
+}
+
+int overlay_snapshot(struct overlay *o, const char *name, struct error *err)
+{
+	struct overlay_new n = { .bytes = overlay_bytes(o),
+				 .base_format = "qcow2" };
+	CLEANUP(freep) char *frozen = NULL;
+	CLEANUP(freep) char *temp = NULL;
+	int r;
+
+	if (!o->path)
+		return error_set(err, -ENOTSUP, 0,
+				 "a temporary overlay has no snapshots");
+	frozen = frozen_path(o->path, name);
+	if (!frozen || asprintf(&temp, "%s.new", frozen) < 0) {
+		temp = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	if (!access(frozen, F_OK))
+		return error_set(err, -EEXIST, 0, "there is a snapshot \"%s\"",
+				 name);
+	n.base_name = base_name(frozen);
+	unlink(temp); /* of an attempt that a crash ended */
+	r = overlay_create(temp, &n, err);
+	if (r < 0)
+		return r;
+	pthread_rwlock_wrlock(&o->swap);
+	/* Most of the work, while requests go on. */
+	r = qcow2_file_flush(o->file, err);
+	if (r >= 0) {
+		pthread_rwlock_wrlock(&o->gate);
+		r = freeze(o, temp, frozen, err);
+		pthread_rwlock_unlock(&o->gate);
+	}
+	pthread_rwlock_unlock(&o->swap);
+	if (r < 0)
+		unlink(temp);
+	return r < 0 ? r : sync_folder_of(o->path, err);
+}
+
+/* Which layer below is the snapshot @name? -1: none. */
+static int find_frozen(const struct overlay *o, const char *name)
+{
+	CLEANUP(freep)
+	char *frozen = o->path ? frozen_path(base_name(o->path), name) : NULL;
+	const struct image *base = o->file->base;
+	unsigned int i;
+
+	for (i = 0; frozen && base && i < base->chain.depth; i++)
+		if (!strcmp(base_name(base->chain.layers[i]->path), frozen))
+			return (int)i;
+	return -1;
+}
+
+int overlay_open_snapshot(struct overlay *o, const char *name,
+			  struct image **ret, struct error *err)
+{
+	struct image *base;
+	struct chain below;
+	int at, r;
+
+	pthread_rwlock_rdlock(&o->swap);
+	base = o->file->base;
+	at = find_frozen(o, name);
+	if (at < 0) {
+		r = error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
+			      name);
+	} else {
+		chain_below(&base->chain, (unsigned int)at, &below);
+		r = image_from_chain(&below, ret, err);
+		if (r >= 0)
+			(*ret)->lender = image_ref(base);
+	}
+	pthread_rwlock_unlock(&o->swap);
+	return r;
+}
+
+int overlay_each_snapshot(struct overlay *o,
+			  int (*each)(void *opaque, const char *name,
+				      uint64_t bytes),
+			  void *opaque)
+{
+	CLEANUP(freep)
+	char *frozen = o->path ? frozen_path(base_name(o->path), "") : NULL;
+	size_t stem = frozen ? strlen(frozen) - strlen(SUFFIX) : 0, len;
+	const struct image *base;
+	unsigned int i;
+	int r = 0;
+
+	if (!frozen)
+		return 0;
+	pthread_rwlock_rdlock(&o->swap);
+	base = o->file->base;
+	for (i = 0; base && i < base->chain.depth && !r; i++) {
+		const char *file = base_name(base->chain.layers[i]->path);
+		CLEANUP(freep) char *name = NULL;
+
+		len = strlen(file);
+		if (len <= strlen(frozen) || strncmp(file, frozen, stem) != 0)
+			continue;
+		name = strndup(file + stem, len - stem - strlen(SUFFIX));
+		if (name)
+			r = each(opaque, name, base->chain.layers[i]->bytes);
+	}
+	pthread_rwlock_unlock(&o->swap);
+	return r;
+}
