@@ -263,13 +263,17 @@ static int open_named_base(struct qcow2_file *o, const char *path,
 			   const struct open_options *options,
 			   struct error *err)
 {
+	CLEANUP(image_unrefp) struct image *whole = NULL;
 	struct chain below;
-	int r = image_open(path, options, &o->whole, err);
+	int r = image_open(path, options, &whole, err);
 
 	if (r < 0)
 		return r;
-	chain_below(&o->whole->chain, 1, &below);
-	return image_from_chain(&below, &o->base, err);
+	chain_below(&whole->chain, 1, &below);
+	r = image_from_chain(&below, &o->base, err);
+	if (r >= 0)
+		o->base->lender = TAKE_PTR(whole);
+	return r;
 }
 
 /* Does the file name @base, in whatever words? */
@@ -297,7 +301,7 @@ static bool is_below(const struct chain *c, const struct layer *l)
 {
 	unsigned int i;
 
-	for (i = 1; i < c->depth; i++)
+	for (i = 0; i < c->depth; i++)
 		if (c->layers[i]->dev == l->dev && c->layers[i]->ino == l->ino)
 			return true;
 	return false;
@@ -329,7 +333,7 @@ static int take_base_below(struct qcow2_file *o, const char *path,
 	wider.allow.folders = folders;
 	r = o->top->parent.wanted ? open_named_base(o, path, &wider, &why)
 				  : -ENOENT;
-	if (r >= 0 && is_below(&o->whole->chain, wanted))
+	if (r >= 0 && is_below(&o->base->chain, wanted))
 		return 0;
 	return error_set(err, -EEXIST, QCOW2_BACKING_OFF_AT,
 			 "is an overlay of %s, not of %s",
@@ -398,7 +402,6 @@ void qcow2_file_close(struct qcow2_file *o)
 	tables_done(o);
 	refs_done(o);
 	image_unref(o->base);
-	image_unref(o->whole);
 	layer_free(o->top);
 	if (o->src && o->temporary)
 		source_truncate(o->src, 0, NULL);

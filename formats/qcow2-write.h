@@ -90,7 +90,6 @@ struct qcow2_file {
 	struct source *src;
 	int lock_fd;
 	struct layer *top; /* the same file, as its reader knows it */
-	struct image *whole; /* of which base is the lower part; or NULL */
 	struct image *base; /* NULL: zeroes */
 	const struct qcow2_state *s; /* top's */
 	struct overlay_options options;

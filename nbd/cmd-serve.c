@@ -67,6 +67,7 @@ static const char help[] =
 	"      --overlay-free SIZE  what its file system keeps free\n"
 	"      --detect zeroes,base  written zeroes, or what IMAGE has already,\n"
 	"                       take no room\n"
+	"      --control PATH   a unix socket for platter overlay\n"
 	"      --tls MODE       off, on or require (default: require, when one of\n"
 	"                       the next two is given)\n"
 	"      --tls-certificates DIR\n"
@@ -536,7 +537,7 @@ enum {
 /* Options that are the plugin's parameters as they are. */
 static const char *const param_names[] = {
 	"diff",	       "overlay",      "overlay-scope", "overlays",
-	"overlay-max", "overlay-free", "detect",
+	"overlay-max", "overlay-free", "detect",	"control",
 };
 
 static const struct option options[] = {
@@ -553,6 +554,7 @@ static const struct option options[] = {
 	{ "overlay-max", required_argument, NULL, OPT_PARAM + 4 },
 	{ "overlay-free", required_argument, NULL, OPT_PARAM + 5 },
 	{ "detect", required_argument, NULL, OPT_PARAM + 6 },
+	{ "control", required_argument, NULL, OPT_PARAM + 7 },
 	{ "tls", required_argument, NULL, OPT_TLS },
 	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },
 	{ "tls-psk", required_argument, NULL, OPT_TLS_PSK },

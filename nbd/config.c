@@ -36,6 +36,7 @@ const char config_help[] =
 	"overlay-free=SIZE  what its file system keeps free\n"
 	"detect=zeroes,base  written zeroes, or what the image has already, take no\n"
 	"                 room\n"
+	"control=PATH     a unix socket for platter overlay\n"
 	"store=DIR        a folder of images, served by id or name\n"
 	"glance=ADDR:PORT|unix:PATH  the store's HTTP API (OpenStack Image)\n"
 	"glance-cert=FILE, glance-key=FILE  TLS for it (PEM)\n"
@@ -66,6 +67,7 @@ void config_done(struct config *c)
 	free(c->snapshot);
 	free(c->overlay);
 	free(c->overlays);
+	free(c->control);
 	glance_config_done(&c->glance);
 	allow_done(&c->allow);
 	for (i = 0; i < c->n_allow_values; i++)
@@ -325,6 +327,21 @@ static int set_overlays(struct config *c, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_control(struct config *c, const char *value, struct error *err)
+{
+	char *path;
+	int r;
+
+	if (!*value)
+		return error_set(err, -EINVAL, 0, "control: the path is empty");
+	r = absolute_path(value, &path, err);
+	if (r < 0)
+		return r;
+	free(c->control);
+	c->control = path;
+	return 0;
+}
+
 static int set_size(const char *key, const char *value, uint64_t *field,
 		    struct error *err)
 {
@@ -401,6 +418,7 @@ int config_set(struct config *c, const char *key, const char *value,
 		{ "overlay-max", set_overlay_max },
 		{ "overlay-free", set_overlay_free },
 		{ "detect", set_detect },
+		{ "control", set_control },
 	};
 	size_t i;
 

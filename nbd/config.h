@@ -32,6 +32,7 @@ struct config {
 	bool overlay_temp;
 	bool overlay_per_connection; /* temporary ones */
 	char *overlays; /* absolute folder; NULL: not given */
+	char *control; /* absolute path of a socket; NULL: none */
 	uint64_t overlay_bytes_max; /* 0: no limit */
 	uint64_t overlay_free_min;
 	unsigned int detect; /* OVERLAY_DETECT_ZEROES, ... */
@@ -44,7 +45,7 @@ void config_done(struct config *c); /* wipes the key */
 /*
  * Sets parameter @key: image, format, snapshot, key, allow (may repeat),
  * force, cache, io, direct, diff, overlay, overlay-scope, overlays,
- * overlay-max, overlay-free, detect. Returns 0, -ENOENT when there is no such parameter (and
+ * overlay-max, overlay-free, detect, control. Returns 0, -ENOENT when there is no such parameter (and
  * @err is not touched), or -EINVAL with the reason.
  */
 int config_set(struct config *c, const char *key, const char *value,

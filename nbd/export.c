@@ -118,6 +118,62 @@ static int open_state(const struct config *c, const struct export_name *n,
 	return r;
 }
 
+/* The overlay that @n names, state aside: the open one, or opened for this. */
+static int find_overlay(const struct config *c, const struct export_name *n,
+			const struct export *e, struct overlay **ret,
+			struct error *err)
+{
+	const struct export_name live = { .image = n->image,
+					  .overlay = n->overlay };
+	const struct overlay_base base = { e->image, e->path, e->id };
+	CLEANUP(freep) char *name = export_name_format(&live);
+	struct export *other = name ? find(name) : NULL;
+
+	if (other && other->overlay) {
+		*ret = overlay_ref(other->overlay);
+		return 0;
+	}
+	if (!n->overlay)
+		return export_name_unknown(e->name, err);
+	return overlays_open_named(c, &base, n->overlay, ret, err);
+}
+
+/* Puts the snapshot in the place of @image, which lies below it. */
+static int take_snapshot(struct overlay *o, const char *name,
+			 struct image **image, struct error *err)
+{
+	struct image *snapshot;
+	int r = overlay_open_snapshot(o, name, &snapshot, err);
+
+	if (r < 0)
+		return r;
+	image_unref(*image);
+	*image = snapshot;
+	return 0;
+}
+
+/*
+ * A snapshot of an overlay, or a difference of two. @e->image is the live
+ * image, or NULL where only the overlay can have that state.
+ */
+static int open_overlay_state(const struct config *c,
+			      const struct export_name *n,
+			      const struct export_state *s, struct export *e,
+			      struct error *err)
+{
+	CLEANUP(overlay_unrefp) struct overlay *o = NULL;
+	int r = s->at && (!s->difference || s->from)
+			? find_overlay(c, n, e, &o, err)
+			: export_name_unknown(e->name, err);
+
+	if (r >= 0)
+		r = take_snapshot(o, s->at, &e->image, err);
+	if (r >= 0 && s->difference)
+		r = take_snapshot(o, s->from, &e->from, err);
+	e->live = false;
+	return r;
+}
+
 /* Does a name that names no overlay mean one all the same? */
 static bool has_only_overlay(const struct config *c, const struct export *e)
 {
@@ -130,8 +186,10 @@ static int open_overlay(const struct config *c, const struct export_name *n,
 	const struct export_state *s = &n->overlay_state;
 	const struct overlay_base base = { e->image, e->path, e->id };
 
-	if (n->overlay && (!e->live || s->at || s->difference))
+	if (n->overlay && !e->live)
 		return export_name_unknown(e->name, err);
+	if (n->overlay && (s->at || s->difference))
+		return open_overlay_state(c, n, s, e, err);
 	if (n->overlay)
 		return overlays_open_named(c, &base, n->overlay, &e->overlay,
 					   err);
@@ -139,6 +197,30 @@ static int open_overlay(const struct config *c, const struct export_name *n,
 		return 0;
 	e->lone = c->overlay_temp && c->overlay_per_connection;
 	return overlays_open_only(c, &base, &e->overlay, err);
+}
+
+static int open_parts(const struct config *c, const struct export_name *n,
+		      bool standing, struct export *e, struct error *err)
+{
+	int r;
+
+	if (n->member || n->grant)
+		return export_name_unknown(e->name, err);
+	r = open_state(c, n, e, err);
+	if (r == -ENOENT && e->path && !n->overlay && n->state.at &&
+	    c->overlay) {
+		/* The only overlay's snapshots are called like the image's. */
+		error_clear(err);
+		return open_overlay_state(c, n, &n->state, e, err);
+	}
+	if (r < 0)
+		return r;
+	/* A connection's own overlay begins with the connection. */
+	if (standing && c->overlay_per_connection) {
+		e->lone = true;
+		return 0;
+	}
+	return open_overlay(c, n, e, err);
 }
 
 /* Takes over @name. */
@@ -154,15 +236,7 @@ static int open_new(const struct config *c, char *name,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	e->name = name;
-	if (n->member || n->grant)
-		r = export_name_unknown(name, err);
-	else
-		r = open_state(c, n, e, err);
-	/* A connection's own overlay begins with the connection. */
-	if (r >= 0 && standing && c->overlay_per_connection)
-		e->lone = true;
-	else if (r >= 0)
-		r = open_overlay(c, n, e, err);
+	r = open_parts(c, n, standing, e, err);
 	if (r < 0) {
 		export_free(e);
 		return r;
@@ -240,6 +314,19 @@ void export_close(struct export *e)
 		export_free(e);
 	}
 	pthread_mutex_unlock(&lock);
+}
+
+int export_each_open(int (*each)(void *opaque, const struct export *e),
+		     void *opaque)
+{
+	struct export *e;
+	int r = 0;
+
+	pthread_mutex_lock(&lock);
+	for (e = exports; e && !r; e = e->next)
+		r = each(opaque, e);
+	pthread_mutex_unlock(&lock);
+	return r;
 }
 
 void export_close_all(void)

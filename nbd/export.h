@@ -55,6 +55,10 @@ int export_open_standing(const struct config *c, struct export **ret,
 
 uint64_t export_bytes(const struct export *e); /* virtual size */
 
+/* Calls @each with every export that is open; see history_each(). */
+int export_each_open(int (*each)(void *opaque, const struct export *e),
+		     void *opaque);
+
 /* Closes what is still open, at the server's end. */
 void export_close_all(void);
 

@@ -10,9 +10,10 @@
 #include "iouring/util.h"
 #include "nbd/cmd.h"
 
-static const struct verb *const verbs[] = { &verb_serve, &verb_info,
-					    &verb_map,	 &verb_check,
-					    &verb_diff,	 &verb_convert };
+static const struct verb *const verbs[] = { &verb_serve,  &verb_info,
+					    &verb_map,	  &verb_check,
+					    &verb_diff,	  &verb_convert,
+					    &verb_overlay };
 
 void cmd_init(struct cmd *c, const struct verb *verb)
 {

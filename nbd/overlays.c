@@ -88,7 +88,7 @@ int overlays_open_only(const struct config *c, const struct overlay_base *base,
 }
 
 /* Letters, digits, '-', '_' and dots, which do not come first. */
-static bool is_file_name(const char *name)
+bool overlays_name_ok(const char *name)
 {
 	size_t i;
 
@@ -111,7 +111,7 @@ int overlays_open_named(const struct config *c, const struct overlay_base *base,
 				 "there is no export \"+%s\": overlays=DIR was "
 				 "not given",
 				 name);
-	if (!is_file_name(name))
+	if (!overlays_name_ok(name))
 		return error_set(err, -ENOENT, 0,
 				 "there is no export \"+%s\": an overlay's "
 				 "name is of letters, digits, '-', '_' and "
@@ -144,7 +144,7 @@ static int relay_name(void *opaque, const char *file)
 		return 0;
 	}
 	own = strchr(name, '+');
-	return is_file_name(own + 1) ? r->each(r->opaque, name) : 0;
+	return overlays_name_ok(own + 1) ? r->each(r->opaque, name) : 0;
 }
 
 int overlays_each(const struct config *c,

@@ -30,6 +30,9 @@ int overlays_open_named(const struct config *c, const struct overlay_base *base,
 			const char *name, struct overlay **ret,
 			struct error *err);
 
+/* May @name be a part of an overlay's or a snapshot's file name? */
+bool overlays_name_ok(const char *name);
+
 /* Calls @each with "+NAME" or "ID+NAME" of every overlay there is; see folder_for_each(). */
 int overlays_each(const struct config *c,
 		  int (*each)(void *opaque, const char *name), void *opaque);

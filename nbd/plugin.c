@@ -14,6 +14,7 @@
 #include "formats/cache.h"
 #include "glance/glance.h"
 #include "nbd/config.h"
+#include "nbd/control.h"
 #include "nbd/export.h"
 #include "nbd/overlays.h"
 
@@ -27,6 +28,7 @@
 
 static struct config config;
 static struct glance *glance; /* NULL: there is no store */
+static struct control *control; /* NULL: no socket for it */
 
 /* The live image, held open so that the first client need not wait. */
 static struct export *standing;
@@ -67,6 +69,7 @@ static void platter_load(void)
 /* The plugin is about to go: nobody may use it any more. */
 static void platter_cleanup(void)
 {
+	control_free(TAKE_PTR(control));
 	glance_free(TAKE_PTR(glance));
 }
 
@@ -139,6 +142,8 @@ static int platter_get_ready(void)
 		export_use_store(glance_find_image, glance);
 	if (r >= 0 && config.image)
 		r = export_open_standing(&config, &standing, &err);
+	if (r >= 0 && config.control)
+		r = control_listen(config.control, &control, &err);
 	return r < 0 ? fail(&err) : 0;
 }
 
@@ -147,7 +152,11 @@ static int platter_after_fork(void)
 {
 	struct error err = { 0 };
 
-	return glance && glance_start(glance, &err) < 0 ? fail(&err) : 0;
+	int r = glance ? glance_start(glance, &err) : 0;
+
+	if (r >= 0 && control)
+		r = control_start(control, &config, &err);
+	return r < 0 ? fail(&err) : 0;
 }
 
 static int add_export(void *opaque, const char *name, const char *description)

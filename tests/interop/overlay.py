@@ -281,6 +281,73 @@ def detected_zeroes_and_copies_take_no_room(c):
             f"takes {os.stat(top).st_blocks * 512} bytes")
 
 
+def control(c, *args):
+    return run([os.environ["PLATTER"], "overlay", *args, "--control",
+                c.path("control")])[1]
+
+
+def reads(socket, export, model):
+    guest = Guest(socket, model, 0, export)
+    guest.compare()
+    guest.close()
+
+
+def snapshots_are_made_under_load_and_read(c):
+    folder = c.path("snapped")
+    os.mkdir(folder)
+    top = os.path.join(folder, "vm1.qcow2")
+    with c.serve(overlays=folder, control=c.path("control")) as s:
+        guest = Guest(s.socket, c.disk, 70, b"+vm1")
+        states = {}
+        for name in ("monday", "tuesday"):
+            for _ in range(40):
+                guest.step()
+            control(c, "snapshot", "+vm1", name)
+            states[name] = bytes(guest.model)
+        for _ in range(40):
+            guest.step()
+        guest.compare()
+        for name, model in states.items():
+            reads(s.socket, f"+vm1@{name}".encode(), model)
+        listed = control(c, "list")
+        is_true("@monday" in listed and "@tuesday" in listed, listed)
+        status, _, err = run([os.environ["PLATTER"], "overlay", "snapshot",
+                              "+vm1", "monday", "--control",
+                              c.path("control")], ok=None)
+        is_true(status == 1 and "there is a snapshot" in err, err)
+        # What changed from one to the other, by stock qemu-img.
+        old, inc = c.path("old.raw"), c.path("inc.qcow2")
+        with open(old, "wb") as f:
+            f.write(states["monday"])
+        run(["qemu-img", "convert", "-f", "raw", "-B", old, "-F", "raw", "-O",
+             "qcow2", s.uri("+vm1@monday..tuesday"), inc])
+        run(["qemu-img", "compare", "-f", "qcow2", "-F", "raw", inc,
+             s.uri("+vm1@tuesday")])
+        guest.close()
+        live = bytes(guest.model)
+    c.holds(top, live)
+    for name, model in states.items():
+        c.holds(os.path.join(folder, f"vm1@{name}.qcow2"), model)
+    with c.serve(overlays=folder) as s:
+        reads(s.socket, b"+vm1@monday", states["monday"])
+        live = change(s.socket, live, 71, b"+vm1", steps=30)
+        reads(s.socket, b"+vm1@tuesday", states["tuesday"])
+    c.holds(top, live)
+
+
+def the_only_overlay_has_snapshots_too(c):
+    top = c.path("single.qcow2")
+    with c.serve(overlay=top, control=c.path("control")) as s:
+        model = change(s.socket, c.disk, 80, steps=30)
+        control(c, "snapshot", "", "one")
+        live = change(s.socket, model, 81, steps=30)
+        reads(s.socket, b"@one", model)
+    c.holds(top, live)
+    with c.serve(overlay=top) as s:
+        reads(s.socket, b"@one", model)
+        reads(s.socket, b"", live)
+
+
 if __name__ == "__main__":
     environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("qemu-img", "qemu-io", "nbdinfo")
@@ -295,4 +362,6 @@ if __name__ == "__main__":
         another_images_overlay_is_refused,
         a_quota_is_an_error_of_that_write_alone,
         detected_zeroes_and_copies_take_no_room,
+        snapshots_are_made_under_load_and_read,
+        the_only_overlay_has_snapshots_too,
     ])

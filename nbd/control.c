@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <jansson.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "nbd/control.h"
+#include "nbd/export.h"
+#include "nbd/overlays.h"
+
+#define LINE_BYTES_MAX 65536U
+#define CLIENTS_MAX    16U
+
+/* Who is connected; lines are short, and come one at a time. */
+struct client {
+	int fd; /* -1: free */
+	char *line;
+	size_t len;
+};
+
+struct control {
+	char *path;
+	int fd; /* listens */
+	int stop; /* an eventfd; readable: the end */
+	bool running;
+	pthread_t thread;
+	const struct config *config;
+	struct client clients[CLIENTS_MAX];
+};
+
+/* ---- answers ---- */
+
+static json_t *failure(const struct error *err)
+{
+	return json_pack("{s:s}", "error", err->msg);
+}
+
+static int list_snapshot(void *opaque, const char *name, uint64_t bytes)
+{
+	return json_array_append_new(opaque, json_string(name));
+}
+
+static json_t *overlay_json(struct overlay *o)
+{
+	json_t *snapshots = json_array();
+	struct overlay_stats s;
+
+	overlay_get_stats(o, &s);
+	overlay_each_snapshot(o, list_snapshot, snapshots);
+	return json_pack("{s:I, s:I, s:I, s:I, s:o}", "file-bytes",
+			 (json_int_t)s.file_bytes, "room-bytes",
+			 (json_int_t)s.room_bytes, "flushes",
+			 (json_int_t)s.flushes, "syncs", (json_int_t)s.syncs,
+			 "snapshots", snapshots);
+}
+
+static int list_export(void *opaque, const struct export *e)
+{
+	json_t *j =
+		json_pack("{s:s, s:i, s:I}", "name", e->name, "connections",
+			  (int)e->refs, "size", (json_int_t)export_bytes(e));
+
+	if (j && e->overlay)
+		json_object_set_new(j, "overlay", overlay_json(e->overlay));
+	return json_array_append_new(opaque, j);
+}
+
+static json_t *answer_list(void)
+{
+	json_t *list = json_array();
+
+	export_each_open(list_export, list);
+	return json_pack("{s:o}", "exports", list);
+}
+
+/* A command of one overlay, which is opened for it if it is not. */
+static json_t *answer_overlay(struct control *k, const json_t *ask,
+			      int (*run)(struct overlay *o, const json_t *ask,
+					 struct error *err))
+{
+	const char *name = json_string_value(json_object_get(ask, "export"));
+	struct error err = { 0 };
+	struct export *e;
+	int r;
+
+	if (!name)
+		r = error_set(&err, -EINVAL, 0, "no export is named");
+	else
+		r = export_open(k->config, name, &e, &err);
+	if (r < 0)
+		return failure(&err);
+	r = e->overlay ? run(e->overlay, ask, &err)
+		       : error_set(&err, -EINVAL, 0,
+				   "export \"%s\" has no overlay", name);
+	export_close(e);
+	return r < 0 ? failure(&err) : json_object();
+}
+
+static int run_snapshot(struct overlay *o, const json_t *ask, struct error *err)
+{
+	const char *name = json_string_value(json_object_get(ask, "name"));
+
+	if (!name || !overlays_name_ok(name))
+		return error_set(err, -EINVAL, 0,
+				 "a snapshot's name is of letters, digits, "
+				 "'-', '_' and '.'");
+	return overlay_snapshot(o, name, err);
+}
+
+static int run_flush(struct overlay *o, const json_t *ask, struct error *err)
+{
+	return overlay_flush(o, err);
+}
+
+static json_t *answer(struct control *k, const char *line, size_t len)
+{
+	json_error_t why;
+	json_t *ask = json_loadb(line, len, 0, &why), *ret;
+	const char *command =
+		json_string_value(json_object_get(ask, "command"));
+
+	if (!command)
+		ret = json_pack("{s:s}", "error",
+				"a line is a JSON object with a command");
+	else if (!strcmp(command, "list"))
+		ret = answer_list();
+	else if (!strcmp(command, "snapshot"))
+		ret = answer_overlay(k, ask, run_snapshot);
+	else if (!strcmp(command, "flush"))
+		ret = answer_overlay(k, ask, run_flush);
+	else
+		ret = json_pack("{s:s}", "error",
+				"there are the commands list, snapshot, flush");
+	json_decref(ask);
+	return ret;
+}
+
+/* ---- clients ---- */
+
+static void drop(struct client *c)
+{
+	closep(&c->fd);
+	c->fd = -1;
+	free(TAKE_PTR(c->line));
+	c->len = 0;
+}
+
+/* One that does not read its answers is dropped. */
+static void send_answer(struct client *c, json_t *j)
+{
+	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	size_t len = text ? strlen(text) : 0;
+
+	json_decref(j);
+	if (text)
+		text[len++] = '\n'; /* over the NUL */
+	if (!text || send(c->fd, text, len, MSG_NOSIGNAL) != (ssize_t)len)
+		drop(c);
+	free(text);
+}
+
+static void take_lines(struct control *k, struct client *c)
+{
+	char *end;
+	size_t n;
+
+	while (c->fd >= 0 && (end = memchr(c->line, '\n', c->len))) {
+		n = (size_t)(end - c->line);
+		send_answer(c, answer(k, c->line, n));
+		if (c->fd < 0)
+			return;
+		c->len -= n + 1;
+		memmove(c->line, end + 1, c->len);
+	}
+	if (c->len == LINE_BYTES_MAX)
+		drop(c);
+}
+
+static void serve(struct control *k, struct client *c)
+{
+	ssize_t n = recv(c->fd, c->line + c->len, LINE_BYTES_MAX - c->len, 0);
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n <= 0) {
+		drop(c);
+		return;
+	}
+	c->len += (size_t)n;
+	take_lines(k, c);
+}
+
+static void welcome(struct control *k)
+{
+	struct timeval patience = { .tv_sec = 5 };
+	int fd = accept4(k->fd, NULL, NULL, SOCK_CLOEXEC);
+	size_t i;
+
+	if (fd < 0)
+		return;
+	for (i = 0; i < CLIENTS_MAX && k->clients[i].fd >= 0; i++)
+		;
+	if (i == CLIENTS_MAX ||
+	    !(k->clients[i].line = malloc(LINE_BYTES_MAX))) {
+		close(fd);
+		return;
+	}
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	k->clients[i].fd = fd;
+}
+
+static void *work(void *opaque)
+{
+	struct control *k = opaque;
+	struct pollfd p[CLIENTS_MAX + 2];
+	size_t i;
+
+	for (;;) {
+		p[0] = (struct pollfd){ k->stop, POLLIN, 0 };
+		p[1] = (struct pollfd){ k->fd, POLLIN, 0 };
+		for (i = 0; i < CLIENTS_MAX; i++)
+			p[i + 2] =
+				(struct pollfd){ k->clients[i].fd, POLLIN, 0 };
+		if (poll(p, ARRAY_SIZE(p), -1) < 0)
+			continue;
+		if (p[0].revents)
+			return NULL;
+		for (i = 0; i < CLIENTS_MAX; i++)
+			if (p[i + 2].revents)
+				serve(k, &k->clients[i]);
+		if (p[1].revents)
+			welcome(k);
+	}
+}
+
+/* ---- the socket ---- */
+
+/* A socket without a listener is one that a crash left. */
+static void remove_stale(const struct sockaddr_un *sa)
+{
+	CLEANUP(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct stat st;
+
+	if (fd >= 0 && !lstat(sa->sun_path, &st) && S_ISSOCK(st.st_mode) &&
+	    connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0 &&
+	    errno == ECONNREFUSED)
+		unlink(sa->sun_path);
+}
+
+static int bind_socket(struct control *k, struct error *err)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	mode_t mask;
+	int r;
+
+	if (strlen(k->path) >= sizeof(sa.sun_path))
+		return error_set(err, -EINVAL, 0,
+				 "control: %s: the path is over %zu bytes",
+				 k->path, sizeof(sa.sun_path) - 1);
+	strcpy(sa.sun_path, k->path);
+	remove_stale(&sa);
+	k->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	k->stop = eventfd(0, EFD_CLOEXEC);
+	mask = umask(0177);
+	r = k->fd < 0 || k->stop < 0 ||
+			    bind(k->fd, (struct sockaddr *)&sa, sizeof(sa)) <
+				    0 ||
+			    listen(k->fd, 8) < 0
+		    ? -errno
+		    : 0;
+	umask(mask);
+	if (r < 0)
+		return error_set(err, r, 0, "control: %s: %s", k->path,
+				 errno_text(-r));
+	return 0;
+}
+
+int control_listen(const char *path, struct control **ret, struct error *err)
+{
+	struct control *k = calloc(1, sizeof(*k));
+	size_t i;
+	int r;
+
+	if (!k)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	k->fd = k->stop = -1;
+	for (i = 0; i < CLIENTS_MAX; i++)
+		k->clients[i].fd = -1;
+	k->path = strdup(path);
+	r = k->path ? bind_socket(k, err)
+		    : error_set(err, -ENOMEM, 0, "out of memory");
+	if (r < 0) {
+		free(TAKE_PTR(k->path)); /* it is another's */
+		control_free(k);
+		return r;
+	}
+	*ret = k;
+	return 0;
+}
+
+int control_start(struct control *k, const struct config *c, struct error *err)
+{
+	int r;
+
+	k->config = c;
+	r = pthread_create(&k->thread, NULL, work, k);
+	if (r)
+		return error_set(err, -r, 0, "control: no thread: %s",
+				 errno_text(r));
+	k->running = true;
+	return 0;
+}
+
+void control_free(struct control *k)
+{
+	size_t i;
+
+	if (!k)
+		return;
+	if (k->running) {
+		eventfd_write(k->stop, 1);
+		pthread_join(k->thread, NULL);
+	}
+	for (i = 0; i < CLIENTS_MAX; i++)
+		drop(&k->clients[i]);
+	closep(&k->fd);
+	closep(&k->stop);
+	if (k->path)
+		unlink(k->path);
+	free(k->path);
+	free(k);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The control socket of a server: a unix socket on which whoever may open it
+ * (its file's permissions, 0600) asks and is answered in lines of JSON.
+ *
+ *	{"command": "list"}
+ *		-> {"exports": [{"name": "+vm1", "connections": 1, "size": ...,
+ *		    "overlay": {"file-bytes": ..., "room-bytes": ...,
+ *		    "flushes": ..., "syncs": ..., "snapshots": ["monday"]}}]}
+ *	{"command": "snapshot", "export": "+vm1", "name": "monday"} -> {}
+ *	{"command": "flush", "export": "+vm1"} -> {}
+ *	whatever fails -> {"error": "why"}
+ */
+#ifndef NBD_CONTROL_H
+#define NBD_CONTROL_H
+
+#include "nbd/config.h"
+
+struct control;
+
+/*
+ * Listens on @path; a socket that nobody listens on any more is replaced. The
+ * thread that answers starts with control_start(), after a fork.
+ */
+int control_listen(const char *path, struct control **ret, struct error *err);
+int control_start(struct control *k, const struct config *c, struct error *err);
+void control_free(struct control *k); /* stops; NULL is fine */
+
+#endif
