@@ -9,6 +9,7 @@ void glance_config_done(struct glance_config *c)
 {
 	free(c->store);
 	free(c->listen);
+	free(c->pithos);
 	free(c->cert);
 	free(c->key);
 	free(c->auth);
@@ -56,6 +57,7 @@ int glance_config_set(struct glance_config *c, const char *key,
 	} params[] = {
 		{ "store", &c->store, absolute },
 		{ "glance", &c->listen, absolute_socket },
+		{ "pithos", &c->pithos, absolute },
 		{ "glance-cert", &c->cert, absolute },
 		{ "glance-key", &c->key, absolute },
 		{ "auth", &c->auth, strdup },

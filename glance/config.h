@@ -9,6 +9,7 @@
 struct glance_config {
 	char *store; /* the folder; absolute */
 	char *listen; /* glance=ADDRESS:PORT|unix:PATH */
+	char *pithos; /* the folder of pithos:// locations; absolute */
 	char *cert;
 	char *key;
 	char *auth;

@@ -16,11 +16,14 @@
 #include <sys/stat.h>
 
 #include "formats/image.h"
+#include "glance/data.h"
 #include "glance/digest.h"
 #include "glance/glance.h"
 #include "glance/image-json.h"
 #include "glance/inspect.h"
 #include "glance/routes.h"
+
+#define COPY_BYTES (1U << 20)
 
 /* ---- in ---- */
 
@@ -140,24 +143,32 @@ static void fail_upload(struct request *q, struct upload *u,
 	respond_failure(q, err);
 }
 
+static int add_chunk(struct upload *u, const void *data, size_t len,
+		     struct error *err)
+{
+	int r = write_all(u->fd, data, len, u->bytes);
+
+	if (r == -ENOSPC || r == -EDQUOT)
+		return error_set(err, -ENOSPC, 0,
+				 "Image storage media is full: %s",
+				 errno_text(-r));
+	if (r < 0)
+		return error_set(err, r, 0, "the store cannot be written: %s",
+				 errno_text(-r));
+	r = digest_add(u->digest, data, len, err);
+	if (r >= 0)
+		u->bytes += len;
+	return r;
+}
+
 static int take_chunk(struct request *q, const void *data, size_t len)
 {
 	struct upload *u = q->state;
 	struct error err = { 0 };
-	int r = write_all(u->fd, data, len, u->bytes);
+	int r = add_chunk(u, data, len, &err);
 
-	if (r == -ENOSPC || r == -EDQUOT)
-		error_set(&err, -ENOSPC, 0, "Image storage media is full: %s",
-			  errno_text(-r));
-	else if (r < 0)
-		error_set(&err, r, 0, "the store cannot be written: %s",
-			  errno_text(-r));
-	else
-		r = digest_add(u->digest, data, len, &err);
 	if (r < 0)
 		fail_upload(q, u, &err);
-	else
-		u->bytes += len;
 	return r;
 }
 
@@ -174,28 +185,17 @@ static int upload_start(struct upload *u, struct error *err)
 	return r < 0 ? r : digest_new(&u->digest, err);
 }
 
-static void begin_upload(struct request *q)
+int data_upload_begin(struct request *q, const char *id, struct error *err)
 {
-	const char *id = q->uri.segments[2];
-	struct error err = { 0 };
 	struct upload *u;
+	int r;
 
-	if (!request_type_is(q, "application/octet-stream")) {
-		respond_error(q, 415,
-			      "The server does not support the media type of "
-			      "the request.");
-		return;
-	}
-	if (!record_id_ok(id)) {
-		respond_errorf(q, 404, "No image found with ID %.64s", id);
-		return;
-	}
+	if (!record_id_ok(id))
+		return error_set(err, -ENOENT, 0,
+				 "No image found with ID %.64s", id);
 	u = calloc(1, sizeof(*u));
-	if (!u) {
-		error_set(&err, -ENOMEM, 0, "out of memory");
-		respond_failure(q, &err);
-		return;
-	}
+	if (!u)
+		return error_set(err, -ENOMEM, 0, "out of memory");
 	u->g = q->app;
 	u->q = q;
 	u->fd = -1;
@@ -203,8 +203,49 @@ static void begin_upload(struct request *q)
 	q->state = u;
 	q->state_free = upload_free;
 	q->sink = &upload_sink;
-	if (upload_start(u, &err) < 0)
-		fail_upload(q, u, &err);
+	r = upload_start(u, err);
+	if (r < 0)
+		upload_end(u);
+	return r;
+}
+
+int data_upload_copy(struct request *q, struct source *src, struct error *err)
+{
+	struct upload *u = q->state;
+	CLEANUP(freep) uint8_t *buf = malloc(COPY_BYTES);
+	uint64_t off = 0;
+	size_t n;
+	int r = buf ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+
+	while (r >= 0 && off < src->bytes) {
+		n = (size_t)min_u64(COPY_BYTES, src->bytes - off);
+		r = source_read(src, buf, n, off, err);
+		if (r >= 0)
+			r = add_chunk(u, buf, n, err);
+		off += n;
+	}
+	if (r < 0)
+		upload_end(u);
+	return r;
+}
+
+const char *data_upload_id(const struct request *q)
+{
+	const struct upload *u = q->state;
+
+	return u->id;
+}
+
+static void begin_upload(struct request *q)
+{
+	struct error err = { 0 };
+
+	if (!request_type_is(q, "application/octet-stream"))
+		respond_error(q, 415,
+			      "The server does not support the media type of "
+			      "the request.");
+	else if (data_upload_begin(q, q->uri.segments[2], &err) < 0)
+		respond_failure(q, &err);
 }
 
 static int look_inside(struct upload *u, struct error *err)
@@ -221,27 +262,57 @@ static int look_inside(struct upload *u, struct error *err)
 	return r < 0 ? r : inspect_data(&image, path, &u->found, err);
 }
 
-static void finish_upload(struct request *q)
+/* Are they what the client said they would be? */
+static int check_promise(const struct upload *u, const uint64_t *size,
+			 const char *md5, struct error *err)
+{
+	if (size && *size != u->bytes)
+		return error_set(err, -EINVAL, 0,
+				 "Supplied size (%" PRIu64 ") and size "
+				 "generated from uploaded image (%" PRIu64
+				 ") did not match.",
+				 *size, u->bytes);
+	if (md5 && strcasecmp(md5, u->md5) != 0)
+		return error_set(err, -EINVAL, 0,
+				 "Supplied checksum (%.64s) and checksum "
+				 "generated from uploaded image (%s) did not "
+				 "match.",
+				 md5, u->md5);
+	return 0;
+}
+
+int data_upload_finish(struct request *q, const uint64_t *size, const char *md5,
+		       struct error *err)
 {
 	struct upload *u = q->state;
-	struct error err = { 0 };
-	int r = digest_end(u->digest, u->md5, u->sha512, &err);
+	int r = digest_end(u->digest, u->md5, u->sha512, err);
 
 	if (r >= 0)
-		r = look_inside(u, &err);
+		r = check_promise(u, size, md5, err);
 	if (r >= 0)
-		r = store_incoming_commit(u->g->store, u->id, u->fd, &err);
+		r = look_inside(u, err);
+	if (r >= 0)
+		r = store_incoming_commit(u->g->store, u->id, u->fd, err);
 	if (r >= 0) {
-		r = index_write(u->g->index, set_active, u, &err);
+		r = index_write(u->g->index, set_active, u, err);
 		if (r < 0) /* it was deleted meanwhile */
 			store_remove(u->g->store, u->id);
 	}
-	if (r < 0) {
-		fail_upload(q, u, &err);
-		return;
-	}
-	u->saving = false;
-	respond_empty(q, 204);
+	if (r < 0)
+		upload_end(u);
+	else
+		u->saving = false;
+	return r < 0 ? r : 0;
+}
+
+static void finish_upload(struct request *q)
+{
+	struct error err = { 0 };
+
+	if (data_upload_finish(q, NULL, NULL, &err) < 0)
+		respond_failure(q, &err);
+	else
+		respond_empty(q, 204);
 }
 
 /* ---- out ---- */
@@ -378,12 +449,30 @@ static void send_disk(struct request *q, const struct record *image)
 	respond_producer(q, status, &p, len);
 }
 
+void data_send(struct request *q, const struct record *image)
+{
+	const char *format = uri_query(&q->uri, "format");
+
+	if (image->status == IMAGE_DEACTIVATED && !q->who.admin)
+		respond_error(q, 403,
+			      "The requested image has been deactivated. Image "
+			      "data download is forbidden.");
+	else if (image->status != IMAGE_ACTIVE &&
+		 image->status != IMAGE_DEACTIVATED)
+		respond_empty(q, 204);
+	else if (!format)
+		send_stored(q, image);
+	else if (!strcmp(format, "raw"))
+		send_disk(q, image);
+	else
+		respond_errorf(q, 400, "format \"%.32s\" is not raw", format);
+}
+
 static void get_data(struct request *q)
 {
 	struct glance *g = q->app;
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(record_done) struct record image = { 0 };
-	const char *format = uri_query(&q->uri, "format");
 	struct error err = { 0 };
 	int r = index_read(g->index, &tx, &err);
 
@@ -392,19 +481,8 @@ static void get_data(struct request *q)
 	index_read_end(TAKE_PTR(tx));
 	if (r < 0)
 		respond_failure(q, &err);
-	else if (image.status == IMAGE_DEACTIVATED && !q->who.admin)
-		respond_error(q, 403,
-			      "The requested image has been deactivated. Image "
-			      "data download is forbidden.");
-	else if (image.status != IMAGE_ACTIVE &&
-		 image.status != IMAGE_DEACTIVATED)
-		respond_empty(q, 204);
-	else if (!format)
-		send_stored(q, &image);
-	else if (!strcmp(format, "raw"))
-		send_disk(q, &image);
 	else
-		respond_errorf(q, 400, "format \"%.32s\" is not raw", format);
+		data_send(q, &image);
 }
 
 const struct route data_routes[] = {

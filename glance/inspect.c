@@ -7,8 +7,9 @@
 
 const char *inspect_format(const char *disk_format)
 {
-	static const char *const blocks[] = { "raw", "iso", "ami", "aki",
-					      "ari" };
+	static const char *const blocks[] = { "raw",	 "iso",	    "ami",
+					      "aki",	 "ari",	    "diskdump",
+					      "extdump", "ntfsdump" };
 	const struct format_ops *const *f;
 	size_t i;
 

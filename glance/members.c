@@ -17,7 +17,8 @@ int members_each(struct index_tx *tx, int64_t n,
 {
 	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
 	int r = index_sql(tx,
-			  "SELECT member, status, created_at, updated_at FROM "
+			  "SELECT member, status, created_at, updated_at, "
+			  "can_share FROM "
 			  "members WHERE image = ? ORDER BY created_at, member",
 			  &st, err);
 
@@ -26,10 +27,35 @@ int members_each(struct index_tx *tx, int64_t n,
 	sqlite3_bind_int64(st, 1, n);
 	while ((r = index_step(st, err)) == 1) {
 		struct member m = { index_text(st, 0), index_text(st, 1),
+				    sqlite3_column_int(st, 4) != 0,
 				    sqlite3_column_int64(st, 2),
 				    sqlite3_column_int64(st, 3) };
 
 		r = each(opaque, &m);
+		if (r)
+			return r;
+	}
+	return r;
+}
+
+int members_each_image(struct index_tx *tx, const char *project,
+		       int (*each)(void *opaque, const char *image,
+				   bool can_share),
+		       void *opaque, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx,
+			  "SELECT images.id, can_share FROM members JOIN "
+			  "images ON images.n = members.image WHERE member = ? "
+			  "ORDER BY images.created_at, images.id",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	index_bind_text(st, 1, project);
+	while ((r = index_step(st, err)) == 1) {
+		r = each(opaque, index_text(st, 0),
+			 sqlite3_column_int(st, 1) != 0);
 		if (r)
 			return r;
 	}
@@ -52,6 +78,37 @@ int member_add(struct index_tx *tx, int64_t n, const char *project,
 	index_bind_text(st, 2, project);
 	sqlite3_bind_int64(st, 3, now);
 	sqlite3_bind_int64(st, 4, now);
+	return index_run(st, err);
+}
+
+int member_put(struct index_tx *tx, int64_t n, const char *project,
+	       bool can_share, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx,
+			  "INSERT INTO members (image, member, status, "
+			  "can_share, created_at, updated_at) VALUES (?1, ?2, "
+			  "'accepted', ?3, ?4, ?4) ON CONFLICT DO UPDATE SET "
+			  "can_share = ?3, updated_at = ?4",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, n);
+	index_bind_text(st, 2, project);
+	sqlite3_bind_int(st, 3, can_share);
+	sqlite3_bind_int64(st, 4, time_now_usec());
+	return index_run(st, err);
+}
+
+int members_clear(struct index_tx *tx, int64_t n, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx, "DELETE FROM members WHERE image = ?", &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(st, 1, n);
 	return index_run(st, err);
 }
 

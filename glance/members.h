@@ -11,6 +11,7 @@
 struct member {
 	const char *project;
 	const char *status; /* pending, accepted, rejected */
+	bool can_share;
 	int64_t created_usec;
 	int64_t updated_usec;
 };
@@ -25,9 +26,19 @@ int members_each(struct index_tx *tx, int64_t n,
 		 int (*each)(void *opaque, const struct member *m),
 		 void *opaque, struct error *err);
 
+/* The same with the images that are shared with @project. */
+int members_each_image(struct index_tx *tx, const char *project,
+		       int (*each)(void *opaque, const char *image,
+				   bool can_share),
+		       void *opaque, struct error *err);
+
 /* In index_write(). -EEXIST: it is one; -ENOENT: it is not. */
 int member_add(struct index_tx *tx, int64_t n, const char *project,
 	       struct error *err);
+/* Of v1: one that is there is changed; accepted at once. */
+int member_put(struct index_tx *tx, int64_t n, const char *project,
+	       bool can_share, struct error *err);
+int members_clear(struct index_tx *tx, int64_t n, struct error *err);
 int member_set_status(struct index_tx *tx, int64_t n, const char *project,
 		      const char *status, struct error *err);
 int member_remove(struct index_tx *tx, int64_t n, const char *project,

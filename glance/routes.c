@@ -6,14 +6,15 @@
 #include "glance/routes.h"
 
 static const struct route *const tables[] = { v2_routes, data_routes,
-					      info_routes, metadef_routes };
+					      legacy_routes, info_routes,
+					      metadef_routes };
 
-/* A '/' at the end is of "/v2/" and the like; "/v2/images/" names no image. */
+/* In v2 "/v2/images/" names no image; the older dialects list with it. */
 static bool matches(const char *pattern, const struct uri *u)
 {
 	size_t i;
 
-	if (u->ends_open && u->n_segments > 1)
+	if (u->ends_open && u->n_segments > 1 && !strncmp(pattern, "/v2", 3))
 		return false;
 	for (i = 0; i < u->n_segments; i++) {
 		size_t len = strcspn(pattern + 1, "/");

@@ -39,6 +39,7 @@ const char config_help[] =
 	"control=PATH     a unix socket for platter overlay\n"
 	"store=DIR        a folder of images, served by id or name\n"
 	"glance=ADDR:PORT|unix:PATH  the store's HTTP API (OpenStack Image)\n"
+	"pithos=DIR       where pithos://ACCOUNT/CONTAINER/OBJECT lie\n"
 	"glance-cert=FILE, glance-key=FILE  TLS for it (PEM)\n"
 	"auth=none|tokens:FILE|keystone:URL  who may use it [none]\n"
 	"keystone-user=NAME, keystone-project=NAME, keystone-password=FILE  as whom\n"

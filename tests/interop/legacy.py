@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Glance v1 and Cyclades/Image by tables: each row of the guide, both columns."""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import urllib.parse
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                "..", "lib"))
+from checks import is_equal, is_true, run_checks  # noqa: E402
+from glance import Glance, Row, run_row  # noqa: E402
+from nbd import Client  # noqa: E402
+from server import environment, need_programs  # noqa: E402
+
+DATA = bytes(range(256)) * 512
+MD5 = hashlib.md5(DATA).hexdigest()
+ID = "22222222-2222-4222-8222-222222222222"
+
+
+class Context:
+    def __init__(self, folder):
+        self.folder = folder
+        self.pithos = os.path.join(folder, "pithos")
+        os.makedirs(os.path.join(self.pithos, "acc", "con"))
+        for name in ("disk", "other"):
+            with open(os.path.join(self.pithos, "acc", "con", name),
+                      "wb") as f:
+                f.write(DATA)
+        with open(os.path.join(folder, "outside"), "wb") as f:
+            f.write(DATA)
+        os.symlink("../../outside", os.path.join(self.pithos, "acc", "out"))
+
+    def service(self, **tokens):
+        more = [f"pithos={self.pithos}"]
+        if tokens:
+            path = os.path.join(self.folder, "tokens")
+            with open(path, "w") as f:
+                json.dump({t: {"project": p, "user": p, "roles": roles}
+                           for t, (p, *roles) in tokens.items()}, f)
+            more.append(f"auth=tokens:{path}")
+        return Glance(*more)
+
+
+def v1_headers(**more):
+    return {"X-Image-Meta-Name": "a", "X-Image-Meta-Disk_format": "raw",
+            "X-Image-Meta-Container_format": "bare", **more}
+
+
+def v1_is_answered_row_by_row(c):
+    image = f"/v1/images/{ID}"
+    meta = {"x-image-meta-id": ID, "x-image-meta-name": "a",
+            "x-image-meta-status": "active", "x-image-meta-size": str(len(DATA)),
+            "x-image-meta-checksum": MD5, "x-image-meta-is_public": "True",
+            "x-image-meta-min_ram": "64", "x-image-meta-disk_format": "raw",
+            "x-image-meta-property-os_name": "caf%C3%A9"}
+    rows = [
+        Row("GET", "/v1/images", 200, {"images": []}),
+        Row("GET", "/v1/images/", 200, {"images": []}),
+        Row("POST", "/v1/images", 400, "X-Image-Meta-Name"),
+        Row("POST", "/v1/images", 400, "Size", headers=v1_headers(
+            **{"X-Image-Meta-Size": "much"})),
+        Row("POST", "/v1/images", 400, "Is_public", headers=v1_headers(
+            **{"X-Image-Meta-Is_public": "perhaps"})),
+        Row("POST", "/v1/images", 400, "did not match", DATA, v1_headers(
+            **{"X-Image-Meta-Size": "7"})),
+        Row("POST", "/v1/images", 400, "did not match", DATA, v1_headers(
+            **{"X-Image-Meta-Checksum": "0" * 32})),
+        Row("GET", "/v1/images", 200, {"images": []}),
+        Row("POST", "/v1/images", 200, {"image": {
+            "id": ID, "status": "active", "checksum": MD5, "size": len(DATA),
+            "is_public": True, "min_ram": 64,
+            "properties": {"os_name": "caf\u00e9"}}}, DATA, v1_headers(**{
+                "X-Image-Meta-Id": ID, "X-Image-Meta-Is-Public": "TRUE",
+                "X-Image-Meta-Size": str(len(DATA)),
+                "X-Image-Meta-Min_ram": "64",
+                "X-Image-Meta-Checksum": MD5,
+                "X-Image-Meta-Property-OS.Name": urllib.parse.quote(
+                    "caf\u00e9")})),
+        Row("POST", "/v1/images", 409, None, DATA,
+            v1_headers(**{"X-Image-Meta-Id": ID})),
+        Row("HEAD", image, 200, answer_headers=meta),
+        Row("HEAD", "/v1/images/nothing", 404),
+        Row("GET", "/v1/images/detail", 200, {"images": [{
+            "id": ID, "min_disk": 0, "deleted_at": None, "created_at":
+            lambda t: re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+",
+                                   t)}]}),
+        Row("GET", "/v1/images?name=a&size_min=1&status=active", 200,
+            {"images": [{"id": ID}]}),
+        Row("GET", "/v1/images?size_max=1", 200, {"images": []}),
+        Row("GET", "/v1/images?size_min=x", 400),
+        Row("GET", "/v1/images?sort_key=colour", 400),
+        Row("GET", "/v1/images?sort_dir=up", 400),
+        Row("GET", "/v1/images?sort_key=size&sort_dir=desc", 200),
+        Row("PUT", image, 200, {"image": {
+            "name": "b", "properties": {"os_name": "caf\u00e9", "x": "1"}}},
+            headers={"X-Image-Meta-Name": "b",
+                     "X-Image-Meta-Property-x": "1"}),
+        Row("PUT", image, 200, {"image": {"properties": {"y": "2"}}},
+            headers={"X-Image-Meta-Property-y": "2",
+                     "X-Glance-Registry-Purge-Props": "true"}),
+        Row("GET", image + "/members", 200, {"members": []}),
+        Row("PUT", image, 200, headers={"X-Image-Meta-Is_public": "false"}),
+        Row("PUT", image + "/members", 204, None, {"memberships": [
+            {"member_id": "p", "can_share": True}, {"member_id": "q"}]}),
+        Row("PUT", image + "/members", 400, None, {"memberships": "all"}),
+        Row("PUT", image + "/members", 400, None, {"memberships": [{}]}),
+        Row("GET", image + "/members", 200, {"members": [
+            {"member_id": "p", "can_share": True},
+            {"member_id": "q", "can_share": False}]}),
+        Row("PUT", image + "/members/r", 204),
+        Row("DELETE", image + "/members/q", 204),
+        Row("DELETE", image + "/members/q", 404),
+        Row("GET", "/v1/shared-images/p", 200, {"shared_images": [
+            {"image_id": ID, "can_share": True}]}),
+        Row("DELETE", image, 200),
+        Row("HEAD", image, 404),
+    ]
+    with c.service() as g:
+        for row in rows:
+            run_row(g, row)
+            if row.method == "POST" and row.status == 200:
+                a = g.request("GET", image)
+                is_true(a.body == DATA, "other data")
+                is_equal(a.headers["x-image-meta-name"], "a", "a header")
+                a = g.request("GET", image, headers={"Range": "bytes=1-4"})
+                is_true(a.status == 206 and a.body == DATA[1:5], "a range")
+
+
+def cyclades_headers(location="pithos://acc/con/disk", **more):
+    h = {"X-Image-Meta-Name": "a", **more}
+    if location is not None:
+        h["X-Image-Meta-Location"] = location
+    return h
+
+
+def cyclades_is_answered_row_by_row(c):
+    root = "/image/v1.0"
+    with c.service() as g:
+        for row in (
+                Row("GET", "/image/", 200, {"versions": lambda v: v}),
+                Row("GET", root + "/images/", 200, []),
+                Row("POST", root + "/images/", 400, None,
+                    headers={"X-Image-Meta-Location": "pithos://acc/con/disk"}),
+                Row("POST", root + "/images/", 501,
+                    headers=cyclades_headers(None)),
+                Row("POST", root + "/images/", 501,
+                    headers=cyclades_headers("")),
+                Row("POST", root + "/images/", 404,
+                    headers=cyclades_headers("pithos://acc/con/none")),
+                Row("POST", root + "/images/", 404,
+                    headers=cyclades_headers("pithos://acc/out")),
+                Row("POST", root + "/images/", 404,
+                    headers=cyclades_headers("pithos://../outside")),
+                Row("POST", root + "/images/", 400,
+                    headers=cyclades_headers("ftp://a/b")),
+                Row("POST", root + "/images/", 400, "did not match",
+                    headers=cyclades_headers(**{"X-Image-Meta-Size": "1"})),
+                Row("GET", root + "/images/", 200, [])):
+            run_row(g, row)
+        a = run_row(g, Row("POST", root + "/images/", 200,
+                           headers=cyclades_headers(**{
+                               "X-Image-Meta-Checksum": MD5,
+                               "X-Image-Meta-Is-Public": "TRUE",
+                               "X-Image-Meta-Property-OSFAMILY": "linux"})))
+        i = a.headers["x-image-meta-id"]
+        image = f"{root}/images/{i}"
+        for row in (
+                Row("HEAD", image, 200, answer_headers={
+                    "x-image-meta-status": "available",
+                    "x-image-meta-disk-format": "diskdump",
+                    "x-image-meta-container-format": "bare",
+                    "x-image-meta-is-public": "True",
+                    "x-image-meta-location": "pithos://acc/con/disk",
+                    "x-image-meta-property-osfamily": "linux",
+                    "x-image-meta-created-at": lambda t: re.fullmatch(
+                        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", t)}),
+                Row("GET", root + "/images", 200, [{
+                    "id": i, "name": "a", "status": "available",
+                    "disk_format": "diskdump", "size": len(DATA)}]),
+                Row("GET", root + "/images/detail", 200, [{
+                    "location": "pithos://acc/con/disk", "is_public": "True",
+                    "checksum": MD5, "deleted_at": "",
+                    "properties": {"osfamily": "linux"}}]),
+                Row("GET", root + "/images?status=available", 200, [{}]),
+                Row("PUT", image, 200, headers={"X-Image-Meta-Name": "b"}),
+                Row("GET", image + "/members", 200, {"members": []}),
+                Row("PUT", image, 200,
+                    headers={"X-Image-Meta-Is-Public": "False"}),
+                Row("PUT", image + "/members/p", 204),
+                Row("GET", image + "/members", 200, {"members": [
+                    {"member_id": "p", "can_share": False}]}),
+                Row("GET", root + "/shared-images/p", 200, {"shared_images": [
+                    {"image_id": i, "can_share": False}]}),
+                Row("GET", image, 405)):
+            run_row(g, row)
+        with Client(g.nbd_socket, 10) as n:
+            is_equal(n.go(i.encode()), len(DATA), "the export's size")
+            is_equal(n.read(0, len(DATA)), (0, DATA), "the disk")
+        # Once more: all is as if new.
+        run_row(g, Row("POST", root + "/images/", 200,
+                       headers=cyclades_headers()))
+        run_row(g, Row("GET", root + "/images/detail", 200, [{
+            "name": "a", "properties": {}, "is_public": "False"}]))
+
+
+def others_may_not_change_what_they_may_see(c):
+    with c.service(one=("p1", "member"), two=("p2", "member"),
+                   boss=("p0", "admin")) as g:
+        a = g.request("POST", "/v1/images", DATA, v1_headers(), token="one")
+        is_equal(a.status, 200, "the status")
+        image = "/v1/images/" + a.json["image"]["id"]
+        for method in ("HEAD", "GET", "PUT", "DELETE"):
+            is_equal(g.request(method, image, token="two").status, 404,
+                     f"the status of {method}")
+        is_equal(g.request("PUT", image, headers={
+            "X-Image-Meta-Is_public": "true"}, token="one").status, 405,
+            "a member publishes")
+        is_equal(g.request("PUT", image, headers={
+            "X-Image-Meta-Is_public": "true"}, token="boss").status, 200,
+            "an administrator publishes")
+        is_equal(g.request("HEAD", image, token="two").status, 200, "HEAD")
+        for method in ("PUT", "DELETE"):
+            is_equal(g.request(method, image, headers={
+                "X-Image-Meta-Name": "x"}, token="two").status, 405,
+                f"the status of {method}")
+        is_equal(g.request("GET", "/v1/images").status, 401, "the status")
+        is_equal(g.request("GET", "/v1/shared-images/p1", token="two").status,
+                 404, "another's shared images")
+
+
+if __name__ == "__main__":
+    environment("PLATTER_PLUGIN")
+    need_programs("nbdkit")
+    run_checks(Context, [
+        v1_is_answered_row_by_row,
+        cyclades_is_answered_row_by_row,
+        others_may_not_change_what_they_may_see,
+    ])
