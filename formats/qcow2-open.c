@@ -225,11 +225,6 @@ static int check_writable(const struct qcow2_file *o, struct error *err)
 		return error_set(err, -ENOTSUP, QCOW2_INCOMPATIBLE_AT,
 				 "is marked as corrupt: repair it first "
 				 "(qemu-img check -r all)");
-	if (s->h.incompatible & QCOW2_INCOMPAT_DIRTY)
-		return error_set(err, -ENOTSUP, QCOW2_INCOMPATIBLE_AT,
-				 "is marked as dirty, its refcounts may be "
-				 "wrong: repair it first (qemu-img check -r "
-				 "all)");
 	return 0;
 }
 
@@ -462,6 +457,8 @@ static int open_inside(struct qcow2_file *o, const char *path,
 		r = refs_open(o, err);
 	if (r >= 0)
 		r = tables_open(o, err);
+	if (r >= 0 && o->s->h.incompatible & QCOW2_INCOMPAT_DIRTY)
+		r = repair_refcounts(o, err);
 	return r < 0 ? r : clear_autoclear(o, err);
 }
 

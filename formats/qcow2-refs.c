@@ -270,6 +270,11 @@ static int cover(struct qcow2_file *o, uint64_t first, uint64_t n,
 	return r;
 }
 
+int refs_cover(struct qcow2_file *o, uint64_t cluster, struct error *err)
+{
+	return cover(o, cluster, 1, err);
+}
+
 /* ---- allocation ---- */
 
 /* Clusters of the file that are in use, or could not be given back. */

@@ -178,6 +178,8 @@ int refs_get(struct qcow2_file *o, uint64_t cluster, uint64_t *ret,
 	     struct error *err);
 int refs_set(struct qcow2_file *o, uint64_t cluster, uint64_t refs,
 	     struct error *err);
+/* Sees to it that there is a block for this one. */
+int refs_cover(struct qcow2_file *o, uint64_t cluster, struct error *err);
 /* One cluster, its refcount being 1. */
 int alloc_cluster(struct qcow2_file *o, uint64_t *ret, struct error *err);
 /* @n neighbours. */
@@ -223,6 +225,14 @@ void entry_set(struct qcow2_file *o, struct page_set *t, uint64_t guest_off,
 	       struct entry e);
 /* Its place may be written: data of our own. 0: not. */
 uint64_t entry_place(const struct entry *e);
+
+/* ---- qcow2-repair.c ---- */
+
+/*
+ * At open, of a file that is marked as dirty: counts all references anew. What
+ * it cannot make sense of is -EBADMSG, and nothing is written.
+ */
+int repair_refcounts(struct qcow2_file *o, struct error *err);
 
 /* ---- pages ---- */
 

@@ -148,6 +148,25 @@ def files_of_qemus_are_written(c):
             raise Failure(f"{options} {steps}: {e}") from None
 
 
+def what_a_killed_qemu_left_is_repaired(c):
+    for number, options in enumerate((
+            "lazy_refcounts=on", "lazy_refcounts=on,refcount_bits=8",
+            "lazy_refcounts=on,cluster_size=512",
+            "lazy_refcounts=on,extended_l2=on")):
+        top, model = make_by_qemu(c, f"dirty{number}", options,
+                                  ("write -c 0 128k", "snapshot"))
+        status, _, _ = run(["qemu-io", "-c", "write -P 7 64k 3M", "-c",
+                            "flush", "-c", "abort", top], ok=None)
+        is_true(status, "qemu-io was not aborted")
+        info = run_json(["qemu-img", "info", "-U", "--output=json", top])
+        is_true(info["dirty-flag"], "the file is not dirty")
+        model = model[:65536] + b"\7" * (3 << 20) + model[65536 + (3 << 20):]
+        with c.serve(overlay=top) as s:
+            reads(s.socket, b"", model)
+            model = change(s.socket, model, 90 + number, steps=30)
+        c.holds(top, model)
+
+
 def several_connections_share_one_overlay(c):
     top = c.path("shared.qcow2")
     with c.serve(overlay=top) as s:
@@ -355,6 +374,7 @@ if __name__ == "__main__":
         an_overlay_is_made_written_and_read_by_qemu,
         what_qemu_writes_in_between_is_kept,
         files_of_qemus_are_written,
+        what_a_killed_qemu_left_is_repaired,
         several_connections_share_one_overlay,
         named_overlays_are_made_on_first_use,
         temporary_ones_are_gone,
