@@ -63,7 +63,10 @@ def peak_kib(pid):
                 peak = int(line.split()[1])
     with open(f"/proc/{pid}/task/{pid}/children") as s:
         for child in s.read().split():
-            peak = max(peak, peak_kib(int(child)))
+            try:
+                peak = max(peak, peak_kib(int(child)))
+            except (FileNotFoundError, ProcessLookupError):
+                pass  # ended meanwhile, as "nbdkit --version" does
     return peak
 
 
