@@ -17,9 +17,12 @@ static bool matches(const char *pattern, const struct uri *u)
 	if (u->ends_open && u->n_segments > 1 && !strncmp(pattern, "/v2", 3))
 		return false;
 	for (i = 0; i < u->n_segments; i++) {
-		size_t len = strcspn(pattern + 1, "/");
+		size_t len;
 
-		if (*pattern != '/' || !len)
+		if (*pattern != '/')
+			return false;
+		len = strcspn(pattern + 1, "/");
+		if (!len)
 			return false;
 		if (!(len == 2 && !strncmp(pattern + 1, "{}", 2)) &&
 		    (strlen(u->segments[i]) != len ||
