@@ -25,6 +25,8 @@
 struct overlay {
 	atomic_uint refs;
 	char *path; /* NULL: temporary */
+	uint64_t bytes; /* virtual size */
+	uint64_t unit_bytes; /* of the file that was opened first */
 	unsigned int detect;
 	uint64_t bytes_max, free_min;
 	bool direct;
@@ -82,6 +84,18 @@ static struct overlay *overlay_new(const char *path,
 	return o;
 }
 
+static int opened(struct overlay *o, int r, struct overlay **ret)
+{
+	if (r < 0) {
+		overlay_free(o);
+		return r;
+	}
+	o->bytes = o->file->bytes;
+	o->unit_bytes = o->file->sub_bytes;
+	*ret = o;
+	return 0;
+}
+
 int overlay_open(const char *path, struct image *base, const char *base_name,
 		 const struct overlay_options *options, struct overlay **ret,
 		 struct error *err)
@@ -93,11 +107,7 @@ int overlay_open(const char *path, struct image *base, const char *base_name,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = qcow2_file_open(path, base, base_name, options, &o->gate, &o->file,
 			    err);
-	if (r < 0)
-		overlay_free(o);
-	else
-		*ret = o;
-	return r;
+	return opened(o, r, ret);
 }
 
 int overlay_open_temp(const char *folder, struct image *base,
@@ -111,11 +121,7 @@ int overlay_open_temp(const char *folder, struct image *base,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = qcow2_file_open_temp(folder, base, options, &o->gate, &o->file,
 				 err);
-	if (r < 0)
-		overlay_free(o);
-	else
-		*ret = o;
-	return r;
+	return opened(o, r, ret);
 }
 
 struct overlay *overlay_ref(struct overlay *o)
@@ -142,12 +148,12 @@ void overlay_unrefp(struct overlay **o)
 
 uint64_t overlay_bytes(const struct overlay *o)
 {
-	return o->file->bytes;
+	return o->bytes;
 }
 
 uint64_t overlay_unit_bytes(const struct overlay *o)
 {
-	return o->file->sub_bytes;
+	return o->unit_bytes;
 }
 
 int overlay_read(struct overlay *o, void *buf, size_t len, uint64_t off,
@@ -325,7 +331,10 @@ static int freeze(struct overlay *o, const char *temp, const char *frozen,
 			      errno_text(errno));
 	if (r < 0)
 		return r;
-	r = open_new_top(o, temp, frozen, &top, err);
+	/* The second name is there before the first may lead elsewhere. */
+	r = sync_folder_of(o->path, err);
+	if (r >= 0)
+		r = open_new_top(o, temp, frozen, &top, err);
 	if (r >= 0 && rename(temp, o->path) < 0)
 		r = error_set(err, -errno, 0, "%s: %s", o->path,
 			      errno_text(errno));
@@ -338,7 +347,8 @@ static int freeze(struct overlay *o, const char *temp, const char *frozen,
 	top->path = TAKE_PTR(o->file->path);
 	qcow2_file_close(o->file);
 	o->file = top;
-	return 0;
+	/* Before a flush may rely on it. */
+	return sync_folder_of(o->path, err);
 }
 
 int overlay_snapshot(struct overlay *o, const char *name, struct error *err)
@@ -375,8 +385,8 @@ int overlay_snapshot(struct overlay *o, const char *name, struct error *err)
 	}
 	pthread_rwlock_unlock(&o->swap);
 	if (r < 0)
-		unlink(temp);
-	return r < 0 ? r : sync_folder_of(o->path, err);
+		unlink(temp); /* gone already, if it has got its name */
+	return r;
 }
 
 /* Which layer below is the snapshot @name? -1: none. */

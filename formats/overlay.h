@@ -110,7 +110,8 @@ int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
  * way ends first, and all is flushed. The file becomes "STEM@NAME.qcow2", a
  * standard file that is never written again, beside a new "STEM.qcow2" over it.
  * @name: may be part of a file's name. -EEXIST: there is one. -ENOTSUP: of a
- * temporary overlay. A failure leaves all as it was.
+ * temporary overlay. A failure leaves all as it was, but for one to make the new
+ * names durable, after which flushes go on failing or not as the disk does.
  */
 int overlay_snapshot(struct overlay *o, const char *name, struct error *err);
 

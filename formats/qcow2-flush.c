@@ -151,7 +151,11 @@ static int collect(struct qcow2_file *o, struct flush *f, struct error *err)
 
 	pthread_mutex_lock(&o->meta);
 	f->wrote = atomic_exchange(&o->wrote, false);
-	r = collect_refcounts(o, &f->first, err);
+	/* What failed when it was due, as a longer table of refcounts. */
+	r = o->rc.table_dirty || o->rc.table_moved ? flush_refcounts_now(o, err)
+						   : 0;
+	if (r >= 0)
+		r = collect_refcounts(o, &f->first, err);
 	if (r >= 0)
 		r = collect_tables(o, f, err);
 	if (r >= 0) {

@@ -200,6 +200,7 @@ static int own_extent(struct qcow2_file *o, uint64_t off, uint64_t len,
 
 	pthread_mutex_lock(&o->meta);
 	r = own_extent_locked(o, off, len, ret, err);
+	tables_trim(o);
 	pthread_mutex_unlock(&o->meta);
 	return r;
 }
@@ -700,7 +701,7 @@ static int zero_cluster_locked(struct qcow2_file *o, uint64_t off, uint64_t len,
 	/* A place that is not ours goes as a whole or not at all. */
 	if (e.word && !entry_place(&e) && o->extended &&
 	    bits != (1ULL << o->subs) - 1)
-		return data_bits(o, &e) ? 1 : 0;
+		return 1;
 	r = table_get_writable(o, off, &t, err);
 	if (r < 0)
 		return r;

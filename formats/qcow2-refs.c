@@ -343,7 +343,7 @@ static int extend(struct qcow2_file *o, uint64_t n, struct error *err)
 	first = o->end;
 	o->end += n;
 	r = cover(o, first, n, err);
-	for (i = 0; i < n && r >= 0; i++)
+	for (i = 0; i < n && r >= 0; i += r >= 0)
 		r = refs_set(o, first + i, 1, err);
 	if (r >= 0)
 		r = source_truncate(o->src, o->end << o->cluster_bits, err);

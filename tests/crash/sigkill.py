@@ -3,8 +3,8 @@
 """A server that is killed at any moment loses nothing that was flushed.
 
 Each round: a server of an overlay, guests that write, flush and trim, SIGKILL
-in the middle, a server again. What was flushed must be there, what was not is
-the old or the new, by sectors; the file has leaks at most.
+in the middle, a server again. What was flushed must be there; the file has leaks
+at most. (What was not flushed is looked at by unit's test-overlay.)
 
 PLATTER_KILL_ROUNDS: how many [300]
 """

@@ -105,6 +105,8 @@ MADE_BY_QEMU = [
                           "snapshot")),
     ("cluster_size=64k,extended_l2=on",
      ("write -P 3 0 2M", "snapshot", "write -P 4 1M 100k")),
+    ("cluster_size=64k,extended_l2=on",
+     ("write -z 0 2M", "write -z 2M 34k", "snapshot")),
     ("cluster_size=32k,compression_type=zstd", ("write -c 0 1M",)),
 ]
 

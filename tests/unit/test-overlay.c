@@ -670,6 +670,52 @@ static void read_durable(struct powered *p)
 	close(fd);
 }
 
+/* What was there for a while since the last flush. */
+struct version {
+	uint32_t off, len;
+	uint8_t *data;
+};
+
+static struct version versions[64];
+static size_t n_versions;
+
+static void forget_versions(void)
+{
+	while (n_versions)
+		free(versions[--n_versions].data);
+}
+
+static void keep_version(uint32_t off, uint32_t len)
+{
+	struct version *v = &versions[n_versions++];
+
+	ck_assert_uint_le(n_versions, ARRAY_SIZE(versions));
+	*v = (struct version){ off, len, malloc(len) };
+	ck_assert_ptr_nonnull(v->data);
+	memcpy(v->data, model + off, len);
+}
+
+/* Bytes that never were what they are now: torn. */
+static void is_old_or_new(const uint8_t *flushed, unsigned int round)
+{
+	static bool known[DISK_BYTES];
+	uint32_t i, k;
+
+	for (i = 0; i < DISK_BYTES; i++)
+		known[i] = got[i] == flushed[i];
+	for (i = 0; i < n_versions; i++) {
+		const struct version *v = &versions[i];
+
+		for (k = 0; k < v->len; k++)
+			if (got[v->off + k] == v->data[k])
+				known[v->off + k] = true;
+	}
+	for (i = 0; i < DISK_BYTES; i++)
+		if (!known[i])
+			ck_abort_msg("round %u: byte %u is neither old nor new",
+				     round, i);
+}
+
 /* Every byte is what it was at the last flush, or what came after. */
 static void cut_is_sound(const uint8_t *flushed, const uint8_t *touched,
 			 unsigned int round)
@@ -683,6 +729,8 @@ static void cut_is_sound(const uint8_t *flushed, const uint8_t *touched,
 		if (got[i] != flushed[i] && !touched[i / SECTOR])
 			ck_abort_msg("round %u: byte %zu was flushed and lost",
 				     round, i);
+	is_old_or_new(flushed, round);
+	forget_versions();
 	/* And it goes on from there. */
 	must(overlay_write(ov, got, 4096, 8192, true, &err), err);
 	overlay_unref(TAKE_PTR(ov));
@@ -717,10 +765,12 @@ static void write_some(uint8_t *touched, uint8_t *flushed)
 			     err);
 		}
 		memcpy(model + off, buf, len);
+		keep_version(off, len);
 		if (!rnd(3)) {
 			must(overlay_flush(ov, &err), err);
 			memcpy(flushed, model, DISK_BYTES);
 			memset(touched, 0, DISK_BYTES / SECTOR + 1);
+			forget_versions();
 		}
 	}
 }
@@ -752,6 +802,7 @@ START_TEST(a_power_cut_loses_nothing_that_was_flushed)
 			must(overlay_flush(ov, &err), err);
 			memcpy(flushed, model, DISK_BYTES);
 			memset(touched, 0, sizeof(touched));
+			forget_versions();
 			overlay_unref(TAKE_PTR(ov));
 		}
 		write_watch(NULL);
