@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "formats/put-be.h"
 #include "formats/qcow2-create.h"
 #include "formats/qcow2.h"
 #include "iouring/write.h"
@@ -327,18 +328,6 @@ static int write_refcounts(struct qcow2_create *q, struct refcounts *ret,
 	if (r >= 0)
 		r = source_write(q->dst, table, bytes, ret->table_off, err);
 	return r;
-}
-
-static void put_be32(uint8_t *buf, size_t at, uint32_t v)
-{
-	v = htobe32(v);
-	memcpy(buf + at, &v, sizeof(v));
-}
-
-static void put_be64(uint8_t *buf, size_t at, uint64_t v)
-{
-	v = htobe64(v);
-	memcpy(buf + at, &v, sizeof(v));
 }
 
 static int write_header(struct qcow2_create *q, uint64_t l1_off,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "formats/put-be.h"
 #include "formats/qcow2-write.h"
 #include "iouring/write.h"
 
@@ -416,18 +417,6 @@ int flush_run(struct qcow2_file *o, struct error *err)
 	free(f.freed.items);
 	free(f.punches.items);
 	return r;
-}
-
-static void put_be32(uint8_t *buf, size_t at, uint32_t v)
-{
-	v = htobe32(v);
-	memcpy(buf + at, &v, sizeof(v));
-}
-
-static void put_be64(uint8_t *buf, size_t at, uint64_t v)
-{
-	v = htobe64(v);
-	memcpy(buf + at, &v, sizeof(v));
 }
 
 /* The table's entries from @first to @last. */

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "formats/file-lock.h"
+#include "formats/put-be.h"
 #include "formats/qcow2-write.h"
 #include "iouring/write.h"
 
@@ -25,24 +26,6 @@ enum { NEW_CLUSTER_BITS = 17, NEW_REFCOUNT_ORDER = 4, NEW_L1_CLUSTER = 3 };
 #define NEW_HEADER_BYTES  112U
 
 /* ---- a new file ---- */
-
-static void put_be16(uint8_t *buf, size_t at, uint16_t v)
-{
-	v = htobe16(v);
-	memcpy(buf + at, &v, sizeof(v));
-}
-
-static void put_be32(uint8_t *buf, size_t at, uint32_t v)
-{
-	v = htobe32(v);
-	memcpy(buf + at, &v, sizeof(v));
-}
-
-static void put_be64(uint8_t *buf, size_t at, uint64_t v)
-{
-	v = htobe64(v);
-	memcpy(buf + at, &v, sizeof(v));
-}
 
 static void put_header(uint8_t *h, const struct overlay_new *n,
 		       uint32_t l1_entries)

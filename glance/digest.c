@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <string.h>
 
 #include <openssl/evp.h>
 
@@ -73,4 +74,19 @@ int digest_end(struct digest *d, char ret_md5[33], char ret_sha512[129],
 	return put_hex(d->md5, ret_md5) && put_hex(d->sha512, ret_sha512)
 		       ? 0
 		       : failed(err);
+}
+
+int digest_text(const char *text, char ret_sha512[129], struct error *err)
+{
+	char md5[33];
+	struct digest *d;
+	int r = digest_new(&d, err);
+
+	if (r < 0)
+		return r;
+	r = digest_add(d, text, strlen(text), err);
+	if (r >= 0)
+		r = digest_end(d, md5, ret_sha512, err);
+	digest_free(d);
+	return r;
 }

@@ -19,4 +19,7 @@ int digest_add(struct digest *d, const void *data, size_t len,
 int digest_end(struct digest *d, char ret_md5[33], char ret_sha512[129],
 	       struct error *err);
 
+/* The SHA-512 of a text alone: what may be compared without telling of it. */
+int digest_text(const char *text, char ret_sha512[129], struct error *err);
+
 #endif

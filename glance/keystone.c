@@ -287,21 +287,6 @@ static void remember(struct keystone *k, const char *key, json_t *who,
 	m->until_usec = until;
 }
 
-static int make_key(const char *token, char ret[129], struct error *err)
-{
-	char md5[33];
-	struct digest *d;
-	int r = digest_new(&d, err);
-
-	if (r < 0)
-		return r;
-	r = digest_add(d, token, strlen(token), err);
-	if (r >= 0)
-		r = digest_end(d, md5, ret, err);
-	digest_free(d);
-	return r;
-}
-
 int keystone_find(struct keystone *k, const char *token, struct identity *ret,
 		  struct error *err)
 {
@@ -312,7 +297,7 @@ int keystone_find(struct keystone *k, const char *token, struct identity *ret,
 
 	if (strlen(token) > TOKEN_BYTES_MAX)
 		return error_set(err, -EACCES, 0, "that is no token");
-	r = make_key(token, key, err);
+	r = digest_text(token, key, err);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&k->lock);

@@ -28,21 +28,6 @@ struct token_table {
 	bool complained;
 };
 
-static int make_key(const char *token, char ret[129], struct error *err)
-{
-	char md5[33];
-	struct digest *d;
-	int r = digest_new(&d, err);
-
-	if (r < 0)
-		return r;
-	r = digest_add(d, token, strlen(token), err);
-	if (r >= 0)
-		r = digest_end(d, md5, ret, err);
-	digest_free(d);
-	return r;
-}
-
 static void free_rows(struct row *rows, size_t n)
 {
 	while (n)
@@ -105,7 +90,7 @@ static int parse_rows(const json_t *all, struct row **ret, size_t *ret_n,
 		if (r >= 0)
 			r = check_row(token, who, err);
 		if (r >= 0)
-			r = make_key(token, rows[n].key, err);
+			r = digest_text(token, rows[n].key, err);
 		if (r >= 0)
 			rows[n++].who = json_incref(who);
 	}
@@ -191,7 +176,7 @@ int token_table_find(struct token_table *t, const char *token,
 	struct error why = { 0 };
 	char key[129];
 	size_t i;
-	int r = make_key(token, key, err);
+	int r = digest_text(token, key, err);
 
 	if (r < 0)
 		return r;

@@ -63,12 +63,13 @@ def tempest(folder, keystone):
     env = {k: v for k, v in os.environ.items() if not k.startswith("OS_")}
     env["HOME"] = folder
     work = os.path.join(folder, "work")
-    run(["tempest", "init", work], env=env)
-    with open(os.path.join(work, "etc", "tempest.conf"), "w") as f:
-        f.write(configuration(folder, keystone))
     here = os.getcwd()
-    os.chdir(work)
+    os.chdir(folder)  # where it leaves a log
     try:
+        run(["tempest", "init", work], env=env)
+        with open(os.path.join(work, "etc", "tempest.conf"), "w") as f:
+            f.write(configuration(folder, keystone))
+        os.chdir(work)
         return run(["tempest", "run", "--regex", TESTS, "--concurrency", "2"],
                    ok=None, timeout=420, env=env)
     finally:
