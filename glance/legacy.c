@@ -309,6 +309,20 @@ static void respond_image(struct request *q, const char *id)
 
 /* ---- a new image ---- */
 
+/* v1 has data in the body; what else it may come from is not taken. */
+static int check_sources(const struct request *q, const struct meta *m,
+			 struct error *err)
+{
+	if (dialect_of(q)->cyclades)
+		return 0;
+	if ((m->location && *m->location) ||
+	    request_header(q, "X-Glance-API-Copy-From"))
+		return error_set(err, -EINVAL, 0,
+				 "External sources are not supported: send "
+				 "the data as the body");
+	return 0;
+}
+
 static int check_new(const struct request *q, const struct meta *m,
 		     struct error *err)
 {
@@ -335,7 +349,7 @@ static int check_new(const struct request *q, const struct meta *m,
 		return error_set(err, -EPERM, 0,
 				 "You are not authorized to add images of "
 				 "others.");
-	return 0;
+	return check_sources(q, m, err);
 }
 
 static int add_location(struct record *r, const char *url, struct error *err)
@@ -441,34 +455,58 @@ static int create(struct request *q, const struct meta *m, char *ret_id,
 }
 
 struct registration {
-	struct request *q;
+	const struct request *q;
 	const char *location;
+	const char *except; /* this image may stay; "": none may */
+	char old_id[37]; /* out; "": there was none */
 };
 
-/* Of the asker's own images, the one that is at that location. */
-static int drop_registered(struct index_tx *tx, void *opaque, struct error *err)
+/* Of the images at that location, one that the asker registered before. */
+static int find_registered(struct index_tx *tx, struct registration *g,
+			   struct record *image, struct error *err)
 {
-	struct registration *g = opaque;
 	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
-	CLEANUP(record_done) struct record image = { 0 };
 	int r = index_sql(tx,
-			  "SELECT image FROM locations WHERE url = ? AND store "
-			  "= 'pithos'",
+			  "SELECT l.image FROM locations AS l JOIN images AS i "
+			  "ON i.n = l.image WHERE l.url = ? AND l.store = "
+			  "'pithos' AND i.id <> ?",
 			  &st, err);
 
+	g->old_id[0] = 0;
 	if (r < 0)
 		return r;
 	index_bind_text(st, 1, g->location);
+	index_bind_text(st, 2, g->except);
 	r = index_step(st, err);
 	if (r == 1)
-		r = record_load_n(tx, sqlite3_column_int64(st, 0), &image, err);
-	if (r < 0 || !image.id)
+		r = record_load_n(tx, sqlite3_column_int64(st, 0), image, err);
+	if (r < 0 || !image->id)
 		return r;
-	if (!image_may_change(&g->q->who, &image))
+	if (!image_may_change(&g->q->who, image))
 		return error_set(err, -EPERM, 0,
 				 "Somebody else has registered %.256s",
 				 g->location);
-	return record_delete(tx, &image, err);
+	snprintf(g->old_id, sizeof(g->old_id), "%s", image->id);
+	return 0;
+}
+
+static int drop_registered(struct index_tx *tx, void *opaque, struct error *err)
+{
+	CLEANUP(record_done) struct record image = { 0 };
+	int r = find_registered(tx, opaque, &image, err);
+
+	return r < 0 || !image.id ? r : record_delete(tx, &image, err);
+}
+
+/* May the asker register what is there? */
+static int check_registered(struct registration *old, struct error *err)
+{
+	struct glance *g = old->q->app;
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(record_done) struct record image = { 0 };
+	int r = index_read(g->index, &tx, err);
+
+	return r < 0 ? r : find_registered(tx, old, &image, err);
 }
 
 static void begin_post(struct request *q)
@@ -510,15 +548,46 @@ static void finish_data(struct request *q, const struct meta *m, bool new)
 	refuse(q, &err);
 }
 
+/* The new image @id, whole: then what was registered there before goes. */
+static int take_registered(struct request *q, const struct meta *m,
+			   struct source *src, const char *id,
+			   struct error *err)
+{
+	struct glance *g = q->app;
+	struct registration old = { .q = q,
+				    .location = m->location,
+				    .except = id };
+	int r = data_upload_begin(q, id, err);
+
+	if (r >= 0)
+		r = data_upload_copy(q, src, err);
+	if (r >= 0)
+		r = data_upload_finish(q, m->has_size ? &m->size : NULL,
+				       m->checksum, err);
+	if (r >= 0) {
+		r = index_write(g->index, drop_registered, &old, err);
+		if (r < 0)
+			store_remove(g->store, id);
+		else if (*old.old_id)
+			store_remove(g->store, old.old_id);
+	}
+	if (r < 0)
+		index_write(g->index, drop, (void *)(uintptr_t)id, NULL);
+	return r;
+}
+
 /*
  * Cyclades registers what lies at a location already; again, when that was
- * registered before: it gets all its metadata anew. The data are copied, so
- * that the image stays what it was looked at as.
+ * registered before: a new image takes the old one's place, with all metadata
+ * anew. The data are copied, so that the image stays what it was looked at as.
  */
 static void register_image(struct request *q, const struct meta *m)
 {
 	struct glance *g = q->app;
 	CLEANUP(source_unrefp) struct source *src = NULL;
+	struct registration old = { .q = q,
+				    .location = m->location,
+				    .except = "" };
 	struct error err = { 0 };
 	char id[37];
 	int r = check_new(q, m, &err);
@@ -526,16 +595,13 @@ static void register_image(struct request *q, const struct meta *m)
 	if (r >= 0)
 		r = open_location(g, m->location, &src, &err);
 	if (r >= 0)
-		r = index_write(g->index, drop_registered,
-				&(struct registration){ q, m->location }, &err);
+		r = check_registered(&old, &err);
 	if (r >= 0)
 		r = create(q, m, id, &err);
 	if (r >= 0)
-		r = data_upload_begin(q, id, &err);
+		r = take_registered(q, m, src, id, &err);
 	if (r >= 0)
-		r = data_upload_copy(q, src, &err);
-	if (r >= 0)
-		finish_data(q, m, true);
+		respond_image(q, id);
 	else if (r == -ENOSYS)
 		respond_error(q, 501, err.msg);
 	else
@@ -618,7 +684,7 @@ static void put_image(struct request *q)
 	struct change c = { .run = update, .meta = &m };
 	struct error err = { 0 };
 
-	if (meta_parse(q, &m, &err) < 0)
+	if (meta_parse(q, &m, &err) < 0 || check_sources(q, &m, &err) < 0)
 		refuse(q, &err);
 	else if (change(q, &c) >= 0) {
 		if (q->sink)

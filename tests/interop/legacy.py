@@ -69,6 +69,12 @@ def v1_is_answered_row_by_row(c):
             **{"X-Image-Meta-Size": "7"})),
         Row("POST", "/v1/images", 400, "did not match", DATA, v1_headers(
             **{"X-Image-Meta-Checksum": "0" * 32})),
+        Row("POST", "/v1/images", 400, "External", headers=v1_headers(
+            **{"X-Image-Meta-Location": "http://127.0.0.1/a"})),
+        Row("POST", "/v1/images", 400, "External", DATA, v1_headers(
+            **{"X-Image-Meta-Location": "file:///etc/passwd"})),
+        Row("POST", "/v1/images", 400, "External", headers=v1_headers(
+            **{"X-Glance-API-Copy-From": "http://127.0.0.1/a"})),
         Row("GET", "/v1/images", 200, {"images": []}),
         Row("POST", "/v1/images", 200, {"image": {
             "id": ID, "status": "active", "checksum": MD5, "size": len(DATA),
@@ -200,9 +206,22 @@ def cyclades_is_answered_row_by_row(c):
         with Client(g.nbd_socket, 10) as n:
             is_equal(n.go(i.encode()), len(DATA), "the export's size")
             is_equal(n.read(0, len(DATA)), (0, DATA), "the disk")
-        # Once more: all is as if new.
+        # Once more, but not what was meant: the image stays as it is.
+        run_row(g, Row("POST", root + "/images/", 400, "did not match",
+                       headers=cyclades_headers(
+                           **{"X-Image-Meta-Checksum": "0" * 32})))
+        run_row(g, Row("GET", root + "/images/detail", 200, [{
+            "id": i, "status": "available",
+            "properties": {"osfamily": "linux"}}]))
+        with Client(g.nbd_socket, 10) as n:
+            is_equal(n.go(i.encode()), len(DATA), "the export's size")
+            is_equal(n.read(0, len(DATA)), (0, DATA), "the disk")
+        # As it was meant: all is as if new, and nothing is kept twice.
         run_row(g, Row("POST", root + "/images/", 200,
                        headers=cyclades_headers()))
+        kept = [f for _, _, files in os.walk(os.path.join(g.store, "images"))
+                for f in files]
+        is_equal(len(kept), 1, "the files of data")
         run_row(g, Row("GET", root + "/images/detail", 200, [{
             "name": "a", "properties": {}, "is_public": "False"}]))
 
