@@ -442,6 +442,8 @@ static int open_inside(struct qcow2_file *o, const char *path,
 		r = tables_open(o, err);
 	if (r >= 0 && o->s->h.incompatible & QCOW2_INCOMPAT_DIRTY)
 		r = repair_refcounts(o, err);
+	if (r >= 0)
+		r = tables_remember(o, err);
 	return r < 0 ? r : clear_autoclear(o, err);
 }
 

@@ -329,23 +329,45 @@ int qcow2_file_walk(struct qcow2_file *o, uint64_t off, uint64_t len,
 
 /* ---- planning a write; meta is held ---- */
 
-/* An old place, or compressed data, that nobody will refer to. */
-static int free_place(struct qcow2_file *o, const struct entry *e,
-		      struct error *err)
+/* The clusters of the file that the entry refers to. */
+static void place_clusters(const struct qcow2_file *o, const struct entry *e,
+			   uint64_t *ret_first, uint64_t *ret_end)
 {
 	unsigned int x = 62 - (o->cluster_bits - 8);
-	uint64_t off = e->word & QCOW2_OFFSET_MASK, end = off + 1, c;
-	int r = 0;
+	uint64_t off = e->word & QCOW2_OFFSET_MASK, end = off ? off + 1 : 0;
 
 	if (e->word & QCOW2_COMPRESSED) {
 		off = e->word & ((1ULL << x) - 1);
 		end = round_down(off, 512) +
 		      (((e->word & (QCOW2_COMPRESSED - 1)) >> x) + 1) * 512;
-	} else if (!off) {
-		return 0;
 	}
-	for (c = off >> o->cluster_bits;
-	     c <= (end - 1) >> o->cluster_bits && r >= 0; c++)
+	*ret_first = off >> o->cluster_bits;
+	*ret_end = end ? ((end - 1) >> o->cluster_bits) + 1 : 0;
+}
+
+/* Where what the entry refers to is changed or given up: is it data at all? */
+static int check_place(const struct qcow2_file *o, const struct entry *e,
+		       uint64_t guest_off, struct error *err)
+{
+	uint64_t c, end;
+
+	for (place_clusters(o, e, &c, &end); c < end; c++)
+		if (tables_have(o, c))
+			return error_set(err, -EBADMSG, c << o->cluster_bits,
+					 "the cluster of guest offset %" PRIu64
+					 " lies on metadata",
+					 guest_off);
+	return 0;
+}
+
+/* An old place, or compressed data, that nobody will refer to. */
+static int free_place(struct qcow2_file *o, const struct entry *e,
+		      struct error *err)
+{
+	uint64_t c, end;
+	int r = 0;
+
+	for (place_clusters(o, e, &c, &end); c < end && r >= 0; c++)
 		r = alloc_free_later(o, c, err);
 	return r;
 }
@@ -419,6 +441,9 @@ static int plan_step(struct qcow2_file *o, struct step *s, bool alone,
 	if (r < 0)
 		return r;
 	s->old = entry_get(o, t, s->guest_off);
+	r = check_place(o, &s->old, s->guest_off, err);
+	if (r < 0)
+		return r;
 	have = data_bits(o, &s->old);
 	if (entry_place(&s->old) && (have & mask) == mask) {
 		s->place = entry_place(&s->old);
@@ -692,6 +717,9 @@ static int zero_cluster_locked(struct qcow2_file *o, uint64_t off, uint64_t len,
 	if (r < 0)
 		return r;
 	e = entry_get(o, t, off);
+	r = check_place(o, &e, off, err);
+	if (r < 0)
+		return r;
 	/* Where nothing lies below, nothing need be said. */
 	if (!(data_bits(o, &e) & bits) &&
 	    !base_has(o, round_down(off, o->cluster_bytes), 1))

@@ -86,9 +86,72 @@ void tables_done(struct qcow2_file *o)
 
 	for (i = 0; o->l2 && i < o->n_l1; i++)
 		page_set_free(o->l2[i]);
+	free(o->tables.items);
 	free(o->l2);
 	free(o->l1);
 	free(o->l1_dirty);
+}
+
+/* ---- what data must not lie on ---- */
+
+static int compare_clusters(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+int tables_remember(struct qcow2_file *o, struct error *err)
+{
+	uint64_t i, host_off;
+	int r = 0;
+
+	for (i = 0; i < o->n_l1 && r >= 0; i++) {
+		host_off = be64toh(o->l1[i]) & QCOW2_OFFSET_MASK;
+		if (host_off)
+			r = list_add(&o->tables, host_off >> o->cluster_bits,
+				     err);
+	}
+	for (i = 0; i < o->rc.n && r >= 0; i++)
+		if (o->rc.table[i])
+			r = list_add(&o->tables,
+				     o->rc.table[i] >> o->cluster_bits, err);
+	if (r >= 0 && o->tables.n)
+		qsort(o->tables.items, o->tables.n, sizeof(uint64_t),
+		      compare_clusters);
+	return r;
+}
+
+/* It is free from now on. */
+static void forget_table(struct qcow2_file *o, uint64_t cluster)
+{
+	struct cluster_list *l = &o->tables;
+	uint64_t *at = l->n ? bsearch(&cluster, l->items, l->n, sizeof(cluster),
+				      compare_clusters)
+			    : NULL;
+
+	if (!at)
+		return;
+	l->n--;
+	memmove(at, at + 1, (size_t)(l->items + l->n - at) * sizeof(*at));
+}
+
+static bool covers(const struct qcow2_file *o, uint64_t off, uint64_t bytes,
+		   uint64_t cluster)
+{
+	return bytes && cluster >= off >> o->cluster_bits &&
+	       cluster <= (off + bytes - 1) >> o->cluster_bits;
+}
+
+bool tables_have(const struct qcow2_file *o, uint64_t cluster)
+{
+	const struct qcow2_header *h = &o->s->h;
+
+	return !cluster || covers(o, h->l1_off, o->n_l1 * 8, cluster) ||
+	       covers(o, o->rc.table_off, o->rc.n * 8, cluster) ||
+	       covers(o, h->snapshots_off, h->snapshots ? 1 : 0, cluster) ||
+	       (o->tables.n && bsearch(&cluster, o->tables.items, o->tables.n,
+				       sizeof(cluster), compare_clusters));
 }
 
 /* ---- L2 ---- */
@@ -150,8 +213,10 @@ static int own_table(struct qcow2_file *o, uint64_t idx, struct error *err)
 
 	if (r < 0)
 		return r;
-	if (old)
+	if (old) {
 		r = alloc_free_later(o, old >> o->cluster_bits, err);
+		forget_table(o, old >> o->cluster_bits);
+	}
 	if (r >= 0 && !o->l2[idx]) {
 		o->l2[idx] = page_set_new(o, 0);
 		if (!o->l2[idx])

@@ -119,6 +119,8 @@ struct qcow2_file {
 	size_t n_l2; /* in memory */
 	size_t n_l2_dirty;
 	bool in_flight; /* a flush has copies: tables must stay */
+	/* L2 tables and refcount blocks that the file came with; sorted. */
+	struct cluster_list tables;
 	struct refcounts rc;
 	uint64_t end; /* clusters of the file */
 	uint64_t ahead, ahead_end; /* allocated, not in use */
@@ -201,6 +203,13 @@ int list_add(struct cluster_list *l, uint64_t cluster, struct error *err);
 
 int tables_open(struct qcow2_file *o, struct error *err);
 void tables_done(struct qcow2_file *o);
+/* At open, when all tables are known: see tables_have(). */
+int tables_remember(struct qcow2_file *o, struct error *err);
+/*
+ * Is this cluster metadata: header, L1 table, refcount table, snapshot table,
+ * or a table that the file came with? Meta is held.
+ */
+bool tables_have(const struct qcow2_file *o, uint64_t cluster);
 /*
  * The L2 table that maps @guest_off; *ret NULL: there is none. Meta is held,
  * and the table stays until it is let go.

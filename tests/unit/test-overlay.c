@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The qcow2 writer: against a model in memory, failing disks, power cuts. */
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -10,6 +11,7 @@
 #include "formats/cache.h"
 #include "formats/overlay.h"
 #include "iouring/write.h"
+#include "tests/lib/qcow2-bytes.h"
 #include "tests/lib/unit.h"
 
 #define BASE_BYTES ((3U << 20) + 1536)
@@ -348,6 +350,66 @@ START_TEST(an_overlay_of_another_image_is_refused)
 }
 END_TEST
 
+static uint64_t field_at(const struct qb *q, size_t at)
+{
+	uint64_t v;
+
+	memcpy(&v, q->buf + at, sizeof(v));
+	return be64toh(v);
+}
+
+/* The file's first @len bytes are still those of @wanted. */
+static void file_begins(const uint8_t *wanted, size_t len)
+{
+	uint8_t *has = malloc(len);
+	FILE *fp = fopen(top(), "r");
+
+	ck_assert_ptr_nonnull(has);
+	ck_assert_ptr_nonnull(fp);
+	ck_assert_uint_eq(fread(has, 1, len, fp), len);
+	ck_assert_int_eq(memcmp(has, wanted, len), 0);
+	fclose(fp);
+	free(has);
+}
+
+START_TEST(metadata_are_not_written_as_data)
+{
+	static const char *const fields[] = { "header", "L1 table",
+					      "refcount table",
+					      "refcount block", "L2 table" };
+	static const uint8_t data[65536] = { 1 };
+	const uint64_t flags = _i % 2 ? 0 : QB_COPIED;
+	size_t at = (size_t)_i / 2 % ARRAY_SIZE(fields);
+	CLEANUP(qb_done) struct qb q;
+	uint64_t places[ARRAY_SIZE(fields)] = { 0 };
+
+	qb_init(&q, DISK_BYTES, 16, NULL, NULL);
+	places[1] = field_at(&q, 40);
+	places[2] = field_at(&q, 48);
+	places[3] = field_at(&q, places[2]);
+	places[4] = q.l2_off;
+	/* The header's place would say: nothing is here. */
+	qb_entry(&q, 0, at ? places[at] | flags : QB_COMPRESSED | 512);
+	unit_write(top(), q.buf, q.len);
+	reopen(0);
+	ck_assert_msg(overlay_write(ov, data, sizeof(data), 0, false, &err) ==
+			      -EBADMSG,
+		      "a write to the %s: %s", fields[at], err.msg);
+	ck_assert_ptr_nonnull(strstr(err.msg, "lies on metadata"));
+	error_clear(&err);
+	ck_assert_int_eq(overlay_write(ov, data, 512, 0, false, &err),
+			 -EBADMSG);
+	error_clear(&err);
+	ck_assert_int_eq(overlay_zero(ov, 0, 65536, 0, &err), -EBADMSG);
+	error_clear(&err);
+	ck_assert_int_eq(overlay_trim(ov, 0, 65536, false, &err), -EBADMSG);
+	error_clear(&err);
+	overlay_unref(TAKE_PTR(ov));
+	file_begins(q.buf, q.len);
+	done();
+}
+END_TEST
+
 START_TEST(a_temporary_one_is_gone_at_once)
 {
 	struct overlay_options options = { 0 };
@@ -511,11 +573,11 @@ START_TEST(a_failing_write_fails_alone)
 		r = overlay_write(ov, buf, len, off, false, &err);
 		error_clear(&err);
 		memcpy(model + off, buf, len);
-		if (!r)
-			r = i % 4 ? 0 : overlay_flush(ov, &err);
-		else
+		if (r < 0)
 			must(overlay_read(ov, model + off, len, off, &err),
 			     err);
+		else if (!(i % 4)) /* it may fail as well */
+			overlay_flush(ov, &err);
 		error_clear(&err);
 		for (at = 0; at < len; at++)
 			if (model[off + at] != buf[at] &&
@@ -829,6 +891,7 @@ static void add(TCase *tc)
 		       a_quota_is_kept_and_costs_only_the_write_that_meets_it);
 	tcase_add_test(tc, two_writers_do_not_meet);
 	tcase_add_test(tc, an_overlay_of_another_image_is_refused);
+	tcase_add_loop_test(tc, metadata_are_not_written_as_data, 0, 10);
 	tcase_add_test(tc, a_temporary_one_is_gone_at_once);
 	tcase_add_loop_test(tc, snapshots_stay_as_they_were, 0, 2);
 	tcase_add_test(tc, snapshots_under_load_lose_nothing);
