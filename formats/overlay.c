@@ -283,20 +283,18 @@ static int open_frozen(struct qcow2_file *old, const char *path,
 	return r;
 }
 
-/* The new file, under its name of no meaning, over the frozen one. */
+/* The new file, under its name of no meaning, over the frozen one, @base. */
 static int open_new_top(struct overlay *o, const char *temp, const char *frozen,
-			struct qcow2_file **ret, struct error *err)
+			struct image *base, struct qcow2_file **ret,
+			struct error *err)
 {
 	struct overlay_options options = { .open.direct = o->direct,
 					   .detect = o->detect,
 					   .bytes_max = o->bytes_max,
 					   .free_min = o->free_min };
-	CLEANUP(image_unrefp) struct image *base = NULL;
-	int r = open_frozen(o->file, frozen, &base, err);
 
-	return r < 0 ? r
-		     : qcow2_file_open(temp, base, base_name(frozen), &options,
-				       &o->gate, ret, err);
+	return qcow2_file_open(temp, base, base_name(frozen), &options,
+			       &o->gate, ret, err);
 }
 
 static int sync_folder_of(const char *path, struct error *err)
@@ -316,11 +314,35 @@ static int sync_folder_of(const char *path, struct error *err)
 	return 0;
 }
 
-/* Swap and gate are held: nobody else is here. */
+/*
+ * Puts the file @temp in the place of the one that takes writes now. Swap and
+ * gate are held: nobody else is here.
+ */
+static int replace_top(struct overlay *o, const char *temp, const char *frozen,
+		       struct image *base, struct error *err)
+{
+	struct qcow2_file *top = NULL;
+	int r = open_new_top(o, temp, frozen, base, &top, err);
+
+	if (r >= 0 && rename(temp, o->path) < 0)
+		r = error_set(err, -errno, 0, "%s: %s", o->path,
+			      errno_text(errno));
+	if (r < 0) {
+		qcow2_file_close(top);
+		return r;
+	}
+	free(top->path);
+	top->path = TAKE_PTR(o->file->path);
+	qcow2_file_close(o->file);
+	o->file = top;
+	return 0;
+}
+
+/* As replace_top(). */
 static int freeze(struct overlay *o, const char *temp, const char *frozen,
 		  struct error *err)
 {
-	struct qcow2_file *top = NULL;
+	CLEANUP(image_unrefp) struct image *base = NULL;
 	int r;
 
 	o->file->gate_held = true;
@@ -334,45 +356,60 @@ static int freeze(struct overlay *o, const char *temp, const char *frozen,
 	/* The second name is there before the first may lead elsewhere. */
 	r = sync_folder_of(o->path, err);
 	if (r >= 0)
-		r = open_new_top(o, temp, frozen, &top, err);
-	if (r >= 0 && rename(temp, o->path) < 0)
-		r = error_set(err, -errno, 0, "%s: %s", o->path,
-			      errno_text(errno));
+		r = open_frozen(o->file, frozen, &base, err);
+	if (r >= 0)
+		r = replace_top(o, temp, frozen, base, err);
 	if (r < 0) {
-		qcow2_file_close(top);
 		unlink(frozen);
 		return r;
 	}
-	free(top->path);
-	top->path = TAKE_PTR(o->file->path);
-	qcow2_file_close(o->file);
-	o->file = top;
 	/* Before a flush may rely on it. */
 	return sync_folder_of(o->path, err);
 }
 
-int overlay_snapshot(struct overlay *o, const char *name, struct error *err)
+/* An empty file over @frozen, under the name *ret_temp, which is the caller's. */
+static int create_top(const struct overlay *o, const char *frozen,
+		      char **ret_temp, struct error *err)
 {
 	struct overlay_new n = { .bytes = overlay_bytes(o),
+				 .base_name = base_name(frozen),
 				 .base_format = "qcow2" };
-	CLEANUP(freep) char *frozen = NULL;
-	CLEANUP(freep) char *temp = NULL;
+	char *temp;
 	int r;
 
+	if (asprintf(&temp, "%s.new", frozen) < 0)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	unlink(temp); /* of an attempt that a crash ended */
+	r = overlay_create(temp, &n, err);
+	if (r < 0)
+		free(temp);
+	else
+		*ret_temp = temp;
+	return r;
+}
+
+/* Where the snapshot @name of @o lies, or would; *ret is the caller's. */
+static int snapshot_path(const struct overlay *o, const char *name, char **ret,
+			 struct error *err)
+{
 	if (!o->path)
 		return error_set(err, -ENOTSUP, 0,
 				 "a temporary overlay has no snapshots");
-	frozen = frozen_path(o->path, name);
-	if (!frozen || asprintf(&temp, "%s.new", frozen) < 0) {
-		temp = NULL;
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	}
-	if (!access(frozen, F_OK))
-		return error_set(err, -EEXIST, 0, "there is a snapshot \"%s\"",
-				 name);
-	n.base_name = base_name(frozen);
-	unlink(temp); /* of an attempt that a crash ended */
-	r = overlay_create(temp, &n, err);
+	*ret = frozen_path(o->path, name);
+	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+int overlay_snapshot(struct overlay *o, const char *name, struct error *err)
+{
+	CLEANUP(freep) char *frozen = NULL;
+	CLEANUP(freep) char *temp = NULL;
+	int r = snapshot_path(o, name, &frozen, err);
+
+	if (r >= 0 && !access(frozen, F_OK))
+		r = error_set(err, -EEXIST, 0, "there is a snapshot \"%s\"",
+			      name);
+	if (r >= 0)
+		r = create_top(o, frozen, &temp, err);
 	if (r < 0)
 		return r;
 	pthread_rwlock_wrlock(&o->swap);
@@ -401,6 +438,46 @@ static int find_frozen(const struct overlay *o, const char *name)
 		if (!strcmp(base_name(base->chain.layers[i]->path), frozen))
 			return (int)i;
 	return -1;
+}
+
+/* The snapshot @name lies right below what takes writes. Swap is held. */
+static int check_latest(const struct overlay *o, const char *name,
+			struct error *err)
+{
+	int at = find_frozen(o, name);
+
+	if (at < 0)
+		return error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
+				 name);
+	return at ? error_set(err, -EINVAL, 0,
+			      "snapshot \"%s\" is not the latest: those made "
+			      "after it would be lost",
+			      name)
+		  : 0;
+}
+
+int overlay_revert(struct overlay *o, const char *name, struct error *err)
+{
+	CLEANUP(freep) char *frozen = NULL;
+	CLEANUP(freep) char *temp = NULL;
+	int r = snapshot_path(o, name, &frozen, err);
+
+	if (r < 0)
+		return r;
+	pthread_rwlock_wrlock(&o->swap);
+	pthread_rwlock_wrlock(&o->gate);
+	r = check_latest(o, name, err);
+	if (r >= 0)
+		r = create_top(o, frozen, &temp, err);
+	if (r >= 0)
+		r = replace_top(o, temp, frozen, o->file->base, err);
+	if (r >= 0)
+		r = sync_folder_of(o->path, err);
+	else if (temp)
+		unlink(temp);
+	pthread_rwlock_unlock(&o->gate);
+	pthread_rwlock_unlock(&o->swap);
+	return r;
 }
 
 int overlay_open_snapshot(struct overlay *o, const char *name,

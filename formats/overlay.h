@@ -115,6 +115,13 @@ int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
  */
 int overlay_snapshot(struct overlay *o, const char *name, struct error *err);
 
+/*
+ * The disk is again as it was at the snapshot @name, which stays: what was
+ * written since is gone. -ENOENT: there is none; -EINVAL: it is not the latest.
+ * A failure leaves all as it was, but for one to make it durable.
+ */
+int overlay_revert(struct overlay *o, const char *name, struct error *err);
+
 /* The disk at that snapshot, to be read while the overlay goes on. -ENOENT */
 int overlay_open_snapshot(struct overlay *o, const char *name,
 			  struct image **ret, struct error *err);

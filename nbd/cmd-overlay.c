@@ -11,6 +11,7 @@
 static const char help[] =
 	"usage: platter overlay list     --control PATH\n"
 	"       platter overlay snapshot --control PATH EXPORT NAME\n"
+	"       platter overlay revert   --control PATH EXPORT NAME\n"
 	"       platter overlay flush    --control PATH EXPORT\n"
 	"\n"
 	"Asks a running server, which was started with --control PATH.\n"
@@ -18,6 +19,8 @@ static const char help[] =
 	"list      the open exports, their overlays and the snapshots of them\n"
 	"snapshot  keeps the disk as it is now, while clients go on; it can be read\n"
 	"          as export EXPORT@NAME, and is the file OVERLAY@NAME.qcow2\n"
+	"revert    the disk is again as it was at NAME, the latest snapshot; what was\n"
+	"          written since is gone. Nobody may have the export open\n"
 	"flush     makes durable what clients wrote\n"
 	"\n"
 	"      --control PATH   the server's control socket\n"
@@ -114,8 +117,9 @@ static json_t *question(int n, char **operands)
 	if (n == 2 && !strcmp(operands[0], "flush"))
 		return json_pack("{s:s, s:s}", "command", "flush", "export",
 				 operands[1]);
-	if (n == 3 && !strcmp(operands[0], "snapshot"))
-		return json_pack("{s:s, s:s, s:s}", "command", "snapshot",
+	if (n == 3 && (!strcmp(operands[0], "snapshot") ||
+		       !strcmp(operands[0], "revert")))
+		return json_pack("{s:s, s:s, s:s}", "command", operands[0],
 				 "export", operands[1], "name", operands[2]);
 	return NULL;
 }
@@ -148,8 +152,8 @@ static int run_overlay(int argc, char **argv)
 		return cmd_usage(&c, "which server? --control PATH is missing");
 	ask = question(argc - optind, argv + optind);
 	if (!ask)
-		return cmd_usage(&c, "list, snapshot EXPORT NAME, or flush "
-				     "EXPORT is wanted");
+		return cmd_usage(&c, "list, snapshot EXPORT NAME, revert "
+				     "EXPORT NAME, or flush EXPORT is wanted");
 	answer = talk(control, ask, &err);
 	if (!answer)
 		return cmd_fail(&err);

@@ -62,9 +62,9 @@ static json_t *overlay_json(struct overlay *o)
 
 static int list_export(void *opaque, const struct export *e)
 {
-	json_t *j =
-		json_pack("{s:s, s:i, s:I}", "name", e->name, "connections",
-			  (int)e->refs, "size", (json_int_t)export_bytes(e));
+	json_t *j = json_pack("{s:s, s:i, s:I}", "name", e->name, "connections",
+			      (int)export_connections(e), "size",
+			      (json_int_t)export_bytes(e));
 
 	if (j && e->overlay)
 		json_object_set_new(j, "overlay", overlay_json(e->overlay));
@@ -81,7 +81,7 @@ static json_t *answer_list(void)
 
 /* A command of one overlay, which is opened for it if it is not. */
 static json_t *answer_overlay(struct control *k, const json_t *ask,
-			      int (*run)(struct overlay *o, const json_t *ask,
+			      int (*run)(struct export *e, const json_t *ask,
 					 struct error *err))
 {
 	const char *name = json_string_value(json_object_get(ask, "export"));
@@ -95,27 +95,49 @@ static json_t *answer_overlay(struct control *k, const json_t *ask,
 		r = export_open(k->config, name, &e, &err);
 	if (r < 0)
 		return failure(&err);
-	r = e->overlay ? run(e->overlay, ask, &err)
+	r = e->overlay ? run(e, ask, &err)
 		       : error_set(&err, -EINVAL, 0,
 				   "export \"%s\" has no overlay", name);
 	export_close(e);
 	return r < 0 ? failure(&err) : json_object();
 }
 
-static int run_snapshot(struct overlay *o, const json_t *ask, struct error *err)
+/* NULL: there is none, or it may not be one. */
+static const char *snapshot_name(const json_t *ask, struct error *err)
 {
 	const char *name = json_string_value(json_object_get(ask, "name"));
 
-	if (!name || !overlays_name_ok(name))
-		return error_set(err, -EINVAL, 0,
-				 "a snapshot's name is of letters, digits, "
-				 "'-', '_' and '.'");
-	return overlay_snapshot(o, name, err);
+	if (name && overlays_name_ok(name))
+		return name;
+	error_set(err, -EINVAL, 0,
+		  "a snapshot's name is of letters, digits, '-', '_' and '.'");
+	return NULL;
 }
 
-static int run_flush(struct overlay *o, const json_t *ask, struct error *err)
+static int run_snapshot(struct export *e, const json_t *ask, struct error *err)
 {
-	return overlay_flush(o, err);
+	const char *name = snapshot_name(ask, err);
+
+	return name ? overlay_snapshot(e->overlay, name, err) : -EINVAL;
+}
+
+static int revert_alone(void *opaque, struct export *e, struct error *err)
+{
+	return overlay_revert(e->overlay, opaque, err);
+}
+
+static int run_revert(struct export *e, const json_t *ask, struct error *err)
+{
+	const char *name = snapshot_name(ask, err);
+
+	return name ? export_run_alone(e, revert_alone, (void *)(uintptr_t)name,
+				       err)
+		    : -EINVAL;
+}
+
+static int run_flush(struct export *e, const json_t *ask, struct error *err)
+{
+	return overlay_flush(e->overlay, err);
 }
 
 static json_t *answer(struct control *k, const char *line, size_t len)
@@ -132,11 +154,14 @@ static json_t *answer(struct control *k, const char *line, size_t len)
 		ret = answer_list();
 	else if (!strcmp(command, "snapshot"))
 		ret = answer_overlay(k, ask, run_snapshot);
+	else if (!strcmp(command, "revert"))
+		ret = answer_overlay(k, ask, run_revert);
 	else if (!strcmp(command, "flush"))
 		ret = answer_overlay(k, ask, run_flush);
 	else
 		ret = json_pack("{s:s}", "error",
-				"there are the commands list, snapshot, flush");
+				"there are the commands list, snapshot, "
+				"revert, flush");
 	json_decref(ask);
 	return ret;
 }

@@ -8,6 +8,7 @@
  *		    "overlay": {"file-bytes": ..., "room-bytes": ...,
  *		    "flushes": ..., "syncs": ..., "snapshots": ["monday"]}}]}
  *	{"command": "snapshot", "export": "+vm1", "name": "monday"} -> {}
+ *	{"command": "revert", "export": "+vm1", "name": "monday"} -> {}
  *	{"command": "flush", "export": "+vm1"} -> {}
  *	whatever fails -> {"error": "why"}
  */

@@ -279,6 +279,7 @@ static int open_or_join(const struct config *c, const char *text, bool standing,
 		r = open_new(c, TAKE_PTR(name), &n, standing, &e, err);
 	if (r >= 0) {
 		e->refs++;
+		e->standing = e->standing || standing;
 		*ret = e;
 	}
 	pthread_mutex_unlock(&lock);
@@ -295,6 +296,28 @@ int export_open_standing(const struct config *c, struct export **ret,
 			 struct error *err)
 {
 	return open_or_join(c, "", true, ret, err);
+}
+
+unsigned int export_connections(const struct export *e)
+{
+	return e->refs - e->standing;
+}
+
+int export_run_alone(struct export *e,
+		     int (*run)(void *opaque, struct export *e,
+				struct error *err),
+		     void *opaque, struct error *err)
+{
+	int r;
+
+	pthread_mutex_lock(&lock);
+	r = export_connections(e) > 1
+		    ? error_set(err, -EBUSY, 0,
+				"export \"%s\" is open: %u connections",
+				e->name, export_connections(e) - 1)
+		    : run(opaque, e, err);
+	pthread_mutex_unlock(&lock);
+	return r;
 }
 
 uint64_t export_bytes(const struct export *e)

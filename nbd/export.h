@@ -34,6 +34,7 @@ struct export
 	char *path; /* of the image's file */
 	bool live; /* else a snapshot, a layer, or a difference */
 	bool lone; /* of one connection */
+	bool standing; /* one of refs is the server's */
 	unsigned int refs;
 	struct export *next;
 };
@@ -52,6 +53,18 @@ void export_close(struct export *e);
  */
 int export_open_standing(const struct config *c, struct export **ret,
 			 struct error *err);
+
+/* Connections that have it open; @e's holder is one. */
+unsigned int export_connections(const struct export *e);
+
+/*
+ * Calls @run while nobody opens or closes an export, and returns what it does;
+ * -EBUSY: others than the caller have @e open.
+ */
+int export_run_alone(struct export *e,
+		     int (*run)(void *opaque, struct export *e,
+				struct error *err),
+		     void *opaque, struct error *err);
 
 uint64_t export_bytes(const struct export *e); /* virtual size */
 

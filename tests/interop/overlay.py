@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
@@ -356,6 +357,61 @@ def snapshots_are_made_under_load_and_read(c):
     c.holds(top, live)
 
 
+def refused(c, *args):
+    status, _, err = run([os.environ["PLATTER"], "overlay", *args, "--control",
+                          c.path("control")], ok=None)
+    is_equal(status, 1, "the status of " + " ".join(args))
+    return err
+
+
+def the_latest_snapshot_can_be_gone_back_to(c):
+    folder = c.path("reverted")
+    os.mkdir(folder)
+    for options, export, top in (
+            ({"overlays": folder}, "+vm1", os.path.join(folder, "vm1.qcow2")),
+            ({"overlay": c.path("back.qcow2")}, "", c.path("back.qcow2"))):
+        name = export.encode()
+        with c.serve(control=c.path("control"), **options) as s:
+            first = change(s.socket, c.disk, 82, name, steps=40)
+            control(c, "snapshot", export, "one")
+            change(s.socket, first, 83, name, steps=40)
+            guest = Guest(s.socket, first, 84, name)
+            is_true("is open: 1 connection" in
+                    refused(c, "revert", export, "one"), "it was reverted")
+            guest.client.socket.close()
+            is_true("no snapshot" in refused(c, "revert", export, "two"),
+                    "it was reverted to nothing")
+            for _ in range(2):
+                go_back(c, export)
+                reads(s.socket, name, first)
+                second = change(s.socket, first, 85, name, steps=40)
+            reads(s.socket, name + b"@one", first)
+            control(c, "snapshot", export, "two")
+            change(s.socket, second, 86, name, steps=40)
+            is_true("is not the latest" in
+                    refused(c, "revert", export, "one"), "two was lost")
+            control(c, "revert", export, "two")
+        c.holds(top, second)
+        with c.serve(**options) as s:
+            reads(s.socket, name, second)
+            reads(s.socket, name + b"@one", first)
+        is_equal([f for f in os.listdir(folder) if f.endswith(".new")], [],
+                 "files left behind")
+
+
+def go_back(c, export):
+    """The server takes a moment to see that a client has gone."""
+    for _ in range(100):
+        status, _, err = run([os.environ["PLATTER"], "overlay", "revert",
+                              export, "one", "--control", c.path("control")],
+                             ok=None)
+        if not status:
+            return
+        is_true("is open" in err, err)
+        time.sleep(0.05)
+    raise Failure("the export stays open")
+
+
 def the_only_overlay_has_snapshots_too(c):
     top = c.path("single.qcow2")
     with c.serve(overlay=top, control=c.path("control")) as s:
@@ -386,4 +442,5 @@ if __name__ == "__main__":
         detected_zeroes_and_copies_take_no_room,
         snapshots_are_made_under_load_and_read,
         the_only_overlay_has_snapshots_too,
+        the_latest_snapshot_can_be_gone_back_to,
     ])
