@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
 import urllib.request
+from contextlib import closing
 
 from server import Failure, _die_with_parent, run
 
@@ -69,6 +71,10 @@ password_hash_rounds = 4
             if os.getuid() == 0 else []
         manage = ["keystone-manage", "--config-file", conf]
         run([*manage, "db_sync"], timeout=180)
+        # Keystone may read on one connection while it commits on another,
+        # which must wait for ever where there is no WAL.
+        with closing(sqlite3.connect(self.path("db"))) as db:
+            db.execute("PRAGMA journal_mode=WAL")
         run([*manage, "fernet_setup", *who])
         run([*manage, "credential_setup", *who])
         run([*manage, "bootstrap", "--bootstrap-password", PASSWORD,
