@@ -78,14 +78,16 @@ static void print_export(const json_t *e)
 {
 	const json_t *overlay = json_object_get(e, "overlay"), *name;
 	char size[TEXT_BYTES_MAX];
+	int connections =
+		(int)json_integer_value(json_object_get(e, "connections"));
 	size_t i;
 
 	printf("\"");
 	cmd_put(stdout, json_string_value(json_object_get(e, "name")));
-	printf("\": %s, %d connections",
+	printf("\": %s, %d connection%s",
 	       text_bytes(size, (uint64_t)json_integer_value(
 					json_object_get(e, "size"))),
-	       (int)json_integer_value(json_object_get(e, "connections")));
+	       connections, connections == 1 ? "" : "s");
 	if (overlay)
 		printf(", overlay of %s",
 		       text_bytes(size,

@@ -308,14 +308,15 @@ int export_run_alone(struct export *e,
 				struct error *err),
 		     void *opaque, struct error *err)
 {
+	unsigned int others;
 	int r;
 
 	pthread_mutex_lock(&lock);
-	r = export_connections(e) > 1
-		    ? error_set(err, -EBUSY, 0,
-				"export \"%s\" is open: %u connections",
-				e->name, export_connections(e) - 1)
-		    : run(opaque, e, err);
+	others = export_connections(e) - 1;
+	r = others ? error_set(err, -EBUSY, 0,
+			       "export \"%s\" is open: %u connection%s",
+			       e->name, others, others > 1 ? "s" : "")
+		   : run(opaque, e, err);
 	pthread_mutex_unlock(&lock);
 	return r;
 }
