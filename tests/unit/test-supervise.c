@@ -38,6 +38,7 @@ static int supervise(const char *script, bool once)
 	int status;
 
 	snprintf(notes, sizeof(notes), "%s", unit_path("notes"));
+	signal(SIGHUP, SIG_DFL); /* the tests may be run by nohup */
 	must(listen_unix(unit_path("s"), &l, &err), err);
 	must(supervisor_hold_signals(&err), err);
 	told_ready = 0;
