@@ -259,11 +259,12 @@ def create(b, name, o, size):
                       "encrypt.ivgen-hash-alg=sha256"])
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", *objects, "-o",
             ",".join(args), b.path(name), size]
-    for _ in range(10):
+    for _ in range(40):
         status, _, said = run(argv, ok=None)
         # qemu times PBKDF2, and gives up where the clock is too coarse.
         if "accurate CPU usage" not in said:
             break
+        time.sleep(0.02)  # another place between two ticks
     if status:
         raise Failure(f"{' '.join(map(str, argv))}: {said.strip()}")
 
