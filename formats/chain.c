@@ -161,7 +161,7 @@ static int open_parent(struct chain *c, const struct open_options *options,
 {
 	struct layer *child = c->layers[c->depth - 1];
 	CLEANUP(parent_file_done) struct parent_file file = { 0 };
-	CLEANUP(layer_freep) struct layer *parent = NULL;
+	CLEANUP(layer_unrefp) struct layer *parent = NULL;
 	int r;
 
 	*verdict = REFERENCE_OK;
@@ -290,13 +290,17 @@ int chain_open(const char *path, const struct open_options *options,
 	return take_chain(&c, r, ret, err);
 }
 
+void chain_add_below(const struct chain *c, unsigned int depth,
+		     struct chain *ret)
+{
+	for (; depth < c->depth; depth++)
+		ret->layers[ret->depth++] = layer_ref(c->layers[depth]);
+}
+
 void chain_below(const struct chain *c, unsigned int depth, struct chain *ret)
 {
-	*ret = (struct chain){ .depth = c->depth - depth,
-			       .lent = c->depth - depth,
-			       .bytes = c->layers[depth]->bytes };
-	memcpy(ret->layers, c->layers + depth,
-	       ret->depth * sizeof(*ret->layers));
+	*ret = (struct chain){ .bytes = c->layers[depth]->bytes };
+	chain_add_below(c, depth, ret);
 }
 
 /* Do the parents' names of @a and @b, of one image, lead to the same file? */
@@ -311,9 +315,9 @@ static bool same_parent(const struct layer *a, const struct layer *b)
 				      : p->format == q->format;
 }
 
-/* The layers of @c below that from which @top's parent is known. */
-static void lend_parents(const struct chain *c,
-			 const struct open_options *options, struct chain *ret)
+/* Adds the layers of @c below that from which @ret's parent is known. */
+static void share_parents(const struct chain *c,
+			  const struct open_options *options, struct chain *ret)
 {
 	struct layer *top = ret->layers[0];
 	unsigned int i;
@@ -325,10 +329,7 @@ static void lend_parents(const struct chain *c,
 	    (top->ops->check_parent && !options->force_parent &&
 	     top->ops->check_parent(top, c->layers[i + 1], NULL) < 0))
 		return;
-	ret->lent = c->depth - i - 1;
-	ret->depth = 1 + ret->lent;
-	memcpy(ret->layers + 1, c->layers + i + 1,
-	       ret->lent * sizeof(*ret->layers));
+	chain_add_below(c, i + 1, ret);
 }
 
 int chain_open_snapshot(const struct chain *c,
@@ -347,19 +348,16 @@ int chain_open_snapshot(const struct chain *c,
 	own.depth = 1;
 	own.bytes = own.layers[0]->bytes;
 	if (own.layers[0]->parent.wanted)
-		lend_parents(c, options, &own);
-	if (!own.lent)
+		share_parents(c, options, &own);
+	if (own.depth == 1)
 		r = open_down(&own, options, &verdict, err);
 	return take_chain(&own, r, ret, err);
 }
 
 void chain_done(struct chain *c)
 {
-	unsigned int own = c->depth - c->lent;
-
-	while (own)
-		layer_free(c->layers[--own]);
-	c->depth = c->lent = 0;
+	while (c->depth)
+		layer_unref(c->layers[--c->depth]);
 }
 
 /* No layer has it. @depth: of the lowest that could have, as QEMU counts. */

@@ -11,7 +11,6 @@
 struct chain {
 	struct layer *layers[CHAIN_DEPTH_MAX];
 	unsigned int depth; /* how many; at least 1 once open */
-	unsigned int lent; /* so many, the lowest, are another chain's */
 	uint64_t bytes; /* the top's virtual size */
 };
 
@@ -42,14 +41,18 @@ int chain_open_source(struct source *src, const char *path,
 		      struct chain *ret, struct error *err);
 
 /*
- * The layers of @c from @depth (< c->depth) on, as a chain of its own. They
- * stay @c's, which must outlive @ret.
+ * The layers of @c from @depth (< c->depth) on, shared with it, as a chain of
+ * its own, the caller's to chain_done().
  */
 void chain_below(const struct chain *c, unsigned int depth, struct chain *ret);
 
+/* The same, put below the layers that @ret has, which must fit in. */
+void chain_add_below(const struct chain *c, unsigned int depth,
+		     struct chain *ret);
+
 /*
  * The image of @c at another snapshot, options->snapshot. Layers below that
- * are the same stay @c's, which must outlive @ret.
+ * are the same are shared with @c.
  */
 int chain_open_snapshot(const struct chain *c,
 			const struct open_options *options, struct chain *ret,

@@ -190,17 +190,6 @@ int history_each(const struct chain *c,
 	return l.r ? l.r : r;
 }
 
-/* Makes an image of @chain, which has layers of @live's. */
-static int share(struct image *live, struct chain *chain, struct image **ret,
-		 struct error *err)
-{
-	int r = image_from_chain(chain, ret, err);
-
-	if (!r)
-		(*ret)->lender = image_ref(live);
-	return r;
-}
-
 static int open_layer(struct image *live, unsigned int depth,
 		      struct image **ret, struct error *err)
 {
@@ -211,7 +200,7 @@ static int open_layer(struct image *live, unsigned int depth,
 		return 0;
 	}
 	chain_below(&live->chain, depth, &chain);
-	return share(live, &chain, ret, err);
+	return image_from_chain(&chain, ret, err);
 }
 
 int history_open(struct image *live, const struct open_options *options,
@@ -232,7 +221,7 @@ int history_open(struct image *live, const struct open_options *options,
 		then.snapshot = name;
 		r = chain_open_snapshot(c, &then, &chain, &own);
 		if (!r)
-			return share(live, &chain, ret, err);
+			return image_from_chain(&chain, ret, err);
 		if (r != -ENOENT || is_taken(c, name, NULL))
 			return error_set(err, r, own.off, "%s", own.msg);
 	}

@@ -67,7 +67,6 @@ void image_unref(struct image *img)
 	    atomic_fetch_sub_explicit(&img->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	chain_done(&img->chain);
-	image_unref(img->lender);
 	free(img);
 }
 

@@ -19,7 +19,6 @@ struct image {
 	uint64_t bytes; /* virtual size */
 	uint64_t id; /* names its resolved ranges in the cache */
 	atomic_uint refs;
-	struct image *lender; /* of layers, held; NULL: all are its own */
 };
 
 /* The count is one. */

@@ -47,7 +47,7 @@ int layer_open(struct source *src, const char *path, struct folder *folder,
 	       const char *format, bool top, const struct open_options *options,
 	       struct layer **ret, struct error *err)
 {
-	CLEANUP(layer_freep) struct layer *l = calloc(1, sizeof(*l));
+	CLEANUP(layer_unrefp) struct layer *l = calloc(1, sizeof(*l));
 	struct error unheard = { 0 };
 	int r;
 
@@ -58,6 +58,7 @@ int layer_open(struct source *src, const char *path, struct folder *folder,
 		source_unref(src);
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
+	atomic_init(&l->refs, 1);
 	l->src = src;
 	l->folder = folder_ref(folder);
 	l->top = top;
@@ -74,11 +75,18 @@ int layer_open(struct source *src, const char *path, struct folder *folder,
 	return 0;
 }
 
-void layer_free(struct layer *l)
+struct layer *layer_ref(struct layer *l)
+{
+	atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
+	return l;
+}
+
+void layer_unref(struct layer *l)
 {
 	unsigned int i;
 
-	if (!l)
+	if (!l ||
+	    atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	if (l->state && l->ops->close)
 		l->ops->close(l);
@@ -96,9 +104,9 @@ void layer_free(struct layer *l)
 	free(l);
 }
 
-void layer_freep(struct layer **l)
+void layer_unrefp(struct layer **l)
 {
-	layer_free(*l);
+	layer_unref(*l);
 }
 
 /*

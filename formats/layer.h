@@ -2,12 +2,13 @@
 /*
  * A layer: one opened image file (or set of files) of one format.
  *
- * Immutable once open; every function below the first two may be called from
- * any thread.
+ * Immutable once open, and counted: chains share layers. Every function below
+ * the first may be called from any thread.
  */
 #ifndef FORMATS_LAYER_H
 #define FORMATS_LAYER_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -50,6 +51,7 @@ struct data_file {
 };
 
 struct layer {
+	atomic_uint refs;
 	const struct format_ops *ops;
 	void *state;
 	const struct open_options *options; /* valid during open() only */
@@ -75,13 +77,14 @@ struct layer {
 /*
  * Opens @src (one reference of which the layer takes over, also on failure)
  * as a layer. @path and @folder say where it came from; @folder is counted.
- * @format: NULL: guess.
+ * @format: NULL: guess. The count is one.
  */
 int layer_open(struct source *src, const char *path, struct folder *folder,
 	       const char *format, bool top, const struct open_options *options,
 	       struct layer **ret, struct error *err);
-void layer_free(struct layer *l); /* NULL is fine */
-void layer_freep(struct layer **l);
+struct layer *layer_ref(struct layer *l);
+void layer_unref(struct layer *l); /* NULL is fine */
+void layer_unrefp(struct layer **l);
 
 /*
  * For drivers, in open(): names the parent. @format may be NULL. Strings are

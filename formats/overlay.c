@@ -272,15 +272,9 @@ static int open_frozen(struct qcow2_file *old, const char *path,
 	if (r < 0)
 		return r;
 	if (below)
-		memcpy(c.layers + 1, old->base->chain.layers,
-		       below * sizeof(*c.layers));
-	c.depth += below;
-	c.lent = below;
+		chain_add_below(&old->base->chain, 0, &c);
 	c.bytes = c.layers[0]->bytes;
-	r = image_from_chain(&c, ret, err);
-	if (r >= 0 && below)
-		(*ret)->lender = image_ref(old->base);
-	return r;
+	return image_from_chain(&c, ret, err);
 }
 
 /* The new file, under its name of no meaning, over the frozen one, @base. */
@@ -496,8 +490,6 @@ int overlay_open_snapshot(struct overlay *o, const char *name,
 	} else {
 		chain_below(&base->chain, (unsigned int)at, &below);
 		r = image_from_chain(&below, ret, err);
-		if (r >= 0)
-			(*ret)->lender = image_ref(base);
 	}
 	pthread_rwlock_unlock(&o->swap);
 	return r;

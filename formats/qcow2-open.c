@@ -248,10 +248,7 @@ static int open_named_base(struct qcow2_file *o, const char *path,
 	if (r < 0)
 		return r;
 	chain_below(&whole->chain, 1, &below);
-	r = image_from_chain(&below, &o->base, err);
-	if (r >= 0)
-		o->base->lender = TAKE_PTR(whole);
-	return r;
+	return image_from_chain(&below, &o->base, err);
 }
 
 /* Does the file name @base, in whatever words? */
@@ -380,7 +377,7 @@ void qcow2_file_close(struct qcow2_file *o)
 	tables_done(o);
 	refs_done(o);
 	image_unref(o->base);
-	layer_free(o->top);
+	layer_unref(o->top);
 	if (o->src && o->temporary)
 		source_truncate(o->src, 0, NULL);
 	source_unref(o->src);

@@ -98,7 +98,7 @@ static int look(const struct record *r, const char *path, const char *format,
 	code = refuse_references(l, err);
 	if (code >= 0)
 		*ret = (struct inspection){ true, l->bytes };
-	layer_free(l);
+	layer_unref(l);
 	return code;
 }
 

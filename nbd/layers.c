@@ -37,5 +37,5 @@ int layers_open(const struct cmd *c, bool chain, struct layers *ret,
 void layers_done(struct layers *l)
 {
 	while (l->depth)
-		layer_free(l->layers[--l->depth]);
+		layer_unref(l->layers[--l->depth]);
 }

@@ -84,7 +84,7 @@ void disk_refuses(const char *format, const struct disk_row *row, bool le)
 		      disk_err.msg, disk_err.off);
 	ck_assert_int_eq(disk_err.code, r);
 	unit_says(&disk_err, row->says);
-	layer_free(l);
+	layer_unref(l);
 }
 
 struct extent disk_map(struct layer *l, uint64_t off, uint64_t len)

@@ -73,7 +73,7 @@ START_TEST(the_bitmap_says_which_sectors_are_there)
 	disk_maps(l, 2 * EXTENT_BYTES + 4 * 512, EXTENT_HOLE, 3 * 512, 0);
 	disk_maps(l, 2 * EXTENT_BYTES + 7 * 512, EXTENT_DATA, 512,
 		  DATA + STRIDE + 512 + 7 * 512);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -85,7 +85,7 @@ START_TEST(version_1_has_its_size_elsewhere)
 	disk_le(DISK_V1, 8, 3 * EXTENT_BYTES);
 	l = disk_must_open("bochs");
 	ck_assert_uint_eq(l->bytes, 3 * EXTENT_BYTES);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -96,7 +96,7 @@ START_TEST(an_extent_behind_the_end_is_damage)
 	disk_le(ENTRIES, 4, 2);
 	l = disk_must_open("bochs");
 	disk_is_damaged(l, 0, "behind the file's end");
-	layer_free(l);
+	layer_unref(l);
 	/* So is one of which the file has the bitmap alone, in all its
 	 * sectors. */
 	disk_le(ENTRIES, 4, 1);
@@ -105,7 +105,7 @@ START_TEST(an_extent_behind_the_end_is_damage)
 	l = disk_must_open("bochs");
 	disk_is_damaged(l, 0, "behind the file's end");
 	disk_is_damaged(l, 512, "behind the file's end");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 

@@ -58,7 +58,7 @@ START_TEST(a_block_is_a_stream)
 	ck_assert_uint_eq(e.unit_bytes, 1024);
 	ck_assert_uint_eq(e.unit_off, 9);
 	ck_assert_uint_eq(e.len, 1024 - 9);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -74,7 +74,7 @@ START_TEST(wrong_places_are_damage)
 	disk_is_damaged(l, 1024, "too long");
 	disk_is_damaged(l, 2048, "not in the file"); /* backwards */
 	disk_is_damaged(l, 3072, "not in the file");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 

@@ -126,7 +126,7 @@ START_TEST(chunks_are_found_in_any_order)
 	disk_maps(l, 30 * 512, EXTENT_ZERO, 70 * 512, 0);
 	ck_assert_str_eq(disk_info(l, "compression"), "zlib");
 	ck_assert_str_eq(disk_info(l, "chunks"), "4");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -147,7 +147,7 @@ START_TEST(each_compression_has_its_decoder)
 		l = disk_must_open("dmg");
 		ck_assert_uint_eq(disk_map(l, 20 * 512, 1).codec,
 				  kinds[i].codec);
-		layer_free(l);
+		layer_unref(l);
 	}
 }
 END_TEST
@@ -162,7 +162,7 @@ START_TEST(sectors_of_no_chunk_are_damage)
 	disk_maps(l, 90 * 512, EXTENT_DAMAGED, 10 * 512, 0);
 	disk_is_damaged(l, 99 * 512, "in no chunk");
 	disk_checks(l, 2, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -190,7 +190,7 @@ START_TEST(chunks_that_are_not_in_the_file_are_damage)
 		  wrong[_i].chunk ? 1024 : 5120, 0);
 	disk_maps(l, 12 * 512, EXTENT_ZERO, 8 * 512, 0);
 	disk_checks(l, 2, 0); /* and the ten sectors before all chunks */
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -202,7 +202,7 @@ START_TEST(padding_may_follow_the_trailer)
 	memset(disk_file + TRAILER + 1, 0, 511);
 	l = disk_must_open("dmg");
 	disk_maps(l, 12 * 512, EXTENT_ZERO, 8 * 512, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 

@@ -99,7 +99,7 @@ static const struct extent unsound[] = {
 
 START_TEST(an_unsound_answer_is_damage)
 {
-	CLEANUP(layer_freep) struct layer *l = fake_layer();
+	CLEANUP(layer_unrefp) struct layer *l = fake_layer();
 	struct extent e;
 
 	answer = unsound[_i];
@@ -125,7 +125,7 @@ static const struct {
 
 START_TEST(a_failure_is_damage_to_the_end_of_its_unit)
 {
-	CLEANUP(layer_freep) struct layer *l = fake_layer();
+	CLEANUP(layer_unrefp) struct layer *l = fake_layer();
 	struct extent e;
 
 	answer_code = failures[_i].code;
@@ -206,14 +206,14 @@ START_TEST(what_cannot_be_opened_is_told_with_the_files_name)
 				    &l, &err),
 			 -EIO);
 	ck_assert_ptr_null(l);
-	layer_free(NULL);
+	layer_unref(NULL);
 }
 END_TEST
 
 START_TEST(a_lower_layer_that_was_guessed_may_not_refer)
 {
 	struct open_options options = { 0 };
-	CLEANUP(layer_freep) struct layer *l = fake_layer();
+	CLEANUP(layer_unrefp) struct layer *l = fake_layer();
 	int i;
 
 	/* guessed, top, allowed */
@@ -243,7 +243,7 @@ END_TEST
 START_TEST(a_data_file_is_opened_beside_the_image)
 {
 	static const struct open_options options;
-	CLEANUP(layer_freep) struct layer *l = fake_layer();
+	CLEANUP(layer_unrefp) struct layer *l = fake_layer();
 	struct source *s = NULL;
 
 	unit_write(unit_path("data.raw"), bytes, 100);

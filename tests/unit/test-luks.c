@@ -53,7 +53,7 @@ START_TEST(without_a_key_it_can_be_looked_at_but_not_read)
 	ck_assert_int_eq(l->ops->map(l, 0, 1, &e, &disk_err), -EACCES);
 	ck_assert_str_eq(disk_info(l, "cipher"), "aes-xts-plain64");
 	ck_assert_str_eq(disk_info(l, "payload-offset"), "4096");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -64,7 +64,7 @@ START_TEST(a_sector_that_is_cut_is_not_served)
 	disk_bytes -= 1;
 	l = disk_must_open("luks");
 	ck_assert_uint_eq(l->bytes, 9 * 512);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -79,7 +79,7 @@ START_TEST(a_wrong_key_is_refused)
 
 	l = disk_open("luks", &options, &r);
 	ck_assert_int_eq(r, -EACCES);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 

@@ -88,7 +88,7 @@ static struct check_report check_file(void)
 
 	must(chain_open_top(top(), &options, &l, &err), err);
 	must(l->ops->check(l, &report, &err), err);
-	layer_free(l);
+	layer_unref(l);
 	cache_shutdown();
 	return report;
 }

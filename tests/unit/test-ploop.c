@@ -80,7 +80,7 @@ START_TEST(entries_of_version_2_count_clusters)
 	disk_maps(l, CLUSTER + 7, EXTENT_DATA, 2 * CLUSTER - 7,
 		  3 * CLUSTER + 7);
 	disk_maps(l, 3 * CLUSTER, EXTENT_HOLE, 13 * CLUSTER, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -99,7 +99,7 @@ START_TEST(entries_of_version_1_count_sectors)
 	ck_assert_uint_eq(l->unit_bytes, 0);
 	disk_maps(l, 100, EXTENT_DATA, 2 * 1536 - 100, 1024 + 100);
 	disk_maps(l, 2 * 1536, EXTENT_DATA, 1536, 9 * 512);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -113,13 +113,13 @@ START_TEST(wrong_entries_are_damage)
 	disk_is_damaged(l, 0, "behind the file's end");
 	disk_is_damaged(l, CLUSTER, "behind the file's end");
 	disk_checks(l, 2, FILE_CLUSTERS - 1);
-	layer_free(l);
+	layer_unref(l);
 	magic(1);
 	disk_le(32, 4, 200);
 	entry(0, 1);
 	l = disk_must_open("ploop");
 	disk_is_damaged(l, 0, "into the BAT, which ends at 864");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -132,7 +132,7 @@ START_TEST(a_disk_may_be_larger_than_its_bat)
 	l = disk_must_open("ploop");
 	disk_maps(l, 15 * CLUSTER, EXTENT_DATA, CLUSTER, 3 * CLUSTER);
 	disk_maps(l, 16 * CLUSTER, EXTENT_HOLE, 84 * CLUSTER, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -148,7 +148,7 @@ START_TEST(an_image_in_use_is_read_and_its_extension_not)
 	ck_assert_str_eq(disk_info(l, "dirty"), "yes");
 	ck_assert_str_eq(disk_info(l, "bitmaps"), "");
 	disk_checks(l, 1, FILE_CLUSTERS - 2);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -173,16 +173,16 @@ START_TEST(format_extensions_are_told)
 	ck_assert_str_eq(disk_info(l, "unknown-extensions-necessary"), "yes");
 	ck_assert_str_eq(disk_info(l, "extension-damaged"), "no");
 	disk_checks(l, 0, 0);
-	layer_free(l);
+	layer_unref(l);
 	feature(EXT + 24, 4711, 0, UINT32_MAX);
 	l = disk_must_open("ploop");
 	ck_assert_str_eq(disk_info(l, "unknown-extensions-necessary"), "no");
 	ck_assert_str_eq(disk_info(l, "extension-damaged"), "yes");
-	layer_free(l);
+	layer_unref(l);
 	disk_le(EXT, 8, 0);
 	l = disk_must_open("ploop");
 	disk_checks(l, 1, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -194,11 +194,11 @@ START_TEST(check_counts_what_is_used_twice_and_what_is_not)
 	entry(1, 2);
 	l = disk_must_open("ploop");
 	disk_checks(l, 0, FILE_CLUSTERS - 3);
-	layer_free(l);
+	layer_unref(l);
 	entry(2, 1);
 	l = disk_must_open("ploop");
 	disk_checks(l, 1, FILE_CLUSTERS - 3);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -211,7 +211,7 @@ START_TEST(an_image_alone_has_no_snapshots)
 	l = disk_open("ploop", &options, &r);
 	ck_assert_int_eq(r, -ENOENT);
 	unit_says(&disk_err, "DiskDescriptor.xml");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 

@@ -101,7 +101,7 @@ START_TEST(entries_are_data_streams_and_holes)
 	disk_maps(l, 5 * CLUSTER, EXTENT_HOLE, (ENTRIES - 5) * CLUSTER, 0);
 	/* two L1 entries are empty */
 	disk_maps(l, ENTRIES * CLUSTER, EXTENT_HOLE, 2 * ENTRIES * CLUSTER, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -119,7 +119,7 @@ START_TEST(wrong_entries_are_damage)
 	disk_is_damaged(l, 2 * CLUSTER, "not inside");
 	disk_is_damaged(l, ENTRIES * CLUSTER, "L2 table at");
 	disk_checks(l, 4, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -139,7 +139,7 @@ START_TEST(encrypted_clusters_have_the_disks_sector_numbers)
 	l = disk_must_open("qcow");
 	ck_assert(l->encrypted && l->locked);
 	ck_assert_int_eq(l->ops->map(l, 0, 1, &e, &disk_err), -EACCES);
-	layer_free(l);
+	layer_unref(l);
 	disk_err = (struct error){ 0 };
 	l = disk_open("qcow", &options, &r);
 	must(r, disk_err);
@@ -148,7 +148,7 @@ START_TEST(encrypted_clusters_have_the_disks_sector_numbers)
 	ck_assert_ptr_nonnull(e.cipher);
 	ck_assert_uint_eq(e.iv_sector, 1);
 	disk_is_damaged(l, 2 * CLUSTER, "not aligned to sectors");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -160,16 +160,16 @@ START_TEST(check_finds_what_is_used_twice)
 	disk_be(L2 + 8, 8, COMPRESSED(100, DATA + CLUSTER));
 	l = disk_must_open("qcow");
 	disk_checks(l, 0, 0);
-	layer_free(l);
+	layer_unref(l);
 	disk_be(L2 + 16, 8, DATA + CLUSTER - 1);
 	l = disk_must_open("qcow");
 	disk_checks(l, 1, 0); /* 101 bytes: a cluster's worth */
-	layer_free(l);
+	layer_unref(l);
 	disk_be(L2 + 16, 8, 0);
 	disk_be(L1 + 8, 8, L2);
 	l = disk_must_open("qcow");
 	disk_checks(l, 3, 0); /* the table, and all that it has */
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 

@@ -193,7 +193,7 @@ static struct layer *layer_of(struct source *src)
 
 static struct check_report checked(struct source *src, int *ret)
 {
-	CLEANUP(layer_freep) struct layer *l = layer_of(src);
+	CLEANUP(layer_unrefp) struct layer *l = layer_of(src);
 	struct check_report r = { .say = keep_line };
 
 	*ret = l->ops->check(l, &r, &err);
@@ -819,7 +819,7 @@ static void put_be64(uint8_t *p, uint64_t v)
 START_TEST(a_table_that_cannot_be_read_is_a_check_error)
 {
 	struct sparse *p = sparse_new(file, file_bytes, file_bytes);
-	CLEANUP(layer_freep) struct layer *l = layer_of(&p->base);
+	CLEANUP(layer_unrefp) struct layer *l = layer_of(&p->base);
 	struct check_report report = { .say = keep_line };
 
 	p->bad_off = at(L2) + 700;

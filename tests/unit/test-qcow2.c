@@ -320,7 +320,7 @@ START_TEST(open_refuses_hostile_header)
 		      "row %d: field at %d, \"%s\"", _i, (int)err.off, err.msg);
 	ck_assert_int_eq(err.code, r);
 	unit_says(&err, hostile_headers[_i].says);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -341,7 +341,7 @@ START_TEST(open_refuses_a_header_that_is_cut_off)
 	ck_assert_int_eq(r, -EBADMSG);
 	ck_assert_uint_eq(err.off, cuts[_i].bytes);
 	unit_says(&err, "cut off");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -366,7 +366,7 @@ START_TEST(unknown_features_are_refused_by_the_images_names_for_them)
 	unit_says(&err, "time\\x0atravel (bit 9), unnamed (bit 10), xxxxx");
 	unit_says(&err, "x (bit 11)");
 	ck_assert_ptr_null(strstr(err.msg, "compatible ("));
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -386,7 +386,7 @@ START_TEST(what_is_unknown_but_harmless_is_ignored)
 	l = must_open(NULL);
 	ck_assert_uint_eq(l->bytes, 2 * 128 * 1024);
 	ck_assert_uint_eq(l->unit_bytes, 1024);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -404,7 +404,7 @@ START_TEST(version_2_has_no_fields_behind_byte_72)
 	ck_assert_str_eq(l->parent.name, "base");
 	ck_assert_str_eq(l->parent.format, "raw");
 	ck_assert_uint_eq(l->parent.name_at, 200);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -419,7 +419,7 @@ START_TEST(a_backing_name_of_1023_bytes_is_taken)
 	l = must_open(NULL);
 	ck_assert_uint_eq(strlen(l->parent.name), 1023);
 	ck_assert_ptr_null(l->parent.format);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -463,7 +463,7 @@ START_TEST(open_refuses_hostile_snapshot)
 	if (hostile_snapshots[_i].off != UINT64_MAX)
 		ck_assert_uint_eq(err.off, hostile_snapshots[_i].off);
 	unit_says(&err, hostile_snapshots[_i].says);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -479,7 +479,7 @@ START_TEST(a_snapshot_table_that_the_file_cuts_is_refused)
 	l = driver_open(&options, &r);
 	ck_assert_int_eq(r, -EBADMSG);
 	unit_says(&err, "snapshot 1");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -503,7 +503,7 @@ START_TEST(a_snapshot_table_over_64_mib_is_refused)
 	ck_assert_int_eq(r, -EFBIG);
 	ck_assert_uint_eq(err.off, QCOW2_SNAPSHOTS_AT);
 	unit_says(&err, "limit of 67108864 bytes");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -518,17 +518,17 @@ START_TEST(a_snapshot_is_found_by_id_before_name_and_has_its_own_size)
 	put(cluster(L2_SECOND), 8, cluster(DATA));
 	l = must_open("1");
 	ck_assert_uint_eq(l->bytes, 5000);
-	layer_free(l);
+	layer_unref(l);
 	l = must_open("name");
 	ck_assert_uint_eq(l->bytes, 5000);
-	layer_free(l);
+	layer_unref(l);
 	l = must_open(NULL);
 	ck_assert_uint_eq(l->bytes, disk_bytes());
-	layer_free(l);
+	layer_unref(l);
 	l = driver_open(&options, &r);
 	ck_assert_int_eq(r, -ENOENT);
 	unit_says(&err, "no snapshot \"none\"");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -545,11 +545,11 @@ START_TEST(a_snapshot_maps_through_its_own_l1_table)
 	ck_assert_int_eq(e.kind, EXTENT_DATA);
 	ck_assert_uint_eq(e.host_off, cluster(DATA));
 	ck_assert_uint_eq(e.len, 1024);
-	layer_free(l);
+	layer_unref(l);
 	l = must_open(NULL);
 	must(layer_map(l, 0, 5000, &e, &err), err);
 	ck_assert_int_eq(e.kind, EXTENT_HOLE);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -579,7 +579,7 @@ START_TEST(snapshots_are_listed_with_what_the_table_says)
 	l = must_open(NULL);
 	must(l->ops->snapshots(l, see, &bytes, &err), err);
 	ck_assert_uint_eq(seen, 1);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -597,7 +597,7 @@ START_TEST(a_snapshot_without_extra_data_has_the_disks_size)
 	ck_assert_uint_eq(l->bytes, bytes);
 	must(l->ops->snapshots(l, see, &bytes, &err), err);
 	ck_assert_uint_eq(seen, 1);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -645,7 +645,7 @@ START_TEST(map_finds_damage_and_goes_on_behind_it)
 		must(l->ops->map(l, 1024, 1024, &e, &err), err);
 		ck_assert_int_eq(e.kind, EXTENT_DATA);
 	}
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -756,7 +756,7 @@ START_TEST(map_answers_with_the_longest_run_of_a_kind)
 	l = must_open(NULL);
 	must_map(l, shapes[_i].from, shapes[_i].len, shapes[_i].want,
 		 ARRAY_SIZE(shapes[0].want));
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -773,7 +773,7 @@ START_TEST(a_run_stops_at_the_border_of_its_l2_table)
 	l2_entry(128, 7 * 1024, 0);
 	l = must_open(NULL);
 	must_map(l, 127 * 1024, 2048, want, 2);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -791,7 +791,7 @@ START_TEST(a_run_goes_on_over_what_is_read_of_a_table_at_once)
 		l2_entry(i, cluster(DATA + i), 0);
 	l = must_open(NULL);
 	must_map(l, 0, 512 << 12, want, 2);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -813,7 +813,7 @@ START_TEST(empty_l1_entries_are_one_hole_up_to_the_next_table)
 	l2_entry(0, 6 * 1024, 0);
 	l = must_open(NULL);
 	must_map(l, 0, 200 * 128 * 1024, want, 4);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -829,7 +829,7 @@ START_TEST(a_cluster_that_runs_past_the_end_reads_as_zeroes_from_there)
 	file_bytes -= 924;
 	l = must_open(NULL);
 	must_map(l, 0, 1024, want, 2);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -848,7 +848,7 @@ START_TEST(an_l2_table_that_the_end_cuts_is_good_before_it)
 	file_bytes -= 512;
 	l = must_open(NULL);
 	must_map(l, 0, 65 * 1024, want, 3);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -911,7 +911,7 @@ START_TEST(each_subcluster_is_data_or_zeroes_or_nothing)
 				   .len = SUB,
 				   .host_off = cluster(7) },
 		 1);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -931,7 +931,7 @@ START_TEST(subclusters_join_over_the_border_of_their_clusters)
 	l2_entry(1, cluster(DATA + 1), 0x0000ffff);
 	l = must_open(NULL);
 	must_map(l, 0, 64 * SUB, want, 3);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -948,7 +948,7 @@ START_TEST(a_compressed_cluster_has_no_subclusters)
 	ck_assert_uint_eq(e.len, 29 * SUB);
 	ck_assert_uint_eq(e.unit_off, 3 * SUB);
 	ck_assert_uint_eq(e.unit_bytes, 32 * SUB);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -987,7 +987,7 @@ START_TEST(clusters_lie_in_the_external_data_file_also_at_its_start)
 	ck_assert_uint_eq(e.host_off, cluster(5));
 	must(layer_map(l, 2048, 1024, &e, &err), err);
 	ck_assert_int_eq(e.kind, EXTENT_HOLE);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -1011,7 +1011,7 @@ START_TEST(damage_with_an_external_data_file_is_found)
 	l = must_open(NULL);
 	ck_assert_int_eq(l->ops->map(l, 1024, 1024, &e, &err), -EBADMSG);
 	unit_says(&err, data_file_damage[_i].says);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -1030,7 +1030,7 @@ START_TEST(an_encrypted_disk_maps_with_a_key_only)
 	l = must_open(NULL);
 	ck_assert(l->encrypted && l->locked);
 	ck_assert_int_eq(layer_map(l, 0, 1024, &e, &err), -EACCES);
-	layer_free(l);
+	layer_unref(l);
 
 	error_clear(&err);
 	l = driver_open(&options, &r);
@@ -1042,7 +1042,7 @@ START_TEST(an_encrypted_disk_maps_with_a_key_only)
 	ck_assert_uint_eq(e.iv_sector, 7); /* of the disk, not of the file */
 	must(layer_map(l, 0, 512, &e, &err), err);
 	ck_assert_ptr_null(e.cipher);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -1081,7 +1081,7 @@ START_TEST(info_has_the_facts_of_qemu_img_info)
 	ck_assert_str_eq(facts, "compat=1.1 compression-type=zlib "
 				"refcount-bits=64 lazy-refcounts=yes "
 				"corrupt=no dirty=yes extended-l2=no ");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 

@@ -92,11 +92,11 @@ START_TEST(a_backing_file_is_raw_when_it_must_not_be_probed)
 	l = disk_must_open("qed");
 	ck_assert_str_eq(l->parent.name, "base");
 	ck_assert_str_eq(l->parent.format, "raw");
-	layer_free(l);
+	layer_unref(l);
 	disk_le(16, 8, 1);
 	l = disk_must_open("qed");
 	ck_assert_ptr_null(l->parent.format);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -118,7 +118,7 @@ START_TEST(entries_are_data_zeroes_and_holes)
 	disk_maps(l, 6 * CLUSTER, EXTENT_HOLE, (ENTRIES - 6) * CLUSTER, 0);
 	/* no L2 table */
 	disk_maps(l, ENTRIES * CLUSTER, EXTENT_HOLE, ENTRIES * CLUSTER, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -136,17 +136,17 @@ START_TEST(wrong_entries_are_damage)
 	disk_is_damaged(l, 2 * CLUSTER, "not aligned");
 	disk_is_damaged(l, ENTRIES * CLUSTER, "L2 table at");
 	disk_checks(l, 4, 5);
-	layer_free(l);
+	layer_unref(l);
 	disk_le(L1 + 8, 8, L2 + 8);
 	l = disk_must_open("qed");
 	disk_is_damaged(l, ENTRIES * CLUSTER, "not aligned");
-	layer_free(l);
+	layer_unref(l);
 	disk_le(12, 4, 2); /* the header, and L1 behind it */
 	disk_le(40, 8, L2);
 	disk_le(L2, 8, CLUSTER);
 	l = disk_must_open("qed");
 	disk_is_damaged(l, 0, "in the header");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -158,15 +158,15 @@ START_TEST(check_counts_what_is_used_twice_and_what_is_not)
 	disk_le(L2 + 8, 8, DATA + CLUSTER);
 	l = disk_must_open("qed");
 	disk_checks(l, 0, 3);
-	layer_free(l);
+	layer_unref(l);
 	disk_le(L2 + 16, 8, DATA);
 	l = disk_must_open("qed");
 	disk_checks(l, 1, 3);
-	layer_free(l);
+	layer_unref(l);
 	disk_le(16, 8, 2);
 	l = disk_must_open("qed");
 	ck_assert_str_eq(disk_info(l, "needs-check"), "yes");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 

@@ -17,7 +17,7 @@ static const char *content(void)
 	struct layer *l = disk_must_open("raw");
 
 	strcpy(text, disk_info(l, "content"));
-	layer_free(l);
+	layer_unref(l);
 	return text;
 }
 
@@ -27,7 +27,7 @@ static const char *told(const char *key)
 	struct layer *l = disk_must_open("raw");
 
 	strcpy(text, disk_info(l, key));
-	layer_free(l);
+	layer_unref(l);
 	return text;
 }
 

@@ -106,7 +106,7 @@ START_TEST(neighbours_in_the_file_are_one_extent)
 		  DATA + 3 * 512 + 100);
 	disk_maps(l, 5 * 512, EXTENT_DATA, 512, DATA + 2 * 512);
 	disk_maps(l, 6 * 512, EXTENT_HOLE, 10 * 512, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -119,7 +119,7 @@ START_TEST(zero_blocks_are_zeroes_and_free_ones_holes)
 	l = disk_must_open("vdi");
 	disk_maps(l, 0, EXTENT_ZERO, 1024, 0);
 	disk_maps(l, 1024, EXTENT_HOLE, 14 * 512, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -133,7 +133,7 @@ START_TEST(extra_bytes_lie_before_each_block)
 	l = disk_must_open("vdi");
 	disk_maps(l, 0, EXTENT_DATA, 512, DATA + 16);
 	disk_maps(l, 512, EXTENT_DATA, 512, DATA + 512 + 32);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -148,7 +148,7 @@ START_TEST(a_block_behind_the_end_is_damage)
 	disk_maps(l, 0, EXTENT_DATA, 512, DATA + (FILE_BLOCKS - 1) * 512);
 	disk_is_damaged(l, 512, "behind the file's end");
 	disk_is_damaged(l, 1024, "over the disk's 16 blocks");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -161,7 +161,7 @@ START_TEST(a_block_that_the_end_cuts_is_zero_behind_it)
 	l = disk_must_open("vdi");
 	disk_maps(l, 0, EXTENT_DATA, 412, DATA + (FILE_BLOCKS - 1) * 512);
 	disk_maps(l, 412, EXTENT_ZERO, 100, 0);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -181,7 +181,7 @@ START_TEST(version_0_has_its_map_behind_the_header)
 	l = disk_must_open("vdi");
 	ck_assert_uint_eq(l->bytes, 8 * 512);
 	disk_maps(l, 0, EXTENT_DATA, 512, 0x1a4 + 32 + 512);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -211,7 +211,7 @@ START_TEST(a_parent_is_known_by_its_id)
 	ck_assert_int_eq(child->ops->check_parent(child, child, &err),
 			 -EBADMSG);
 	unit_says(&err, "its parent has the id");
-	layer_free(child);
+	layer_unref(child);
 
 	memset(disk_file + PARENT_MODIFY, 8, 16);
 	child = disk_must_open("vdi");
@@ -219,8 +219,8 @@ START_TEST(a_parent_is_known_by_its_id)
 	ck_assert_int_eq(child->ops->check_parent(child, parent, &err),
 			 -EBADMSG);
 	unit_says(&err, "modified since");
-	layer_free(child);
-	layer_free(parent);
+	layer_unref(child);
+	layer_unref(parent);
 }
 END_TEST
 
@@ -233,17 +233,17 @@ START_TEST(check_counts_what_is_used_twice_and_what_is_not)
 	disk_le(ALLOCATED, 4, 2);
 	l = disk_must_open("vdi");
 	disk_checks(l, 0, FILE_BLOCKS - 2);
-	layer_free(l);
+	layer_unref(l);
 	entry(2, 1);
 	disk_le(ALLOCATED, 4, 3);
 	l = disk_must_open("vdi");
 	disk_checks(l, 1, FILE_BLOCKS - 2);
-	layer_free(l);
+	layer_unref(l);
 	disk_le(ALLOCATED, 4, 4); /* wrong, too */
 	entry(3, 100);
 	l = disk_must_open("vdi");
 	disk_checks(l, 3, FILE_BLOCKS - 2);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -255,7 +255,7 @@ START_TEST(info_tells_type_and_version)
 	l = disk_must_open("vdi");
 	ck_assert_str_eq(disk_info(l, "type"), "fixed");
 	ck_assert_str_eq(disk_info(l, "version"), "1.1");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 

@@ -203,14 +203,14 @@ START_TEST(the_copy_serves_where_the_end_is_lost_or_damaged)
 	file[F(0)] ^= 1;
 	l = open_good();
 	ck_assert_uint_eq(l->bytes, DISK_BYTES);
-	layer_free(l);
+	layer_unref(l);
 	build(3);
 	file_bytes -= 512;
 	l = open_good();
 	e = map(l, 3 * BLOCK, BLOCK);
 	ck_assert_int_eq(e.kind, EXTENT_DATA);
 	ck_assert_uint_eq(e.len, BLOCK);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -228,7 +228,7 @@ START_TEST(an_old_footer_has_511_bytes)
 	l = open_good();
 	ck_assert_uint_eq(l->bytes, FOOTER_AT);
 	ck_assert_uint_eq(map(l, 0, FOOTER_AT).len, FOOTER_AT);
-	layer_free(l);
+	layer_unref(l);
 	must(memory_source_new(file, file_bytes, &src, &err), err);
 	must(format_probe(src, &ops, &err), err);
 	ck_assert_ptr_eq(ops, &vhd_format);
@@ -256,7 +256,7 @@ START_TEST(runs_of_one_answer_are_one_extent)
 	e = map(l, 4 * BLOCK, DISK_BYTES - 4 * BLOCK);
 	ck_assert_int_eq(e.kind, EXTENT_HOLE);
 	ck_assert_uint_eq(e.len, BLOCK + 3 * 512);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -281,7 +281,7 @@ START_TEST(the_first_sector_is_the_most_significant_bit)
 	e = map(l, 2048, BLOCK);
 	ck_assert_int_eq(e.kind, EXTENT_HOLE);
 	ck_assert_uint_eq(e.len, 2048);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -302,7 +302,7 @@ START_TEST(a_block_outside_the_data_is_damaged_and_the_rest_reads)
 	ck_assert_uint_eq(e.len, BLOCK - 512);
 	ck_assert_int_eq(map(l, 0, 1).kind, EXTENT_DATA);
 	ck_assert_int_eq(map(l, 3 * BLOCK, 1).kind, EXTENT_DATA);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -319,15 +319,15 @@ START_TEST(a_block_that_the_end_cuts_reads_zero_behind_it)
 	ck_assert_uint_eq(e.len, 1000);
 	e = map(l, 3 * BLOCK + 1000, BLOCK - 1000);
 	ck_assert_int_eq(e.kind, EXTENT_ZERO);
-	layer_free(l);
+	layer_unref(l);
 	file_bytes = BLOCK_AT(2) + 512; /* nothing is left but the bitmap */
 	l = open_good();
 	ck_assert_int_eq(map(l, 3 * BLOCK, 1).kind, EXTENT_DAMAGED);
-	layer_free(l);
+	layer_unref(l);
 	file[BLOCK_AT(2)] = 0x01; /* sectors that were not lost neither */
 	l = open_good();
 	ck_assert_int_eq(map(l, 3 * BLOCK, 1).kind, EXTENT_DAMAGED);
-	layer_free(l);
+	layer_unref(l);
 	/* A footer is not the block's data. */
 	build(3);
 	put32(BAT_AT + 12, (FOOTER_AT - 1024) / 512);
@@ -335,7 +335,7 @@ START_TEST(a_block_that_the_end_cuts_reads_zero_behind_it)
 	l = open_good();
 	ck_assert_uint_eq(map(l, 3 * BLOCK, BLOCK).len, 512);
 	ck_assert_int_eq(map(l, 3 * BLOCK + 512, 1).kind, EXTENT_ZERO);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -364,7 +364,7 @@ START_TEST(who_made_it_tells_which_size_counts)
 	seal_all();
 	l = open_good();
 	ck_assert_uint_eq(l->bytes, sizes[_i].bytes);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -401,7 +401,7 @@ START_TEST(a_locator_names_the_parent)
 		ck_assert_str_eq(l->parent.name, locators[_i].name);
 	else
 		ck_assert_ptr_null(l->parent.name);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -417,7 +417,7 @@ START_TEST(a_locator_outside_the_file_is_passed_by)
 	seal_all();
 	l = open_good();
 	ck_assert_str_eq(l->parent.name, "b.v");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -441,20 +441,20 @@ START_TEST(a_parent_has_the_id_and_is_not_newer)
 	must(vhd_format.check_parent(child, parent, &err), err);
 	ck_assert(vhd_format.is_parent(child, src));
 	ck_assert(!vhd_format.is_parent(child, child->src));
-	layer_free(child);
+	layer_unref(child);
 
 	put32(H(56), 1000);
 	seal_all();
 	child = open_good();
 	must(vhd_format.check_parent(child, parent, &err), err);
-	layer_free(child);
+	layer_unref(child);
 	put32(H(56), 999);
 	seal_all();
 	child = open_good();
 	ck_assert_int_eq(vhd_format.check_parent(child, parent, &err),
 			 -EBADMSG);
 	unit_says(&err, "time stamp");
-	layer_free(child);
+	layer_unref(child);
 
 	file[H(40)] ^= 1;
 	seal_all();
@@ -463,8 +463,8 @@ START_TEST(a_parent_has_the_id_and_is_not_newer)
 			 -EBADMSG);
 	unit_says(&err, "unique id");
 	ck_assert(!vhd_format.is_parent(child, src));
-	layer_free(child);
-	layer_free(parent);
+	layer_unref(child);
+	layer_unref(parent);
 	source_unref(src);
 }
 END_TEST
@@ -483,7 +483,7 @@ static struct check_report check(void)
 
 	lines = 0;
 	must(vhd_format.check(l, &r, &err), err);
-	layer_free(l);
+	layer_unref(l);
 	return r;
 }
 

@@ -299,12 +299,12 @@ START_TEST(one_sound_header_is_enough_and_the_newer_counts)
 	build();
 	put16((64 << 10) + 66, 9); /* the older one may say anything */
 	seal_all();
-	layer_free(open_good());
+	layer_unref(open_good());
 	put64((64 << 10) + 8, 3);
 	seal_all();
 	ck_assert_int_eq(open_file(&l), -ENOTSUP);
 	file[(64 << 10) + 500] ^= 1;
-	layer_free(open_good());
+	layer_unref(open_good());
 	file[(128 << 10) + 500] ^= 1;
 	ck_assert_int_eq(open_file(&l), -EBADMSG);
 	unit_says(&err, "neither header");
@@ -312,7 +312,7 @@ START_TEST(one_sound_header_is_enough_and_the_newer_counts)
 	build();
 	put64((64 << 10) + 8, 2);
 	seal_all();
-	layer_free(open_good());
+	layer_unref(open_good());
 	file[(64 << 10) + 500] ^= 1;
 	seal_all();
 	ck_assert_int_eq(open_file(&l), -EBADMSG);
@@ -326,7 +326,7 @@ START_TEST(one_sound_region_table_is_enough)
 
 	build();
 	file[(192 << 10) + 500] ^= 1;
-	layer_free(open_good());
+	layer_unref(open_good());
 	file[(256 << 10) + 500] ^= 1;
 	ck_assert_int_eq(open_file(&l), -EBADMSG);
 	unit_says(&err, "neither region table");
@@ -353,7 +353,7 @@ START_TEST(blocks_side_by_side_are_one_extent)
 	e = map(l, 4 * MIB + 1, 2 * MIB - 1);
 	ck_assert_int_eq(e.kind, EXTENT_HOLE);
 	ck_assert_uint_eq(e.len, 2 * MIB - 1);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -377,7 +377,7 @@ START_TEST(each_state_has_its_answer)
 	e = map(l, 2 * MIB, MIB);
 	ck_assert_int_eq(e.kind, states[_i].kind);
 	ck_assert_uint_eq(e.len, MIB);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -397,7 +397,7 @@ START_TEST(a_block_outside_the_file_is_damaged_and_the_rest_reads)
 	ck_assert_uint_eq(e.len, MIB - 100);
 	ck_assert_uint_eq(map(l, 0, DISK_BYTES).len, MIB);
 	ck_assert_int_eq(map(l, 3 * MIB, 1).kind, EXTENT_DATA);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -413,13 +413,13 @@ START_TEST(a_block_that_the_end_cuts_reads_zero_behind_it)
 	ck_assert_int_eq(e.kind, EXTENT_DATA);
 	ck_assert_uint_eq(e.len, 1000);
 	ck_assert_int_eq(map(l, 3 * MIB + 1000, 5).kind, EXTENT_ZERO);
-	layer_free(l);
+	layer_unref(l);
 	/* A run does not go on into a block that begins behind the end. */
 	file_bytes = BLOCK_AT(1);
 	l = open_good();
 	ck_assert_uint_eq(map(l, 0, DISK_BYTES).len, MIB);
 	ck_assert_int_eq(map(l, MIB, 1).kind, EXTENT_DAMAGED);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -448,23 +448,23 @@ START_TEST(the_first_sector_is_the_least_significant_bit)
 	e = map(l, MIB + 2048, 3 * MIB);
 	ck_assert_int_eq(e.kind, EXTENT_HOLE);
 	ck_assert_uint_eq(e.len, MIB - 2048);
-	layer_free(l);
+	layer_unref(l);
 	put_bat(CHUNK, BITMAP_AT, 0);
 	l = open_good();
 	ck_assert_int_eq(map(l, MIB, 1).kind, EXTENT_DAMAGED);
 	unit_says(&err, "no sector bitmap");
-	layer_free(l);
+	layer_unref(l);
 	put_bat(CHUNK, FILE_BYTES, 6);
 	l = open_good();
 	ck_assert_int_eq(map(l, MIB, 1).kind, EXTENT_DAMAGED);
-	layer_free(l);
+	layer_unref(l);
 	/* A bitmap that the end cuts is the whole block's damage. */
 	put_bat(CHUNK, BITMAP_AT, 6);
 	file_bytes = BITMAP_AT + 511;
 	l = open_good();
 	ck_assert_int_eq(map(l, MIB, 1).kind, EXTENT_DAMAGED);
 	unit_says(&err, "sector bitmap at");
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -495,7 +495,7 @@ START_TEST(the_locator_names_the_parent)
 		ck_assert_str_eq(l->parent.name, locators[_i].name);
 	else
 		ck_assert_ptr_null(l->parent.name);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -554,8 +554,8 @@ START_TEST(the_parent_has_the_guid_of_its_last_write)
 			 linkages[_i].good ? 0 : -EBADMSG);
 	ck_assert_int_eq(vhdx_format.is_parent(child, parent->src),
 			 linkages[_i].good);
-	layer_free(child);
-	layer_free(parent);
+	layer_unref(child);
+	layer_unref(parent);
 }
 END_TEST
 
@@ -649,13 +649,13 @@ START_TEST(the_log_is_replayed_into_memory)
 	e = map(l, 20480, DISK_BYTES - 20480);
 	ck_assert_ptr_eq(e.src, l->src);
 	ck_assert_uint_eq(e.len, 2 * MIB - 20480);
-	layer_free(l);
+	layer_unref(l);
 	/* The same file, its log said to be empty, is read as it lies. */
 	memset(file + HEAD(48), 0, 16);
 	seal_all();
 	l = open_good();
 	ck_assert_uint_eq(map(l, 0, DISK_BYTES).len, 2 * MIB);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -670,7 +670,7 @@ START_TEST(metadata_are_read_through_the_log)
 	l = open_good();
 	ck_assert_int_eq(map(l, 0, DISK_BYTES).kind, EXTENT_ZERO);
 	ck_assert_uint_eq(map(l, 0, DISK_BYTES).len, DISK_BYTES);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -691,7 +691,7 @@ START_TEST(what_does_not_belong_to_the_active_sequence_is_passed_by)
 	/* Replay begins at the last entry's tail: number 7 was written. */
 	ck_assert_uint_ne(byte_at(l, 0) ^ byte_at(l, 1), 0);
 	ck_assert_uint_eq(byte_at(l, MIB), 0x88);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -802,7 +802,7 @@ START_TEST(replay_makes_the_file_longer)
 	ck_assert_uint_eq(e.len, 4096);
 	ck_assert_uint_eq(byte_at(l, 2 * MIB + 4096), 0xaa);
 	ck_assert_int_eq(map(l, 2 * MIB + 8192, 5).kind, EXTENT_ZERO);
-	layer_free(l);
+	layer_unref(l);
 }
 END_TEST
 
@@ -822,7 +822,7 @@ static uint64_t corruptions(void)
 	must(vhdx_format.check(l, &r, &err), err);
 	ck_assert_uint_eq(lines, r.corruptions);
 	ck_assert_uint_eq(r.leaks, 0);
-	layer_free(l);
+	layer_unref(l);
 	return r.corruptions;
 }
 

@@ -82,7 +82,7 @@ static void say(struct check_report *r, const char *line)
 static struct check_report check(void)
 {
 	static const struct open_options options;
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 	struct check_report r = { .say = say };
 	struct source *s = NULL;
 
@@ -160,7 +160,7 @@ END_TEST
 
 START_TEST(a_flat_file_that_is_cut_off_is_found)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 	CLEANUP(folder_unrefp) struct folder *folder = NULL;
 	static const struct open_options options;
 	static const char text[] = "# Disk DescriptorFile\nCID=1\n"

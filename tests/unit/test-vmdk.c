@@ -308,7 +308,7 @@ static void check_extent(struct extent e, enum extent_kind kind,
 
 START_TEST(neighbours_in_the_file_are_one_extent_over_tables)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 	unsigned int i;
 
 	hosted();
@@ -332,7 +332,7 @@ END_TEST
 
 START_TEST(entry_1_is_zero_with_the_flag_and_sector_1_without)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	hosted();
 	entry(0, 1);
@@ -349,7 +349,7 @@ END_TEST
 
 START_TEST(a_table_of_1_is_zeroes_with_the_flag)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	hosted();
 	put(GD * SECTOR, 4, 1);
@@ -372,7 +372,7 @@ static const struct field first_damage[] = {
 START_TEST(the_redundant_tables_stand_in_for_damaged_ones)
 {
 	const struct field *f = &first_damage[_i];
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	hosted();
 	second_entry(0, GRAINS + GRAIN);
@@ -385,7 +385,7 @@ END_TEST
 
 START_TEST(without_the_flag_the_second_directory_is_not_believed)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	hosted();
 	put(8, 4, 5);
@@ -406,7 +406,7 @@ static const struct field tables_damage[] = {
 START_TEST(what_lies_behind_the_end_is_damage_of_its_grain)
 {
 	const struct field *f = &tables_damage[_i];
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	hosted();
 	put(8, 4, 5);
@@ -419,7 +419,7 @@ END_TEST
 
 START_TEST(a_grain_that_the_end_cuts_is_zero_behind_it)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	hosted();
 	entry(0, FILE_SECTORS - 2);
@@ -435,7 +435,7 @@ END_TEST
 
 START_TEST(cowd_entries_are_sectors)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	cowd();
 	put(5 * SECTOR + 4, 4, 41);
@@ -468,7 +468,7 @@ static const struct {
 
 START_TEST(sesparse_entries_have_types)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	sesparse();
 	put(5 * SECTOR + 8, 8, se_entries[_i].entry);
@@ -490,7 +490,7 @@ static const uint64_t se_directory[] = {
 
 START_TEST(a_sesparse_directory_entry_that_is_wrong_is_damage)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	sesparse();
 	put(2 * SECTOR, 8, se_directory[_i]);
@@ -519,7 +519,7 @@ static size_t compressed(uint64_t sector, uint32_t extra)
 
 START_TEST(a_compressed_grain_is_one_extent)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 	struct extent e;
 	size_t bytes = compressed(7 * GRAIN, 0);
 
@@ -551,7 +551,7 @@ static const struct {
 
 START_TEST(a_compressed_grain_with_a_wrong_header_is_damage)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	compressed(bad_markers[_i].sector, 0);
 	put(GRAINS * SECTOR + 8, 4, bad_markers[_i].size);
@@ -564,7 +564,7 @@ END_TEST
 
 START_TEST(a_compressed_grain_that_the_end_cuts_has_what_is_there)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	compressed(GRAIN, 100);
 	entry(1, GRAINS);
@@ -576,7 +576,7 @@ END_TEST
 
 START_TEST(extents_of_zeroes_and_of_no_access_have_room)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	text("# Disk DescriptorFile\nversion=1\nCID=1\n"
 	     "RW 5 ZERO\nNOACCESS 7 FLAT \"/dev/sda\" 0\nRDONLY 9 ZERO\n");
@@ -593,7 +593,7 @@ END_TEST
 START_TEST(a_flat_file_that_is_cut_off_is_damage_behind_its_end)
 {
 	static const char bytes[3 * SECTOR + 10];
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	unit_write(unit_path("cut.raw"), bytes, sizeof(bytes));
 	text("# Disk DescriptorFile\nCID=1\nRW 10 FLAT \"cut.raw\" 1\n");
@@ -611,7 +611,7 @@ END_TEST
 START_TEST(an_extent_file_is_opened_once_for_its_neighbours)
 {
 	static const char bytes[4 * SECTOR];
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	unit_write(unit_path("twice.raw"), bytes, sizeof(bytes));
 	text("# Disk DescriptorFile\nCID=1\nRW 2 FLAT \"twice.raw\" 2\n"
@@ -662,7 +662,7 @@ END_TEST
 
 START_TEST(the_embedded_descriptor_means_the_file_itself)
 {
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	hosted();
 	put(28, 8, TEXT);
@@ -747,7 +747,7 @@ static void add_flag(struct info_sink *s, const char *key, bool value)
 START_TEST(info_tells_ids_and_the_data_base)
 {
 	struct info_sink sink = { add_text, add_number, add_flag };
-	CLEANUP(layer_freep) struct layer *l = NULL;
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	text("# Disk DescriptorFile\nCID=ff\ncreateType=\"vmfs\"\nRW 1 ZERO\n"
 	     "ddb.adapterType = \"ide\"\nddb.\033[1m = \"bold\"\n");
