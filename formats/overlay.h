@@ -110,7 +110,7 @@ int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
  * way ends first, and all is flushed. The file becomes "STEM@NAME.qcow2", a
  * standard file that is never written again, beside a new "STEM.qcow2" over it.
  * @name: may be part of a file's name. -EEXIST: there is one. -ENOTSUP: of a
- * temporary overlay. A failure leaves all as it was, but for one to make the new
+ * temporary overlay. -EBUSY: the chain is being changed. A failure leaves all as it was, but for one to make the new
  * names durable, after which flushes go on failing or not as the disk does.
  */
 int overlay_snapshot(struct overlay *o, const char *name, struct error *err);
@@ -121,6 +121,24 @@ int overlay_snapshot(struct overlay *o, const char *name, struct error *err);
  * A failure leaves all as it was, but for one to make it durable.
  */
 int overlay_revert(struct overlay *o, const char *name, struct error *err);
+
+/*
+ * The snapshot @name is no more; the disk, and what was kept after it, stay as
+ * they are: what they have of its data is copied to where they can have it,
+ * while requests go on. @progress: now and then, with how far of the disk it
+ * has come; what it returns, if not 0, ends it and is returned. Neither that
+ * nor a crash harms anything, and the next attempt goes on. -ENOENT: there is
+ * none. -EBUSY: somebody relies on its file, or changes the chain.
+ */
+int overlay_delete(struct overlay *o, const char *name,
+		   int (*progress)(void *opaque, uint64_t done_bytes),
+		   void *opaque, struct error *err);
+
+/*
+ * The disk has @bytes from now on, which are not fewer; what is new reads as
+ * zeroes. Durable when it returns 0.
+ */
+int overlay_resize(struct overlay *o, uint64_t bytes, struct error *err);
 
 /* The disk at that snapshot, to be read while the overlay goes on. -ENOENT */
 int overlay_open_snapshot(struct overlay *o, const char *name,

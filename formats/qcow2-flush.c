@@ -217,6 +217,13 @@ static int flush_check(struct qcow2_file *o, struct error *err)
 	return r;
 }
 
+void flush_break(struct qcow2_file *o, int code)
+{
+	pthread_mutex_lock(&o->flush_lock);
+	o->broken = code;
+	pthread_mutex_unlock(&o->flush_lock);
+}
+
 int flush_sync(struct qcow2_file *o, struct error *err)
 {
 	int r;
@@ -226,12 +233,8 @@ int flush_sync(struct qcow2_file *o, struct error *err)
 		return r;
 	atomic_fetch_add(&o->n_syncs, 1);
 	r = source_sync(o->src, err);
-	if (r < 0) {
-		/* What the kernel could not write it has forgotten. */
-		pthread_mutex_lock(&o->flush_lock);
-		o->broken = r;
-		pthread_mutex_unlock(&o->flush_lock);
-	}
+	if (r < 0)
+		flush_break(o, r); /* the kernel has forgotten what it was */
 	return r;
 }
 

@@ -17,6 +17,7 @@
 
 #include "formats/file-lock.h"
 #include "formats/put-be.h"
+#include "formats/qcow2-header.h"
 #include "formats/qcow2-write.h"
 #include "iouring/write.h"
 
@@ -30,7 +31,6 @@ enum { NEW_CLUSTER_BITS = 17, NEW_REFCOUNT_ORDER = 4, NEW_L1_CLUSTER = 3 };
 static void put_header(uint8_t *h, const struct overlay_new *n,
 		       uint32_t l1_entries)
 {
-	size_t format_bytes = n->base_format ? strlen(n->base_format) : 0;
 	size_t name_bytes = n->base_name ? strlen(n->base_name) : 0;
 	size_t at = NEW_HEADER_BYTES;
 
@@ -47,12 +47,8 @@ static void put_header(uint8_t *h, const struct overlay_new *n,
 	put_be32(h, QCOW2_HEADER_BYTES_AT, NEW_HEADER_BYTES);
 	if (!name_bytes)
 		return;
-	if (format_bytes) {
-		put_be32(h, at, QCOW2_EXT_BACKING_FORMAT);
-		put_be32(h, at + 4, (uint32_t)format_bytes);
-		memcpy(h + at + 8, n->base_format, format_bytes);
-		at += 8 + round_up(format_bytes, 8);
-	}
+	if (n->base_format)
+		at = qcow2_put_format(h, at, n->base_format);
 	at += 8; /* the end of extensions */
 	put_be64(h, QCOW2_BACKING_OFF_AT, at);
 	put_be32(h, QCOW2_BACKING_BYTES_AT, (uint32_t)name_bytes);
@@ -125,17 +121,6 @@ static int open_nameless(const char *folder, char **ret_path, int *ret,
 	return 0;
 }
 
-static int sync_folder(const char *folder, struct error *err)
-{
-	CLEANUP(closep)
-	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0 || fsync(fd) < 0)
-		return error_set(err, -errno, 0, "%s: %s", folder,
-				 errno_text(errno));
-	return 0;
-}
-
 static char *folder_name(const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -184,7 +169,7 @@ int overlay_create(const char *path, const struct overlay_new *n,
 		unlink(temp);
 	}
 	if (r >= 0)
-		r = sync_folder(folder, err);
+		r = sync_folder_of(path, err);
 	if (r < 0)
 		error_prefix(err, "%s", path);
 	return r;

@@ -255,6 +255,8 @@ void page_clean(struct page_set *p);
 int flush_run(struct qcow2_file *o, struct error *err);
 /* Syncs, and remembers a failure for ever. */
 int flush_sync(struct qcow2_file *o, struct error *err);
+/* All that follows shall fail: what the disk has is not known. */
+void flush_break(struct qcow2_file *o, int code);
 /*
  * Writes every dirty refcount block, then what leads to new ones, each
  * durable before the next. Meta is held.

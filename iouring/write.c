@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -125,4 +127,22 @@ int source_measure(const struct source *s, uint64_t *ret_bytes,
 	if (ret_room)
 		*ret_room = (uint64_t)st.st_blocks * 512;
 	return 0;
+}
+
+int sync_folder_of(const char *path, struct error *err)
+{
+	const char *slash = strrchr(path, '/');
+	size_t n = slash ? (size_t)(slash - path) : 1;
+	char *folder = strndup(slash ? path : ".", n ? n : 1);
+	int fd = -1, r = 0;
+
+	if (!folder)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		r = error_set(err, -errno, 0, "%s: %s", folder,
+			      errno_text(errno));
+	closep(&fd);
+	free(folder);
+	return r;
 }

@@ -32,6 +32,9 @@ int source_truncate(struct source *s, uint64_t bytes, struct error *err);
 int source_measure(const struct source *s, uint64_t *ret_bytes,
 		   uint64_t *ret_room, struct error *err);
 
+/* Makes the names in the folder of @path durable. */
+int sync_folder_of(const char *path, struct error *err);
+
 /*
  * For tests: sees every change that is about to reach a file, can make it
  * fail, and sees how it ended. A write was durable when a WRITE_SYNC of its

@@ -87,19 +87,6 @@ int output_begin(struct output *o, const char *path, bool overwrite,
 	return r < 0 ? r : open_temp(o, err);
 }
 
-/* A name is safe when its folder is. */
-static int sync_folder(const struct output *o, struct error *err)
-{
-	CLEANUP(freep) char *folder = folder_of(o->path);
-	CLEANUP(closep) int fd = -1;
-
-	if (folder)
-		fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fsync(fd) < 0)
-		return fail(err, folder ? errno : ENOMEM, o->path, "synced");
-	return 0;
-}
-
 int output_commit(struct output *o, struct error *err)
 {
 	unsigned int flags = o->overwrite ? 0 : RENAME_NOREPLACE;
@@ -122,7 +109,7 @@ int output_commit(struct output *o, struct error *err)
 	if (r < 0)
 		return fail(err, code, o->path, "given its name");
 	free(TAKE_PTR(o->temp));
-	return sync_folder(o, err);
+	return sync_folder_of(o->path, err);
 }
 
 void output_done(struct output *o)

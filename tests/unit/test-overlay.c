@@ -526,6 +526,192 @@ START_TEST(snapshots_under_load_lose_nothing)
 }
 END_TEST
 
+static int go_on(void *opaque, uint64_t done_bytes)
+{
+	uint64_t *last = opaque;
+
+	ck_assert_uint_ge(done_bytes, *last);
+	ck_assert_uint_le(done_bytes, DISK_BYTES);
+	*last = done_bytes;
+	return 0;
+}
+
+static int give_up(void *opaque, uint64_t done_bytes)
+{
+	unsigned int *left = opaque;
+
+	return (*left)-- ? 0 : -EINTR;
+}
+
+static void delete_snapshot(const char *name)
+{
+	uint64_t last = 0;
+
+	must(overlay_delete(ov, name, go_on, &last, &err), err);
+	ck_assert_int_lt(access(unit_path("top@%s.qcow2", name), F_OK), 0);
+	ck_assert_int_eq(overlay_open_snapshot(ov, name, NULL, &err), -ENOENT);
+	error_clear(&err);
+}
+
+/* Of three: which goes, and then which. */
+static const char *const order[][2] = {
+	{ "a", "b" }, { "a", "c" }, { "b", "a" },
+	{ "b", "c" }, { "c", "a" }, { "c", "b" },
+};
+
+static void make_three(uint8_t *then, unsigned int detect)
+{
+	static const char *const names[] = { "a", "b", "c" };
+	unsigned int i, k;
+
+	for (i = 0; i < 3; i++)
+		unlink(unit_path("top@%s.qcow2", names[i]));
+	reopen(detect);
+	for (i = 0; i < 3; i++) {
+		for (k = 0; k < 40; k++)
+			step();
+		must(overlay_snapshot(ov, names[i], &err), err);
+		memcpy(then + (size_t)i * DISK_BYTES, model, DISK_BYTES);
+	}
+	for (k = 0; k < 40; k++)
+		step();
+}
+
+static void those_left_are_as_they_were(const uint8_t *then, const char *gone,
+					const char *gone_too)
+{
+	static const char *const names[] = { "a", "b", "c" };
+	unsigned int i;
+
+	is_as_the_model();
+	for (i = 0; i < 3; i++)
+		if (strcmp(names[i], gone) != 0 &&
+		    (!gone_too || strcmp(names[i], gone_too) != 0))
+			snapshot_reads(names[i], then + i * DISK_BYTES);
+}
+
+START_TEST(a_deleted_snapshot_takes_nothing_along)
+{
+	const char *const *which = order[_i % 6];
+	unsigned int detect = kinds[_i / 6].detect;
+	static uint8_t then[3 * DISK_BYTES];
+	struct image *held;
+	unsigned int left = 1;
+
+	seed = 77 + (unsigned int)_i;
+	make(DISK_BYTES, kinds[_i / 6].with_base);
+	make_three(then, detect);
+	must(overlay_open_snapshot(ov, which[0], &held, &err), err);
+	ck_assert_int_eq(overlay_delete(ov, which[0], give_up, &left, &err),
+			 -EINTR);
+	error_clear(&err);
+	those_left_are_as_they_were(then, "", NULL);
+	delete_snapshot(which[0]);
+	those_left_are_as_they_were(then, which[0], NULL);
+	/* Who had it open has it. */
+	must(image_read(held, got, DISK_BYTES, 0, &err), err);
+	ck_assert_mem_eq(got, then + (*which[0] - 'a') * DISK_BYTES,
+			 DISK_BYTES);
+	image_unref(held);
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	reopen(detect);
+	those_left_are_as_they_were(then, which[0], NULL);
+	delete_snapshot(which[1]);
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	reopen(detect);
+	those_left_are_as_they_were(then, which[0], which[1]);
+	ck_assert_int_eq(overlay_delete(ov, which[1], give_up, &left, &err),
+			 -ENOENT);
+	error_clear(&err);
+	/* What a crash left of one that was merged. */
+	unit_write(unit_path("top@%s.qcow2", which[1]), "x", 1);
+	delete_snapshot(which[1]);
+	done();
+}
+END_TEST
+
+static void write_or_delete(unsigned int number)
+{
+	struct error e = { 0 };
+	unsigned int i;
+	uint64_t last;
+
+	if (number < THREADS) {
+		write_mine(number);
+		return;
+	}
+	for (i = 0; i < 4; i++) {
+		unlink(unit_path("top@s.qcow2"));
+		must(overlay_snapshot(ov, "s", &e), e);
+		last = 0;
+		must(overlay_delete(ov, "s", go_on, &last, &e), e);
+	}
+}
+
+START_TEST(deleting_under_load_loses_nothing)
+{
+	make(DISK_BYTES, true);
+	reopen(_i ? OVERLAY_DETECT_BASE : 0);
+	unit_threads(THREADS + 1, write_or_delete);
+	is_as_the_model();
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	reopen(0);
+	is_as_the_model();
+	done();
+}
+END_TEST
+
+/* ---- growing ---- */
+
+/* The header alone says how long the table is. */
+START_TEST(a_disk_grows_by_zeroes)
+{
+	static const uint64_t sizes[] = { DISK_BYTES + 5000, 3ULL << 30,
+					  20ULL << 40, 100ULL << 40 };
+	static const uint8_t zeroes[65536];
+	uint64_t bytes = 1 << 20;
+	unsigned int i;
+
+	/* Shorter than its base, whose data must not come to light. */
+	make(bytes, true);
+	reopen(0);
+	must(overlay_write(ov, model, 3000, bytes - 3000, false, &err), err);
+	memcpy(model + bytes - 3000, model, 3000);
+	ck_assert_int_eq(overlay_resize(ov, bytes - 1, &err), -EINVAL);
+	ck_assert_int_eq(overlay_resize(ov, UINT64_MAX, &err), -EFBIG);
+	error_clear(&err);
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		must(overlay_resize(ov, sizes[i], &err), err);
+		ck_assert_uint_eq(overlay_bytes(ov), sizes[i]);
+		must(overlay_read(ov, got, sizeof(zeroes), bytes, &err), err);
+		ck_assert_mem_eq(got, zeroes, min_u64(sizes[i] - bytes, 5000));
+		if (i % 2) {
+			overlay_unref(TAKE_PTR(ov));
+			is_sound(0);
+			reopen(0);
+		}
+		must(overlay_write(ov, model, 4096, sizes[i] - 4096, false,
+				   &err),
+		     err);
+		bytes = sizes[i];
+	}
+	must(overlay_read(ov, got, 1 << 20, 0, &err), err);
+	ck_assert_mem_eq(got, model, 1 << 20);
+	must(overlay_read(ov, got, DISK_BYTES - (1 << 20), 1 << 20, &err), err);
+	ck_assert(is_all_zero(got, DISK_BYTES - (1 << 20)));
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		must(overlay_read(ov, got, 4096, sizes[i] - 4096, &err), err);
+		ck_assert_mem_eq(got, model, 4096);
+	}
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	done();
+}
+END_TEST
+
 /* ---- a disk that fails ---- */
 
 struct failing {
@@ -620,6 +806,8 @@ struct powered {
 	uint64_t durable_bytes;
 	struct recorded *log;
 	size_t n, room;
+	bool ends; /* after this many events, of which the cut is one */
+	unsigned int left;
 };
 
 static void record(struct powered *p, const struct recorded *r)
@@ -669,6 +857,11 @@ static void after(struct write_watcher *w, const struct write_event *e,
 	size_t i;
 
 	pthread_mutex_lock(&p->lock);
+	if (p->ends && !p->left) {
+		pthread_mutex_unlock(&p->lock);
+		return;
+	}
+	p->left -= p->ends;
 	switch (e->op) {
 	case WRITE_DATA:
 		for (at = 0; at < e->len; at += n) {
@@ -880,6 +1073,62 @@ START_TEST(a_power_cut_loses_nothing_that_was_flushed)
 }
 END_TEST
 
+/* At any moment the file leads to the snapshot, which is still there, or not. */
+START_TEST(a_power_cut_in_a_merge_harms_nothing)
+{
+	struct powered p = { .w = { before, after },
+			     .lock = PTHREAD_MUTEX_INITIALIZER,
+			     .durable = calloc(1, CUT_FILE_BYTES) };
+	uint64_t last;
+	unsigned int i, k;
+
+	ck_assert_ptr_nonnull(p.durable);
+	seed = 31 + (unsigned int)_i;
+	for (i = 0; i < 60; i++) {
+		unlink(unit_path("top@cut.qcow2"));
+		unlink(unit_path("kept.qcow2"));
+		make(DISK_BYTES, true);
+		reopen(0);
+		for (k = 0; k < 10; k++)
+			step();
+		must(overlay_snapshot(ov, "cut", &err), err);
+		ck_assert_int_eq(link(unit_path("top@cut.qcow2"),
+				      unit_path("kept.qcow2")),
+				 0);
+		for (k = 0; k < 10; k++)
+			step();
+		must(overlay_flush(ov, &err), err);
+		read_durable(&p);
+		p.n = 0;
+		p.ends = true;
+		p.left = rnd(40);
+		write_watch(&p.w);
+		last = 0;
+		must(overlay_delete(ov, "cut", go_on, &last, &err), err);
+		write_watch(NULL);
+		overlay_unref(TAKE_PTR(ov));
+		write_cut(&p, rnd(4));
+		/* It was there when the cut came, if that was in the middle. */
+		if (!p.left)
+			ck_assert_int_eq(rename(unit_path("kept.qcow2"),
+						unit_path("top@cut.qcow2")),
+					 0);
+		is_sound(UINT64_MAX);
+		reopen(0);
+		is_as_the_model();
+		if (!p.left)
+			delete_snapshot("cut");
+		is_as_the_model();
+		overlay_unref(TAKE_PTR(ov));
+		is_sound(UINT64_MAX);
+		image_unref(TAKE_PTR(base));
+	}
+	free(p.log);
+	free(p.durable);
+	done();
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_set_timeout(tc, 600);
@@ -895,6 +1144,10 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_temporary_one_is_gone_at_once);
 	tcase_add_loop_test(tc, snapshots_stay_as_they_were, 0, 2);
 	tcase_add_test(tc, snapshots_under_load_lose_nothing);
+	tcase_add_loop_test(tc, a_deleted_snapshot_takes_nothing_along, 0, 18);
+	tcase_add_loop_test(tc, deleting_under_load_loses_nothing, 0, 2);
+	tcase_add_test(tc, a_disk_grows_by_zeroes);
+	tcase_add_loop_test(tc, a_power_cut_in_a_merge_harms_nothing, 0, 2);
 	tcase_add_loop_test(tc, a_failing_write_fails_alone, 0, 24);
 	tcase_add_loop_test(tc, a_power_cut_loses_nothing_that_was_flushed, 0,
 			    3);

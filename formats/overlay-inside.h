@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * An overlay, inside: what overlay.c, which serves requests, shares with
+ * overlay-snapshot.c and overlay-merge.c, which change its chain.
+ */
+#ifndef FORMATS_OVERLAY_INSIDE_H
+#define FORMATS_OVERLAY_INSIDE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "formats/qcow2-write.h"
+
+struct overlay {
+	atomic_uint refs;
+	char *path; /* NULL: temporary */
+	_Atomic uint64_t bytes; /* virtual size; only grows */
+	uint64_t unit_bytes; /* of the file that was opened first */
+	unsigned int detect;
+	uint64_t bytes_max, free_min;
+	bool direct;
+	/*
+	 * Held by who changes the chain, for as long as that takes. The first
+	 * to be taken.
+	 */
+	pthread_mutex_t chain;
+	/*
+	 * gate: see qcow2-write.h. swap: held for reading by who uses file or
+	 * its base without gate; for writing, before gate, by who puts another
+	 * in.
+	 */
+	pthread_rwlock_t gate, swap;
+	struct qcow2_file *file;
+};
+
+/* The part behind the last '/'. */
+const char *overlay_file_name(const char *path);
+
+/* Where the snapshot @name of @o lies, or would; *ret is the caller's. */
+int overlay_snapshot_path(const struct overlay *o, const char *name, char **ret,
+			  struct error *err);
+
+/*
+ * Which layer below is the snapshot @name? -1: none. Swap is held, or chain.
+ */
+int overlay_find_frozen(const struct overlay *o, const char *name);
+
+/* -EBUSY: the chain is being changed. On success the caller lets it go. */
+int overlay_take_chain(struct overlay *o, struct error *err);
+void overlay_leave_chain(struct overlay *o);
+
+#endif

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Taking a snapshot out of an overlay's chain. Whatever of its data is still
+ * seen through the layer above it is copied there first: "pulled".
+ *
+ * Where that layer is the one that takes writes, it is pulled in place, some
+ * at a time, and its header led past the snapshot. A crash leaves it with data
+ * that the snapshot has as well. Where it is frozen itself, it stays as it
+ * is, and a new file that is both takes its name, whole.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "formats/file-lock.h"
+#include "formats/overlay-inside.h"
+#include "formats/qcow2-header.h"
+#include "iouring/write.h"
+
+/* Copied at once, while requests wait. */
+#define PULL_BYTES (256U << 10)
+/* Looked at at once, while they do not. */
+#define LOOK_BYTES (1ULL << 30)
+
+struct pull {
+	struct qcow2_file *file; /* is pulled into */
+	pthread_rwlock_t *gate;
+	unsigned int layers; /* of those below, so many give their data */
+	uint64_t shorter; /* bytes that the lowest of them has */
+	uint64_t lower; /* bytes of what lies below these; 0: nothing */
+	uint8_t *buf; /* PULL_BYTES */
+	int (*progress)(void *opaque, uint64_t done_bytes);
+	void *opaque;
+
+	uint64_t off, len; /* found by a look */
+	bool zero; /* it reads as zeroes */
+};
+
+/* Is it from one of the layers that go? */
+static bool must_pull(const struct pull *p, uint64_t off,
+		      const struct extent *e)
+{
+	if (e->absent)
+		/* Behind the end of a shorter layer, what lies below shows. */
+		return off >= p->shorter && off < p->lower;
+	return e->depth && e->depth <= p->layers;
+}
+
+/* Joins neighbours of one kind; 1: that was all. */
+static int find(void *opaque, uint64_t off, const struct extent *e)
+{
+	struct pull *p = opaque;
+	bool zero = e->kind == EXTENT_ZERO;
+
+	if (!must_pull(p, off, e))
+		return p->len ? 1 : 0;
+	if (p->len && (zero != p->zero || p->off + p->len != off))
+		return 1;
+	if (!p->len) {
+		p->off = off;
+		p->zero = zero;
+	}
+	p->len += e->len;
+	return 0;
+}
+
+/* The first of [@off, @off + @len) that must be pulled; p->len 0: none. */
+static int look(struct pull *p, uint64_t off, uint64_t len, uint64_t *ret_end,
+		struct error *err)
+{
+	int r;
+
+	p->len = 0;
+	r = qcow2_file_walk(p->file, off, len, find, p, ret_end, err);
+	if (r >= 0 && p->len)
+		*ret_end = p->off + p->len;
+	return r < 0 ? r : 0;
+}
+
+/*
+ * What is below is the very data. Gate is held for writing: nobody else looks
+ * at the options.
+ */
+static int write_all_the_same(struct pull *p, struct error *err)
+{
+	unsigned int *detect = &p->file->options.detect, was = *detect;
+	int r;
+
+	*detect &= ~(unsigned int)OVERLAY_DETECT_BASE;
+	r = qcow2_file_write(p->file, p->buf, p->len, p->off, err);
+	*detect = was;
+	return r;
+}
+
+/* [@off, @off + @len), as it is now that nobody writes. Gate is held so. */
+static int pull_held(struct pull *p, uint64_t off, uint64_t len,
+		     struct error *err)
+{
+	uint64_t end = off + len, next;
+	int r = 0;
+
+	for (; off < end && r >= 0; off = next) {
+		r = look(p, off, end - off, &next, err);
+		if (r < 0 || !p->len)
+			continue;
+		if (p->zero) {
+			r = qcow2_file_zero(p->file, p->off, p->len,
+					    OVERLAY_MAY_TRIM, err);
+			continue;
+		}
+		r = qcow2_file_read(p->file, p->buf, p->len, p->off, err);
+		if (r >= 0)
+			r = write_all_the_same(p, err);
+	}
+	return r;
+}
+
+static int pull_range(struct pull *p, uint64_t off, uint64_t len,
+		      struct error *err)
+{
+	struct image *base = p->file->base;
+	uint64_t n;
+	int r = 0;
+
+	for (; len && r >= 0; off += n, len -= n) {
+		n = min_u64(len, PULL_BYTES);
+		/* So that those who wait do not wait for a disk as well. */
+		if (off < base->bytes)
+			image_prefetch(base, off, min_u64(n, base->bytes - off),
+				       NULL);
+		pthread_rwlock_wrlock(p->gate);
+		r = pull_held(p, off, n, err);
+		pthread_rwlock_unlock(p->gate);
+		if (r >= 0 && qcow2_file_is_full(p->file))
+			r = qcow2_file_flush(p->file, err);
+		if (r >= 0)
+			r = p->progress(p->opaque, off + n);
+	}
+	return r;
+}
+
+static int pull_all(struct pull *p, struct error *err)
+{
+	uint64_t off = 0, next, found, len;
+	int r = 0;
+
+	p->buf = malloc(PULL_BYTES);
+	if (!p->buf)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	for (; off < p->file->bytes && !r; off = next) {
+		pthread_rwlock_rdlock(p->gate);
+		r = look(p, off, min_u64(LOOK_BYTES, p->file->bytes - off),
+			 &next, err);
+		pthread_rwlock_unlock(p->gate);
+		found = p->off;
+		len = p->len;
+		if (r >= 0)
+			r = p->progress(p->opaque, off);
+		if (!r && len)
+			r = pull_range(p, found, len, err);
+	}
+	free(p->buf);
+	return r;
+}
+
+/* Sets p->shorter and p->lower: layer @at of @c is the lowest that goes. */
+static void measure(struct pull *p, const struct chain *c, unsigned int at)
+{
+	p->shorter = c->layers[at]->bytes;
+	p->lower = at + 1 < c->depth ? c->layers[at + 1]->bytes : 0;
+}
+
+/* The layers of @img from @depth on; *ret NULL: there are none. */
+static int image_below(struct image *img, unsigned int depth,
+		       struct image **ret, struct error *err)
+{
+	struct chain c;
+
+	*ret = NULL;
+	if (depth >= img->chain.depth)
+		return 0;
+	chain_below(&img->chain, depth, &c);
+	return image_from_chain(&c, ret, err);
+}
+
+/* ---- the latest snapshot, into what takes writes ---- */
+
+/* Swap and gate are held for writing. */
+static int lead_past(struct overlay *o, const struct parent_ref *parent,
+		     struct error *err)
+{
+	struct image *base;
+	int r = image_below(o->file->base, 1, &base, err);
+
+	if (r < 0)
+		return r;
+	o->file->gate_held = true;
+	r = flush_run(o->file, err);
+	o->file->gate_held = false;
+	if (r >= 0)
+		r = qcow2_set_base(o->file, base ? parent->name : NULL,
+				   parent->format, err);
+	if (r < 0) {
+		image_unref(base);
+		return r;
+	}
+	image_unref(o->file->base);
+	o->file->base = base;
+	return 0;
+}
+
+static int merge_latest(struct overlay *o, struct pull *p, struct error *err)
+{
+	int r;
+
+	p->file = o->file;
+	p->gate = &o->gate;
+	p->layers = 1;
+	measure(p, &o->file->base->chain, 0);
+	r = pull_all(p, err);
+	if (r)
+		return r;
+	pthread_rwlock_wrlock(&o->swap);
+	/* Most of it, while requests go on. */
+	r = qcow2_file_flush(o->file, err);
+	pthread_rwlock_wrlock(&o->gate);
+	if (r >= 0)
+		r = lead_past(o, &o->file->base->chain.layers[0]->parent, err);
+	pthread_rwlock_unlock(&o->gate);
+	pthread_rwlock_unlock(&o->swap);
+	return r;
+}
+
+/* ---- an older one, with the frozen layer above it ---- */
+
+/* Writes what @file and the layer below it are together to @temp. */
+static int write_both(struct overlay *o, struct image *both, const char *temp,
+		      const struct pull *how, struct error *err)
+{
+	pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER;
+	struct pull p = *how;
+	struct overlay_options options = { .open.direct = o->direct,
+					   .free_min = o->free_min };
+	int r = qcow2_file_open(temp, both, NULL, &options, &gate, &p.file,
+				err);
+
+	if (r < 0)
+		return r;
+	p.gate = &gate;
+	p.layers = 2;
+	measure(&p, &both->chain, 1);
+	r = pull_all(&p, err);
+	if (!r)
+		r = flush_last(p.file, err);
+	qcow2_file_close(p.file);
+	return r;
+}
+
+static int create_both(struct overlay *o, struct image *both, const char *temp,
+		       struct pull *p, struct error *err)
+{
+	const struct parent_ref *below = &both->chain.layers[1]->parent;
+	struct overlay_new n = { .bytes = both->bytes };
+	int r;
+
+	if (both->chain.depth > 2) {
+		n.base_name = below->name;
+		n.base_format = below->format;
+	}
+	unlink(temp); /* of an attempt that a crash ended */
+	r = overlay_create(temp, &n, err);
+	if (r >= 0)
+		r = write_both(o, both, temp, p, err);
+	return r;
+}
+
+/* The chain below @o with the file @path in the place of layer @at and the next. */
+static int open_shorter(struct overlay *o, unsigned int at, const char *path,
+			struct image **ret, struct error *err)
+{
+	const struct chain *old = &o->file->base->chain;
+	struct open_options options = { .format = "qcow2",
+					.direct = o->direct };
+	struct chain c = { 0 };
+	int r;
+
+	for (; c.depth < at; c.depth++)
+		c.layers[c.depth] = layer_ref(old->layers[c.depth]);
+	r = chain_open_top(path, &options, &c.layers[at], err);
+	if (r < 0) {
+		chain_done(&c);
+		return r;
+	}
+	c.depth++;
+	chain_add_below(old, at + 2, &c);
+	c.bytes = c.layers[0]->bytes;
+	return image_from_chain(&c, ret, err);
+}
+
+/* Layer @at, of the file @path, and the next become one. */
+static int merge_older(struct overlay *o, unsigned int at, const char *path,
+		       struct pull *p, struct error *err)
+{
+	CLEANUP(image_unrefp) struct image *both = NULL;
+	CLEANUP(freep) char *temp = NULL;
+	struct image *shorter;
+	int r;
+
+	if (asprintf(&temp, "%s.new", path) < 0) {
+		temp = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	r = image_below(o->file->base, at, &both, err);
+	ANALYSER_ASSUME(r < 0 || both);
+	if (r >= 0)
+		r = create_both(o, both, temp, p, err);
+	if (!r && rename(temp, path) < 0)
+		r = error_set(err, -errno, 0, "%s: %s", path,
+			      errno_text(errno));
+	if (r) {
+		unlink(temp);
+		return r;
+	}
+	/* Before the layer below may go. */
+	r = sync_folder_of(path, err);
+	if (r >= 0)
+		r = open_shorter(o, at, path, &shorter, err);
+	if (r < 0)
+		return r;
+	pthread_rwlock_wrlock(&o->swap);
+	pthread_rwlock_wrlock(&o->gate);
+	image_unref(o->file->base);
+	o->file->base = shorter;
+	pthread_rwlock_unlock(&o->gate);
+	pthread_rwlock_unlock(&o->swap);
+	return 0;
+}
+
+/* ---- both ---- */
+
+/* The path of layer @at, which lies in the overlay's folder. To be freed. */
+static char *path_beside(const struct overlay *o, unsigned int at)
+{
+	const char *name =
+		overlay_file_name(o->file->base->chain.layers[at]->path);
+	int folder = (int)(overlay_file_name(o->path) - o->path);
+	char *ret;
+
+	return asprintf(&ret, "%.*s%s", folder, o->path, name) < 0 ? NULL : ret;
+}
+
+static int merge(struct overlay *o, const char *name, struct pull *p,
+		 struct error *err)
+{
+	int at = overlay_find_frozen(o, name), r;
+	CLEANUP(freep) char *path = NULL;
+
+	if (at < 0)
+		return 0; /* merged already, but for its file */
+	if (!at)
+		return merge_latest(o, p, err);
+	path = path_beside(o, (unsigned int)at - 1);
+	if (!path)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = merge_older(o, (unsigned int)at - 1, path, p, err);
+	return r;
+}
+
+static int remove_file(const char *path, struct error *err)
+{
+	if (unlink(path) < 0)
+		return error_set(err, -errno, 0, "%s: %s", path,
+				 errno_text(errno));
+	return sync_folder_of(path, err);
+}
+
+/* Nobody else may rely on the file @path; it is locked until *ret_fd goes. */
+static int lock_frozen(const char *path, const char *name, int *ret_fd,
+		       struct error *err)
+{
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	int r;
+
+	if (access(path, F_OK) < 0 && errno == ENOENT)
+		return error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
+				 name);
+	r = file_source_open_rw(path, 0, &src, err);
+	if (r >= 0)
+		r = file_lock_writer(src, ret_fd, err);
+	if (r < 0)
+		error_prefix(err, "%s", path);
+	return r;
+}
+
+int overlay_delete(struct overlay *o, const char *name,
+		   int (*progress)(void *opaque, uint64_t done_bytes),
+		   void *opaque, struct error *err)
+{
+	struct pull p = { .progress = progress, .opaque = opaque };
+	CLEANUP(closep) int lock_fd = -1;
+	CLEANUP(freep) char *path = NULL;
+	int r = overlay_snapshot_path(o, name, &path, err);
+
+	if (r >= 0)
+		r = lock_frozen(path, name, &lock_fd, err);
+	if (r >= 0)
+		r = overlay_take_chain(o, err);
+	if (r < 0)
+		return r;
+	r = merge(o, name, &p, err);
+	if (!r)
+		r = remove_file(path, err);
+	overlay_leave_chain(o);
+	return r;
+}

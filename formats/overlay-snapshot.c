@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * An overlay over time: the file that takes its writes now, and the files that
+ * were frozen before it.
+ *
+ * A snapshot drains and flushes, makes the file what it would be after a clean
+ * end, gives it the snapshot's name, and puts a new file in its place. On the
+ * disk: a new file under a name of no meaning, a second name for the old file,
+ * then rename() of the new one over the first name. A crash before that leaves
+ * the overlay as it was, and perhaps a second name; after it, the snapshot is
+ * there.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "formats/overlay-inside.h"
+#include "iouring/write.h"
+
+#define SUFFIX ".qcow2"
+
+const char *overlay_file_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* "FOLDER/STEM@NAME.qcow2" for "FOLDER/STEM.qcow2"; NULL: no memory. */
+static char *frozen_path(const char *path, const char *name)
+{
+	size_t len = strlen(path), end = strlen(SUFFIX);
+	char *ret;
+
+	if (len > end && !strcmp(path + len - end, SUFFIX))
+		len -= end;
+	if (asprintf(&ret, "%.*s@%s" SUFFIX, (int)len, path, name) < 0)
+		return NULL;
+	return ret;
+}
+
+/* What is below the new file: the frozen one, and what is below that. */
+static int open_frozen(struct qcow2_file *old, const char *path,
+		       struct image **ret, struct error *err)
+{
+	struct open_options options = { .format = "qcow2" };
+	struct chain c = { .depth = 1 };
+	unsigned int below = old->base ? old->base->chain.depth : 0;
+	int r;
+
+	if (below + 2 > CHAIN_DEPTH_MAX)
+		return error_set(err, -EFBIG, 0,
+				 "more than %d layers in the chain",
+				 CHAIN_DEPTH_MAX);
+	r = chain_open_top(path, &options, &c.layers[0], err);
+	if (r < 0)
+		return r;
+	if (below)
+		chain_add_below(&old->base->chain, 0, &c);
+	c.bytes = c.layers[0]->bytes;
+	return image_from_chain(&c, ret, err);
+}
+
+/* The new file, under its name of no meaning, over the frozen one, @base. */
+static int open_new_top(struct overlay *o, const char *temp, const char *frozen,
+			struct image *base, struct qcow2_file **ret,
+			struct error *err)
+{
+	struct overlay_options options = { .open.direct = o->direct,
+					   .detect = o->detect,
+					   .bytes_max = o->bytes_max,
+					   .free_min = o->free_min };
+
+	return qcow2_file_open(temp, base, overlay_file_name(frozen), &options,
+			       &o->gate, ret, err);
+}
+
+/*
+ * Puts the file @temp in the place of the one that takes writes now. Swap and
+ * gate are held: nobody else is here.
+ */
+static int replace_top(struct overlay *o, const char *temp, const char *frozen,
+		       struct image *base, struct error *err)
+{
+	struct qcow2_file *top = NULL;
+	int r = open_new_top(o, temp, frozen, base, &top, err);
+
+	if (r >= 0 && rename(temp, o->path) < 0)
+		r = error_set(err, -errno, 0, "%s: %s", o->path,
+			      errno_text(errno));
+	if (r < 0) {
+		qcow2_file_close(top);
+		return r;
+	}
+	free(top->path);
+	top->path = TAKE_PTR(o->file->path);
+	qcow2_file_close(o->file);
+	o->file = top;
+	return 0;
+}
+
+/* As replace_top(). */
+static int freeze(struct overlay *o, const char *temp, const char *frozen,
+		  struct error *err)
+{
+	CLEANUP(image_unrefp) struct image *base = NULL;
+	int r;
+
+	o->file->gate_held = true;
+	r = flush_last(o->file, err);
+	o->file->gate_held = false;
+	if (r >= 0 && link(o->path, frozen) < 0)
+		r = error_set(err, -errno, 0, "%s: %s", frozen,
+			      errno_text(errno));
+	if (r < 0)
+		return r;
+	/* The second name is there before the first may lead elsewhere. */
+	r = sync_folder_of(o->path, err);
+	if (r >= 0)
+		r = open_frozen(o->file, frozen, &base, err);
+	if (r >= 0)
+		r = replace_top(o, temp, frozen, base, err);
+	if (r < 0) {
+		unlink(frozen);
+		return r;
+	}
+	/* Before a flush may rely on it. */
+	return sync_folder_of(o->path, err);
+}
+
+/* An empty file over @frozen, under the name *ret_temp, which is the caller's. */
+static int create_top(const struct overlay *o, const char *frozen,
+		      char **ret_temp, struct error *err)
+{
+	struct overlay_new n = { .bytes = overlay_bytes(o),
+				 .base_name = overlay_file_name(frozen),
+				 .base_format = "qcow2" };
+	char *temp;
+	int r;
+
+	if (asprintf(&temp, "%s.new", frozen) < 0)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	unlink(temp); /* of an attempt that a crash ended */
+	r = overlay_create(temp, &n, err);
+	if (r < 0)
+		free(temp);
+	else
+		*ret_temp = temp;
+	return r;
+}
+
+int overlay_snapshot_path(const struct overlay *o, const char *name, char **ret,
+			  struct error *err)
+{
+	if (!o->path)
+		return error_set(err, -ENOTSUP, 0,
+				 "a temporary overlay has no snapshots");
+	*ret = frozen_path(o->path, name);
+	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+int overlay_snapshot(struct overlay *o, const char *name, struct error *err)
+{
+	CLEANUP(freep) char *frozen = NULL;
+	CLEANUP(freep) char *temp = NULL;
+	int r = overlay_snapshot_path(o, name, &frozen, err);
+
+	if (r >= 0 && !access(frozen, F_OK))
+		r = error_set(err, -EEXIST, 0, "there is a snapshot \"%s\"",
+			      name);
+	if (r >= 0)
+		r = overlay_take_chain(o, err);
+	if (r < 0)
+		return r;
+	r = create_top(o, frozen, &temp, err);
+	if (r < 0) {
+		overlay_leave_chain(o);
+		return r;
+	}
+	pthread_rwlock_wrlock(&o->swap);
+	/* Most of the work, while requests go on. */
+	r = qcow2_file_flush(o->file, err);
+	if (r >= 0) {
+		pthread_rwlock_wrlock(&o->gate);
+		r = freeze(o, temp, frozen, err);
+		pthread_rwlock_unlock(&o->gate);
+	}
+	pthread_rwlock_unlock(&o->swap);
+	overlay_leave_chain(o);
+	if (r < 0)
+		unlink(temp); /* gone already, if it has got its name */
+	return r;
+}
+
+int overlay_find_frozen(const struct overlay *o, const char *name)
+{
+	CLEANUP(freep)
+	char *frozen =
+		o->path ? frozen_path(overlay_file_name(o->path), name) : NULL;
+	const struct image *base = o->file->base;
+	unsigned int i;
+
+	for (i = 0; frozen && base && i < base->chain.depth; i++)
+		if (!strcmp(overlay_file_name(base->chain.layers[i]->path),
+			    frozen))
+			return (int)i;
+	return -1;
+}
+
+/* The snapshot @name lies right below what takes writes. Swap is held. */
+static int check_latest(const struct overlay *o, const char *name,
+			struct error *err)
+{
+	int at = overlay_find_frozen(o, name);
+
+	if (at < 0)
+		return error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
+				 name);
+	return at ? error_set(err, -EINVAL, 0,
+			      "snapshot \"%s\" is not the latest: those made "
+			      "after it would be lost",
+			      name)
+		  : 0;
+}
+
+int overlay_revert(struct overlay *o, const char *name, struct error *err)
+{
+	CLEANUP(freep) char *frozen = NULL;
+	CLEANUP(freep) char *temp = NULL;
+	int r = overlay_snapshot_path(o, name, &frozen, err);
+
+	if (r >= 0)
+		r = overlay_take_chain(o, err);
+	if (r < 0)
+		return r;
+	pthread_rwlock_wrlock(&o->swap);
+	pthread_rwlock_wrlock(&o->gate);
+	r = check_latest(o, name, err);
+	if (r >= 0)
+		r = create_top(o, frozen, &temp, err);
+	if (r >= 0)
+		r = replace_top(o, temp, frozen, o->file->base, err);
+	if (r >= 0)
+		r = sync_folder_of(o->path, err);
+	else if (temp)
+		unlink(temp);
+	pthread_rwlock_unlock(&o->gate);
+	pthread_rwlock_unlock(&o->swap);
+	overlay_leave_chain(o);
+	return r;
+}
+
+int overlay_open_snapshot(struct overlay *o, const char *name,
+			  struct image **ret, struct error *err)
+{
+	struct image *base;
+	struct chain below;
+	int at, r;
+
+	pthread_rwlock_rdlock(&o->swap);
+	base = o->file->base;
+	at = overlay_find_frozen(o, name);
+	if (at < 0) {
+		r = error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
+			      name);
+	} else {
+		chain_below(&base->chain, (unsigned int)at, &below);
+		r = image_from_chain(&below, ret, err);
+	}
+	pthread_rwlock_unlock(&o->swap);
+	return r;
+}
+
+int overlay_each_snapshot(struct overlay *o,
+			  int (*each)(void *opaque, const char *name,
+				      uint64_t bytes),
+			  void *opaque)
+{
+	CLEANUP(freep)
+	char *frozen =
+		o->path ? frozen_path(overlay_file_name(o->path), "") : NULL;
+	size_t stem = frozen ? strlen(frozen) - strlen(SUFFIX) : 0, len;
+	const struct image *base;
+	unsigned int i;
+	int r = 0;
+
+	if (!frozen)
+		return 0;
+	pthread_rwlock_rdlock(&o->swap);
+	base = o->file->base;
+	for (i = 0; base && i < base->chain.depth && !r; i++) {
+		const char *file =
+			overlay_file_name(base->chain.layers[i]->path);
+		CLEANUP(freep) char *name = NULL;
+
+		len = strlen(file);
+		if (len <= strlen(frozen) || strncmp(file, frozen, stem) != 0)
+			continue;
+		name = strndup(file + stem, len - stem - strlen(SUFFIX));
+		if (name)
+			r = each(opaque, name, base->chain.layers[i]->bytes);
+	}
+	pthread_rwlock_unlock(&o->swap);
+	return r;
+}

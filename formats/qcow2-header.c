@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "formats/cursor.h"
+#include "formats/put-be.h"
+#include "formats/qcow2-header.h"
+#include "iouring/write.h"
+
+#define SECTOR_BYTES 512U
+
+size_t qcow2_put_format(uint8_t *buf, size_t at, const char *format)
+{
+	size_t bytes = strnlen(format, SECTOR_BYTES);
+
+	put_be32(buf, at, QCOW2_EXT_BACKING_FORMAT);
+	put_be32(buf, at + 4, (uint32_t)bytes);
+	memcpy(buf + at + 8, format, bytes);
+	return at + 8 + (size_t)round_up(bytes, 8);
+}
+
+/* ---- the backing file ---- */
+
+/* What the header's cluster has now, and what its first sector shall have. */
+struct header {
+	uint8_t *old; /* a cluster */
+	size_t old_bytes;
+	uint8_t sector[SECTOR_BYTES];
+	size_t used; /* of the sector */
+};
+
+/* Appends an extension, head and padding included. False: no room. */
+static bool add_extension(struct header *h, const uint8_t *ext, size_t bytes)
+{
+	/* The last one ends the list. */
+	if (bytes > SECTOR_BYTES - 8 - h->used)
+		return false;
+	memcpy(h->sector + h->used, ext, bytes);
+	h->used += bytes;
+	return true;
+}
+
+/*
+ * Takes over all extensions but for the format, which comes first, and, if
+ * need be, the names of features, which are for people.
+ */
+static bool copy_extensions(struct header *h, const struct qcow2_file *f,
+			    const char *format, bool features)
+{
+	struct cursor c = { .buf = h->old, .len = h->old_bytes };
+	uint64_t backing = f->s->h.backing_off;
+	size_t at = f->s->h.header_bytes;
+
+	if (at > SECTOR_BYTES - 8)
+		return false;
+	if (backing && backing < c.len)
+		c.len = (size_t)backing;
+	memset(h->sector, 0, sizeof(h->sector));
+	memcpy(h->sector, h->old, at);
+	h->used = at;
+	if (format && strlen(format) > SECTOR_BYTES - 24 - at)
+		return false;
+	if (format)
+		h->used = qcow2_put_format(h->sector, at, format);
+	while (at < c.len && c.len - at >= 8) {
+		uint32_t type = cursor_be32_at(&c, at);
+		uint32_t bytes = cursor_be32_at(&c, at + 4);
+		size_t whole = 8 + (size_t)round_up(bytes, 8);
+
+		if (type == QCOW2_EXT_END)
+			break;
+		if (whole > c.len - at)
+			return false;
+		if (type != QCOW2_EXT_BACKING_FORMAT &&
+		    (features || type != QCOW2_EXT_FEATURE_NAMES) &&
+		    !add_extension(h, h->old + at, whole))
+			return false;
+		at += whole;
+	}
+	h->used += 8;
+	return true;
+}
+
+/* Room for the name in the header's cluster, apart from the old one. 0: none */
+static size_t name_place(const struct header *h, const struct qcow2_file *f,
+			 size_t bytes)
+{
+	uint64_t old = f->s->h.backing_off, end = old + f->s->h.backing_bytes;
+	size_t at;
+
+	for (at = SECTOR_BYTES; at + bytes <= h->old_bytes; at += SECTOR_BYTES)
+		if (!old || at + bytes <= old || at >= end)
+			return at;
+	return 0;
+}
+
+/* In the sector itself, or somewhere behind it, before it counts. */
+static int place_name(struct header *h, struct qcow2_file *f, const char *name,
+		      struct error *err)
+{
+	size_t bytes = name ? strlen(name) : 0, at = 0;
+	int r = 0;
+
+	if (bytes && bytes <= SECTOR_BYTES - h->used) {
+		at = h->used;
+		memcpy(h->sector + at, name, bytes);
+	} else if (bytes) {
+		at = name_place(h, f, bytes);
+		if (!at)
+			return error_set(err, -ENOTSUP, QCOW2_BACKING_OFF_AT,
+					 "the header has no room for a backing "
+					 "file name of %zu bytes",
+					 bytes);
+		r = source_write(f->src, name, bytes, at, err);
+		if (r >= 0)
+			r = flush_sync(f, err);
+	}
+	put_be64(h->sector, QCOW2_BACKING_OFF_AT, at);
+	put_be32(h->sector, QCOW2_BACKING_BYTES_AT, (uint32_t)bytes);
+	return r;
+}
+
+/* What the reader's own state says of the header. */
+static struct qcow2_header *known_header(struct qcow2_file *f)
+{
+	struct qcow2_state *s = f->top->state;
+
+	return &s->h;
+}
+
+static int set_base(struct qcow2_file *f, struct header *h, const char *name,
+		    const char *format, struct error *err)
+{
+	int r = source_read(f->src, h->old, h->old_bytes, 0, err);
+
+	if (r < 0)
+		return r;
+	if (!copy_extensions(h, f, name ? format : NULL, true) &&
+	    !copy_extensions(h, f, name ? format : NULL, false))
+		return error_set(err, -ENOTSUP, f->s->h.header_bytes,
+				 "the header's extensions leave no room for a "
+				 "backing format");
+	r = place_name(h, f, name, err);
+	if (r >= 0)
+		r = source_write(f->src, h->sector, sizeof(h->sector), 0, err);
+	if (r >= 0)
+		r = flush_sync(f, err);
+	if (r < 0)
+		return r;
+	known_header(f)->backing_off =
+		be64toh(*(const uint64_t *)(h->sector + QCOW2_BACKING_OFF_AT));
+	known_header(f)->backing_bytes = name ? (uint32_t)strlen(name) : 0;
+	return 0;
+}
+
+int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
+		   struct error *err)
+{
+	struct header h = { .old_bytes = f->cluster_bytes };
+	int r;
+
+	if (name && strlen(name) > QCOW2_BACKING_NAME_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "backing file name of %zu bytes is over the "
+				 "limit of %u",
+				 strlen(name), QCOW2_BACKING_NAME_MAX);
+	h.old = malloc(h.old_bytes);
+	r = h.old ? set_base(f, &h, name, format, err)
+		  : error_set(err, -ENOMEM, 0, "out of memory");
+	free(h.old);
+	return r;
+}
+
+/* ---- the size ---- */
+
+/* The L1 table that a disk of @bytes needs. */
+static uint64_t l1_entries_for(const struct qcow2_file *f, uint64_t bytes)
+{
+	return div_round_up(bytes, 1ULL << (f->cluster_bits + f->l2_bits));
+}
+
+/* Memory for @n entries of the L1 table, the old ones in it. */
+static int widen_l1(struct qcow2_file *f, uint64_t n, struct error *err)
+{
+	uint64_t *l1 = calloc(n + 1, sizeof(*l1));
+	bool *dirty = calloc(n + 1, sizeof(*dirty));
+	struct page_set **l2 = calloc(n + 1, sizeof(struct page_set *));
+
+	if (!l1 || !dirty || !l2) {
+		free(l1);
+		free(dirty);
+		free(l2);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	if (f->n_l1) {
+		memcpy(l1, f->l1, f->n_l1 * sizeof(*l1));
+		memcpy(dirty, f->l1_dirty, f->n_l1 * sizeof(*dirty));
+		memcpy(l2, f->l2, f->n_l1 * sizeof(struct page_set *));
+	}
+	free(f->l1);
+	free(f->l1_dirty);
+	free(f->l2);
+	f->l1 = l1;
+	f->l1_dirty = dirty;
+	f->l2 = l2;
+	f->n_l1 = n;
+	return 0;
+}
+
+/* Size, L1 entries and L1 offset lie side by side. */
+static int write_size(struct qcow2_file *f, uint64_t bytes, uint64_t entries,
+		      uint64_t l1_off, struct error *err)
+{
+	struct qcow2_header *h = known_header(f);
+	uint8_t field[QCOW2_REFTABLE_OFF_AT - QCOW2_SIZE_AT];
+	int r;
+
+	put_be64(field, 0, bytes);
+	put_be32(field, QCOW2_CRYPT_AT - QCOW2_SIZE_AT, h->crypt_method);
+	put_be32(field, QCOW2_L1_ENTRIES_AT - QCOW2_SIZE_AT, (uint32_t)entries);
+	put_be64(field, QCOW2_L1_OFF_AT - QCOW2_SIZE_AT, l1_off);
+	r = source_write(f->src, field, sizeof(field), QCOW2_SIZE_AT, err);
+	if (r >= 0)
+		r = flush_sync(f, err);
+	if (r < 0) {
+		/* Which of the two the disk has nobody knows. */
+		flush_break(f, r);
+		return r;
+	}
+	h->size = bytes;
+	h->l1_entries = (uint32_t)entries;
+	h->l1_off = l1_off;
+	return 0;
+}
+
+/* The table and zeroes behind it, at *ret_off, durable with its refcounts. */
+static int copy_l1(struct qcow2_file *f, uint64_t entries, uint64_t *ret_off,
+		   struct error *err)
+{
+	uint64_t n = div_round_up(entries * 8, f->cluster_bytes), first;
+	uint8_t *buf = calloc(n, f->cluster_bytes);
+	int r;
+
+	if (!buf)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	pthread_mutex_lock(&f->meta);
+	r = alloc_run(f, n, &first, err);
+	pthread_mutex_unlock(&f->meta);
+	if (r >= 0) {
+		if (f->n_l1)
+			memcpy(buf, f->l1, f->n_l1 * 8);
+		*ret_off = first << f->cluster_bits;
+		r = source_write(f->src, buf, n << f->cluster_bits, *ret_off,
+				 err);
+	}
+	free(buf);
+	atomic_store(&f->wrote, true);
+	return r < 0 ? r : flush_run(f, err);
+}
+
+/* Nothing waits for a flush. */
+static int lengthen_l1(struct qcow2_file *f, uint64_t entries,
+		       struct error *err)
+{
+	uint64_t old_off = f->s->h.l1_off, old = f->n_l1, off, i;
+	int r = copy_l1(f, entries, &off, err);
+
+	if (r >= 0)
+		r = widen_l1(f, entries, err);
+	if (r >= 0)
+		r = write_size(f, f->bytes, entries, off, err);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&f->meta);
+	for (i = 0; i < div_round_up(old * 8, f->cluster_bytes) && r >= 0; i++)
+		r = alloc_free_later(f, (old_off >> f->cluster_bits) + i, err);
+	pthread_mutex_unlock(&f->meta);
+	return r;
+}
+
+/*
+ * Behind the old end, whatever its last subcluster holds, or the base has, is
+ * none of this disk's.
+ */
+static int clear_behind(struct qcow2_file *f, uint64_t old, struct error *err)
+{
+	uint64_t end = round_up(old, f->sub_bytes);
+
+	if (f->base)
+		end = max_u64(end, f->base->bytes);
+	end = min_u64(end, f->bytes);
+	return end > old ? qcow2_file_zero(f, old, end - old, OVERLAY_MAY_TRIM,
+					   err)
+			 : 0;
+}
+
+int qcow2_grow(struct qcow2_file *f, uint64_t bytes, struct error *err)
+{
+	uint64_t entries = l1_entries_for(f, bytes), old = f->bytes;
+	int r;
+
+	if (bytes < old)
+		return error_set(err, -EINVAL, QCOW2_SIZE_AT,
+				 "a disk of %" PRIu64
+				 " bytes cannot shrink to %" PRIu64,
+				 old, bytes);
+	if (bytes > (uint64_t)INT64_MAX ||
+	    entries > QCOW2_L1_BYTES_MAX / sizeof(*f->l1))
+		return error_set(err, -EFBIG, QCOW2_SIZE_AT,
+				 "a disk of %" PRIu64 " bytes needs an L1 "
+				 "table over the limit of %u bytes",
+				 bytes, QCOW2_L1_BYTES_MAX);
+	f->gate_held = true;
+	r = flush_run(f, err);
+	if (r >= 0 && entries > f->n_l1)
+		r = lengthen_l1(f, entries, err);
+	if (r >= 0) {
+		f->bytes = bytes;
+		r = clear_behind(f, old, err);
+		if (r >= 0)
+			r = flush_run(f, err);
+		if (r >= 0)
+			r = write_size(f, bytes, f->n_l1, f->s->h.l1_off, err);
+		if (r < 0)
+			f->bytes = old;
+	}
+	f->gate_held = false;
+	return r;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Changing the header of a qcow2 file that is being written, so that a crash
+ * at any moment leaves the old one or the new one: what decides is one sector.
+ */
+#ifndef FORMATS_QCOW2_HEADER_H
+#define FORMATS_QCOW2_HEADER_H
+
+#include "formats/qcow2-write.h"
+
+/*
+ * Puts the header extension that names the backing file's format at @at of
+ * @buf, which has room for it. Returns where the next may begin.
+ */
+size_t qcow2_put_format(uint8_t *buf, size_t at, const char *format);
+
+/*
+ * The file's backing file is @name, of @format, from now on; either NULL:
+ * none. Durable when it returns 0. -ENOTSUP: the header has no room for them.
+ * The caller sees to it that nobody reads what that changes.
+ */
+int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
+		   struct error *err);
+
+/*
+ * The disk has @bytes, no fewer than before, from now on, and an L1 table for
+ * as many. Durable when it returns 0. Gate is held for writing.
+ */
+int qcow2_grow(struct qcow2_file *f, uint64_t bytes, struct error *err);
+
+#endif
