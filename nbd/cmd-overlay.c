@@ -1,30 +1,44 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* platter overlay: what a running server does with its overlays. */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "nbd/cmd.h"
+#include "nbd/progress.h"
 #include "nbd/text.h"
 
 static const char help[] =
 	"usage: platter overlay list     --control PATH\n"
+	"       platter overlay stats    --control PATH\n"
 	"       platter overlay snapshot --control PATH EXPORT NAME\n"
 	"       platter overlay revert   --control PATH EXPORT NAME\n"
+	"       platter overlay delete   --control PATH EXPORT NAME\n"
+	"       platter overlay resize   --control PATH EXPORT SIZE\n"
 	"       platter overlay flush    --control PATH EXPORT\n"
+	"       platter overlay close    --control PATH EXPORT\n"
 	"\n"
 	"Asks a running server, which was started with --control PATH.\n"
 	"\n"
-	"list      the open exports, their overlays and the snapshots of them\n"
+	"list      the open exports, their clients, overlays and snapshots\n"
+	"stats     what clients asked for, and how long it took\n"
 	"snapshot  keeps the disk as it is now, while clients go on; it can be read\n"
 	"          as export EXPORT@NAME, and is the file OVERLAY@NAME.qcow2\n"
 	"revert    the disk is again as it was at NAME, the latest snapshot; what was\n"
 	"          written since is gone. Nobody may have the export open\n"
+	"delete    the snapshot goes; the disk and the other snapshots stay as they\n"
+	"          are. Copies what they need of it, while clients go on; what is\n"
+	"          interrupted, the next attempt goes on with\n"
+	"resize    the disk grows to SIZE; clients see it when they connect anew\n"
 	"flush     makes durable what clients wrote\n"
+	"close     shuts the connections of EXPORT, and closes its overlay's file\n"
 	"\n"
 	"      --control PATH   the server's control socket\n"
 	"      --json           for programs\n"
+	"  -q, --quiet          show no progress\n"
 	"  -h, --help\n";
 
 static FILE *connect_control(const char *path, struct error *err)
@@ -49,10 +63,31 @@ static FILE *connect_control(const char *path, struct error *err)
 	return fp;
 }
 
+/* The answer, after any lines of how far it is. NULL: there is none. */
+static json_t *take_answer(FILE *fp, struct progress *p)
+{
+	json_int_t done, total;
+	json_t *answer;
+
+	while ((answer = json_loadf(fp, JSON_DISABLE_EOF_CHECK, NULL)) &&
+	       !json_unpack(answer, "{s:{s:I, s:I}}", "progress", "done", &done,
+			    "total", &total)) {
+		if (!p->total_bytes)
+			progress_begin(p, "delete", (uint64_t)total, p->quiet);
+		progress_tell(p, (uint64_t)done);
+		json_decref(answer);
+	}
+	if (p->total_bytes)
+		progress_end(p);
+	return answer;
+}
+
 /* Asks and takes the answer. NULL: it failed, or the server says so. */
-static json_t *talk(const char *path, json_t *ask, struct error *err)
+static json_t *talk(const char *path, json_t *ask, bool quiet,
+		    struct error *err)
 {
 	FILE *fp = connect_control(path, err);
+	struct progress p = { .quiet = quiet };
 	json_t *answer = NULL;
 	const char *why;
 
@@ -60,7 +95,7 @@ static json_t *talk(const char *path, json_t *ask, struct error *err)
 		json_dumpf(ask, fp, JSON_COMPACT);
 		fputc('\n', fp);
 		fflush(fp);
-		answer = json_loadf(fp, JSON_DISABLE_EOF_CHECK, NULL);
+		answer = take_answer(fp, &p);
 		fclose(fp);
 		if (!answer)
 			error_set(err, -EIO, 0, "%s: does not answer", path);
@@ -101,28 +136,145 @@ static void print_export(const json_t *e)
 	}
 }
 
+static void print_clients(const json_t *answer, const char *name)
+{
+	const json_t *c;
+	size_t i;
+
+	json_array_foreach(json_object_get(answer, "clients"), i, c) {
+		const char *export =
+			json_string_value(json_object_get(c, "export"));
+		time_t since =
+			(time_t)json_integer_value(json_object_get(c, "since"));
+		char when[32] = "";
+		struct tm tm;
+
+		if (!export || strcmp(export, name) != 0)
+			continue;
+		if (localtime_r(&since, &tm))
+			strftime(when, sizeof(when), "%F %T", &tm);
+		printf("    from ");
+		cmd_put(stdout, json_string_value(json_object_get(c, "peer")));
+		printf(", since %s\n", when);
+	}
+}
+
 static void print_list(const json_t *answer)
 {
+	const char *name;
 	json_t *e;
 	size_t i;
 
 	json_array_foreach(json_object_get(answer, "exports"), i, e) {
+		name = json_string_value(json_object_get(e, "name"));
 		print_export(e);
+		if (name)
+			print_clients(answer, name);
 	}
+}
+
+static json_int_t number(const json_t *j, const char *key)
+{
+	return json_integer_value(json_object_get(j, key));
+}
+
+/* The least time, in us, below which @percent of the requests ended. */
+static uint64_t percentile(const json_t *took, unsigned int percent)
+{
+	json_int_t all = 0, sum = 0;
+	const json_t *n;
+	size_t i;
+
+	json_array_foreach(took, i, n) {
+		all += json_integer_value(n);
+	}
+	json_array_foreach(took, i, n) {
+		sum += json_integer_value(n);
+		if (sum * 100 >= all * percent)
+			return 1ULL << i;
+	}
+	return 0;
+}
+
+/* A line for each kind of request. */
+static void print_traffic(const char *name, const json_t *traffic)
+{
+	char size[TEXT_BYTES_MAX];
+	const char *op;
+	json_t *c;
+
+	json_object_foreach((json_t *)(uintptr_t)traffic, op, c) {
+		const json_t *took = json_object_get(c, "took");
+
+		cmd_put(stdout, name);
+		printf("\t%s\t%" PRId64 "\t%s\t%" PRId64 "\t<%" PRIu64
+		       " us\t<%" PRIu64 " us\n",
+		       op, (int64_t)number(c, "requests"),
+		       text_bytes(size, (uint64_t)number(c, "bytes")),
+		       (int64_t)number(c, "errors"), percentile(took, 50),
+		       percentile(took, 99));
+	}
+}
+
+static void print_stats(const json_t *answer)
+{
+	const json_t *cache = json_object_get(answer, "cache"), *e;
+	char size[TEXT_BYTES_MAX];
+	const char *name;
+	size_t i;
+
+	printf("EXPORT\tOP\tREQUESTS\tBYTES\tERRORS\tHALF\t99 %%\n");
+	json_array_foreach(json_object_get(answer, "exports"), i, e) {
+		name = json_string_value(json_object_get(e, "name"));
+		print_traffic(name && *name ? name : "\"\"",
+			      json_object_get(e, "traffic"));
+	}
+	print_traffic("all", json_object_get(answer, "traffic"));
+	printf("cache: %s, %" PRId64 " hits, %" PRId64 " misses, %" PRId64
+	       " pages of tables read\n",
+	       text_bytes(size, (uint64_t)number(cache, "bytes")),
+	       (int64_t)number(cache, "hits"), (int64_t)number(cache, "misses"),
+	       (int64_t)number(cache, "table-misses"));
+}
+
+static void print_answer(const json_t *answer)
+{
+	if (json_object_get(answer, "traffic"))
+		print_stats(answer);
+	else
+		print_list(answer);
+}
+
+/* Is @word one of @words, which ends with NULL? */
+static bool is_one_of(const char *word, const char *const *words)
+{
+	while (*words && strcmp(word, *words) != 0)
+		words++;
+	return *words;
 }
 
 /* The question, or NULL: these are no operands. */
 static json_t *question(int n, char **operands)
 {
-	if (n == 1 && !strcmp(operands[0], "list"))
-		return json_pack("{s:s}", "command", "list");
-	if (n == 2 && !strcmp(operands[0], "flush"))
-		return json_pack("{s:s, s:s}", "command", "flush", "export",
+	static const char *const alone[] = { "list", "stats", NULL };
+	static const char *const of_export[] = { "flush", "close", NULL };
+	static const char *const of_snapshot[] = { "snapshot", "revert",
+						   "delete", NULL };
+	uint64_t bytes;
+
+	if (n == 1 && is_one_of(operands[0], alone))
+		return json_pack("{s:s}", "command", operands[0]);
+	if (n == 2 && is_one_of(operands[0], of_export))
+		return json_pack("{s:s, s:s}", "command", operands[0], "export",
 				 operands[1]);
-	if (n == 3 && (!strcmp(operands[0], "snapshot") ||
-		       !strcmp(operands[0], "revert")))
+	if (n == 3 && is_one_of(operands[0], of_snapshot))
 		return json_pack("{s:s, s:s, s:s}", "command", operands[0],
 				 "export", operands[1], "name", operands[2]);
+	if (n == 3 && !strcmp(operands[0], "resize") &&
+	    config_size(operands[2], &bytes) && bytes <= INT64_MAX)
+		return json_pack("{s:s, s:s, s:I}", "command", "resize",
+				 "export", operands[1], "size",
+				 (json_int_t)bytes);
 	return NULL;
 }
 
@@ -131,19 +283,22 @@ static int run_overlay(int argc, char **argv)
 	static const struct option options[] = {
 		CMD_LONG_OPTIONS,
 		{ "control", required_argument, NULL, CMD_VERB },
+		{ "quiet", no_argument, NULL, 'q' },
 		{ 0 },
 	};
 	CLEANUP(cmd_done) struct cmd c;
 	struct error err = { 0 };
 	const char *control = NULL;
+	bool quiet = false;
 	json_t *ask, *answer;
 	int opt, status;
 
 	cmd_init(&c, &verb_overlay);
-	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS, options,
+	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "q", options,
 				  NULL)) != -1) {
-		if (opt == CMD_VERB) {
-			control = optarg;
+		if (opt == CMD_VERB || opt == 'q') {
+			control = opt == 'q' ? control : optarg;
+			quiet = quiet || opt == 'q';
 			continue;
 		}
 		status = cmd_option(&c, opt, argv);
@@ -154,15 +309,16 @@ static int run_overlay(int argc, char **argv)
 		return cmd_usage(&c, "which server? --control PATH is missing");
 	ask = question(argc - optind, argv + optind);
 	if (!ask)
-		return cmd_usage(&c, "list, snapshot EXPORT NAME, revert "
-				     "EXPORT NAME, or flush EXPORT is wanted");
-	answer = talk(control, ask, &err);
+		return cmd_usage(&c, "list, stats, snapshot|revert|delete "
+				     "EXPORT NAME, resize EXPORT SIZE, or "
+				     "flush|close EXPORT is wanted");
+	answer = talk(control, ask, quiet || c.json, &err);
 	if (!answer)
 		return cmd_fail(&err);
 	if (c.json)
 		cmd_json_print(json_incref(answer), JSON_INDENT(4));
 	else
-		print_list(answer);
+		print_answer(answer);
 	json_decref(answer);
 	return STATUS_OK;
 }

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -10,18 +11,34 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "formats/cache.h"
+#include "nbd/connection.h"
 #include "nbd/control.h"
+#include "nbd/export-name.h"
 #include "nbd/export.h"
 #include "nbd/overlays.h"
 
 #define LINE_BYTES_MAX 65536U
 #define CLIENTS_MAX    16U
+#define PROGRESS_NSEC  100000000ULL
 
 /* Who is connected; lines are short, and come one at a time. */
 struct client {
 	int fd; /* -1: free */
 	char *line;
 	size_t len;
+};
+
+/* A command that may take long: a thread of its own has its client. */
+struct job {
+	struct control *control;
+	int fd; /* the client */
+	json_t *ask;
+	uint64_t total_bytes;
+	uint64_t told_nsec;
+	pthread_t thread;
+	atomic_bool ended;
+	struct job *next;
 };
 
 struct control {
@@ -32,7 +49,41 @@ struct control {
 	pthread_t thread;
 	const struct config *config;
 	struct client clients[CLIENTS_MAX];
+	struct job *jobs;
+	atomic_bool stopping; /* jobs shall end */
 };
+
+/* ---- lines ---- */
+
+static void drop(struct client *c)
+{
+	closep(&c->fd);
+	c->fd = -1;
+	free(TAKE_PTR(c->line));
+	c->len = 0;
+}
+
+/* Drops @j. False: it could not be sent. */
+static bool send_line(int fd, json_t *j)
+{
+	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	size_t len = text ? strlen(text) : 0;
+	bool ok;
+
+	json_decref(j);
+	if (text)
+		text[len++] = '\n'; /* over the NUL */
+	ok = text && send(fd, text, len, MSG_NOSIGNAL) == (ssize_t)len;
+	free(text);
+	return ok;
+}
+
+/* One that does not read its answers is dropped. */
+static void send_answer(struct client *c, json_t *j)
+{
+	if (!send_line(c->fd, j))
+		drop(c);
+}
 
 /* ---- answers ---- */
 
@@ -71,18 +122,84 @@ static int list_export(void *opaque, const struct export *e)
 	return json_array_append_new(opaque, j);
 }
 
+static int list_client(void *opaque, const struct connection_info *i)
+{
+	json_t *j = json_pack("{s:s, s:s, s:I, s:i}", "export", i->export,
+			      "peer", i->peer, "since", (json_int_t)i->since,
+			      "requests", (int)i->requests);
+
+	return json_array_append_new(opaque, j);
+}
+
 static json_t *answer_list(void)
 {
-	json_t *list = json_array();
+	json_t *exports_list = json_array(), *clients = json_array();
 
-	export_each_open(list_export, list);
-	return json_pack("{s:o}", "exports", list);
+	export_each_open(list_export, exports_list);
+	connection_each(list_client, clients);
+	return json_pack("{s:o, s:o}", "exports", exports_list, "clients",
+			 clients);
+}
+
+static json_int_t load(const _Atomic uint64_t *n)
+{
+	return (json_int_t)atomic_load_explicit(n, memory_order_relaxed);
+}
+
+static json_t *op_json(const struct traffic_count *c)
+{
+	json_t *took = json_array();
+	unsigned int i;
+
+	for (i = 0; i < TRAFFIC_BUCKETS; i++)
+		json_array_append_new(took, json_integer(load(&c->took[i])));
+	return json_pack("{s:I, s:I, s:I, s:I, s:o}", "requests",
+			 load(&c->requests), "errors", load(&c->errors),
+			 "bytes", load(&c->bytes), "usec",
+			 load(&c->nsec) / 1000, "took", took);
+}
+
+static json_t *traffic_json(const struct traffic *t)
+{
+	json_t *j = json_object();
+	unsigned int op;
+
+	for (op = 0; op < TRAFFIC_OPS; op++)
+		if (load(&t->ops[op].requests))
+			json_object_set_new(j, traffic_op_name(op),
+					    op_json(&t->ops[op]));
+	return j;
+}
+
+static int add_traffic(void *opaque, const struct export *e)
+{
+	return json_array_append_new(
+		opaque, json_pack("{s:s, s:o}", "name", e->name, "traffic",
+				  traffic_json(&e->traffic)));
+}
+
+static json_t *answer_stats(void)
+{
+	json_t *list = json_array();
+	struct cache_stats cache;
+	struct traffic all;
+
+	export_get_traffic(&all);
+	export_each_open(add_traffic, list);
+	cache_get_stats(&cache);
+	return json_pack("{s:o, s:o, s:{s:I, s:I, s:I, s:I}}", "traffic",
+			 traffic_json(&all), "exports", list, "cache", "hits",
+			 (json_int_t)cache.hits, "misses",
+			 (json_int_t)cache.misses, "bytes",
+			 (json_int_t)cache.bytes, "table-misses",
+			 (json_int_t)cache.meta_misses);
 }
 
 /* A command of one overlay, which is opened for it if it is not. */
 static json_t *answer_overlay(struct control *k, const json_t *ask,
-			      int (*run)(struct export *e, const json_t *ask,
-					 struct error *err))
+			      void *opaque,
+			      int (*run)(void *opaque, struct export *e,
+					 const json_t *ask, struct error *err))
 {
 	const char *name = json_string_value(json_object_get(ask, "export"));
 	struct error err = { 0 };
@@ -95,7 +212,7 @@ static json_t *answer_overlay(struct control *k, const json_t *ask,
 		r = export_open(k->config, name, &e, &err);
 	if (r < 0)
 		return failure(&err);
-	r = e->overlay ? run(e, ask, &err)
+	r = e->overlay ? run(opaque, e, ask, &err)
 		       : error_set(&err, -EINVAL, 0,
 				   "export \"%s\" has no overlay", name);
 	export_close(e);
@@ -114,7 +231,8 @@ static const char *snapshot_name(const json_t *ask, struct error *err)
 	return NULL;
 }
 
-static int run_snapshot(struct export *e, const json_t *ask, struct error *err)
+static int run_snapshot(void *opaque, struct export *e, const json_t *ask,
+			struct error *err)
 {
 	const char *name = snapshot_name(ask, err);
 
@@ -126,7 +244,8 @@ static int revert_alone(void *opaque, struct export *e, struct error *err)
 	return overlay_revert(e->overlay, opaque, err);
 }
 
-static int run_revert(struct export *e, const json_t *ask, struct error *err)
+static int run_revert(void *opaque, struct export *e, const json_t *ask,
+		      struct error *err)
 {
 	const char *name = snapshot_name(ask, err);
 
@@ -135,59 +254,183 @@ static int run_revert(struct export *e, const json_t *ask, struct error *err)
 		    : -EINVAL;
 }
 
-static int run_flush(struct export *e, const json_t *ask, struct error *err)
+static int run_resize(void *opaque, struct export *e, const json_t *ask,
+		      struct error *err)
+{
+	json_int_t bytes = json_integer_value(json_object_get(ask, "size"));
+
+	return bytes > 0 ? overlay_resize(e->overlay, (uint64_t)bytes, err)
+			 : error_set(err, -EINVAL, 0,
+				     "a size is a number of bytes above 0");
+}
+
+/* Clients of an export; its overlay's file is closed with the last of them. */
+static json_t *answer_close(const json_t *ask)
+{
+	const char *text = json_string_value(json_object_get(ask, "export"));
+	CLEANUP(export_name_done) struct export_name n = { 0 };
+	CLEANUP(freep) char *name = NULL;
+	struct error err = { 0 };
+
+	if (!text) {
+		error_set(&err, -EINVAL, 0, "no export is named");
+		return failure(&err);
+	}
+	if (export_name_parse(text, &n, &err) < 0)
+		return failure(&err);
+	name = export_name_format(&n);
+	return json_pack("{s:i}", "connections",
+			 name ? (int)connection_shut(name) : 0);
+}
+
+static int run_flush(void *opaque, struct export *e, const json_t *ask,
+		     struct error *err)
 {
 	return overlay_flush(e->overlay, err);
 }
 
-static json_t *answer(struct control *k, const char *line, size_t len)
+/* ---- jobs ---- */
+
+/* Has the client hung up, or is the server about to end? */
+static bool is_unwanted(const struct job *j)
 {
-	json_error_t why;
-	json_t *ask = json_loadb(line, len, 0, &why), *ret;
+	char c;
+
+	return atomic_load(&j->control->stopping) ||
+	       !recv(j->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+}
+
+static int tell_progress(void *opaque, uint64_t done_bytes)
+{
+	struct job *j = opaque;
+	uint64_t now = now_nsec();
+
+	if (now - j->told_nsec < PROGRESS_NSEC)
+		return 0;
+	j->told_nsec = now;
+	if (is_unwanted(j) ||
+	    !send_line(j->fd, json_pack("{s:{s:I, s:I}}", "progress", "done",
+					(json_int_t)done_bytes, "total",
+					(json_int_t)j->total_bytes)))
+		return -ECANCELED;
+	return 0;
+}
+
+static int run_delete(void *opaque, struct export *e, const json_t *ask,
+		      struct error *err)
+{
+	const char *name = snapshot_name(ask, err);
+	struct job *j = opaque;
+	int r;
+
+	if (!name)
+		return -EINVAL;
+	j->total_bytes = overlay_bytes(e->overlay);
+	r = overlay_delete(e->overlay, name, tell_progress, j, err);
+	if (r == -ECANCELED)
+		error_set(err, r, 0, "was interrupted; nothing is lost");
+	return r;
+}
+
+static void *work_on_job(void *opaque)
+{
+	struct job *j = opaque;
+
+	send_line(j->fd, answer_overlay(j->control, j->ask, j, run_delete));
+	closep(&j->fd);
+	json_decref(j->ask);
+	atomic_store(&j->ended, true);
+	return NULL;
+}
+
+/* Takes over the client. */
+static json_t *begin_job(struct control *k, struct client *c, json_t *ask)
+{
+	struct job *j = calloc(1, sizeof(*j));
+	int r = ENOMEM;
+
+	if (j) {
+		j->control = k;
+		j->ask = json_incref(ask);
+		j->fd = c->fd;
+		r = pthread_create(&j->thread, NULL, work_on_job, j);
+	}
+	if (r) {
+		if (j)
+			json_decref(j->ask);
+		free(j);
+		return json_pack("{s:s}", "error", errno_text(r));
+	}
+	c->fd = -1;
+	drop(c);
+	j->next = k->jobs;
+	k->jobs = j;
+	return NULL;
+}
+
+/* Those that have ended; @wait: all. */
+static void reap_jobs(struct control *k, bool wait)
+{
+	struct job **p = &k->jobs, *j;
+
+	while ((j = *p)) {
+		if (!wait && !atomic_load(&j->ended)) {
+			p = &j->next;
+			continue;
+		}
+		pthread_join(j->thread, NULL);
+		*p = j->next;
+		free(j);
+	}
+}
+
+/* ---- commands ---- */
+
+/* NULL: a job has begun, which answers. */
+static json_t *answer(struct control *k, struct client *c, json_t *ask)
+{
 	const char *command =
 		json_string_value(json_object_get(ask, "command"));
+	json_t *ret;
 
 	if (!command)
 		ret = json_pack("{s:s}", "error",
 				"a line is a JSON object with a command");
 	else if (!strcmp(command, "list"))
 		ret = answer_list();
+	else if (!strcmp(command, "stats"))
+		ret = answer_stats();
+	else if (!strcmp(command, "close"))
+		ret = answer_close(ask);
+	else if (!strcmp(command, "resize"))
+		ret = answer_overlay(k, ask, NULL, run_resize);
+	else if (!strcmp(command, "delete"))
+		ret = begin_job(k, c, ask);
 	else if (!strcmp(command, "snapshot"))
-		ret = answer_overlay(k, ask, run_snapshot);
+		ret = answer_overlay(k, ask, NULL, run_snapshot);
 	else if (!strcmp(command, "revert"))
-		ret = answer_overlay(k, ask, run_revert);
+		ret = answer_overlay(k, ask, NULL, run_revert);
 	else if (!strcmp(command, "flush"))
-		ret = answer_overlay(k, ask, run_flush);
+		ret = answer_overlay(k, ask, NULL, run_flush);
 	else
 		ret = json_pack("{s:s}", "error",
-				"there are the commands list, snapshot, "
-				"revert, flush");
-	json_decref(ask);
+				"there are the commands list, stats, "
+				"snapshot, revert, delete, resize, flush, "
+				"close");
 	return ret;
 }
 
 /* ---- clients ---- */
 
-static void drop(struct client *c)
+static void take_line(struct control *k, struct client *c, size_t len)
 {
-	closep(&c->fd);
-	c->fd = -1;
-	free(TAKE_PTR(c->line));
-	c->len = 0;
-}
+	json_error_t why;
+	json_t *ask = json_loadb(c->line, len, 0, &why);
+	json_t *ret = answer(k, c, ask);
 
-/* One that does not read its answers is dropped. */
-static void send_answer(struct client *c, json_t *j)
-{
-	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-	size_t len = text ? strlen(text) : 0;
-
-	json_decref(j);
-	if (text)
-		text[len++] = '\n'; /* over the NUL */
-	if (!text || send(c->fd, text, len, MSG_NOSIGNAL) != (ssize_t)len)
-		drop(c);
-	free(text);
+	json_decref(ask);
+	if (ret)
+		send_answer(c, ret);
 }
 
 static void take_lines(struct control *k, struct client *c)
@@ -197,7 +440,7 @@ static void take_lines(struct control *k, struct client *c)
 
 	while (c->fd >= 0 && (end = memchr(c->line, '\n', c->len))) {
 		n = (size_t)(end - c->line);
-		send_answer(c, answer(k, c->line, n));
+		take_line(k, c, n);
 		if (c->fd < 0)
 			return;
 		c->len -= n + 1;
@@ -261,6 +504,7 @@ static void *work(void *opaque)
 				serve(k, &k->clients[i]);
 		if (p[1].revents)
 			welcome(k);
+		reap_jobs(k, false);
 	}
 }
 
@@ -348,10 +592,12 @@ void control_free(struct control *k)
 
 	if (!k)
 		return;
+	atomic_store(&k->stopping, true);
 	if (k->running) {
 		eventfd_write(k->stop, 1);
 		pthread_join(k->thread, NULL);
 	}
+	reap_jobs(k, true);
 	for (i = 0; i < CLIENTS_MAX; i++)
 		drop(&k->clients[i]);
 	closep(&k->fd);

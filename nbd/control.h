@@ -6,10 +6,21 @@
  *	{"command": "list"}
  *		-> {"exports": [{"name": "+vm1", "connections": 1, "size": ...,
  *		    "overlay": {"file-bytes": ..., "room-bytes": ...,
- *		    "flushes": ..., "syncs": ..., "snapshots": ["monday"]}}]}
+ *		    "flushes": ..., "syncs": ..., "snapshots": ["monday"]}}],
+ *		    "clients": [{"export": "+vm1", "peer": "pid 4711",
+ *		    "since": SECONDS, "requests": UNDER_WAY}]}
+ *	{"command": "stats"}
+ *		-> {"traffic": OPS, "exports": [{"name": ..., "traffic": OPS}],
+ *		    "cache": {...}}; OPS: "read", "write" ... with "requests",
+ *		    "errors", "bytes", "usec", and "took": how many took less
+ *		    than 1, 2, 4, 8 ... us; the last counts all others
  *	{"command": "snapshot", "export": "+vm1", "name": "monday"} -> {}
  *	{"command": "revert", "export": "+vm1", "name": "monday"} -> {}
+ *	{"command": "delete", "export": "+vm1", "name": "monday"}
+ *		-> {"progress": {"done": ..., "total": ...}} now and then, then {}
+ *	{"command": "resize", "export": "+vm1", "size": BYTES} -> {}
  *	{"command": "flush", "export": "+vm1"} -> {}
+ *	{"command": "close", "export": "+vm1"} -> {"connections": 2}
  *	whatever fails -> {"error": "why"}
  */
 #ifndef NBD_CONTROL_H

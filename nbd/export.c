@@ -13,6 +13,7 @@
 /* The open exports. Opening may take as long as a passphrase's derivation. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct export *exports;
+static struct traffic gone; /* of exports that were closed */
 static struct glance *store;
 static int (*find_image)(struct glance *g, const char *name,
 			 struct glance_image *ret, struct error *err);
@@ -335,6 +336,7 @@ void export_close(struct export *e)
 		while (*p && *p != e)
 			p = &(*p)->next;
 		*p = e->next;
+		traffic_add(&gone, &e->traffic);
 		export_free(e);
 	}
 	pthread_mutex_unlock(&lock);
@@ -351,6 +353,18 @@ int export_each_open(int (*each)(void *opaque, const struct export *e),
 		r = each(opaque, e);
 	pthread_mutex_unlock(&lock);
 	return r;
+}
+
+void export_get_traffic(struct traffic *ret)
+{
+	const struct export *e;
+
+	*ret = (struct traffic){ 0 };
+	pthread_mutex_lock(&lock);
+	traffic_add(ret, &gone);
+	for (e = exports; e; e = e->next)
+		traffic_add(ret, &e->traffic);
+	pthread_mutex_unlock(&lock);
 }
 
 void export_close_all(void)

@@ -12,6 +12,7 @@
 #include "formats/image.h"
 #include "formats/overlay.h"
 #include "nbd/config.h"
+#include "nbd/traffic.h"
 
 struct glance;
 struct glance_image;
@@ -35,6 +36,7 @@ struct export
 	bool live; /* else a snapshot, a layer, or a difference */
 	bool lone; /* of one connection */
 	bool standing; /* one of refs is the server's */
+	struct traffic traffic; /* all connections' */
 	unsigned int refs;
 	struct export *next;
 };
@@ -71,6 +73,9 @@ uint64_t export_bytes(const struct export *e); /* virtual size */
 /* Calls @each with every export that is open; see history_each(). */
 int export_each_open(int (*each)(void *opaque, const struct export *e),
 		     void *opaque);
+
+/* What clients asked for since the start, of all exports. */
+void export_get_traffic(struct traffic *ret);
 
 /* Closes what is still open, at the server's end. */
 void export_close_all(void);

@@ -5,8 +5,12 @@
  * lies below.
  */
 #include <errno.h>
+#include <inttypes.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -14,6 +18,7 @@
 #include "formats/cache.h"
 #include "glance/glance.h"
 #include "nbd/config.h"
+#include "nbd/connection.h"
 #include "nbd/control.h"
 #include "nbd/export.h"
 #include "nbd/overlays.h"
@@ -197,36 +202,97 @@ static const char *platter_default_export(int readonly, int is_tls)
 	return "";
 }
 
+/* Who is at the other end, for people. */
+static void name_peer(char *ret, size_t room)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	char host[INET6_ADDRSTRLEN + 16], port[8];
+	int64_t pid;
+
+	snprintf(ret, room, "unknown");
+	if (nbdkit_peer_name((struct sockaddr *)&sa, &len) < 0)
+		return;
+	if (sa.ss_family == AF_UNIX) {
+		pid = nbdkit_peer_pid();
+		if (pid > 0)
+			snprintf(ret, room, "pid %" PRId64, pid);
+		return;
+	}
+	if (!getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), port,
+			 sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV))
+		snprintf(ret, room, strchr(host, ':') ? "[%s]:%s" : "%s:%s",
+			 host, port);
+}
+
 static void *platter_open(int readonly)
 {
 	const char *name = nbdkit_export_name();
 	struct error err = { 0 };
-	struct export *e;
+	struct connection *c;
+	char peer[128];
 
 	if (!name)
 		return NULL;
-	if (export_open(&config, name, &e, &err) < 0) {
+	name_peer(peer, sizeof(peer));
+	if (connection_open(&config, name, peer, &c, &err) < 0) {
 		fail(&err);
 		return NULL;
 	}
-	return e;
+	return c;
 }
 
 static void platter_close(void *handle)
 {
-	export_close(handle);
+	connection_close(handle);
+}
+
+/* A request under way. */
+struct call {
+	struct connection *connection;
+	struct export *export;
+	enum traffic_op op;
+	uint32_t bytes;
+	uint64_t began_nsec;
+};
+
+static bool begin(struct call *r, void *handle, enum traffic_op op,
+		  uint32_t bytes)
+{
+	r->connection = handle;
+	r->export = connection_enter(r->connection);
+	r->op = op;
+	r->bytes = bytes;
+	if (!r->export) {
+		nbdkit_error("the export was closed by the administrator");
+		nbdkit_set_error(ESHUTDOWN);
+		return false;
+	}
+	r->began_nsec = now_nsec();
+	return true;
+}
+
+/* @code: what it ended with. */
+static int end(const struct call *r, int code, const struct error *err)
+{
+	traffic_note(&r->export->traffic, r->op, r->bytes,
+		     now_nsec() - r->began_nsec, code < 0);
+	connection_leave(r->connection);
+	return code < 0 ? fail(err) : 0;
 }
 
 static int64_t platter_get_size(void *handle)
 {
-	struct export *e = handle;
+	struct export *e = connection_enter(handle);
+	int64_t ret = e ? (int64_t)export_bytes(e) : -1;
 
-	return (int64_t)export_bytes(e);
+	if (e)
+		connection_leave(handle);
+	return ret;
 }
 
-static const char *platter_export_description(void *handle)
+static const char *describe(const struct export *e)
 {
-	struct export *e = handle;
 	const char *kind = e->from ? "changes of the " : "";
 
 	if (e->overlay)
@@ -237,17 +303,31 @@ static const char *platter_export_description(void *handle)
 				    e->image->chain.layers[0]->ops->name);
 }
 
+static const char *platter_export_description(void *handle)
+{
+	struct export *e = connection_enter(handle);
+	const char *ret = e ? describe(e) : NULL;
+
+	if (e)
+		connection_leave(handle);
+	return ret;
+}
+
 /* Any byte may be asked for; whole clusters are cheapest. */
 static int platter_block_size(void *handle, uint32_t *minimum,
 			      uint32_t *preferred, uint32_t *maximum)
 {
-	struct export *e = handle;
-	uint64_t unit = e->overlay ? overlay_unit_bytes(e->overlay)
-				   : e->image->chain.layers[0]->unit_bytes;
+	struct export *e = connection_enter(handle);
+	uint64_t unit;
 
+	if (!e)
+		return -1;
+	unit = e->overlay ? overlay_unit_bytes(e->overlay)
+			  : e->image->chain.layers[0]->unit_bytes;
 	*minimum = 1;
 	*preferred = (uint32_t)max_u64(4096, min_u64(unit, 64 << 10));
 	*maximum = REQUEST_BYTES_MAX;
+	connection_leave(handle);
 	return 0;
 }
 
@@ -259,16 +339,22 @@ static int yes(void *handle)
 /* A flush is of the overlay, whoever wrote; but each may have its own. */
 static int platter_can_multi_conn(void *handle)
 {
-	struct export *e = handle;
+	struct export *e = connection_enter(handle);
+	int ret = e && !(e->overlay && e->lone);
 
-	return !(e->overlay && e->lone);
+	if (e)
+		connection_leave(handle);
+	return ret;
 }
 
 static int is_writable(void *handle)
 {
-	struct export *e = handle;
+	struct export *e = connection_enter(handle);
+	int ret = e && e->overlay;
 
-	return e->overlay != NULL;
+	if (e)
+		connection_leave(handle);
+	return ret;
 }
 
 static int platter_can_fua(void *handle)
@@ -284,78 +370,92 @@ static int platter_can_cache(void *handle)
 static int platter_pread(void *handle, void *buf, uint32_t count,
 			 uint64_t offset, uint32_t flags)
 {
-	struct export *e = handle;
+	struct overlay *o;
+	struct call q;
 	struct error err;
-
 	int r;
 
 	err.code = 0;
-	r = e->overlay ? overlay_read(e->overlay, buf, count, offset, &err)
-		       : image_read(e->image, buf, count, offset, &err);
-	return r < 0 ? fail(&err) : 0;
+	if (!begin(&q, handle, TRAFFIC_READ, count))
+		return -1;
+	o = q.export->overlay;
+	r = o ? overlay_read(o, buf, count, offset, &err)
+	      : image_read(q.export->image, buf, count, offset, &err);
+	return end(&q, r, &err);
 }
 
 static int platter_pwrite(void *handle, const void *buf, uint32_t count,
 			  uint64_t offset, uint32_t flags)
 {
-	struct export *e = handle;
+	struct call q;
 	struct error err;
+	int r;
 
 	err.code = 0;
-	if (overlay_write(e->overlay, buf, count, offset,
-			  flags & NBDKIT_FLAG_FUA, &err) < 0)
-		return fail(&err);
-	return 0;
+	if (!begin(&q, handle, TRAFFIC_WRITE, count))
+		return -1;
+	r = overlay_write(q.export->overlay, buf, count, offset,
+			  flags & NBDKIT_FLAG_FUA, &err);
+	return end(&q, r, &err);
 }
 
 static int platter_zero(void *handle, uint32_t count, uint64_t offset,
 			uint32_t flags)
 {
-	struct export *e = handle;
 	struct error err = { 0 };
 	unsigned int how = 0;
+	struct call q;
+	int r;
 
+	if (!begin(&q, handle, TRAFFIC_ZERO, count))
+		return -1;
 	if (flags & NBDKIT_FLAG_MAY_TRIM)
 		how |= OVERLAY_MAY_TRIM;
 	if (flags & NBDKIT_FLAG_FUA)
 		how |= OVERLAY_DURABLE;
 	if (flags & NBDKIT_FLAG_FAST_ZERO)
 		how |= OVERLAY_FAST;
-	if (overlay_zero(e->overlay, offset, count, how, &err) < 0)
-		return fail(&err);
-	return 0;
+	r = overlay_zero(q.export->overlay, offset, count, how, &err);
+	return end(&q, r, &err);
 }
 
 static int platter_trim(void *handle, uint32_t count, uint64_t offset,
 			uint32_t flags)
 {
-	struct export *e = handle;
 	struct error err = { 0 };
+	struct call q;
+	int r;
 
-	if (overlay_trim(e->overlay, offset, count, flags & NBDKIT_FLAG_FUA,
-			 &err) < 0)
-		return fail(&err);
-	return 0;
+	if (!begin(&q, handle, TRAFFIC_TRIM, count))
+		return -1;
+	r = overlay_trim(q.export->overlay, offset, count,
+			 flags & NBDKIT_FLAG_FUA, &err);
+	return end(&q, r, &err);
 }
 
 static int platter_flush(void *handle, uint32_t flags)
 {
-	struct export *e = handle;
 	struct error err = { 0 };
+	struct call q;
 
-	return overlay_flush(e->overlay, &err) < 0 ? fail(&err) : 0;
+	if (!begin(&q, handle, TRAFFIC_FLUSH, 0))
+		return -1;
+	return end(&q, overlay_flush(q.export->overlay, &err), &err);
 }
 
 static int platter_cache(void *handle, uint32_t count, uint64_t offset,
 			 uint32_t flags)
 {
-	struct export *e = handle;
 	struct error err = { 0 };
+	struct call q;
+	int r = 0;
 
+	if (!begin(&q, handle, TRAFFIC_CACHE, count))
+		return -1;
 	/* What an overlay has was written a moment ago. */
-	if (!e->overlay && image_prefetch(e->image, offset, count, &err) < 0)
-		return fail(&err);
-	return 0;
+	if (!q.export->overlay)
+		r = image_prefetch(q.export->image, offset, count, &err);
+	return end(&q, r, &err);
 }
 
 struct extents_reply {
@@ -411,29 +511,40 @@ static int add_change(void *opaque, uint64_t off, uint64_t len,
 	return add_type(opaque, off, len, types[config.diff_apply][change]);
 }
 
+/* Returns as the walks do. */
+static int walk(const struct export *e, uint64_t offset, uint32_t count,
+		struct extents_reply *reply, struct error *err)
+{
+	uint64_t end;
+
+	if (e->from)
+		return difference_walk(
+			&(struct difference){ .from = e->from, .to = e->image },
+			offset, count, add_change, reply, &end, err);
+	if (e->overlay)
+		return overlay_walk(e->overlay, offset, count, add_extent,
+				    reply, &end, err);
+	return image_walk(e->image, offset, count, add_extent, reply, &end,
+			  err);
+}
+
 static int platter_extents(void *handle, uint32_t count, uint64_t offset,
 			   uint32_t flags, struct nbdkit_extents *extents)
 {
-	struct export *e = handle;
 	struct extents_reply reply = { .extents = extents,
 				       .one = flags & NBDKIT_FLAG_REQ_ONE };
 	struct error err = { 0 };
-	uint64_t end;
+	struct call q;
 	int r;
 
-	if (e->from)
-		r = difference_walk(
-			&(struct difference){ .from = e->from, .to = e->image },
-			offset, count, add_change, &reply, &end, &err);
-	else if (e->overlay)
-		r = overlay_walk(e->overlay, offset, count, add_extent, &reply,
-				 &end, &err);
-	else
-		r = image_walk(e->image, offset, count, add_extent, &reply,
-			       &end, &err);
-	if (err.code)
-		return fail(&err);
-	return r < 0 ? -1 : 0;
+	if (!begin(&q, handle, TRAFFIC_STATUS, count))
+		return -1;
+	r = walk(q.export, offset, count, &reply, &err);
+	if (err.code || r >= 0)
+		return end(&q, err.code, &err);
+	/* nbdkit could not take an answer, and has said why. */
+	end(&q, 0, &err);
+	return -1;
 }
 
 static struct nbdkit_plugin plugin = {

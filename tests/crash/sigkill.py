@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A server that is killed at any moment loses nothing that was flushed.
 
-Each round: a server of an overlay, guests that write, flush and trim, SIGKILL
-in the middle, a server again. What was flushed must be there; the file has leaks
+Each round: a server of an overlay, guests that write, flush and trim, an
+administrator who makes, merges and goes back to snapshots, SIGKILL in the
+middle, a server again. What was flushed must be there; the file has leaks
 at most. (What was not flushed is looked at by unit's test-overlay.)
 
 PLATTER_KILL_ROUNDS: how many [300]
 """
 
+import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -67,17 +70,47 @@ class Writer(Guest):
             pass  # the server is gone
 
 
+class Administrator:
+    """Makes snapshots and merges them away, as fast as the server can."""
+
+    def __init__(self, folder):
+        self.path = os.path.join(folder, "control")
+        self.done = 0
+
+    def ask(self, **what):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(self.path)
+            s.sendall(json.dumps({"export": "", **what}).encode() + b"\n")
+            with s.makefile() as lines:
+                for line in lines:
+                    answer = json.loads(line)
+                    if "progress" not in answer:
+                        return answer
+        raise OSError("no answer")
+
+    def run(self):
+        try:
+            while True:
+                for what, name in (("snapshot", "a"), ("snapshot", "b"),
+                                   ("delete", "a"), ("delete", "b")):
+                    self.ask(command=what, name=name)
+                    self.done += 1
+        except (OSError, ValueError):
+            pass  # the server is gone
+
+
 def start(folder, top, base):
-    socket = os.path.join(folder, "s")
-    if os.path.exists(socket):
-        os.unlink(socket)
+    path = os.path.join(folder, "s")
+    if os.path.exists(path):
+        os.unlink(path)
     p = subprocess.Popen(
-        ["nbdkit", "-f", "-U", socket, os.environ["PLATTER_PLUGIN"], base,
-         f"overlay={top}"], stdin=subprocess.DEVNULL)
+        ["nbdkit", "-f", "-U", path, os.environ["PLATTER_PLUGIN"], base,
+         f"overlay={top}", "control=" + os.path.join(folder, "control")],
+        stdin=subprocess.DEVNULL)
     for _ in range(2000):
         try:
-            with Client(socket, 10):
-                return p, socket
+            with Client(path, 10):
+                return p, path
         except OSError:
             if p.poll() is not None:
                 break
@@ -96,8 +129,8 @@ def check(top, clean):
         raise Failure(f"qemu-img check: status {status}: {out} {err}")
 
 
-def read_disk(socket):
-    with Client(socket, 30) as c:
+def read_disk(path):
+    with Client(path, 30) as c:
         c.go()
         code, got = c.read(0, SIZE)
         if code:
@@ -120,11 +153,14 @@ def verify(got, writers):
 
 def one_round(folder, top, base, disk, rnd):
     """Returns what the disk holds afterwards."""
-    p, socket = start(folder, top, base)
+    p, path = start(folder, top, base)
     part = SIZE // GUESTS // SECTOR * SECTOR
-    writers = [Writer(socket, disk, rnd.random(), (i * part, (i + 1) * part))
+    writers = [Writer(path, disk, rnd.random(), (i * part, (i + 1) * part))
                for i in range(GUESTS)]
+    admin = Administrator(folder)
     threads = [threading.Thread(target=w.run) for w in writers]
+    if rnd.randrange(2):
+        threads.append(threading.Thread(target=admin.run))
     for t in threads:
         t.start()
     time.sleep(rnd.random() * 0.06)
@@ -136,13 +172,13 @@ def one_round(folder, top, base, disk, rnd):
         # Untouched since the last flush: the model is what was flushed.
         w.flushed = w.model
     check(top, clean=False)
-    p, socket = start(folder, top, base)
+    p, path = start(folder, top, base)
     try:
-        got = read_disk(socket)
+        got = read_disk(path)
         verify(got, writers)
     finally:
         stop(p, signal.SIGTERM)
-    return got
+    return got, admin.done
 
 
 def main():
@@ -155,19 +191,25 @@ def main():
         base = os.path.join(folder, "base.raw")
         top = os.path.join(folder, "top.qcow2")
         original = rnd.randbytes(SIZE)
+        all_changes = 0
         with open(base, "wb") as f:
             f.write(original)
         for n in range(rounds):
             if n % FRESH_ROUNDS == 0:
-                if os.path.exists(top):
-                    os.unlink(top)
+                for name in os.listdir(folder):
+                    if name.startswith("top"):
+                        os.unlink(os.path.join(folder, name))
                 disk = original
             try:
-                disk = one_round(folder, top, base, disk, rnd)
+                disk, changes = one_round(folder, top, base, disk, rnd)
+                all_changes += changes
             except Failure as e:
                 print(f"round {n} of seed {seed}: {e}")
                 sys.exit(1)
-    print(f"{rounds} rounds: nothing was lost")
+    print(f"{rounds} rounds, {all_changes} snapshots made and merged: "
+          "nothing was lost")
+    if not all_changes:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 """Overlays as exports: qcow2 files of ours and of QEMU's, written by a guest
 over NBD and read by QEMU, and the other way round."""
 
+import json
 import os
 import random
 import subprocess
@@ -412,6 +413,176 @@ def go_back(c, export):
     raise Failure("the export stays open")
 
 
+def read_back(c, export):
+    return json.loads(control(c, export, "--json"))
+
+
+def chain_of(path):
+    return [os.path.basename(i["filename"]) for i in run_json(
+        ["qemu-img", "info", "--backing-chain", "--output=json", path])]
+
+
+def a_snapshot_goes_while_a_guest_writes(c):
+    folder = c.path("deleted")
+    os.mkdir(folder)
+    top = os.path.join(folder, "vm1.qcow2")
+    names = ["a", "b", "c", "d"]
+    with c.serve(overlays=folder, control=c.path("control")) as s:
+        guest = Guest(s.socket, c.disk, 90, b"+vm1")
+        states = {}
+        for name in names:
+            for _ in range(40):
+                guest.step()
+            control(c, "snapshot", "+vm1", name)
+            states[name] = bytes(guest.model)
+        for gone in ("b", "d", "a"):
+            p = subprocess.Popen(
+                [os.environ["PLATTER"], "overlay", "delete", "+vm1", gone,
+                 "--control", c.path("control")], stderr=subprocess.PIPE)
+            while p.poll() is None:
+                guest.step()
+            is_equal((p.wait(), p.stderr.read()), (0, b""), "the deletion")
+            del states[gone]
+            guest.compare()
+            is_true(not os.path.exists(
+                os.path.join(folder, f"vm1@{gone}.qcow2")), "it is still there")
+            for name, model in states.items():
+                reads(s.socket, f"+vm1@{name}".encode(), model)
+        is_true("no snapshot \"a\"" in refused(c, "delete", "+vm1", "a"),
+                "it was deleted twice")
+        guest.close()
+        live = bytes(guest.model)
+        is_equal(chain_of(top), ["vm1.qcow2", "vm1@c.qcow2", "base.vmdk"],
+                 "the chain")
+    c.holds(top, live)
+    c.holds(os.path.join(folder, "vm1@c.qcow2"), states["c"])
+    with c.serve(overlays=folder, control=c.path("control")) as s:
+        control(c, "delete", "+vm1", "c")
+        reads(s.socket, b"+vm1", live)
+    c.holds(top, live)
+    is_equal(chain_of(top), ["vm1.qcow2", "base.vmdk"], "the chain")
+
+
+def a_deletion_can_be_interrupted(c):
+    top = c.path("interrupted.qcow2")
+    rnd = random.Random(3)
+    with c.serve(overlay=top, control=c.path("control")) as s:
+        guest = Guest(s.socket, c.disk, 92)
+        for at in range(0, SIZE - (1 << 20), 1 << 20):
+            guest.client.write(at, rnd.randbytes(1 << 20))
+        for _ in range(10):
+            guest.step()
+        code, got = guest.client.read(0, SIZE)
+        is_equal(code, 0, "the read's error")
+        guest.model[:] = got
+        control(c, "snapshot", "", "one")
+        for _ in range(20):
+            p = subprocess.Popen(
+                [os.environ["PLATTER"], "overlay", "delete", "", "one",
+                 "--control", c.path("control")], stderr=subprocess.DEVNULL)
+            time.sleep(rnd.random() * 0.02)
+            p.kill()
+            p.wait()
+            guest.step()
+        # One that goes on to its end, or went before.
+        for _ in range(200):
+            status, _, err = run([os.environ["PLATTER"], "overlay", "delete",
+                                  "", "one", "--control", c.path("control")],
+                                 ok=None)
+            if not status or "no snapshot" in err:
+                break
+            time.sleep(0.05)
+        guest.compare()
+        guest.close()
+        live = bytes(guest.model)
+    c.holds(top, live)
+    is_equal(chain_of(top), ["interrupted.qcow2", "base.vmdk"], "the chain")
+
+
+def files_of_qemus_lose_their_snapshot(c):
+    """Headers with a table of feature names, or of version 2."""
+    for number, options in enumerate((
+            "compat=1.1", "compat=0.10", "extended_l2=on,cluster_size=16k",
+            "cluster_size=512", "cluster_size=2M,lazy_refcounts=on")):
+        top = c.path(f"theirs{number}.qcow2")
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, "-b",
+             "base.vmdk", "-F", "vmdk", top])
+        with c.serve(overlay=top, control=c.path("control")) as s:
+            model = change(s.socket, c.disk, 93 + number, steps=30)
+            control(c, "snapshot", "", "one")
+            live = change(s.socket, model, 94 + number, steps=30)
+            control(c, "delete", "", "one")
+            reads(s.socket, b"", live)
+        c.holds(top, live)
+        is_equal(chain_of(top), [os.path.basename(top), "base.vmdk"],
+                 "the chain")
+
+
+def a_disk_grows(c):
+    for number, options in enumerate((
+            None, "compat=0.10", "cluster_size=512", "cluster_size=2M")):
+        top = c.path(f"grown{number}.qcow2")
+        if options:
+            run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, "-b",
+                 "base.vmdk", "-F", "vmdk", top])
+        size = SIZE + (40 << 20) + 512
+        with c.serve(overlay=top, control=c.path("control")) as s:
+            model = change(s.socket, c.disk, 95, steps=20)
+            control(c, "resize", "", str(size))
+            model = change(s.socket, model + bytes(size - SIZE), 96, steps=40)
+            is_true("cannot shrink" in refused(c, "resize", "", "1M"),
+                    "it shrank")
+        is_equal(run_json(["qemu-img", "info", "--output=json", top])
+                 ["virtual-size"], size, "the virtual size")
+        c.holds(top, model)
+        with c.serve(overlay=top) as s:
+            model = change(s.socket, model, 97, steps=20)
+        c.holds(top, model)
+
+
+def clients_and_their_requests_are_told(c):
+    with c.serve(overlay="temp", control=c.path("control")) as s:
+        with Client(s.socket, 10) as client:
+            client.go()
+            for _ in range(7):
+                client.read(0, 4096)
+            client.write(0, bytes(1024))
+            listed = read_back(c, "list")
+            is_equal([e["export"] for e in listed["clients"]], [""],
+                     "the clients' exports")
+            is_equal(listed["clients"][0]["peer"], f"pid {os.getpid()}",
+                     "the peer")
+            ops = read_back(c, "stats")["exports"][0]["traffic"]
+            is_equal((ops["read"]["requests"], ops["read"]["bytes"],
+                      sum(ops["read"]["took"])), (7, 7 * 4096, 7), "reads")
+            is_equal((ops["write"]["requests"], ops["write"]["bytes"]),
+                     (1, 1024), "writes")
+            code, _ = client.read(SIZE - 512, 512)
+            is_equal(code, 0, "the read's error")
+        is_true("read\t8\t" in control(c, "stats"), control(c, "stats"))
+        is_equal(read_back(c, "list")["exports"][0]["name"], "", "the export")
+
+
+def an_export_can_be_closed_and_served_elsewhere(c):
+    folder = c.path("closed")
+    os.mkdir(folder)
+    with c.serve(overlays=folder, control=c.path("control")) as s:
+        guest = Guest(s.socket, c.disk, 98, b"+vm1")
+        other = Guest(s.socket, c.disk, 98, b"+vm2")
+        for _ in range(30):
+            guest.step()
+            other.step()
+        is_equal(json.loads(control(c, "close", "+vm1", "--json")),
+                 {"connections": 1}, "the answer")
+        code, _ = guest.client.read(0, 512)
+        is_equal(code, 108, "the read's error")  # NBD_ESHUTDOWN
+        other.compare()
+        with c.serve(overlays=folder) as s2:
+            live = change(s2.socket, guest.model, 99, b"+vm1", steps=30)
+        guest.close()
+        reads(s.socket, b"+vm1", live)
+
+
 def the_only_overlay_has_snapshots_too(c):
     top = c.path("single.qcow2")
     with c.serve(overlay=top, control=c.path("control")) as s:
@@ -443,4 +614,10 @@ if __name__ == "__main__":
         snapshots_are_made_under_load_and_read,
         the_only_overlay_has_snapshots_too,
         the_latest_snapshot_can_be_gone_back_to,
+        a_snapshot_goes_while_a_guest_writes,
+        a_deletion_can_be_interrupted,
+        files_of_qemus_lose_their_snapshot,
+        a_disk_grows,
+        clients_and_their_requests_are_told,
+        an_export_can_be_closed_and_served_elsewhere,
     ])

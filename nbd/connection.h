@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A client's connection to an export. */
+#ifndef NBD_CONNECTION_H
+#define NBD_CONNECTION_H
+
+#include <time.h>
+
+#include "nbd/export.h"
+
+struct connection;
+
+/*
+ * Opens export @name for a client, @peer, which is copied. *ret is the
+ * caller's to connection_close(), when no request is under way.
+ */
+int connection_open(const struct config *c, const char *name, const char *peer,
+		    struct connection **ret, struct error *err);
+void connection_close(struct connection *c);
+
+/*
+ * The export, which stays until connection_leave(); NULL: it was shut, and
+ * there is nothing to leave.
+ */
+struct export *connection_enter(struct connection *c);
+void connection_leave(struct connection *c);
+
+/* What a connection looks like from outside. */
+struct connection_info {
+	const char *export; /* its name */
+	const char *peer;
+	time_t since;
+	unsigned int requests; /* under way */
+};
+
+/* Calls @each with every connection. */
+void connection_each(int (*each)(void *opaque, const struct connection_info *i),
+		     void *opaque);
+
+/*
+ * Shuts all connections to the export @name: waits for requests under way, and
+ * lets go of it. Returns how many there were.
+ */
+unsigned int connection_shut(const char *name);
+
+#endif
