@@ -32,40 +32,40 @@ static int is_held(int fd, int at)
 	return l.l_type != F_UNLCK;
 }
 
+struct locks {
+	const int *ours, *theirs; /* bytes, ended by 0 */
+};
+
 /*
  * First all that we hold, then a look at what others do: of two who come at
  * once at least one sees the other.
  */
-static int lock_bytes(int fd)
+static int lock_bytes(int fd, const struct locks *l)
 {
-	static const int ours[] = { USE_AT + USE_READ, USE_AT + USE_WRITE,
-				    USE_AT + USE_RESIZE, BAR_AT + USE_WRITE,
-				    BAR_AT + USE_RESIZE };
-	static const int theirs[] = { BAR_AT + USE_READ, BAR_AT + USE_WRITE,
-				      BAR_AT + USE_RESIZE, USE_AT + USE_WRITE,
-				      USE_AT + USE_RESIZE };
-	size_t i;
+	const int *at;
 	int r = 0;
 
-	for (i = 0; i < ARRAY_SIZE(ours) && r >= 0; i++)
-		r = hold(fd, ours[i]);
-	for (i = 0; i < ARRAY_SIZE(theirs) && !r; i++)
-		r = is_held(fd, theirs[i]);
+	for (at = l->ours; *at && r >= 0; at++)
+		r = hold(fd, *at);
+	for (at = l->theirs; *at && !r; at++)
+		r = is_held(fd, *at);
 	return r;
 }
 
-int file_lock_writer(const struct source *src, int *ret_fd, struct error *err)
+/* @flags: what the file is opened with once more. */
+static int lock(const struct source *src, int flags, const struct locks *l,
+		int *ret_fd, struct error *err)
 {
 	CLEANUP(closep) int fd = -1;
 	char again[32];
 	int r;
 
 	snprintf(again, sizeof(again), "/proc/self/fd/%d", src->fd);
-	fd = open(again, O_RDWR | O_CLOEXEC);
+	fd = open(again, flags | O_CLOEXEC);
 	if (fd < 0)
 		return error_set(err, -errno, 0, "cannot be locked: %s",
 				 errno_text(errno));
-	r = lock_bytes(fd);
+	r = lock_bytes(fd, l);
 	switch (r) {
 	case 0:
 	case -ENOLCK:
@@ -83,4 +83,27 @@ int file_lock_writer(const struct source *src, int *ret_fd, struct error *err)
 		return error_set(err, r, 0, "cannot be locked: %s",
 				 errno_text(-r));
 	}
+}
+
+int file_lock_writer(const struct source *src, int *ret_fd, struct error *err)
+{
+	static const int ours[] = { USE_AT + USE_READ,	 USE_AT + USE_WRITE,
+				    USE_AT + USE_RESIZE, BAR_AT + USE_WRITE,
+				    BAR_AT + USE_RESIZE, 0 };
+	static const int theirs[] = { BAR_AT + USE_READ,   BAR_AT + USE_WRITE,
+				      BAR_AT + USE_RESIZE, USE_AT + USE_WRITE,
+				      USE_AT + USE_RESIZE, 0 };
+
+	return lock(src, O_RDWR, &(struct locks){ ours, theirs }, ret_fd, err);
+}
+
+int file_lock_reader(const struct source *src, int *ret_fd, struct error *err)
+{
+	static const int ours[] = { USE_AT + USE_READ, BAR_AT + USE_WRITE,
+				    BAR_AT + USE_RESIZE, 0 };
+	static const int theirs[] = { BAR_AT + USE_READ, USE_AT + USE_WRITE,
+				      USE_AT + USE_RESIZE, 0 };
+
+	return lock(src, O_RDONLY, &(struct locks){ ours, theirs }, ret_fd,
+		    err);
 }

@@ -24,4 +24,10 @@
  */
 int file_lock_writer(const struct source *src, int *ret_fd, struct error *err);
 
+/*
+ * The same for who reads, and does not bear that others write or resize; many
+ * may. -EBUSY: somebody may write it.
+ */
+int file_lock_reader(const struct source *src, int *ret_fd, struct error *err);
+
 #endif

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "formats/cache.h"
+#include "formats/file-lock.h"
 #include "formats/layer.h"
 
 static int choose_format(struct layer *l, const char *format, struct error *err)
@@ -90,6 +93,8 @@ void layer_unref(struct layer *l)
 		return;
 	if (l->state && l->ops->close)
 		l->ops->close(l);
+	if (l->held)
+		close(l->hold_fd);
 	for (i = 0; i < l->n_files; i++) {
 		source_unref(l->files[i].src);
 		free(l->files[i].name);
@@ -102,6 +107,22 @@ void layer_unref(struct layer *l)
 	folder_unref(l->folder);
 	free(l->path);
 	free(l);
+}
+
+int layer_hold(struct layer *l, struct error *err)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	int r = 0;
+
+	pthread_mutex_lock(&lock);
+	if (!l->held && l->src->fd >= 0) {
+		r = file_lock_reader(l->src, &l->hold_fd, err);
+		l->held = r >= 0;
+	}
+	pthread_mutex_unlock(&lock);
+	if (r < 0)
+		error_prefix(err, "%s", l->path);
+	return r;
 }
 
 void layer_unrefp(struct layer **l)

@@ -63,6 +63,8 @@ struct layer {
 	bool guessed; /* the format was not declared */
 	bool top; /* named by the user, not by another image */
 	bool encrypted;
+	bool held; /* by layer_hold(), in hold_fd */
+	int hold_fd;
 	bool locked; /* encrypted, and no key was given: headers can
 				   be looked at, data cannot be read */
 
@@ -85,6 +87,12 @@ int layer_open(struct source *src, const char *path, struct folder *folder,
 struct layer *layer_ref(struct layer *l);
 void layer_unref(struct layer *l); /* NULL is fine */
 void layer_unrefp(struct layer **l);
+
+/*
+ * Locks the image file against who would write it, as long as the layer lives.
+ * -EBUSY: somebody may. Any number of times; any thread.
+ */
+int layer_hold(struct layer *l, struct error *err);
 
 /*
  * For drivers, in open(): names the parent. @format may be NULL. Strings are

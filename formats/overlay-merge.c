@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Taking a snapshot out of an overlay's chain. Whatever of its data is still
- * seen through the layer above it is copied there first: "pulled".
+ * Taking a snapshot out of an overlay's chain, or putting the chain in another's
+ * place. Whatever of the data below is seen through the layer above, and will not
+ * be there any more, is copied there first: "pulled".
  *
  * Where that layer is the one that takes writes, it is pulled in place, some
  * at a time, and its header led past the snapshot. A crash leaves it with data
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/difference.h"
 #include "formats/file-lock.h"
 #include "formats/overlay-inside.h"
 #include "formats/qcow2-header.h"
@@ -28,7 +30,9 @@ struct pull {
 	unsigned int layers; /* of those below, so many give their data */
 	uint64_t shorter; /* bytes that the lowest of them has */
 	uint64_t lower; /* bytes of what lies below these; 0: nothing */
-	uint8_t *buf; /* PULL_BYTES */
+	bool all; /* whatever lies below, be it nothing */
+	bool as_zeroes; /* and whatever it is, it shall be zeroes */
+	uint8_t *buf; /* PULL_BYTES, when it is needed; to be freed */
 	int (*progress)(void *opaque, uint64_t done_bytes);
 	void *opaque;
 
@@ -40,6 +44,8 @@ struct pull {
 static bool must_pull(const struct pull *p, uint64_t off,
 		      const struct extent *e)
 {
+	if (p->all)
+		return e->depth || e->absent;
 	if (e->absent)
 		/* Behind the end of a shorter layer, what lies below shows. */
 		return off >= p->shorter && off < p->lower;
@@ -50,7 +56,7 @@ static bool must_pull(const struct pull *p, uint64_t off,
 static int find(void *opaque, uint64_t off, const struct extent *e)
 {
 	struct pull *p = opaque;
-	bool zero = e->kind == EXTENT_ZERO;
+	bool zero = p->as_zeroes || e->kind == EXTENT_ZERO;
 
 	if (!must_pull(p, off, e))
 		return p->len ? 1 : 0;
@@ -99,6 +105,8 @@ static int pull_held(struct pull *p, uint64_t off, uint64_t len,
 	uint64_t end = off + len, next;
 	int r = 0;
 
+	if (!p->buf && !(p->buf = malloc(PULL_BYTES)))
+		return error_set(err, -ENOMEM, 0, "out of memory");
 	for (; off < end && r >= 0; off = next) {
 		r = look(p, off, end - off, &next, err);
 		if (r < 0 || !p->len)
@@ -125,7 +133,7 @@ static int pull_range(struct pull *p, uint64_t off, uint64_t len,
 	for (; len && r >= 0; off += n, len -= n) {
 		n = min_u64(len, PULL_BYTES);
 		/* So that those who wait do not wait for a disk as well. */
-		if (off < base->bytes)
+		if (base && off < base->bytes)
 			image_prefetch(base, off, min_u64(n, base->bytes - off),
 				       NULL);
 		pthread_rwlock_wrlock(p->gate);
@@ -144,9 +152,6 @@ static int pull_all(struct pull *p, struct error *err)
 	uint64_t off = 0, next, found, len;
 	int r = 0;
 
-	p->buf = malloc(PULL_BYTES);
-	if (!p->buf)
-		return error_set(err, -ENOMEM, 0, "out of memory");
 	for (; off < p->file->bytes && !r; off = next) {
 		pthread_rwlock_rdlock(p->gate);
 		r = look(p, off, min_u64(LOOK_BYTES, p->file->bytes - off),
@@ -159,7 +164,6 @@ static int pull_all(struct pull *p, struct error *err)
 		if (!r && len)
 			r = pull_range(p, found, len, err);
 	}
-	free(p->buf);
 	return r;
 }
 
@@ -252,6 +256,7 @@ static int write_both(struct overlay *o, struct image *both, const char *temp,
 	r = pull_all(&p, err);
 	if (!r)
 		r = flush_last(p.file, err);
+	free(p.buf);
 	qcow2_file_close(p.file);
 	return r;
 }
@@ -408,8 +413,114 @@ int overlay_delete(struct overlay *o, const char *name,
 	if (r < 0)
 		return r;
 	r = merge(o, name, &p, err);
+	free(p.buf);
 	if (!r)
 		r = remove_file(path, err);
+	overlay_leave_chain(o);
+	return r;
+}
+
+/* ---- another base ---- */
+
+struct rebase {
+	struct pull pull;
+	struct error *err;
+};
+
+/* What is not the same below: in the first round data, in the second zeroes. */
+static int pull_change(void *opaque, uint64_t off, uint64_t len,
+		       enum change change)
+{
+	struct rebase *b = opaque;
+
+	if (change != (b->pull.as_zeroes ? CHANGE_ZERO : CHANGE_DATA))
+		return b->pull.progress(b->pull.opaque, off);
+	return pull_range(&b->pull, off, len, b->err);
+}
+
+/* Pulls what is different in @from, which will be below, and @to, which is. */
+static int pull_changes(struct rebase *b, struct image *from, struct image *to,
+			struct error *err)
+{
+	struct difference d = { .from = from, .to = to, .compare = true };
+	uint64_t end = min_u64(to->bytes, b->pull.file->bytes), off = 0;
+	int r = 0;
+
+	b->err = err;
+	while (off < end && !r)
+		r = difference_walk(&d, off, end - off, pull_change, b, &off,
+				    err);
+	return r;
+}
+
+/* Nothing lies below from now on. */
+static int pull_data(struct rebase *b, struct error *err)
+{
+	struct qcow2_file *f = b->pull.file;
+
+	b->pull.all = false;
+	b->pull.layers = CHAIN_DEPTH_MAX;
+	b->pull.shorter = f->base->bytes;
+	return pull_all(&b->pull, err);
+}
+
+/*
+ * Zeroes count as something only where the new base would show: it is there
+ * by now. @old: what was.
+ */
+static int pull_zeroes(struct rebase *b, struct image *old, struct image *new,
+		       struct error *err)
+{
+	uint64_t seen = old ? old->bytes : 0;
+	uint64_t end = min_u64(new->bytes, b->pull.file->bytes);
+	int r = 0;
+
+	b->pull.as_zeroes = true;
+	if (old)
+		r = pull_changes(b, new, old, err);
+	if (!r && seen < end)
+		r = pull_range(&b->pull, seen, end - seen, err);
+	return r;
+}
+
+static int rebase(struct rebase *b, struct image *new, struct error *err)
+{
+	struct qcow2_file *f = b->pull.file;
+	CLEANUP(image_unrefp) struct image *old = f->base;
+	int r = 0;
+
+	b->pull.all = true;
+	if (old && new)
+		r = pull_changes(b, new, old, err);
+	else if (old)
+		r = pull_data(b, err);
+	b->pull.all = true;
+	f->base = new ? image_ref(new) : NULL;
+	if (!r && new)
+		r = pull_zeroes(b, old, new, err);
+	if (r)
+		return r;
+	return qcow2_file_flush(f, err);
+}
+
+int overlay_rebase(struct overlay *o, struct image *base, const char *name,
+		   const char *format, bool unsafe,
+		   int (*progress)(void *opaque, uint64_t done_bytes),
+		   void *opaque, struct error *err)
+{
+	struct rebase b = { .pull = { .file = o->file,
+				      .gate = &o->gate,
+				      .progress = progress,
+				      .opaque = opaque } };
+	int r = overlay_take_chain(o, err);
+
+	if (r < 0)
+		return r;
+	if (!unsafe)
+		r = rebase(&b, base, err);
+	if (!r)
+		r = qcow2_set_base(o->file, name, format, err);
+	free(b.pull.buf);
 	overlay_leave_chain(o);
 	return r;
 }

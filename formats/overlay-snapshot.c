@@ -62,28 +62,29 @@ static int open_frozen(struct qcow2_file *old, const char *path,
 }
 
 /* The new file, under its name of no meaning, over the frozen one, @base. */
-static int open_new_top(struct overlay *o, const char *temp, const char *frozen,
-			struct image *base, struct qcow2_file **ret,
-			struct error *err)
+static int open_new_top(struct overlay *o, const char *temp,
+			const char *base_name, struct image *base,
+			struct qcow2_file **ret, struct error *err)
 {
 	struct overlay_options options = { .open.direct = o->direct,
 					   .detect = o->detect,
 					   .bytes_max = o->bytes_max,
 					   .free_min = o->free_min };
 
-	return qcow2_file_open(temp, base, overlay_file_name(frozen), &options,
-			       &o->gate, ret, err);
+	return qcow2_file_open(temp, base, base_name, &options, &o->gate, ret,
+			       err);
 }
 
 /*
  * Puts the file @temp in the place of the one that takes writes now. Swap and
  * gate are held: nobody else is here.
  */
-static int replace_top(struct overlay *o, const char *temp, const char *frozen,
-		       struct image *base, struct error *err)
+static int replace_top(struct overlay *o, const char *temp,
+		       const char *base_name, struct image *base,
+		       struct error *err)
 {
 	struct qcow2_file *top = NULL;
-	int r = open_new_top(o, temp, frozen, base, &top, err);
+	int r = open_new_top(o, temp, base_name, base, &top, err);
 
 	if (r >= 0 && rename(temp, o->path) < 0)
 		r = error_set(err, -errno, 0, "%s: %s", o->path,
@@ -119,7 +120,7 @@ static int freeze(struct overlay *o, const char *temp, const char *frozen,
 	if (r >= 0)
 		r = open_frozen(o->file, frozen, &base, err);
 	if (r >= 0)
-		r = replace_top(o, temp, frozen, base, err);
+		r = replace_top(o, temp, overlay_file_name(frozen), base, err);
 	if (r < 0) {
 		unlink(frozen);
 		return r;
@@ -239,10 +240,45 @@ int overlay_revert(struct overlay *o, const char *name, struct error *err)
 	if (r >= 0)
 		r = create_top(o, frozen, &temp, err);
 	if (r >= 0)
-		r = replace_top(o, temp, frozen, o->file->base, err);
+		r = replace_top(o, temp, overlay_file_name(frozen),
+				o->file->base, err);
 	if (r >= 0)
 		r = sync_folder_of(o->path, err);
 	else if (temp)
+		unlink(temp);
+	pthread_rwlock_unlock(&o->gate);
+	pthread_rwlock_unlock(&o->swap);
+	overlay_leave_chain(o);
+	return r;
+}
+
+int overlay_empty(struct overlay *o, struct error *err)
+{
+	const struct parent_ref *parent = &o->file->top->parent;
+	struct overlay_new n = { .bytes = overlay_bytes(o),
+				 .base_name = parent->name,
+				 .base_format = parent->format };
+	CLEANUP(freep) char *temp = NULL;
+	int r;
+
+	if (!o->path)
+		return error_set(err, -ENOTSUP, 0, "is a temporary overlay");
+	if (asprintf(&temp, "%s.new", o->path) < 0) {
+		temp = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	unlink(temp);
+	r = overlay_take_chain(o, err);
+	if (r < 0)
+		return r;
+	pthread_rwlock_wrlock(&o->swap);
+	pthread_rwlock_wrlock(&o->gate);
+	r = overlay_create(temp, &n, err);
+	if (r >= 0)
+		r = replace_top(o, temp, parent->name, o->file->base, err);
+	if (r >= 0)
+		r = sync_folder_of(o->path, err);
+	else
 		unlink(temp);
 	pthread_rwlock_unlock(&o->gate);
 	pthread_rwlock_unlock(&o->swap);

@@ -239,3 +239,8 @@ int overlay_resize(struct overlay *o, uint64_t bytes, struct error *err)
 	overlay_leave_chain(o);
 	return r;
 }
+
+const struct image *overlay_base(const struct overlay *o)
+{
+	return o->file->base;
+}

@@ -33,6 +33,7 @@ struct overlay_options {
 	unsigned int detect;
 	uint64_t bytes_max; /* of the file; 0: no limit. Beyond: -ENOSPC */
 	uint64_t free_min; /* bytes of its file system that stay free */
+	bool alone; /* what it names is not opened: for its header's sake */
 };
 
 /* What a new overlay is. Strings go into its header. */
@@ -139,6 +140,36 @@ int overlay_delete(struct overlay *o, const char *name,
  * zeroes. Durable when it returns 0.
  */
 int overlay_resize(struct overlay *o, uint64_t bytes, struct error *err);
+
+/*
+ * What the overlay holds is written to the image right below it, a raw or
+ * qcow2 file that grows if need be, and durable there when this returns 0; the
+ * overlay stays as it is. @options: how that image's own chain is opened.
+ * Nobody may use the overlay meanwhile. -EBUSY: somebody has the image open.
+ * -ENOTSUP: there is none, or of a format that cannot be written. A failure
+ * leaves it written in part, under the overlay, which hides that.
+ */
+int overlay_commit(struct overlay *o, const struct open_options *options,
+		   int (*progress)(void *opaque, uint64_t done_bytes),
+		   void *opaque, struct error *err);
+
+/* It holds nothing any more: a new file, of what it is below, takes its place. */
+int overlay_empty(struct overlay *o, struct error *err);
+
+/*
+ * The overlay lies over @base from now on, which it names @name, of @format;
+ * all NULL: over nothing. @unsafe: whatever it holds; else what differs is
+ * copied first, so that the disk stays as it is. Nobody may use the overlay
+ * meanwhile, and @base must not have it in its chain. A failure leaves the disk
+ * as it was.
+ */
+int overlay_rebase(struct overlay *o, struct image *base, const char *name,
+		   const char *format, bool unsafe,
+		   int (*progress)(void *opaque, uint64_t done_bytes),
+		   void *opaque, struct error *err);
+
+/* What lies below; NULL: nothing. The overlay's. */
+const struct image *overlay_base(const struct overlay *o);
 
 /* The disk at that snapshot, to be read while the overlay goes on. -ENOENT */
 int overlay_open_snapshot(struct overlay *o, const char *name,

@@ -306,7 +306,7 @@ static int take_base(struct qcow2_file *o, const char *path, struct image *base,
 		     struct error *err)
 {
 	if (!base)
-		return o->top->parent.wanted
+		return o->top->parent.wanted && !o->options.alone
 			       ? open_named_base(o, path, options, err)
 			       : 0;
 	if (base_name && !names_base(o, base, base_name))

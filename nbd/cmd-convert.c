@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <string.h>
 
 #include "formats/copy.h"
@@ -16,6 +15,7 @@
 #include "nbd/operand.h"
 #include "nbd/output.h"
 #include "nbd/progress.h"
+#include "nbd/stop.h"
 
 #define THREADS_MIN 4U /* reading and writing wait, too */
 
@@ -61,35 +61,11 @@ struct convert {
 	struct progress progress;
 };
 
-/* The signal that asked to stop. */
-static volatile sig_atomic_t stopped_by;
-
-static void note_signal(int sig)
-{
-	stopped_by = sig;
-}
-
-static void catch_signals(void)
-{
-	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
-	struct sigaction sa = { .sa_handler = note_signal,
-				.sa_flags = SA_RESTART };
-	struct sigaction was;
-	size_t i;
-
-	sigemptyset(&sa.sa_mask);
-	for (i = 0; i < ARRAY_SIZE(signals); i++)
-		/* nohup's, for one, stays ignored. */
-		if (!sigaction(signals[i], NULL, &was) &&
-		    was.sa_handler != SIG_IGN)
-			sigaction(signals[i], &sa, NULL);
-}
-
 static int tell(void *opaque, uint64_t done_bytes)
 {
 	struct convert *c = opaque;
 
-	if (stopped_by)
+	if (stop_signal())
 		return -EINTR;
 	progress_tell(&c->progress, done_bytes);
 	return 0;
@@ -161,7 +137,7 @@ static int convert(struct convert *c, const char *path, struct error *err)
 		return r;
 	r = c->qcow2 ? to_qcow2(c, img, out.dst, err)
 		     : to_raw(c, img, out.dst, err);
-	if (r >= 0 && stopped_by)
+	if (r >= 0 && stop_signal())
 		r = -EINTR;
 	if (r >= 0)
 		r = output_commit(&out, err);
@@ -338,13 +314,14 @@ static int run_convert(int argc, char **argv)
 	cmd_init(&c.cmd, &verb_convert);
 	status = parse(&c, argc, argv);
 	if (status < 0) {
-		catch_signals();
+		stop_catch();
 		r = config_apply(&c.cmd.config, cmd_say, &err);
 		if (r >= 0)
 			r = convert(&c, argv[optind + 1], &err);
 		status = STATUS_OK;
 		if (r < 0)
-			status = stopped_by ? 128 + stopped_by : cmd_fail(&err);
+			status = stop_signal() ? 128 + stop_signal()
+					       : cmd_fail(&err);
 	}
 	cmd_done(&c.cmd);
 	return status;

@@ -7,7 +7,7 @@
 #include <sys/un.h>
 #include <time.h>
 
-#include "nbd/cmd.h"
+#include "nbd/cmd-overlay.h"
 #include "nbd/progress.h"
 #include "nbd/text.h"
 
@@ -20,6 +20,10 @@ static const char help[] =
 	"       platter overlay resize   --control PATH EXPORT SIZE\n"
 	"       platter overlay flush    --control PATH EXPORT\n"
 	"       platter overlay close    --control PATH EXPORT\n"
+	"\n"
+	"       platter overlay resize   [options] FILE SIZE\n"
+	"       platter overlay commit   [options] FILE\n"
+	"       platter overlay rebase   [options] --base NAME FILE\n"
 	"\n"
 	"Asks a running server, which was started with --control PATH.\n"
 	"\n"
@@ -36,7 +40,22 @@ static const char help[] =
 	"flush     makes durable what clients wrote\n"
 	"close     shuts the connections of EXPORT, and closes its overlay's file\n"
 	"\n"
+	"\n"
+	"Of a file that nobody has open:\n"
+	"\n"
+	"resize    the disk grows to SIZE\n"
+	"commit    what FILE holds is written to the raw or qcow2 image below it, which\n"
+	"          nobody else may use; FILE is empty then\n"
+	"rebase    FILE is an overlay of NAME from now on (\"\": of nothing), and holds\n"
+	"          what is different there, so that its disk stays as it is\n"
+	"\n"
 	"      --control PATH   the server's control socket\n"
+	"  -b, --base NAME      rebase: named from FILE's folder\n"
+	"  -F, --base-format X  rebase: its format (default: guess)\n"
+	"      --unsafe         rebase: whatever is different there\n"
+	"      --keep           commit: FILE stays as it is\n"
+	"  -k, --key FILE       passphrase of what lies below\n"
+	"      --allow X        a folder or prefix that images may refer to\n"
 	"      --json           for programs\n"
 	"  -q, --quiet          show no progress\n"
 	"  -h, --help\n";
@@ -278,33 +297,66 @@ static json_t *question(int n, char **operands)
 	return NULL;
 }
 
+enum { OPT_CONTROL = CMD_VERB, OPT_UNSAFE, OPT_KEEP };
+
+/* Returns as cmd_option(). */
+static int take_option(struct cmd *c, struct overlay_file_options *file,
+		       int opt, char **argv)
+{
+	switch (opt) {
+	case 'q':
+		file->quiet = true;
+		return -1;
+	case 'b':
+		file->base = optarg;
+		return -1;
+	case 'F':
+		file->base_format = optarg;
+		return -1;
+	case OPT_UNSAFE:
+		file->unsafe = true;
+		return -1;
+	case OPT_KEEP:
+		file->keep = true;
+		return -1;
+	default:
+		return cmd_option(c, opt, argv);
+	}
+}
+
 static int run_overlay(int argc, char **argv)
 {
 	static const struct option options[] = {
 		CMD_LONG_OPTIONS,
-		{ "control", required_argument, NULL, CMD_VERB },
+		{ "control", required_argument, NULL, OPT_CONTROL },
+		{ "base", required_argument, NULL, 'b' },
+		{ "base-format", required_argument, NULL, 'F' },
+		{ "unsafe", no_argument, NULL, OPT_UNSAFE },
+		{ "keep", no_argument, NULL, OPT_KEEP },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ 0 },
 	};
 	CLEANUP(cmd_done) struct cmd c;
 	struct error err = { 0 };
+	struct overlay_file_options file = { 0 };
 	const char *control = NULL;
-	bool quiet = false;
 	json_t *ask, *answer;
 	int opt, status;
 
 	cmd_init(&c, &verb_overlay);
-	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "q", options,
-				  NULL)) != -1) {
-		if (opt == CMD_VERB || opt == 'q') {
-			control = opt == 'q' ? control : optarg;
-			quiet = quiet || opt == 'q';
+	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "qb:F:",
+				  options, NULL)) != -1) {
+		if (opt == OPT_CONTROL) {
+			control = optarg;
 			continue;
 		}
-		status = cmd_option(&c, opt, argv);
+		status = take_option(&c, &file, opt, argv);
 		if (status >= 0)
 			return status;
 	}
+	if (!control && overlay_file_knows(argc - optind, argv + optind))
+		return overlay_file_run(&c, &file, argc - optind,
+					argv + optind);
 	if (!control)
 		return cmd_usage(&c, "which server? --control PATH is missing");
 	ask = question(argc - optind, argv + optind);
@@ -312,7 +364,7 @@ static int run_overlay(int argc, char **argv)
 		return cmd_usage(&c, "list, stats, snapshot|revert|delete "
 				     "EXPORT NAME, resize EXPORT SIZE, or "
 				     "flush|close EXPORT is wanted");
-	answer = talk(control, ask, quiet || c.json, &err);
+	answer = talk(control, ask, file.quiet || c.json, &err);
 	if (!answer)
 		return cmd_fail(&err);
 	if (c.json)
@@ -325,7 +377,7 @@ static int run_overlay(int argc, char **argv)
 
 const struct verb verb_overlay = {
 	.name = "overlay",
-	.summary = "snapshots of a running server's overlays",
+	.summary = "overlays, and a running server's snapshots of them",
 	.help = help,
 	.usage_status = STATUS_USAGE,
 	.run = run_overlay,

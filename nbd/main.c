@@ -13,7 +13,7 @@
 static const struct verb *const verbs[] = { &verb_serve,  &verb_info,
 					    &verb_map,	  &verb_check,
 					    &verb_diff,	  &verb_convert,
-					    &verb_overlay };
+					    &verb_create, &verb_overlay };
 
 void cmd_init(struct cmd *c, const struct verb *verb)
 {

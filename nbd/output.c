@@ -121,3 +121,15 @@ void output_done(struct output *o)
 	free(o->path);
 	*o = (struct output){ 0 };
 }
+
+char *output_beside(const char *path, const char *name)
+{
+	const char *slash = strrchr(path, '/');
+	char *ret;
+
+	if (*name == '/' || !slash)
+		return strdup(name);
+	return asprintf(&ret, "%.*s/%s", (int)(slash - path), path, name) < 0
+		       ? NULL
+		       : ret;
+}

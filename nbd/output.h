@@ -27,4 +27,7 @@ int output_commit(struct output *o, struct error *err);
 /* Removes what has not been committed. */
 void output_done(struct output *o);
 
+/* The path of @name, seen from the folder of the file @path. To be freed. */
+char *output_beside(const char *path, const char *name);
+
 #endif

@@ -36,12 +36,22 @@ static const char *base_name(const char *path, const char *image)
 								 : image;
 }
 
-/* As qemu-img calls the format. */
-static const char *base_format(const struct image *base)
+const char *overlays_base_format(const struct image *base)
 {
 	const struct format_ops *ops = base->chain.layers[0]->ops;
 
 	return ops->alias ? ops->alias : ops->name;
+}
+
+/* Who writes an image from now on must not be let to, nor be under way. */
+static int hold(struct image *base, struct error *err)
+{
+	unsigned int i;
+	int r = 0;
+
+	for (i = 0; i < base->chain.depth && r >= 0; i++)
+		r = layer_hold(base->chain.layers[i], err);
+	return r;
 }
 
 static int open_file(const struct config *c, const struct overlay_base *base,
@@ -50,9 +60,13 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 	struct overlay_options options = overlay_options(c);
 	struct overlay_new n = { .bytes = base->image->bytes,
 				 .base_name = base_name(path, base->path),
-				 .base_format = base_format(base->image) };
+				 .base_format =
+					 overlays_base_format(base->image) };
 	int r = 0;
 
+	r = hold(base->image, err);
+	if (r < 0)
+		return r;
 	if (c->snapshot && !*base->id)
 		return error_set(err, -EINVAL, 0,
 				 "overlay: a file cannot name the snapshot "

@@ -37,4 +37,7 @@ bool overlays_name_ok(const char *name);
 int overlays_each(const struct config *c,
 		  int (*each)(void *opaque, const char *name), void *opaque);
 
+/* The format of an overlay's base, as qemu-img calls it. */
+const char *overlays_base_format(const struct image *base);
+
 #endif

@@ -583,6 +583,148 @@ def an_export_can_be_closed_and_served_elsewhere(c):
         reads(s.socket, b"+vm1", live)
 
 
+def platter(*args, ok=(0,)):
+    return run([os.environ["PLATTER"], *args], ok=ok)
+
+
+def read_raw(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def as_raw(c, path, fmt="qcow2"):
+    raw = c.path("as.raw")
+    run(["qemu-img", "convert", "-f", fmt, "-O", "raw", path, raw])
+    return read_raw(raw)
+
+
+def make_overlay(c, name, base, base_format, seed, size=None):
+    """Of ours, written by a guest; its path, and its disk."""
+    top = c.path(name)
+    platter("create", "-b", base, "-F", base_format, top,
+            *([str(size)] if size else []))
+    disk = as_raw(c, c.path(base), base_format)
+    if size:
+        disk = disk[:size] + bytes(size - len(disk))
+    with Server(c.path(base), fmt=base_format, more=["--overlay", top]) as s:
+        # Where the sizes differ, the server's own disk is the overlay's.
+        model = change(s.socket, disk, seed, steps=40)
+    return top, model
+
+
+def disks_are_created(c):
+    for fmt, size in (("qcow2", 1 << 20), ("raw", 12345)):
+        path = c.path(f"new.{fmt}")
+        platter("create", "-O", fmt, path, str(size))
+        info = run_json(["qemu-img", "info", "--output=json", "-f", fmt, path])
+        is_equal(info["virtual-size"] // 512, -(-size // 512) if fmt == "raw"
+                 else size // 512, "the size")
+        status, _, err = platter("create", "-O", fmt, path, "1M", ok=None)
+        is_true(status == 1 and path in err, err)
+    top = c.path("new-over.qcow2")
+    platter("create", "-b", "base.vmdk", top)
+    info = run_json(["qemu-img", "info", "--output=json", top])
+    is_equal((info["virtual-size"], info["backing-filename"],
+              info["backing-filename-format"]), (SIZE, "base.vmdk", "vmdk"),
+             "the overlay")
+    for args in (("1M", "2M", "3M"), (c.path("x"),), (c.path("x"), "big"),
+                 ("-O", "raw", "-b", "base.vmdk", c.path("x"))):
+        is_equal(platter("create", *args, ok=None)[0], 2, f"status of {args}")
+    is_true(not os.path.exists(c.path("x")), "x was made")
+
+
+def an_overlay_is_committed(c):
+    for number, (fmt, options) in enumerate((
+            ("raw", []), ("qcow2", []),
+            ("qcow2", ["-o", "extended_l2=on"]),
+            ("qcow2", ["-o", "compat=0.10,cluster_size=4k"]))):
+        base = f"under{number}"
+        run(["qemu-img", "convert", "-f", "raw", "-O", fmt, *options,
+             c.path("base.raw"), c.path(base)])
+        top, model = make_overlay(c, f"commit{number}.qcow2", base, fmt,
+                                  100 + number)
+        platter("overlay", "commit", "--keep", top)
+        c.holds(top, model)
+        is_equal(as_raw(c, c.path(base), fmt) == model, True, "the base")
+        with Server(c.path(base), fmt=fmt, more=["--overlay", top]) as s:
+            model = change(s.socket, model, 110, steps=20)
+            status, _, err = platter("overlay", "commit", top, ok=None)
+            is_true(status == 1 and "in use" in err, err)
+        # An overlay beside it keeps the base from being written.
+        with Server(c.path(base), fmt=fmt,
+                    more=["--overlay", c.path(f"beside{number}.qcow2")]):
+            status, _, err = platter("overlay", "commit", top, ok=None)
+            is_true(status == 1 and "in use" in err and base in err, err)
+        platter("overlay", "commit", top)
+        is_equal(as_raw(c, c.path(base), fmt) == model, True, "the base")
+        c.holds(top, model)
+        is_true(os.stat(top).st_blocks * 512 < 600 << 10, "it is not empty")
+    top, _ = make_overlay(c, "commit-vmdk.qcow2", "base.vmdk", "vmdk", 120)
+    status, _, err = platter("overlay", "commit", top, ok=None)
+    is_true(status == 1 and "only raw and qcow2" in err, err)
+
+
+def a_longer_overlay_makes_its_base_grow(c):
+    for fmt in ("raw", "qcow2"):
+        base, top = c.path(f"short.{fmt}"), c.path(f"long-{fmt}.qcow2")
+        run(["qemu-img", "convert", "-f", "raw", "-O", fmt,
+             c.path("base.raw"), base])
+        platter("create", "-b", os.path.basename(base), "-F", fmt, top,
+                str(SIZE + 70000 * 512))
+        run(["qemu-io", "-f", "qcow2", "-c",
+             f"write -P 5 {SIZE + 65536} 70000", top])
+        model = as_raw(c, top)
+        platter("overlay", "commit", top)
+        is_equal(as_raw(c, base, fmt) == model, True, "the base")
+        c.holds(top, model)
+
+
+def an_overlay_gets_another_base(c):
+    rnd = random.Random(9)
+    other = bytearray(c.disk)
+    other[1 << 20:2 << 20] = rnd.randbytes(1 << 20)
+    other[2 << 20:3 << 20] = bytes(1 << 20)
+    other[4 << 20:(4 << 20) + 100] = rnd.randbytes(100)
+    others = {"same": c.disk, "other": bytes(other),
+              "shorter": bytes(other[:5 << 20]),
+              "longer": bytes(other) + rnd.randbytes(1 << 20)}
+    for name, data in others.items():
+        with open(c.path(name + ".raw"), "wb") as f:
+            f.write(data)
+    for number, name in enumerate(others):
+        top, model = make_overlay(c, f"rebase-{name}.qcow2", "base.vmdk",
+                                  "vmdk", 130 + number)
+        size = os.stat(top).st_size
+        platter("overlay", "rebase", "-b", name + ".raw", "-F", "raw", top)
+        is_equal(chain_of(top), [os.path.basename(top), name + ".raw"],
+                 "the chain")
+        c.holds(top, model)
+        if name == "same":
+            is_equal(os.stat(top).st_size, size, "the file's size")
+        # On from there, to nothing at all, and back.
+        with Server(c.path(name + ".raw"), fmt="raw",
+                    more=["--overlay", top]) as s:
+            model = change(s.socket, model, 140, steps=20)
+        platter("overlay", "rebase", "--base", "", top)
+        is_equal(chain_of(top), [os.path.basename(top)], "the chain")
+        c.holds(top, model)
+        platter("overlay", "rebase", "--base", "longer.raw", top)
+        c.holds(top, model)
+    # Moved: only its name is to be told.
+    os.rename(c.path("longer.raw"), c.path("moved.raw"))
+    is_equal(platter("overlay", "rebase", "-b", "moved.raw", top, ok=None)[0],
+             1, "the status")
+    platter("overlay", "rebase", "--unsafe", "-b", "moved.raw", "-F", "raw",
+            top)
+    c.holds(top, model)
+    status, _, err = platter("overlay", "rebase", "-b",
+                             os.path.basename(top), top, ok=None)
+    is_true(status == 1 and top in err, err)
+    is_equal(platter("overlay", "rebase", top, ok=None)[0], 2, "the status")
+    platter("overlay", "resize", top, str(SIZE + 4096))
+    c.holds(top, model + bytes(4096))
+
+
 def the_only_overlay_has_snapshots_too(c):
     top = c.path("single.qcow2")
     with c.serve(overlay=top, control=c.path("control")) as s:
@@ -620,4 +762,8 @@ if __name__ == "__main__":
         a_disk_grows,
         clients_and_their_requests_are_told,
         an_export_can_be_closed_and_served_elsewhere,
+        disks_are_created,
+        an_overlay_is_committed,
+        a_longer_overlay_makes_its_base_grow,
+        an_overlay_gets_another_base,
     ])

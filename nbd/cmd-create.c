@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* platter create: an empty raw or qcow2 file, over another image if need be. */
+#include <errno.h>
+#include <string.h>
+
+#include "formats/overlay.h"
+#include "iouring/write.h"
+#include "nbd/cmd.h"
+#include "nbd/output.h"
+#include "nbd/overlays.h"
+
+static const char help[] =
+	"usage: platter create [options] FILE [SIZE]\n"
+	"\n"
+	"Makes FILE, an empty disk of SIZE bytes (suffixes K, M, G and T are powers of\n"
+	"1024): qcow2 with subclusters of 4 KiB, or raw and sparse. A file that is there\n"
+	"already stays as it is.\n"
+	"\n"
+	"  -O, --output FORMAT    raw or qcow2 (default qcow2)\n"
+	"  -b, --base NAME        the image that FILE is an overlay of, named from\n"
+	"                         FILE's folder; SIZE may be left out then\n"
+	"  -F, --base-format NAME its format (default: guess)\n"
+	"  -k, --key FILE         passphrase of the base\n"
+	"      --allow X          a folder or prefix that it may refer to\n"
+	"  -h, --help\n";
+
+struct create {
+	struct cmd cmd;
+	bool raw;
+	const char *base, *base_format;
+	uint64_t bytes;
+	bool sized;
+};
+
+static int make_raw(const struct create *c, const char *path, struct error *err)
+{
+	CLEANUP(output_done) struct output out = { 0 };
+	int r = output_begin(&out, path, false, err);
+
+	if (r >= 0)
+		r = source_truncate(out.dst, c->bytes, err);
+	return r < 0 ? r : output_commit(&out, err);
+}
+
+static int make_qcow2(const struct create *c, const char *path,
+		      struct error *err)
+{
+	struct overlay_new n = { .bytes = c->bytes };
+	CLEANUP(image_unrefp) struct image *base = NULL;
+	CLEANUP(freep) char *base_path = NULL;
+	struct open_options options;
+	int r;
+
+	if (c->base) {
+		config_open_options(&c->cmd.config, &options);
+		options.format = c->base_format;
+		base_path = output_beside(path, c->base);
+		r = base_path ? image_open(base_path, &options, &base, err)
+			      : error_set(err, -ENOMEM, 0, "out of memory");
+		if (r < 0)
+			return r;
+		n.base_name = c->base;
+		n.base_format = overlays_base_format(base);
+		if (!c->sized)
+			n.bytes = base->bytes;
+	}
+	return overlay_create(path, &n, err);
+}
+
+static int take_option(struct create *c, int opt, char **argv)
+{
+	switch (opt) {
+	case 'O':
+		c->raw = !strcmp(optarg, "raw");
+		if (!c->raw && strcmp(optarg, "qcow2") != 0)
+			return cmd_usage(&c->cmd,
+					 "--output: \"%s\" is neither raw nor "
+					 "qcow2",
+					 optarg);
+		return -1;
+	case 'b':
+		c->base = optarg;
+		return -1;
+	case 'F':
+		c->base_format = optarg;
+		return -1;
+	default:
+		return cmd_option(&c->cmd, opt, argv);
+	}
+}
+
+/* Returns as cmd_option(). */
+static int parse(struct create *c, int argc, char **argv)
+{
+	static const struct option options[] = {
+		CMD_LONG_OPTIONS,
+		{ "output", required_argument, NULL, 'O' },
+		{ "base", required_argument, NULL, 'b' },
+		{ "base-format", required_argument, NULL, 'F' },
+		{ 0 },
+	};
+	int opt, status;
+
+	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "O:b:F:",
+				  options, NULL)) != -1) {
+		status = take_option(c, opt, argv);
+		if (status >= 0)
+			return status;
+	}
+	if (argc - optind < 1 || argc - optind > 2)
+		return cmd_usage(&c->cmd, "a file and its size are wanted");
+	c->sized = argc - optind == 2;
+	if (c->sized &&
+	    (!config_size(argv[optind + 1], &c->bytes) || c->bytes > INT64_MAX))
+		return cmd_usage(&c->cmd, "\"%s\" is no size",
+				 argv[optind + 1]);
+	if (!c->sized && !c->base)
+		return cmd_usage(&c->cmd, "how large? the size is missing");
+	if (c->raw && c->base)
+		return cmd_usage(&c->cmd, "a raw file has no base: "
+					  "--output qcow2");
+	return -1;
+}
+
+static int run_create(int argc, char **argv)
+{
+	struct error err = { 0 };
+	struct create c = { 0 };
+	int status, r;
+
+	cmd_init(&c.cmd, &verb_create);
+	status = parse(&c, argc, argv);
+	if (status < 0) {
+		r = config_apply(&c.cmd.config, cmd_say, &err);
+		if (r >= 0)
+			r = c.raw ? make_raw(&c, argv[optind], &err)
+				  : make_qcow2(&c, argv[optind], &err);
+		status = r < 0 ? cmd_fail(&err) : STATUS_OK;
+	}
+	cmd_done(&c.cmd);
+	return status;
+}
+
+const struct verb verb_create = {
+	.name = "create",
+	.summary = "make an empty disk, or an overlay",
+	.help = help,
+	.usage_status = STATUS_USAGE,
+	.run = run_create,
+};
