@@ -1,13 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * An image's data: their way in and out.
- *
- * In: the index says "saving"; the body streams into the store's incoming
- * folder and through the digests; the format drivers look at it; it becomes
- * durable at its place; the index says "active". Whatever ends before leaves
- * the image queued and nothing else behind; see glance_tidy() for what a crash
- * leaves.
- */
+/* An image's data: their way in (see upload.h) and out, over HTTP. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -17,226 +9,71 @@
 
 #include "formats/image.h"
 #include "glance/data.h"
-#include "glance/digest.h"
 #include "glance/glance.h"
 #include "glance/image-json.h"
 #include "glance/inspect.h"
 #include "glance/routes.h"
-
-#define COPY_BYTES (1U << 20)
+#include "glance/upload.h"
 
 /* ---- in ---- */
 
-struct upload {
-	struct glance *g;
-	struct request *q;
-	char id[37];
-	int fd;
-	struct digest *digest;
-	uint64_t bytes;
-	bool saving; /* the index says so, because of us */
-	struct inspection found;
-	char md5[33], sha512[129];
-};
-
-static int set_saving(struct index_tx *tx, void *opaque, struct error *err)
+static void free_upload(void *state)
 {
-	struct upload *u = opaque;
-	CLEANUP(record_done) struct record image = { 0 };
-	int r = image_load_own(tx, &u->q->who, u->id, &image, err);
-
-	if (r < 0)
-		return r;
-	if (image.status != IMAGE_QUEUED)
-		return error_set(err, -EEXIST, 0,
-				 "Image status transition from %s to saving is "
-				 "not allowed",
-				 image_status_name(image.status));
-	if (!image.disk_format || !image.container_format)
-		return error_set(
-			err, -EINVAL, 0,
-			"Properties %s%s%s must be set prior to saving "
-			"data.",
-			image.disk_format ? "" : "disk_format",
-			image.disk_format || image.container_format ? "" : ", ",
-			image.container_format ? "" : "container_format");
-	image.status = IMAGE_SAVING;
-	return record_update(tx, &image, err);
+	upload_free(state);
 }
 
-static int set_queued(struct index_tx *tx, void *opaque, struct error *err)
+/* Ends the upload of @q now: what follows may want the image queued. */
+static void drop_upload(struct request *q)
 {
-	struct upload *u = opaque;
-	CLEANUP(record_done) struct record image = { 0 };
-	int r = record_load(tx, u->id, &image, err);
-
-	if (r < 0 || image.status != IMAGE_SAVING)
-		return r;
-	image.status = IMAGE_QUEUED;
-	return record_update(tx, &image, err);
-}
-
-static int set_active(struct index_tx *tx, void *opaque, struct error *err)
-{
-	struct upload *u = opaque;
-	CLEANUP(record_done) struct record image = { 0 };
-	int r = record_load(tx, u->id, &image, err);
-
-	if (r < 0)
-		return r;
-	image.status = IMAGE_ACTIVE;
-	image.has_size = true;
-	image.size = u->bytes;
-	image.has_virtual_size = u->found.has_virtual_size;
-	image.virtual_size = u->found.virtual_size;
-	r = record_set(&image.checksum, u->md5, err);
-	if (r >= 0)
-		r = record_set(&image.hash_algo, DIGEST_ALGO, err);
-	if (r >= 0)
-		r = record_set(&image.hash_value, u->sha512, err);
-	return r < 0 ? r : record_update(tx, &image, err);
-}
-
-/* Nothing is left of it, unless it has become the image's. */
-static void upload_end(struct upload *u)
-{
-	if (u->saving) {
-		store_incoming_discard(u->g->store, u->id);
-		index_write(u->g->index, set_queued, u, NULL);
-	}
-	u->saving = false;
-	closep(&u->fd);
-	u->fd = -1;
-}
-
-static void upload_free(void *state)
-{
-	struct upload *u = state;
-
-	upload_end(u);
-	digest_free(u->digest);
-	free(u);
-}
-
-static int write_all(int fd, const void *data, size_t len, uint64_t off)
-{
-	const uint8_t *p = data;
-	ssize_t n;
-
-	while (len) {
-		n = pwrite(fd, p, len, (off_t)off);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		p += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-static void fail_upload(struct request *q, struct upload *u,
-			const struct error *err)
-{
-	upload_end(u);
-	respond_failure(q, err);
-}
-
-static int add_chunk(struct upload *u, const void *data, size_t len,
-		     struct error *err)
-{
-	int r = write_all(u->fd, data, len, u->bytes);
-
-	if (r == -ENOSPC || r == -EDQUOT)
-		return error_set(err, -ENOSPC, 0,
-				 "Image storage media is full: %s",
-				 errno_text(-r));
-	if (r < 0)
-		return error_set(err, r, 0, "the store cannot be written: %s",
-				 errno_text(-r));
-	r = digest_add(u->digest, data, len, err);
-	if (r >= 0)
-		u->bytes += len;
-	return r;
+	upload_free(q->state);
+	q->state = NULL;
+	q->state_free = NULL;
 }
 
 static int take_chunk(struct request *q, const void *data, size_t len)
 {
-	struct upload *u = q->state;
 	struct error err = { 0 };
-	int r = add_chunk(u, data, len, &err);
+	int r = upload_add(q->state, data, len, &err);
 
-	if (r < 0)
-		fail_upload(q, u, &err);
+	if (r < 0) {
+		drop_upload(q);
+		respond_failure(q, &err);
+	}
 	return r;
 }
 
 static const struct body_sink upload_sink = { .chunk = take_chunk };
 
-static int upload_start(struct upload *u, struct error *err)
+static int begin(struct request *q, const char *id, enum upload_kind kind,
+		 struct error *err)
 {
-	int r = index_write(u->g->index, set_saving, u, err);
+	struct upload *u;
+	int r = upload_begin(q->app, &q->who, id, kind, &u, err);
 
 	if (r < 0)
 		return r;
-	u->saving = true;
-	r = store_incoming_open(u->g->store, u->id, &u->fd, err);
-	return r < 0 ? r : digest_new(&u->digest, err);
+	q->state = u;
+	q->state_free = free_upload;
+	q->sink = &upload_sink;
+	return 0;
 }
 
 int data_upload_begin(struct request *q, const char *id, struct error *err)
 {
-	struct upload *u;
-	int r;
+	return begin(q, id, UPLOAD_DATA, err);
+}
 
-	if (!record_id_ok(id))
-		return error_set(err, -ENOENT, 0,
-				 "No image found with ID %.64s", id);
-	u = calloc(1, sizeof(*u));
-	if (!u)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	u->g = q->app;
-	u->q = q;
-	u->fd = -1;
-	snprintf(u->id, sizeof(u->id), "%s", id);
-	q->state = u;
-	q->state_free = upload_free;
-	q->sink = &upload_sink;
-	r = upload_start(u, err);
+int data_upload_finish(struct request *q, const uint64_t *size, const char *md5,
+		       struct error *err)
+{
+	int r = upload_finish(q->state, size, md5, err);
+
 	if (r < 0)
-		upload_end(u);
+		drop_upload(q);
 	return r;
 }
 
-int data_upload_copy(struct request *q, struct source *src, struct error *err)
-{
-	struct upload *u = q->state;
-	CLEANUP(freep) uint8_t *buf = malloc(COPY_BYTES);
-	uint64_t off = 0;
-	size_t n;
-	int r = buf ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
-
-	while (r >= 0 && off < src->bytes) {
-		n = (size_t)min_u64(COPY_BYTES, src->bytes - off);
-		r = source_read(src, buf, n, off, err);
-		if (r >= 0)
-			r = add_chunk(u, buf, n, err);
-		off += n;
-	}
-	if (r < 0)
-		upload_end(u);
-	return r;
-}
-
-const char *data_upload_id(const struct request *q)
-{
-	const struct upload *u = q->state;
-
-	return u->id;
-}
-
-static void begin_upload(struct request *q)
+static void begin_octets(struct request *q, enum upload_kind kind)
 {
 	struct error err = { 0 };
 
@@ -244,65 +81,18 @@ static void begin_upload(struct request *q)
 		respond_error(q, 415,
 			      "The server does not support the media type of "
 			      "the request.");
-	else if (data_upload_begin(q, q->uri.segments[2], &err) < 0)
+	else if (begin(q, q->uri.segments[2], kind, &err) < 0)
 		respond_failure(q, &err);
 }
 
-static int look_inside(struct upload *u, struct error *err)
+static void begin_upload(struct request *q)
 {
-	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
-	CLEANUP(record_done) struct record image = { 0 };
-	CLEANUP(freep) char *path = store_incoming_path(u->g->store, u->id);
-	int r = index_read(u->g->index, &tx, err);
-
-	if (r >= 0)
-		r = record_load(tx, u->id, &image, err);
-	if (r >= 0 && !path)
-		r = error_set(err, -ENOMEM, 0, "out of memory");
-	return r < 0 ? r : inspect_data(&image, path, &u->found, err);
+	begin_octets(q, UPLOAD_DATA);
 }
 
-/* Are they what the client said they would be? */
-static int check_promise(const struct upload *u, const uint64_t *size,
-			 const char *md5, struct error *err)
+static void begin_stage(struct request *q)
 {
-	if (size && *size != u->bytes)
-		return error_set(err, -EINVAL, 0,
-				 "Supplied size (%" PRIu64 ") and size "
-				 "generated from uploaded image (%" PRIu64
-				 ") did not match.",
-				 *size, u->bytes);
-	if (md5 && strcasecmp(md5, u->md5) != 0)
-		return error_set(err, -EINVAL, 0,
-				 "Supplied checksum (%.64s) and checksum "
-				 "generated from uploaded image (%s) did not "
-				 "match.",
-				 md5, u->md5);
-	return 0;
-}
-
-int data_upload_finish(struct request *q, const uint64_t *size, const char *md5,
-		       struct error *err)
-{
-	struct upload *u = q->state;
-	int r = digest_end(u->digest, u->md5, u->sha512, err);
-
-	if (r >= 0)
-		r = check_promise(u, size, md5, err);
-	if (r >= 0)
-		r = look_inside(u, err);
-	if (r >= 0)
-		r = store_incoming_commit(u->g->store, u->id, u->fd, err);
-	if (r >= 0) {
-		r = index_write(u->g->index, set_active, u, err);
-		if (r < 0) /* it was deleted meanwhile */
-			store_remove(u->g->store, u->id);
-	}
-	if (r < 0)
-		upload_end(u);
-	else
-		u->saving = false;
-	return r < 0 ? r : 0;
+	begin_octets(q, UPLOAD_STAGE);
 }
 
 static void finish_upload(struct request *q)
@@ -488,5 +278,6 @@ static void get_data(struct request *q)
 const struct route data_routes[] = {
 	{ HTTP_PUT, "/v2/images/{}/file", finish_upload, begin_upload },
 	{ HTTP_GET, "/v2/images/{}/file", get_data },
+	{ HTTP_PUT, "/v2/images/{}/stage", finish_upload, begin_stage },
 	{ 0 },
 };

@@ -5,18 +5,12 @@
 
 #include "glance/http.h"
 #include "glance/record.h"
-#include "iouring/source.h"
 
 /*
  * In a route's begin(): the body is the data of image @id, which is queued;
  * it is saving from then on. On failure nothing has been answered.
  */
 int data_upload_begin(struct request *q, const char *id, struct error *err);
-/* The same at once, with the data of @src, when begun: see the next two. */
-int data_upload_copy(struct request *q, struct source *src, struct error *err);
-
-/* Of which image; in handle(), when data_upload_begin() went well. */
-const char *data_upload_id(const struct request *q);
 /*
  * In handle(), when data_upload_begin() went well: the image is active when
  * this returns 0, else queued again. @size, @md5: what they must be; NULL: as

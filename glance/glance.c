@@ -48,8 +48,8 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	return 0;
 }
 
-/* 1: image @id has data; 0: nobody knows it, or it has none. */
-static int has_data(void *opaque, const char *id)
+/* 1: image @id has data, or staged ones; 0: nobody knows it, or it has none. */
+static int has_data(void *opaque, const char *id, bool staged)
 {
 	CLEANUP(record_done) struct record r = { 0 };
 	int code = record_load(opaque, id, &r, NULL);
@@ -58,25 +58,59 @@ static int has_data(void *opaque, const char *id)
 		return 0;
 	if (code < 0)
 		return code;
+	if (staged)
+		return r.status == IMAGE_UPLOADING ||
+		       r.status == IMAGE_IMPORTING;
 	return r.status == IMAGE_ACTIVE || r.status == IMAGE_DEACTIVATED;
 }
 
-/* What was on its way when the last server ended. */
-static int reset_saving(struct index_tx *tx, void *opaque, struct error *err)
+/* Those in status @status go back to queued, unless @keep wants them. */
+static int reset(struct index_tx *tx, const char *status,
+		 bool (*keep)(struct glance *g, const char *id),
+		 struct glance *g, struct error *err)
 {
 	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
-	int r = index_sql(tx,
-			  "UPDATE images SET status = 'queued' WHERE status IN "
-			  "('saving', 'uploading', 'importing')",
-			  &st, err);
+	CLEANUP(index_reset) sqlite3_stmt *up = NULL;
+	int r = index_sql(tx, "SELECT n, id FROM images WHERE status = ?", &st,
+			  err);
 
-	return r < 0 ? r : index_run(st, err);
+	if (r >= 0)
+		r = index_sql(tx,
+			      "UPDATE images SET status = 'queued', size = NULL"
+			      " WHERE n = ?",
+			      &up, err);
+	if (r < 0)
+		return r;
+	index_bind_text(st, 1, status);
+	while ((r = index_step(st, err)) == 1) {
+		if (keep && keep(g, index_text(st, 1)))
+			continue;
+		sqlite3_bind_int64(up, 1, sqlite3_column_int64(st, 0));
+		r = index_run(up, err);
+		if (r < 0)
+			break;
+		sqlite3_reset(up);
+	}
+	return r;
+}
+
+static bool is_staged(struct glance *g, const char *id)
+{
+	return store_has_staged(g->store, id);
+}
+
+/* What was on its way when the last server ended. */
+static int reset_coming(struct index_tx *tx, void *opaque, struct error *err)
+{
+	int r = reset(tx, "saving", NULL, opaque, err);
+
+	return r < 0 ? r : reset(tx, "uploading", is_staged, opaque, err);
 }
 
 static int tidy(struct glance *g, struct error *err)
 {
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
-	int r = index_write(g->index, reset_saving, NULL, err);
+	int r = index_write(g->index, reset_coming, g, err);
 
 	if (r >= 0)
 		r = index_read(g->index, &tx, err);

@@ -21,6 +21,7 @@
 #include "glance/members.h"
 #include "glance/meta-headers.h"
 #include "glance/routes.h"
+#include "glance/upload.h"
 
 #define LIST_MAX LIST_LIMIT_MAX
 
@@ -535,16 +536,17 @@ static void begin_post(struct request *q)
 static void finish_data(struct request *q, const struct meta *m, bool new)
 {
 	struct glance *g = q->app;
-	const char *id = data_upload_id(q);
+	char id[37];
 	struct error err = { 0 };
 
+	snprintf(id, sizeof(id), "%s", upload_id(q->state));
 	if (data_upload_finish(q, m->has_size ? &m->size : NULL, m->checksum,
 			       &err) >= 0) {
 		respond_image(q, id);
 		return;
 	}
 	if (new)
-		index_write(g->index, drop, (void *)(uintptr_t)id, NULL);
+		index_write(g->index, drop, id, NULL);
 	refuse(q, &err);
 }
 
@@ -557,13 +559,14 @@ static int take_registered(struct request *q, const struct meta *m,
 	struct registration old = { .q = q,
 				    .location = m->location,
 				    .except = id };
-	int r = data_upload_begin(q, id, err);
+	CLEANUP(upload_freep) struct upload *u = NULL;
+	int r = upload_begin(g, &q->who, id, UPLOAD_DATA, &u, err);
 
 	if (r >= 0)
-		r = data_upload_copy(q, src, err);
+		r = upload_copy(u, src, err);
 	if (r >= 0)
-		r = data_upload_finish(q, m->has_size ? &m->size : NULL,
-				       m->checksum, err);
+		r = upload_finish(u, m->has_size ? &m->size : NULL, m->checksum,
+				  err);
 	if (r >= 0) {
 		r = index_write(g->index, drop_registered, &old, err);
 		if (r < 0)

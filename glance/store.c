@@ -15,6 +15,11 @@ struct store {
 	int fd; /* the folder */
 };
 
+static const char *const area_names[] = {
+	[STORE_INCOMING] = "incoming",
+	[STORE_STAGING] = "staging",
+};
+
 static int make_folder(int at, const char *name, struct error *err)
 {
 	if (mkdirat(at, name, 0750) < 0 && errno != EEXIST)
@@ -26,6 +31,7 @@ static int make_folder(int at, const char *name, struct error *err)
 int store_open(const char *path, struct store **ret, struct error *err)
 {
 	struct store *s = calloc(1, sizeof(*s));
+	size_t i;
 	int r;
 
 	if (!s)
@@ -47,8 +53,8 @@ int store_open(const char *path, struct store **ret, struct error *err)
 		goto fail;
 	}
 	r = make_folder(s->fd, "images", err);
-	if (r >= 0)
-		r = make_folder(s->fd, "incoming", err);
+	for (i = 0; i < ARRAY_SIZE(area_names) && r >= 0; i++)
+		r = make_folder(s->fd, area_names[i], err);
 	if (r < 0)
 		goto fail;
 	*ret = s;
@@ -77,11 +83,12 @@ char *store_image_path(const struct store *s, const char *id)
 	return path;
 }
 
-char *store_incoming_path(const struct store *s, const char *id)
+char *store_area_path(const struct store *s, enum store_area area,
+		      const char *id)
 {
 	char *path;
 
-	if (asprintf(&path, "%s/incoming/%s", s->path, id) < 0)
+	if (asprintf(&path, "%s/%s/%s", s->path, area_names[area], id) < 0)
 		return NULL;
 	return path;
 }
@@ -91,11 +98,11 @@ struct inside {
 	char text[64];
 };
 
-static struct inside incoming_name(const char *id)
+static struct inside area_name(enum store_area area, const char *id)
 {
 	struct inside n;
 
-	snprintf(n.text, sizeof(n.text), "incoming/%.36s", id);
+	snprintf(n.text, sizeof(n.text), "%s/%.36s", area_names[area], id);
 	return n;
 }
 
@@ -107,18 +114,35 @@ static struct inside image_name(const char *id)
 	return n;
 }
 
-int store_incoming_open(struct store *s, const char *id, int *ret,
-			struct error *err)
+static int open_inside(struct store *s, struct inside name, int flags, int *ret,
+		       struct error *err)
 {
-	struct inside name = incoming_name(id);
-	int fd = openat(s->fd, name.text,
-			O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+	int fd = openat(s->fd, name.text, flags | O_CLOEXEC, 0640);
 
 	if (fd < 0)
 		return error_set(err, -errno, 0, "store: %s: %s", name.text,
 				 errno_text(errno));
 	*ret = fd;
 	return 0;
+}
+
+int store_incoming_open(struct store *s, const char *id, int *ret,
+			struct error *err)
+{
+	return open_inside(s, area_name(STORE_INCOMING, id),
+			   O_RDWR | O_CREAT | O_TRUNC, ret, err);
+}
+
+int store_staging_open(struct store *s, const char *id, int *ret,
+		       struct error *err)
+{
+	return open_inside(s, area_name(STORE_STAGING, id), O_RDONLY, ret, err);
+}
+
+bool store_has_staged(struct store *s, const char *id)
+{
+	return faccessat(s->fd, area_name(STORE_STAGING, id).text, F_OK, 0) ==
+	       0;
 }
 
 static int sync_folder(struct store *s, const char *name, struct error *err)
@@ -132,27 +156,42 @@ static int sync_folder(struct store *s, const char *name, struct error *err)
 	return 0;
 }
 
-int store_incoming_commit(struct store *s, const char *id, int fd,
-			  struct error *err)
+/* Durable, also under its new name. */
+static int move(struct store *s, struct inside from, struct inside to, int fd,
+		struct error *err)
 {
-	struct inside from = incoming_name(id), to = image_name(id);
+	if (fsync(fd) < 0 || renameat(s->fd, from.text, s->fd, to.text) < 0)
+		return error_set(err, -errno, 0, "store: %s: %s", from.text,
+				 errno_text(errno));
+	return 0;
+}
+
+int store_stage(struct store *s, const char *id, int fd, struct error *err)
+{
+	int r = move(s, area_name(STORE_INCOMING, id),
+		     area_name(STORE_STAGING, id), fd, err);
+
+	return r < 0 ? r : sync_folder(s, area_names[STORE_STAGING], err);
+}
+
+int store_commit(struct store *s, enum store_area area, const char *id, int fd,
+		 struct error *err)
+{
 	char folder[16];
 	int r;
 
 	snprintf(folder, sizeof(folder), "images/%.2s", id);
 	r = make_folder(s->fd, folder, err);
-	if (r < 0)
-		return r;
-	if (fsync(fd) < 0 || renameat(s->fd, from.text, s->fd, to.text) < 0)
-		return error_set(err, -errno, 0, "store: %s: %s", from.text,
-				 errno_text(errno));
-	r = sync_folder(s, folder, err);
+	if (r >= 0)
+		r = move(s, area_name(area, id), image_name(id), fd, err);
+	if (r >= 0)
+		r = sync_folder(s, folder, err);
 	return r < 0 ? r : sync_folder(s, "images", err);
 }
 
-void store_incoming_discard(struct store *s, const char *id)
+void store_discard(struct store *s, enum store_area area, const char *id)
 {
-	unlinkat(s->fd, incoming_name(id).text, 0);
+	unlinkat(s->fd, area_name(area, id).text, 0);
 }
 
 void store_remove(struct store *s, const char *id)
@@ -186,7 +225,7 @@ static int each_in(struct store *s, const char *name,
 
 struct tidying {
 	struct store *s;
-	int (*keep)(void *opaque, const char *id);
+	int (*keep)(void *opaque, const char *id, bool staged);
 	void *opaque;
 	struct error *err;
 };
@@ -196,8 +235,21 @@ static int drop_incoming(void *opaque, const char *folder, const char *file)
 	struct tidying *t = opaque;
 
 	if (record_id_ok(file))
-		store_incoming_discard(t->s, file);
+		store_discard(t->s, STORE_INCOMING, file);
 	return 0;
+}
+
+static int look_at_staged(void *opaque, const char *folder, const char *file)
+{
+	struct tidying *t = opaque;
+	int r;
+
+	if (!record_id_ok(file))
+		return 0;
+	r = t->keep(t->opaque, file, true);
+	if (!r)
+		store_discard(t->s, STORE_STAGING, file);
+	return r < 0 ? r : 0;
 }
 
 static int look_at_file(void *opaque, const char *folder, const char *file)
@@ -207,7 +259,7 @@ static int look_at_file(void *opaque, const char *folder, const char *file)
 
 	if (!record_id_ok(file))
 		return 0;
-	r = t->keep(t->opaque, file);
+	r = t->keep(t->opaque, file, false);
 	if (!r)
 		store_remove(t->s, file);
 	return r < 0 ? r : 0;
@@ -224,12 +276,16 @@ static int look_at_folder(void *opaque, const char *folder, const char *file)
 	return each_in(t->s, name, look_at_file, t, t->err);
 }
 
-int store_tidy(struct store *s, int (*keep)(void *opaque, const char *id),
+int store_tidy(struct store *s,
+	       int (*keep)(void *opaque, const char *id, bool staged),
 	       void *opaque, struct error *err)
 {
 	struct tidying t = { s, keep, opaque, err };
-	int r = each_in(s, "incoming", drop_incoming, &t, err);
+	int r = each_in(s, area_names[STORE_INCOMING], drop_incoming, &t, err);
 
+	if (r >= 0)
+		r = each_in(s, area_names[STORE_STAGING], look_at_staged, &t,
+			    err);
 	return r < 0 ? r : each_in(s, "images", look_at_folder, &t, err);
 }
 

@@ -408,6 +408,7 @@ static void remove_image(struct request *q)
 	if (change(q, &c) >= 0) {
 		/* Who has it open reads on; what is left a restart tidies. */
 		store_remove(g->store, c.image.id);
+		store_discard(g->store, STORE_STAGING, c.image.id);
 		respond_empty(q, 204);
 	}
 	record_done(&c.image);

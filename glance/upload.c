@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "glance/digest.h"
+#include "glance/image-json.h"
+#include "glance/inspect.h"
+#include "glance/upload.h"
+
+#define COPY_BYTES (1U << 20)
+
+struct upload {
+	struct glance *g;
+	const struct identity *who;
+	enum upload_kind kind;
+	char id[37];
+	int fd;
+	struct digest *digest;
+	uint64_t bytes;
+	bool coming; /* the index says so, because of us */
+	struct inspection found;
+	char md5[33], sha512[129];
+};
+
+static enum image_status status_of(const struct upload *u)
+{
+	switch (u->kind) {
+	case UPLOAD_DATA:
+		return IMAGE_SAVING;
+	case UPLOAD_STAGE:
+		return IMAGE_UPLOADING;
+	default:
+		return IMAGE_IMPORTING;
+	}
+}
+
+static bool by_task(const struct upload *u)
+{
+	return status_of(u) == IMAGE_IMPORTING;
+}
+
+static enum store_area area_of(const struct upload *u)
+{
+	return u->kind == UPLOAD_STAGED ? STORE_STAGING : STORE_INCOMING;
+}
+
+/* ---- what the index says ---- */
+
+static int check_formats(const struct record *image, struct error *err)
+{
+	if (image->disk_format && image->container_format)
+		return 0;
+	return error_set(err, -EINVAL, 0,
+			 "Properties %s%s%s must be set prior to saving data.",
+			 image->disk_format ? "" : "disk_format",
+			 image->disk_format || image->container_format ? ""
+								       : ", ",
+			 image->container_format ? "" : "container_format");
+}
+
+static int set_coming(struct index_tx *tx, void *opaque, struct error *err)
+{
+	struct upload *u = opaque;
+	CLEANUP(record_done) struct record image = { 0 };
+	int r = image_load_own(tx, u->who, u->id, &image, err);
+
+	if (r < 0)
+		return r;
+	if (image.status != IMAGE_QUEUED)
+		return error_set(err, -EEXIST, 0,
+				 "Image status transition from %s to %s is "
+				 "not allowed",
+				 image_status_name(image.status),
+				 image_status_name(status_of(u)));
+	if (u->kind == UPLOAD_DATA)
+		r = check_formats(&image, err);
+	image.status = status_of(u);
+	return r < 0 ? r : record_update(tx, &image, err);
+}
+
+static int check_importing(struct upload *u, struct error *err)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(record_done) struct record image = { 0 };
+	int r = index_read(u->g->index, &tx, err);
+
+	if (r >= 0)
+		r = record_load(tx, u->id, &image, err);
+	if (r >= 0 && image.status != IMAGE_IMPORTING)
+		r = error_set(err, -EEXIST, 0, "Image %s is %s, not importing",
+			      u->id, image_status_name(image.status));
+	return r;
+}
+
+static int set_queued(struct index_tx *tx, void *opaque, struct error *err)
+{
+	struct upload *u = opaque;
+	CLEANUP(record_done) struct record image = { 0 };
+	int r = record_load(tx, u->id, &image, err);
+
+	if (r < 0 || image.status != status_of(u))
+		return r;
+	image.status = IMAGE_QUEUED;
+	return record_update(tx, &image, err);
+}
+
+static int set_here(struct index_tx *tx, void *opaque, struct error *err)
+{
+	struct upload *u = opaque;
+	CLEANUP(record_done) struct record image = { 0 };
+	int r = record_load(tx, u->id, &image, err);
+
+	if (r < 0)
+		return r;
+	if (image.status != status_of(u))
+		return error_set(err, -EEXIST, 0, "Image %s is %s by now",
+				 u->id, image_status_name(image.status));
+	image.has_size = true;
+	image.size = u->bytes;
+	if (u->kind == UPLOAD_STAGE)
+		return record_update(tx, &image, err);
+	image.status = IMAGE_ACTIVE;
+	image.has_virtual_size = u->found.has_virtual_size;
+	image.virtual_size = u->found.virtual_size;
+	r = record_set(&image.checksum, u->md5, err);
+	if (r >= 0)
+		r = record_set(&image.hash_algo, DIGEST_ALGO, err);
+	if (r >= 0)
+		r = record_set(&image.hash_value, u->sha512, err);
+	return r < 0 ? r : record_update(tx, &image, err);
+}
+
+/* ---- the data ---- */
+
+static int open_data(struct upload *u, struct error *err)
+{
+	return u->kind == UPLOAD_STAGED
+		       ? store_staging_open(u->g->store, u->id, &u->fd, err)
+		       : store_incoming_open(u->g->store, u->id, &u->fd, err);
+}
+
+int upload_begin(struct glance *g, const struct identity *who, const char *id,
+		 enum upload_kind kind, struct upload **ret, struct error *err)
+{
+	CLEANUP(upload_freep) struct upload *u = NULL;
+	int r;
+
+	if (!record_id_ok(id))
+		return error_set(err, -ENOENT, 0,
+				 "No image found with ID %.64s", id);
+	u = calloc(1, sizeof(*u));
+	if (!u)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	u->g = g;
+	u->who = who;
+	u->kind = kind;
+	u->fd = -1;
+	snprintf(u->id, sizeof(u->id), "%s", id);
+	r = by_task(u) ? check_importing(u, err)
+		       : index_write(g->index, set_coming, u, err);
+	if (r < 0)
+		return r;
+	u->coming = true;
+	r = open_data(u, err);
+	if (r >= 0)
+		r = digest_new(&u->digest, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(u);
+	return 0;
+}
+
+void upload_free(struct upload *u)
+{
+	if (!u)
+		return;
+	if (u->coming && u->kind != UPLOAD_STAGED)
+		store_discard(u->g->store, STORE_INCOMING, u->id);
+	if (u->coming && !by_task(u))
+		index_write(u->g->index, set_queued, u, NULL);
+	closep(&u->fd);
+	digest_free(u->digest);
+	free(u);
+}
+
+void upload_freep(struct upload **u)
+{
+	upload_free(*u);
+}
+
+const char *upload_id(const struct upload *u)
+{
+	return u->id;
+}
+
+static int write_all(int fd, const void *data, size_t len, uint64_t off)
+{
+	const uint8_t *p = data;
+	ssize_t n;
+
+	while (len) {
+		n = pwrite(fd, p, len, (off_t)off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		p += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* What was written, or read, goes through the digests. */
+static int count(struct upload *u, const void *data, size_t len,
+		 struct error *err)
+{
+	int r = digest_add(u->digest, data, len, err);
+
+	if (r >= 0)
+		u->bytes += len;
+	return r;
+}
+
+int upload_add(struct upload *u, const void *data, size_t len,
+	       struct error *err)
+{
+	int r = write_all(u->fd, data, len, u->bytes);
+
+	if (r == -ENOSPC || r == -EDQUOT)
+		return error_set(err, -ENOSPC, 0,
+				 "Image storage media is full: %s",
+				 errno_text(-r));
+	if (r < 0)
+		return error_set(err, r, 0, "the store cannot be written: %s",
+				 errno_text(-r));
+	return count(u, data, len, err);
+}
+
+int upload_copy(struct upload *u, struct source *src, struct error *err)
+{
+	CLEANUP(freep) uint8_t *buf = malloc(COPY_BYTES);
+	uint64_t off = 0;
+	size_t n;
+	int r = buf ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+
+	while (r >= 0 && off < src->bytes) {
+		n = (size_t)min_u64(COPY_BYTES, src->bytes - off);
+		r = source_read(src, buf, n, off, err);
+		if (r >= 0)
+			r = upload_add(u, buf, n, err);
+		off += n;
+	}
+	return r;
+}
+
+static int read_staged(struct upload *u, struct error *err)
+{
+	CLEANUP(freep) uint8_t *buf = malloc(COPY_BYTES);
+	ssize_t n;
+	int r = buf ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+
+	while (r >= 0) {
+		n = pread(u->fd, buf, COPY_BYTES, (off_t)u->bytes);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return error_set(err, -errno, 0,
+					 "the staged data cannot be read: %s",
+					 errno_text(errno));
+		if (!n)
+			return 0;
+		r = count(u, buf, (size_t)n, err);
+	}
+	return r;
+}
+
+static int look_inside(struct upload *u, struct error *err)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(record_done) struct record image = { 0 };
+	CLEANUP(freep)
+	char *path = store_area_path(u->g->store, area_of(u), u->id);
+	int r = index_read(u->g->index, &tx, err);
+
+	if (r >= 0)
+		r = record_load(tx, u->id, &image, err);
+	if (r >= 0 && !path)
+		r = error_set(err, -ENOMEM, 0, "out of memory");
+	return r < 0 ? r : inspect_data(&image, path, &u->found, err);
+}
+
+/* Are they what the client said they would be? */
+static int check_promise(const struct upload *u, const uint64_t *size,
+			 const char *md5, struct error *err)
+{
+	if (size && *size != u->bytes)
+		return error_set(err, -EINVAL, 0,
+				 "Supplied size (%" PRIu64 ") and size "
+				 "generated from uploaded image (%" PRIu64
+				 ") did not match.",
+				 *size, u->bytes);
+	if (md5 && strcasecmp(md5, u->md5) != 0)
+		return error_set(err, -EINVAL, 0,
+				 "Supplied checksum (%.64s) and checksum "
+				 "generated from uploaded image (%s) did not "
+				 "match.",
+				 md5, u->md5);
+	return 0;
+}
+
+static int finish_stage(struct upload *u, struct error *err)
+{
+	int r = store_stage(u->g->store, u->id, u->fd, err);
+
+	if (r < 0)
+		return r;
+	r = index_write(u->g->index, set_here, u, err);
+	if (r < 0)
+		store_discard(u->g->store, STORE_STAGING, u->id);
+	return r;
+}
+
+static int finish_data(struct upload *u, const uint64_t *size, const char *md5,
+		       struct error *err)
+{
+	int r = digest_end(u->digest, u->md5, u->sha512, err);
+
+	if (r >= 0)
+		r = check_promise(u, size, md5, err);
+	if (r >= 0)
+		r = look_inside(u, err);
+	if (r >= 0)
+		r = store_commit(u->g->store, area_of(u), u->id, u->fd, err);
+	if (r < 0)
+		return r;
+	r = index_write(u->g->index, set_here, u, err);
+	if (r < 0) /* it was deleted meanwhile */
+		store_remove(u->g->store, u->id);
+	return r;
+}
+
+int upload_finish(struct upload *u, const uint64_t *size, const char *md5,
+		  struct error *err)
+{
+	int r = u->kind == UPLOAD_STAGED ? read_staged(u, err) : 0;
+
+	if (r >= 0)
+		r = u->kind == UPLOAD_STAGE ? finish_stage(u, err)
+					    : finish_data(u, size, md5, err);
+	if (r < 0)
+		return r;
+	u->coming = false;
+	return 0;
+}
