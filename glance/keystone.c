@@ -6,10 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#define CURL_DISABLE_TYPECHECK
-#include <curl/curl.h>
-
-#include "formats/library.h"
+#include "glance/curl-lib.h"
 #include "glance/digest.h"
 #include "glance/json-body.h"
 #include "glance/json-in.h"
@@ -40,35 +37,7 @@ struct keystone {
 	char *own_token;
 };
 
-/* libcurl, loaded where there is a Keystone to ask. */
-static struct {
-	__typeof__(curl_easy_init) *easy_init;
-	__typeof__(curl_easy_setopt) *easy_setopt;
-	__typeof__(curl_easy_perform) *easy_perform;
-	__typeof__(curl_easy_getinfo) *easy_getinfo;
-	__typeof__(curl_easy_cleanup) *easy_cleanup;
-	__typeof__(curl_easy_strerror) *easy_strerror;
-	__typeof__(curl_slist_append) *slist_append;
-	__typeof__(curl_slist_free_all) *slist_free_all;
-} curl;
-
-static bool load_curl(void)
-{
-	static const struct library_symbol symbols[] = {
-		{ "curl_easy_init", (void **)&curl.easy_init },
-		{ "curl_easy_setopt", (void **)&curl.easy_setopt },
-		{ "curl_easy_perform", (void **)&curl.easy_perform },
-		{ "curl_easy_getinfo", (void **)&curl.easy_getinfo },
-		{ "curl_easy_cleanup", (void **)&curl.easy_cleanup },
-		{ "curl_easy_strerror", (void **)&curl.easy_strerror },
-		{ "curl_slist_append", (void **)&curl.slist_append },
-		{ "curl_slist_free_all", (void **)&curl.slist_free_all },
-	};
-
-	_Static_assert(sizeof(curl) == ARRAY_SIZE(symbols) * sizeof(void *),
-		       "all are looked up");
-	return library_load("libcurl.so.4", symbols, ARRAY_SIZE(symbols));
-}
+static const struct curl_lib *curl;
 
 /* ---- HTTP ---- */
 
@@ -118,39 +87,39 @@ static struct curl_slist *add_header(struct curl_slist *list, const char *name,
 		line = NULL;
 		return list;
 	}
-	return curl.slist_append(list, line);
+	return curl->slist_append(list, line);
 }
 
 /* GET, or with @post a POST. The list of headers is taken over. */
 static int run(struct keystone *k, struct curl_slist *headers, const char *post,
 	       struct exchange *x, struct error *err)
 {
-	CURL *c = curl.easy_init();
+	CURL *c = curl->easy_init();
 	CURLcode code;
 
 	x->body.max = ANSWER_BYTES_MAX;
 	if (!c) {
-		curl.slist_free_all(headers);
+		curl->slist_free_all(headers);
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
-	curl.easy_setopt(c, CURLOPT_URL, k->tokens_url);
-	curl.easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-	curl.easy_setopt(c, CURLOPT_TIMEOUT, TIMEOUT_SEC);
-	curl.easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
-	curl.easy_setopt(c, CURLOPT_HTTPHEADER, headers);
-	curl.easy_setopt(c, CURLOPT_WRITEFUNCTION, take_body);
-	curl.easy_setopt(c, CURLOPT_WRITEDATA, x);
-	curl.easy_setopt(c, CURLOPT_HEADERFUNCTION, take_header);
-	curl.easy_setopt(c, CURLOPT_HEADERDATA, x);
+	curl->easy_setopt(c, CURLOPT_URL, k->tokens_url);
+	curl->easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+	curl->easy_setopt(c, CURLOPT_TIMEOUT, TIMEOUT_SEC);
+	curl->easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl->easy_setopt(c, CURLOPT_HTTPHEADER, headers);
+	curl->easy_setopt(c, CURLOPT_WRITEFUNCTION, take_body);
+	curl->easy_setopt(c, CURLOPT_WRITEDATA, x);
+	curl->easy_setopt(c, CURLOPT_HEADERFUNCTION, take_header);
+	curl->easy_setopt(c, CURLOPT_HEADERDATA, x);
 	if (post)
-		curl.easy_setopt(c, CURLOPT_POSTFIELDS, post);
-	code = curl.easy_perform(c);
-	curl.easy_getinfo(c, CURLINFO_RESPONSE_CODE, &x->status);
-	curl.easy_cleanup(c);
-	curl.slist_free_all(headers);
+		curl->easy_setopt(c, CURLOPT_POSTFIELDS, post);
+	code = curl->easy_perform(c);
+	curl->easy_getinfo(c, CURLINFO_RESPONSE_CODE, &x->status);
+	curl->easy_cleanup(c);
+	curl->slist_free_all(headers);
 	if (code != CURLE_OK)
 		return error_set(err, -EAGAIN, 0, "Keystone at %s: %s",
-				 k->tokens_url, curl.easy_strerror(code));
+				 k->tokens_url, curl->easy_strerror(code));
 	return 0;
 }
 
@@ -364,7 +333,8 @@ int keystone_new(const char *url, const struct keystone_account *account,
 			err, -EINVAL, 0,
 			"auth=keystone needs keystone-user=, "
 			"keystone-project= and keystone-password=FILE");
-	if (!load_curl())
+	curl = curl_lib_load();
+	if (!curl)
 		return error_set(err, -ENOTSUP, 0,
 				 "libcurl is needed to ask a Keystone, and not "
 				 "installed");

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* libcurl, loaded by those who ask other servers: few do. */
+#ifndef GLANCE_CURL_LIB_H
+#define GLANCE_CURL_LIB_H
+
+#define CURL_DISABLE_TYPECHECK
+#include <curl/curl.h>
+
+struct curl_lib {
+	__typeof__(curl_easy_init) *easy_init;
+	__typeof__(curl_easy_setopt) *easy_setopt;
+	__typeof__(curl_easy_perform) *easy_perform;
+	__typeof__(curl_easy_getinfo) *easy_getinfo;
+	__typeof__(curl_easy_cleanup) *easy_cleanup;
+	__typeof__(curl_easy_strerror) *easy_strerror;
+	__typeof__(curl_slist_append) *slist_append;
+	__typeof__(curl_slist_free_all) *slist_free_all;
+	__typeof__(curl_url) *url;
+	__typeof__(curl_url_set) *url_set;
+	__typeof__(curl_url_get) *url_get;
+	__typeof__(curl_url_cleanup) *url_cleanup;
+	__typeof__(curl_free) *free;
+};
+
+/* NULL: it is not installed. Any thread. */
+const struct curl_lib *curl_lib_load(void);
+
+#endif
