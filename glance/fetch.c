@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+
+#include "glance/curl-lib.h"
+#include "glance/fetch.h"
+#include "iouring/util.h"
+
+#define CONNECT_SEC	   30L
+/* A server slower than this for that long is given up. */
+#define SLOW_BYTES_PER_SEC 256L
+#define SLOW_SEC	   60L
+
+/* IPv4 as ::ffff:a.b.c.d, so that one comparison does for both. */
+struct net {
+	uint8_t addr[16];
+	unsigned int bits;
+};
+
+struct fetch_rules {
+	char *hosts; /* what the names point into; NULL: any */
+	const char *names[FETCH_LIST_MAX];
+	size_t n_names;
+	unsigned int ports[FETCH_LIST_MAX];
+	size_t n_ports;
+	struct net nets[FETCH_LIST_MAX];
+	size_t n_nets;
+};
+
+/* ---- addresses ---- */
+
+static bool parse_address(const char *text, struct net *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->bits = 128;
+	if (inet_pton(AF_INET6, text, ret->addr) == 1)
+		return true;
+	ret->addr[10] = ret->addr[11] = 0xff;
+	return inet_pton(AF_INET, text, ret->addr + 12) == 1;
+}
+
+/* "ADDRESS" or "ADDRESS/BITS" */
+static bool parse_net(const char *text, struct net *ret)
+{
+	char address[INET6_ADDRSTRLEN];
+	const char *slash = strchr(text, '/');
+	size_t len = slash ? (size_t)(slash - text) : strlen(text);
+	unsigned int max;
+	unsigned long bits;
+	char *end;
+
+	if (len >= sizeof(address))
+		return false;
+	memcpy(address, text, len);
+	address[len] = '\0';
+	if (!parse_address(address, ret))
+		return false;
+	max = strchr(address, ':') ? 128 : 32;
+	if (!slash)
+		return true;
+	bits = strtoul(slash + 1, &end, 10);
+	if (slash[1] < '0' || slash[1] > '9' || *end || bits > max)
+		return false;
+	ret->bits = (unsigned int)bits + 128 - max;
+	return true;
+}
+
+static bool in_net(const struct net *n, const uint8_t addr[16])
+{
+	unsigned int bytes = n->bits / 8, rest = n->bits % 8;
+
+	if (memcmp(n->addr, addr, bytes) != 0)
+		return false;
+	return !rest || !((n->addr[bytes] ^ addr[bytes]) >> (8 - rest));
+}
+
+/* IANA's special-purpose address registries (RFC 6890), and multicast. */
+static bool is_public(const uint8_t addr[16])
+{
+	static const char *const special[] = {
+		"0.0.0.0/8",	  "10.0.0.0/8",	    "100.64.0.0/10",
+		"127.0.0.0/8",	  "169.254.0.0/16", "172.16.0.0/12",
+		"192.0.0.0/24",	  "192.0.2.0/24",   "192.88.99.0/24",
+		"192.168.0.0/16", "198.18.0.0/15",  "198.51.100.0/24",
+		"203.0.113.0/24", "224.0.0.0/4",    "240.0.0.0/4",
+		"2001::/23",	  "2001:db8::/32",  "2002::/16",
+		"3fff::/20",
+	};
+	struct net v4, global, n;
+	size_t i;
+
+	/* Of IPv6, 2000::/3 is global unicast; all else is something else. */
+	if (!parse_net("0.0.0.0/0", &v4) || !parse_net("2000::/3", &global) ||
+	    (!in_net(&v4, addr) && !in_net(&global, addr)))
+		return false;
+	for (i = 0; i < ARRAY_SIZE(special); i++)
+		if (!parse_net(special[i], &n) || in_net(&n, addr))
+			return false;
+	return true;
+}
+
+static bool may_reach(const struct fetch_rules *r, const uint8_t addr[16])
+{
+	size_t i;
+
+	for (i = 0; i < r->n_nets; i++)
+		if (in_net(&r->nets[i], addr))
+			return true;
+	return is_public(addr);
+}
+
+bool fetch_address_ok(const struct fetch_rules *r, const char *text)
+{
+	struct net n;
+
+	return parse_address(text, &n) && may_reach(r, n.addr);
+}
+
+static bool may_connect(const struct fetch_rules *r, const struct sockaddr *sa)
+{
+	char text[INET6_ADDRSTRLEN];
+	const void *addr;
+
+	if (sa->sa_family == AF_INET)
+		addr = &((const struct sockaddr_in *)(const void *)sa)
+				->sin_addr;
+	else if (sa->sa_family == AF_INET6)
+		addr = &((const struct sockaddr_in6 *)(const void *)sa)
+				->sin6_addr;
+	else
+		return false;
+	return inet_ntop(sa->sa_family, addr, text, sizeof(text)) &&
+	       fetch_address_ok(r, text);
+}
+
+/* ---- rules ---- */
+
+/* Calls @add for each part of @list. */
+static int each_part(const char *what, char *list,
+		     bool (*add)(struct fetch_rules *r, const char *part),
+		     struct fetch_rules *r, struct error *err)
+{
+	size_t n = 0;
+	char *part, *rest = NULL;
+
+	for (part = strtok_r(list, ",", &rest); part;
+	     part = strtok_r(NULL, ",", &rest)) {
+		if (n++ == FETCH_LIST_MAX)
+			return error_set(err, -EINVAL, 0, "%s: over %d entries",
+					 what, FETCH_LIST_MAX);
+		if (!add(r, part))
+			return error_set(err, -EINVAL, 0,
+					 "%s: \"%.64s\" cannot be understood",
+					 what, part);
+	}
+	return 0;
+}
+
+static bool add_name(struct fetch_rules *r, const char *part)
+{
+	r->names[r->n_names++] = part;
+	return true;
+}
+
+static bool add_port(struct fetch_rules *r, const char *part)
+{
+	unsigned long port;
+	char *end;
+
+	port = strtoul(part, &end, 10);
+	if (*part < '0' || *part > '9' || *end || !port || port > 65535)
+		return false;
+	r->ports[r->n_ports++] = (unsigned int)port;
+	return true;
+}
+
+static bool add_net(struct fetch_rules *r, const char *part)
+{
+	return parse_net(part, &r->nets[r->n_nets++]);
+}
+
+static int add_list(struct fetch_rules *r, const char *what, const char *list,
+		    bool (*add)(struct fetch_rules *r, const char *part),
+		    struct error *err)
+{
+	CLEANUP(freep) char *copy = list ? strdup(list) : NULL;
+
+	if (!list)
+		return 0;
+	return copy ? each_part(what, copy, add, r, err)
+		    : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+int fetch_rules_new(const char *hosts, const char *ports, const char *nets,
+		    struct fetch_rules **ret, struct error *err)
+{
+	struct fetch_rules *r = calloc(1, sizeof(*r));
+	int code = 0;
+
+	if (!r)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (hosts) {
+		r->hosts = strdup(hosts);
+		code = r->hosts ? each_part("import-hosts", r->hosts, add_name,
+					    r, err)
+				: error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	if (code >= 0)
+		code = add_list(r, "import-ports", ports ? ports : "80,443",
+				add_port, err);
+	if (code >= 0)
+		code = add_list(r, "import-nets", nets, add_net, err);
+	if (code < 0) {
+		fetch_rules_free(r);
+		return code;
+	}
+	*ret = r;
+	return 0;
+}
+
+void fetch_rules_free(struct fetch_rules *r)
+{
+	if (!r)
+		return;
+	free(r->hosts);
+	free(r);
+}
+
+/* ---- URLs ---- */
+
+static bool host_ok(const struct fetch_rules *r, const char *host)
+{
+	size_t i;
+
+	for (i = 0; i < r->n_names; i++)
+		if (!strcasecmp(r->names[i], host))
+			return true;
+	return !r->hosts;
+}
+
+static bool port_ok(const struct fetch_rules *r, const char *port)
+{
+	unsigned long n = strtoul(port, NULL, 10);
+	size_t i;
+
+	for (i = 0; i < r->n_ports; i++)
+		if (r->ports[i] == n)
+			return true;
+	return false;
+}
+
+static int check_parts(const struct fetch_rules *r, const struct curl_lib *curl,
+		       CURLU *u, const char *url, struct error *err)
+{
+	char *scheme = NULL, *host = NULL, *port = NULL;
+	int code = 0;
+
+	if (curl->url_set(u, CURLUPART_URL, url, 0) != CURLUE_OK ||
+	    curl->url_get(u, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
+	    curl->url_get(u, CURLUPART_HOST, &host, 0) != CURLUE_OK ||
+	    curl->url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) !=
+		    CURLUE_OK)
+		code = error_set(err, -EINVAL, 0, "not an absolute URL");
+	else if (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0)
+		code = error_set(err, -EINVAL, 0, "its scheme is %.32s",
+				 scheme);
+	else if (!host_ok(r, host))
+		code = error_set(err, -EINVAL, 0,
+				 "host %.128s is not in import-hosts", host);
+	else if (!port_ok(r, port))
+		code = error_set(err, -EINVAL, 0,
+				 "port %s is not in import-ports", port);
+	curl->free(scheme);
+	curl->free(host);
+	curl->free(port);
+	return code;
+}
+
+int fetch_check(const struct fetch_rules *r, const char *url, struct error *err)
+{
+	const struct curl_lib *curl = curl_lib_load();
+	CURLU *u;
+	int code;
+
+	if (!curl)
+		return error_set(err, -ENOTSUP, 0, "libcurl is not installed");
+	u = curl->url();
+	if (!u)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	code = check_parts(r, curl, u, url, err);
+	curl->url_cleanup(u);
+	return code;
+}
+
+/* ---- transfers ---- */
+
+struct transfer {
+	const struct fetch_rules *rules;
+	const struct curl_lib *curl;
+	const struct fetch_sink *to;
+	CURL *handle;
+	struct error *err;
+	bool failed; /* the sink has, @err says how */
+	bool stopped;
+	bool forbidden; /* an address was */
+};
+
+static curl_socket_t open_socket(void *opaque, curlsocktype purpose,
+				 struct curl_sockaddr *to)
+{
+	struct transfer *t = opaque;
+
+	if (!may_connect(t->rules, &to->addr)) {
+		t->forbidden = true;
+		return CURL_SOCKET_BAD;
+	}
+	return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+}
+
+static long status_of(const struct transfer *t)
+{
+	long status = 0;
+
+	t->curl->easy_getinfo(t->handle, CURLINFO_RESPONSE_CODE, &status);
+	return status;
+}
+
+static size_t take(char *data, size_t size, size_t n, void *opaque)
+{
+	struct transfer *t = opaque;
+
+	if (status_of(t) != 200)
+		return size * n; /* what a server says to a refusal */
+	if (t->to->add(t->to->opaque, data, size * n, t->err) >= 0)
+		return size * n;
+	t->failed = true;
+	return 0;
+}
+
+static int progress(void *opaque, curl_off_t down_total, curl_off_t down,
+		    curl_off_t up_total, curl_off_t up)
+{
+	struct transfer *t = opaque;
+
+	t->stopped = t->to->stop(t->to->opaque);
+	return t->stopped;
+}
+
+static void set_up(struct transfer *t, const char *url)
+{
+	const struct curl_lib *curl = t->curl;
+	CURL *c = t->handle;
+
+	curl->easy_setopt(c, CURLOPT_URL, url);
+	curl->easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+	curl->easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl->easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
+	curl->easy_setopt(c, CURLOPT_PROXY, ""); /* nor by the environment */
+	curl->easy_setopt(c, CURLOPT_CONNECTTIMEOUT, CONNECT_SEC);
+	curl->easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, SLOW_BYTES_PER_SEC);
+	curl->easy_setopt(c, CURLOPT_LOW_SPEED_TIME, SLOW_SEC);
+	curl->easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+	curl->easy_setopt(c, CURLOPT_OPENSOCKETDATA, t);
+	curl->easy_setopt(c, CURLOPT_WRITEFUNCTION, take);
+	curl->easy_setopt(c, CURLOPT_WRITEDATA, t);
+	curl->easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
+	curl->easy_setopt(c, CURLOPT_XFERINFOFUNCTION, progress);
+	curl->easy_setopt(c, CURLOPT_XFERINFODATA, t);
+}
+
+/* 1: redirected, to *ret_next. */
+static int judge(struct transfer *t, CURLcode code, char **ret_next,
+		 struct error *err)
+{
+	const char *next = NULL;
+	long status = status_of(t);
+
+	if (t->failed)
+		return err->code;
+	if (t->stopped)
+		return error_set(err, -ECANCELED, 0, "stopped");
+	if (code != CURLE_OK && t->forbidden)
+		return error_set(err, -EPERM, 0,
+				 "its address is not public, and not in "
+				 "import-nets");
+	if (code != CURLE_OK)
+		return error_set(err, -EIO, 0, "%s",
+				 t->curl->easy_strerror(code));
+	if (status == 200)
+		return 0;
+	t->curl->easy_getinfo(t->handle, CURLINFO_REDIRECT_URL, &next);
+	if (!next)
+		return error_set(err, -EIO, 0, "the server answers %ld",
+				 status);
+	*ret_next = strdup(next);
+	return *ret_next ? 1 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+static int fetch_one(struct transfer *t, const char *url, char **ret_next,
+		     struct error *err)
+{
+	int r = fetch_check(t->rules, url, err);
+
+	if (r < 0)
+		return r;
+	t->handle = t->curl->easy_init();
+	if (!t->handle)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	set_up(t, url);
+	r = judge(t, t->curl->easy_perform(t->handle), ret_next, err);
+	t->curl->easy_cleanup(t->handle);
+	return r;
+}
+
+int fetch(const struct fetch_rules *r, const char *url,
+	  const struct fetch_sink *to, struct error *err)
+{
+	struct error why = { 0 };
+	struct transfer t = {
+		.rules = r, .curl = curl_lib_load(), .to = to, .err = &why
+	};
+	CLEANUP(freep) char *at = strdup(url);
+	unsigned int n = 0;
+	int code = 1;
+
+	if (!at)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	while (code > 0) {
+		char *next = NULL;
+
+		if (n++ > FETCH_REDIRECTS_MAX) {
+			code = error_set(&why, -ELOOP, 0, "over %d redirects",
+					 FETCH_REDIRECTS_MAX);
+			break;
+		}
+		code = t.curl ? fetch_one(&t, at, &next, &why)
+			      : fetch_check(r, at, &why);
+		if (code > 0) {
+			free(at);
+			at = next;
+		}
+	}
+	return code < 0 ? error_set(err, code, 0, "%.256s: %s", at, why.msg)
+			: 0;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Data from a web server that a client names. The client must not reach by us
+ * what he cannot reach himself: only http and https, only the ports and hosts
+ * that the operator lists, and no address of the machine or of its networks
+ * unless the operator lists those too. The address is looked at when it is
+ * connected to, so that a name that changes its mind does not help; every
+ * redirect is looked at as the first URL is.
+ */
+#ifndef GLANCE_FETCH_H
+#define GLANCE_FETCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "iouring/error.h"
+
+#define FETCH_REDIRECTS_MAX 5
+#define FETCH_LIST_MAX	    64
+
+struct fetch_rules;
+
+/*
+ * Lists by commas. @hosts: that may be named; NULL: any. @ports: NULL: 80 and
+ * 443. @nets: "ADDRESS/BITS" that may be reached though they are not public;
+ * NULL: none. -EINVAL: the parameter and what is wrong.
+ */
+int fetch_rules_new(const char *hosts, const char *ports, const char *nets,
+		    struct fetch_rules **ret, struct error *err);
+void fetch_rules_free(struct fetch_rules *r); /* NULL is fine */
+
+/* Does @url pass? -EINVAL: no. Addresses are looked at later. */
+int fetch_check(const struct fetch_rules *r, const char *url,
+		struct error *err);
+
+struct fetch_sink {
+	int (*add)(void *opaque, const void *data, size_t len,
+		   struct error *err);
+	/* Asked about once a second: true ends it with -ECANCELED. */
+	bool (*stop)(void *opaque);
+	void *opaque;
+};
+
+/* All of @url, in order. */
+int fetch(const struct fetch_rules *r, const char *url,
+	  const struct fetch_sink *to, struct error *err);
+
+/*
+ * Is @text, an IPv4 or IPv6 address, one that @r lets be reached? For tests;
+ * false: it is no address.
+ */
+bool fetch_address_ok(const struct fetch_rules *r, const char *text);
+
+#endif
