@@ -16,6 +16,9 @@ struct glance_config {
 	char *keystone_user;
 	char *keystone_project;
 	char *keystone_password; /* a file */
+	char *import_hosts; /* lists, see fetch.h */
+	char *import_ports;
+	char *import_nets;
 };
 
 void glance_config_done(struct glance_config *c);

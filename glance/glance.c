@@ -2,11 +2,14 @@
 #include <errno.h>
 #include <string.h>
 
+#include "glance/fetch.h"
 #include "glance/glance.h"
+#include "glance/import.h"
 #include "glance/inspect.h"
 #include "glance/keystone.h"
 #include "glance/record.h"
 #include "glance/routes.h"
+#include "glance/worker.h"
 
 static int open_index(struct glance *g, struct error *err)
 {
@@ -37,6 +40,9 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 						       .key_file = c->key },
 				&g->http, err);
 	}
+	if (r >= 0)
+		r = fetch_rules_new(c->import_hosts, c->import_ports,
+				    c->import_nets, &g->fetch, err);
 	if (r >= 0 && g->http)
 		r = auth_new(c->auth, http_is_local(g->http), &account,
 			     &g->auth, err);
@@ -104,7 +110,9 @@ static int reset_coming(struct index_tx *tx, void *opaque, struct error *err)
 {
 	int r = reset(tx, "saving", NULL, opaque, err);
 
-	return r < 0 ? r : reset(tx, "uploading", is_staged, opaque, err);
+	if (r >= 0)
+		r = reset(tx, "uploading", is_staged, opaque, err);
+	return r < 0 ? r : import_reset(tx, err);
 }
 
 static int tidy(struct glance *g, struct error *err)
@@ -127,6 +135,8 @@ int glance_start(struct glance *g, struct error *err)
 	if (r >= 0)
 		r = tidy(g, err);
 	if (r >= 0 && g->http)
+		r = worker_start(g, &g->worker, err);
+	if (r >= 0 && g->http)
 		r = http_start(g->http, &app, err);
 	return r;
 }
@@ -136,6 +146,8 @@ void glance_free(struct glance *g)
 	if (!g)
 		return;
 	http_free(g->http);
+	worker_stop(g->worker);
+	fetch_rules_free(g->fetch);
 	auth_free(g->auth);
 	index_close(g->index);
 	store_close(g->store);

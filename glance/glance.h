@@ -15,6 +15,8 @@ struct glance {
 	struct store *store;
 	struct auth *auth;
 	struct http_server *http; /* NULL: the index alone */
+	struct fetch_rules *fetch; /* what may be imported from */
+	struct worker *worker; /* NULL: the index alone */
 };
 
 /*

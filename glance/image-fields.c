@@ -170,3 +170,84 @@ int image_field_apply(struct record *r, const char *name, const json_t *value,
 					 &r->visibility);
 	return 0;
 }
+
+/* ---- the rules of all dialects of v2 ---- */
+
+int image_may_publish(const struct identity *who, enum image_visibility v,
+		      struct error *err)
+{
+	if (v != IMAGE_PUBLIC || who->admin)
+		return 0;
+	return error_set(err, -EPERM, 0,
+			 "You are not authorized to complete publicize_image "
+			 "action.");
+}
+
+int image_check_formats(const struct record *r, struct error *err)
+{
+	static const char *const kinds[] = { "aki", "ari", "ami" };
+	const char *d = r->disk_format, *c = r->container_format;
+	size_t i;
+
+	for (i = 0; d && c && i < ARRAY_SIZE(kinds); i++)
+		if ((!strcmp(d, kinds[i]) || !strcmp(c, kinds[i])) &&
+		    strcmp(d, c) != 0)
+			return error_set(
+				err, -EINVAL, 0,
+				"Invalid mix of disk and container formats. "
+				"When setting a disk or container format to "
+				"one of 'aki', 'ari', or 'ami', the container "
+				"and disk formats must match.");
+	return 0;
+}
+
+int image_set_field(struct record *r, const char *name, const json_t *v,
+		    struct error *err)
+{
+	int code;
+
+	if (schema_read_only("image", name))
+		return error_set(err, -EPERM, 0, "Attribute '%s' is read-only.",
+				 name);
+	if (strcmp(name, "id") && image_name_reserved(name))
+		return error_set(err, -EPERM, 0, "Attribute '%s' is reserved.",
+				 name);
+	if (!strcmp(name, "locations"))
+		return error_set(err, -EPERM, 0,
+				 "It's not allowed to add locations if "
+				 "locations are invisible.");
+	code = image_field_check(name, v, err);
+	if (code < 0)
+		return code;
+	if (!strcmp(name, "id"))
+		return record_set(&r->id, json_string_value(v), err);
+	return image_field_apply(r, name, v, err);
+}
+
+int image_from_json(const struct identity *who, const json_t *body,
+		    struct record *r, struct error *err)
+{
+	const char *name;
+	json_t *v;
+	char id[37];
+	int code;
+
+	*r = (struct record){ .visibility = IMAGE_SHARED };
+	record_new_id(id);
+	code = record_set(&r->id, id, err);
+	if (code >= 0)
+		code = record_set(&r->owner, who->project, err);
+	json_object_foreach((json_t *)body, name, v) {
+		if (code >= 0)
+			code = image_set_field(r, name, v, err);
+	}
+	if (code >= 0)
+		code = image_may_publish(who, r->visibility, err);
+	if (code >= 0 && !who->admin &&
+	    (!r->owner || !who->project || strcmp(r->owner, who->project)))
+		code = error_set(err, -EPERM, 0,
+				 "You are not permitted to create images owned "
+				 "by '%s'.",
+				 r->owner ? r->owner : "");
+	return code < 0 ? code : image_check_formats(r, err);
+}

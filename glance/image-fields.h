@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "glance/auth.h"
 #include "glance/record.h"
 #include "iouring/error.h"
 
@@ -24,5 +25,20 @@ int image_field_check(const char *name, const json_t *value, struct error *err);
  */
 int image_field_apply(struct record *r, const char *name, const json_t *value,
 		      struct error *err);
+
+/* -EPERM: only an administrator makes images public. */
+int image_may_publish(const struct identity *who, enum image_visibility v,
+		      struct error *err);
+
+/* Glance's rule for Amazon's kinds: the container is of the same kind. */
+int image_check_formats(const struct record *r, struct error *err);
+
+/* Checks and applies what a client says; -EPERM: clients do not set it. */
+int image_set_field(struct record *r, const char *name, const json_t *value,
+		    struct error *err);
+
+/* The new image that the object @body describes, with an id. */
+int image_from_json(const struct identity *who, const json_t *body,
+		    struct record *ret, struct error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "glance/import.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"
 
@@ -23,13 +24,13 @@ static void get_schema(struct request *q)
 		respond_error(q, 404, "The resource could not be found.");
 }
 
-/* No way of import is offered: data come by PUT of an image's file. */
 static void get_import(struct request *q)
 {
 	respond_text(q, 200, "application/json",
 		     strdup("{\"import-methods\": {\"description\": "
 			    "\"Import methods available.\", \"type\": "
-			    "\"array\", \"value\": []}}"));
+			    "\"array\", \"value\": [" IMPORT_METHODS_JSON
+			    "]}}"));
 }
 
 /* As a Glance with one store answers. */

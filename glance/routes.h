@@ -33,6 +33,8 @@ extern const struct route data_routes[];
 extern const struct route legacy_routes[];
 extern const struct route info_routes[];
 extern const struct route metadef_routes[];
+extern const struct route import_routes[];
+extern const struct route task_routes[];
 
 /*
  * The first of the tables' routes that fits; NULL: none, and *ret_allowed says

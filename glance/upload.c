@@ -256,13 +256,16 @@ int upload_copy(struct upload *u, struct source *src, struct error *err)
 	return r;
 }
 
-static int read_staged(struct upload *u, struct error *err)
+int upload_read_staged(struct upload *u, bool (*stop)(void *opaque),
+		       void *opaque, struct error *err)
 {
 	CLEANUP(freep) uint8_t *buf = malloc(COPY_BYTES);
 	ssize_t n;
 	int r = buf ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
 
 	while (r >= 0) {
+		if (stop(opaque))
+			return error_set(err, -ECANCELED, 0, "stopped");
 		n = pread(u->fd, buf, COPY_BYTES, (off_t)u->bytes);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -345,11 +348,9 @@ static int finish_data(struct upload *u, const uint64_t *size, const char *md5,
 int upload_finish(struct upload *u, const uint64_t *size, const char *md5,
 		  struct error *err)
 {
-	int r = u->kind == UPLOAD_STAGED ? read_staged(u, err) : 0;
+	int r = u->kind == UPLOAD_STAGE ? finish_stage(u, err)
+					: finish_data(u, size, md5, err);
 
-	if (r >= 0)
-		r = u->kind == UPLOAD_STAGE ? finish_stage(u, err)
-					    : finish_data(u, size, md5, err);
 	if (r < 0)
 		return r;
 	u->coming = false;

@@ -35,10 +35,13 @@ int upload_add(struct upload *u, const void *data, size_t len,
 /* All of @src. */
 int upload_copy(struct upload *u, struct source *src, struct error *err);
 
+/* For UPLOAD_STAGED: all there are. -ECANCELED: @stop wants it. */
+int upload_read_staged(struct upload *u, bool (*stop)(void *opaque),
+		       void *opaque, struct error *err);
+
 /*
- * All are there; for UPLOAD_STAGED they are read here. @size, @md5: what they
- * must be; NULL: as they are. -EINVAL: they are not, or the content is not
- * what it should be.
+ * All are there. @size, @md5: what they must be; NULL: as they are. -EINVAL:
+ * they are not, or the content is not what it should be.
  */
 int upload_finish(struct upload *u, const uint64_t *size, const char *md5,
 		  struct error *err);

@@ -174,3 +174,19 @@ int uri_parse(const char *target, struct uri *ret, struct error *err)
 	}
 	return 0;
 }
+
+void uri_add_query(struct text_buf *b, const struct uri *u, const char *skip,
+		   char *separator)
+{
+	size_t i;
+
+	for (i = 0; i < u->n_query; i++) {
+		if (!strcmp(u->query[i].name, skip))
+			continue;
+		text_add_char(b, *separator);
+		*separator = '&';
+		text_add_percent(b, u->query[i].name);
+		text_add_char(b, '=');
+		text_add_percent(b, u->query[i].value);
+	}
+}

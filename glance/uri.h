@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "glance/text-buf.h"
 #include "iouring/error.h"
 
 #define URI_BYTES_MAX	 8192
@@ -39,6 +40,13 @@ void uri_done(struct uri *u);
 
 /* The value of the first parameter @name; NULL: there is none. */
 const char *uri_query(const struct uri *u, const char *name);
+
+/*
+ * Adds the query as it was asked, without parameters @skip. *separator: '?',
+ * and '&' when there is something.
+ */
+void uri_add_query(struct text_buf *b, const struct uri *u, const char *skip,
+		   char *separator);
 
 /* Is @text well-formed UTF-8 without control characters? */
 bool uri_text_ok(const char *text);

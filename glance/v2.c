@@ -8,6 +8,7 @@
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
 #include "glance/image-list.h"
+#include "glance/import.h"
 #include "glance/json-body.h"
 #include "glance/json-patch.h"
 #include "glance/members.h"
@@ -118,30 +119,13 @@ static int list_image(void *opaque, const struct record *r)
 	return 0;
 }
 
-/* The query without @skip. */
-static void add_query(struct text_buf *b, const struct uri *u, const char *skip,
-		      char *separator)
-{
-	size_t i;
-
-	for (i = 0; i < u->n_query; i++) {
-		if (!strcmp(u->query[i].name, skip))
-			continue;
-		text_add_char(b, *separator);
-		*separator = '&';
-		text_add_percent(b, u->query[i].name);
-		text_add_char(b, '=');
-		text_add_percent(b, u->query[i].value);
-	}
-}
-
 static void add_links(struct listing *l, const struct uri *u, uint64_t limit)
 {
 	struct text_buf link = { 0 };
 	char separator = '?';
 
 	text_add(&link, "/v2/images");
-	add_query(&link, u, "marker", &separator);
+	uri_add_query(&link, u, "marker", &separator);
 	text_add(&l->b, "], \"first\": ");
 	text_add_json(&l->b, link.text);
 	if (l->n && l->n == limit) {
@@ -194,86 +178,6 @@ static void get_image(struct request *q)
 
 /* ---- making one ---- */
 
-static int may_set_visibility(const struct identity *who,
-			      enum image_visibility v, struct error *err)
-{
-	if (v != IMAGE_PUBLIC || who->admin)
-		return 0;
-	return error_set(err, -EPERM, 0,
-			 "You are not authorized to complete publicize_image "
-			 "action.");
-}
-
-/* Glance's rule for Amazon's kinds: the container is of the same kind. */
-static int check_formats(const struct record *r, struct error *err)
-{
-	static const char *const kinds[] = { "aki", "ari", "ami" };
-	const char *d = r->disk_format, *c = r->container_format;
-	size_t i;
-
-	for (i = 0; d && c && i < ARRAY_SIZE(kinds); i++)
-		if ((!strcmp(d, kinds[i]) || !strcmp(c, kinds[i])) &&
-		    strcmp(d, c) != 0)
-			return error_set(
-				err, -EINVAL, 0,
-				"Invalid mix of disk and container formats. "
-				"When setting a disk or container format to "
-				"one of 'aki', 'ari', or 'ami', the container "
-				"and disk formats must match.");
-	return 0;
-}
-
-static int set_field(struct record *r, const char *name, const json_t *v,
-		     struct error *err)
-{
-	int code;
-
-	if (schema_read_only("image", name))
-		return error_set(err, -EPERM, 0, "Attribute '%s' is read-only.",
-				 name);
-	if (strcmp(name, "id") && image_name_reserved(name))
-		return error_set(err, -EPERM, 0, "Attribute '%s' is reserved.",
-				 name);
-	if (!strcmp(name, "locations"))
-		return error_set(err, -EPERM, 0,
-				 "It's not allowed to add locations if "
-				 "locations are invisible.");
-	code = image_field_check(name, v, err);
-	if (code < 0)
-		return code;
-	if (!strcmp(name, "id"))
-		return record_set(&r->id, json_string_value(v), err);
-	return image_field_apply(r, name, v, err);
-}
-
-static int fill_image(struct request *q, const json_t *body, struct record *r,
-		      struct error *err)
-{
-	const char *name;
-	json_t *v;
-	char id[37];
-	int code;
-
-	*r = (struct record){ .visibility = IMAGE_SHARED };
-	record_new_id(id);
-	code = record_set(&r->id, id, err);
-	if (code >= 0)
-		code = record_set(&r->owner, q->who.project, err);
-	json_object_foreach((json_t *)body, name, v) {
-		if (code >= 0)
-			code = set_field(r, name, v, err);
-	}
-	if (code >= 0)
-		code = may_set_visibility(&q->who, r->visibility, err);
-	if (code >= 0 && !q->who.admin &&
-	    (!r->owner || !q->who.project || strcmp(r->owner, q->who.project)))
-		code = error_set(err, -EPERM, 0,
-				 "You are not permitted to create images owned "
-				 "by '%s'.",
-				 r->owner ? r->owner : "");
-	return code < 0 ? code : check_formats(r, err);
-}
-
 static int insert_image(struct index_tx *tx, struct change *c,
 			struct error *err)
 {
@@ -300,12 +204,14 @@ static void post_image(struct request *q)
 		respond_error(q, 403,
 			      "You are not authorized to complete add_image "
 			      "action.");
-	} else if (fill_image(q, body, &c.image, &err) < 0) {
+	} else if (image_from_json(&q->who, body, &c.image, &err) < 0) {
 		respond_failure(q, &err);
 	} else if (change(q, &c) >= 0) {
 		snprintf(location, sizeof(location), "%s/v2/images/%s",
 			 base ? base : "", c.image.id);
 		respond_header(q, "Location", location);
+		respond_header(q, "OpenStack-image-import-methods",
+			       IMPORT_METHODS_HEADER);
 		respond_image(q, 201, &c.image);
 	}
 	record_done(&c.image);
@@ -337,7 +243,7 @@ static int apply_one(struct request *q, struct record *r,
 		return error_set(err, -EPERM, 0,
 				 "You are not authorized to complete this "
 				 "action.");
-	return set_field(r, p->name, p->value, err);
+	return image_set_field(r, p->name, p->value, err);
 }
 
 static int patch_image(struct index_tx *tx, struct change *c, struct error *err)
@@ -352,9 +258,9 @@ static int patch_image(struct index_tx *tx, struct change *c, struct error *err)
 	for (i = 0; i < c->patch->n_changes && r >= 0; i++)
 		r = apply_one(c->q, &c->image, &c->patch->changes[i], err);
 	if (r >= 0 && c->image.visibility != before)
-		r = may_set_visibility(&c->q->who, c->image.visibility, err);
+		r = image_may_publish(&c->q->who, c->image.visibility, err);
 	if (r >= 0)
-		r = check_formats(&c->image, err);
+		r = image_check_formats(&c->image, err);
 	return r < 0 ? r : record_update(tx, &c->image, err);
 }
 

@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * POST /v2/images/ID/import, and what its task does afterwards.
+ *
+ * The request makes the image importing and the task pending in one step. The
+ * image's property os_glance_import_task says whose the image is until the
+ * task ends: active, or queued again with nothing left of the data. A server
+ * that ends in between leaves both as they are, and the next begins the task
+ * anew.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "glance/fetch.h"
+#include "glance/image-fields.h"
+#include "glance/image-json.h"
+#include "glance/import.h"
+#include "glance/json-body.h"
+#include "glance/json-in.h"
+#include "glance/routes.h"
+#include "glance/upload.h"
+#include "glance/worker.h"
+
+#define LOCK_PROPERTY	   "os_glance_import_task"
+#define IMPORTING_PROPERTY "os_glance_importing_to_stores"
+#define FAILED_PROPERTY	   "os_glance_failed_import"
+
+/* ---- the request ---- */
+
+enum method { GLANCE_DIRECT, WEB_DOWNLOAD, COPY_IMAGE, METHODS };
+
+static const char *const method_names[METHODS] = {
+	[GLANCE_DIRECT] = "glance-direct",
+	[WEB_DOWNLOAD] = "web-download",
+	[COPY_IMAGE] = "copy-image",
+};
+
+static bool method_by_name(const char *name, enum method *ret)
+{
+	int i;
+
+	for (i = 0; i < METHODS; i++) {
+		if (!strcmp(method_names[i], name)) {
+			*ret = (enum method)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+struct import {
+	struct request *q;
+	const json_t *body;
+	enum method method;
+	const char *uri;
+	struct error uri_error; /* what is wrong with it */
+};
+
+static int check_flag(const json_t *body, const char *name, struct error *err)
+{
+	const json_t *v = json_object_get(body, name);
+
+	if (!v || json_is_boolean(v))
+		return 0;
+	return error_set(err, -EINVAL, 0, "'%s' must be boolean value only",
+			 name);
+}
+
+static int parse_body(struct import *i, struct error *err)
+{
+	const json_t *method = json_object_get(i->body, "method");
+	const char *name = json_member(method, "name");
+	int r;
+
+	if (!method)
+		return error_set(err, -EINVAL, 0,
+				 "Import request requires a 'method' field.");
+	if (!name)
+		return error_set(err, -EINVAL, 0,
+				 "Import request requires a 'name' field.");
+	if (!method_by_name(name, &i->method))
+		return error_set(err, -EINVAL, 0,
+				 "Unknown import method name '%.64s'.", name);
+	i->uri = json_member(method, "uri");
+	r = check_flag(i->body, "all_stores_must_succeed", err);
+	return r < 0 ? r : check_flag(i->body, "all_stores", err);
+}
+
+static int check_status(const struct import *i, const struct record *image,
+			struct error *err)
+{
+	const char *method = method_names[i->method];
+
+	if (i->method == COPY_IMAGE)
+		return image->status == IMAGE_ACTIVE
+			       ? 0
+			       : error_set(err, -EEXIST, 0,
+					   "Only images with status active can "
+					   "be targeted for copying");
+	if (image->status == IMAGE_ACTIVE)
+		return error_set(err, -EEXIST, 0,
+				 "Image with status active cannot be target "
+				 "for import");
+	if (record_property(image, LOCK_PROPERTY))
+		return error_set(err, -EEXIST, 0, "Image has active task");
+	if (i->method == WEB_DOWNLOAD && image->status != IMAGE_QUEUED)
+		return error_set(err, -EEXIST, 0,
+				 "Image needs to be in 'queued' state to use "
+				 "'%s' method",
+				 method);
+	if (i->method == GLANCE_DIRECT && image->status != IMAGE_UPLOADING)
+		return error_set(err, -EEXIST, 0,
+				 "Image needs to be staged before '%s' method "
+				 "can be used",
+				 method);
+	return 0;
+}
+
+static int check_image(const struct import *i, const struct record *image,
+		       struct error *err)
+{
+	int r = check_status(i, image, err);
+
+	if (r < 0)
+		return r;
+	if (!image->container_format || !image->disk_format)
+		return error_set(err, -EEXIST, 0,
+				 "'%s' needs to be set before import",
+				 image->container_format ? "disk_format"
+							 : "container_format");
+	if (i->method == COPY_IMAGE ? !i->q->who.admin
+				    : !image_may_change(&i->q->who, image))
+		return error_set(err, -EPERM, 0,
+				 "You are not authorized to complete %s "
+				 "action.",
+				 i->method == COPY_IMAGE ? "copy_image"
+							 : "modify_image");
+	return 0;
+}
+
+/* Staging is over: all of the data lie there, not only some. */
+static int check_staged(const struct import *i, const struct record *image,
+			struct error *err)
+{
+	struct glance *g = i->q->app;
+
+	if (i->method != GLANCE_DIRECT ||
+	    (image->has_size && store_has_staged(g->store, image->id)))
+		return 0;
+	return error_set(err, -EEXIST, 0,
+			 "Image needs to be staged before 'glance-direct' "
+			 "method can be used");
+}
+
+static int check_uri(const struct import *i, struct error *err)
+{
+	if (i->method != WEB_DOWNLOAD || !i->uri_error.code)
+		return 0;
+	return error_set(err, -EINVAL, 0,
+			 "URI for web-download does not pass filtering: %.256s",
+			 i->uri ? i->uri : "None");
+}
+
+static char *task_input(const struct import *i, const char *image_id)
+{
+	json_t *j = json_pack("{s:s, s:O, s:[n]}", "image_id", image_id,
+			      "import_req", i->body, "backend");
+	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+
+	json_decref(j);
+	return text;
+}
+
+static int fill_task(const struct import *i, const char *image_id,
+		     struct task *t, struct error *err)
+{
+	int r = record_set(&t->type, TASK_API_IMPORT, err);
+
+	if (r >= 0)
+		r = record_set(&t->owner, i->q->who.project, err);
+	if (r >= 0)
+		r = record_set(&t->user_id, i->q->who.user, err);
+	if (r >= 0)
+		r = record_set(&t->request_id, i->q->id, err);
+	if (r >= 0)
+		r = record_set(&t->image_id, image_id, err);
+	t->input = task_input(i, image_id);
+	if (r >= 0 && !t->input)
+		r = error_set(err, -ENOMEM, 0, "out of memory");
+	return r;
+}
+
+/* The image is the task's. */
+static int lock_image(struct record *image, const char *task, struct error *err)
+{
+	int r = record_set_property(image, LOCK_PROPERTY, task, err);
+
+	if (r >= 0)
+		r = record_set_property(image, IMPORTING_PROPERTY, "", err);
+	if (r >= 0)
+		r = record_set_property(image, FAILED_PROPERTY, "", err);
+	image->status = IMAGE_IMPORTING;
+	return r;
+}
+
+static int begin_import(struct index_tx *tx, void *opaque, struct error *err)
+{
+	struct import *i = opaque;
+	CLEANUP(record_done) struct record image = { 0 };
+	CLEANUP(task_done) struct task t = { 0 };
+	int r = image_load(tx, &i->q->who, i->q->uri.segments[2], &image, err);
+
+	if (r >= 0)
+		r = check_image(i, &image, err);
+	if (r >= 0)
+		r = check_staged(i, &image, err);
+	if (r >= 0)
+		r = check_uri(i, err);
+	if (r < 0 || (i->method == COPY_IMAGE &&
+		      json_is_true(json_object_get(i->body, "all_stores"))))
+		return r;
+	if (i->method == COPY_IMAGE)
+		return error_set(err, -EINVAL, 0,
+				 "Image is already present at store 'file'");
+	r = fill_task(i, image.id, &t, err);
+	if (r >= 0)
+		r = task_insert(tx, &t, err);
+	if (r >= 0)
+		r = lock_image(&image, t.id, err);
+	return r < 0 ? r : record_update(tx, &image, err);
+}
+
+static void post_import(struct request *q)
+{
+	struct glance *g = q->app;
+	CLEANUP(json_decrefp) json_t *body = request_json_object(q);
+	struct import i = { .q = q, .body = body };
+	struct error err = { 0 };
+	int r;
+
+	if (!body)
+		return;
+	r = parse_body(&i, &err);
+	if (r >= 0 && i.method == WEB_DOWNLOAD) {
+		if (i.uri)
+			fetch_check(g->fetch, i.uri, &i.uri_error);
+		else
+			error_set(&i.uri_error, -EINVAL, 0, "there is none");
+	}
+	if (r >= 0)
+		r = index_write(g->index, begin_import, &i, &err);
+	if (r < 0) {
+		respond_failure(q, &err);
+		return;
+	}
+	worker_wake(g->worker);
+	respond_empty(q, 202);
+}
+
+/* ---- the task ---- */
+
+struct run {
+	struct glance *g;
+	const struct task *task;
+	struct worker *worker;
+	const json_t *input;
+	char image_id[37];
+	const char *message; /* of the failure */
+};
+
+static int add_bytes(void *opaque, const void *data, size_t len,
+		     struct error *err)
+{
+	return upload_add(opaque, data, len, err);
+}
+
+struct download {
+	struct upload *upload;
+	struct worker *worker;
+};
+
+static int add_download(void *opaque, const void *data, size_t len,
+			struct error *err)
+{
+	const struct download *d = opaque;
+
+	return add_bytes(d->upload, data, len, err);
+}
+
+static bool download_ends(void *opaque)
+{
+	const struct download *d = opaque;
+
+	return worker_ends(d->worker);
+}
+
+static int download(struct run *r, const char *uri, struct error *err)
+{
+	CLEANUP(upload_freep) struct upload *u = NULL;
+	struct download d = { .worker = r->worker };
+	const struct fetch_sink sink = { add_download, download_ends, &d };
+	int code =
+		upload_begin(r->g, NULL, r->image_id, UPLOAD_IMPORT, &u, err);
+
+	d.upload = u;
+	if (code >= 0)
+		code = fetch(r->g->fetch, uri, &sink, err);
+	return code < 0 ? code : upload_finish(u, NULL, NULL, err);
+}
+
+static int take_staged(struct run *r, struct error *err)
+{
+	CLEANUP(upload_freep) struct upload *u = NULL;
+	int code =
+		upload_begin(r->g, NULL, r->image_id, UPLOAD_STAGED, &u, err);
+
+	if (code >= 0)
+		code = upload_read_staged(u, worker_ends, r->worker, err);
+	return code < 0 ? code : upload_finish(u, NULL, NULL, err);
+}
+
+/* 1: the image is not there yet; 0: it is, and active: a server before us. */
+static int look_at_image(struct run *r, struct error *err)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(record_done) struct record image = { 0 };
+	const char *lock;
+	int code = index_read(r->g->index, &tx, err);
+
+	if (code >= 0)
+		code = record_load(tx, r->image_id, &image, err);
+	if (code < 0)
+		return code;
+	lock = record_property(&image, LOCK_PROPERTY);
+	if (!lock || strcmp(lock, r->task->id) != 0)
+		return error_set(err, -EEXIST, 0,
+				 "the image is not this task's any more");
+	return image.status == IMAGE_ACTIVE ? 0 : 1;
+}
+
+static int run_api_import(struct run *r, struct error *err)
+{
+	const json_t *method = json_object_get(
+		json_object_get(r->input, "import_req"), "method");
+	const char *name = json_member(method, "name");
+	const char *uri = json_member(method, "uri");
+	int code = look_at_image(r, err);
+
+	if (code <= 0)
+		return code;
+	if (name && !strcmp(name, method_names[GLANCE_DIRECT]))
+		return take_staged(r, err);
+	if (name && !strcmp(name, method_names[WEB_DOWNLOAD]) && uri)
+		return download(r, uri, err);
+	return error_set(err, -EINVAL, 0, "the task's input says no method");
+}
+
+/* ---- an administrator's: the image is made first ---- */
+
+static int make_image(struct index_tx *tx, void *opaque, struct error *err)
+{
+	struct run *r = opaque;
+	const json_t *properties =
+		json_object_get(r->input, "image_properties");
+	const struct identity who = { .project = r->task->owner,
+				      .user = r->task->user_id,
+				      .admin = true,
+				      .member = true };
+	CLEANUP(record_done) struct record image = { 0 };
+	int code = image_from_json(&who, properties, &image, err);
+
+	if (code >= 0 && !image.disk_format)
+		code = record_set(&image.disk_format, "qcow2", err);
+	if (code >= 0 && !image.container_format)
+		code = record_set(&image.container_format, "bare", err);
+	if (code >= 0)
+		code = lock_image(&image, r->task->id, err);
+	if (code >= 0)
+		code = record_insert(tx, &image, err);
+	if (code >= 0)
+		code = task_set_image(tx, r->task->id, image.id, err);
+	if (code >= 0)
+		snprintf(r->image_id, sizeof(r->image_id), "%s", image.id);
+	return code;
+}
+
+static int run_admin_import(struct run *r, struct error *err)
+{
+	const char *uri = json_member(r->input, "import_from");
+	int code;
+
+	if (!*r->image_id) {
+		code = index_write(r->g->index, make_image, r, err);
+		if (code < 0)
+			return code;
+	}
+	code = look_at_image(r, err);
+	if (code <= 0)
+		return code;
+	return uri ? download(r, uri, err)
+		   : error_set(err, -EINVAL, 0, "there is no import_from");
+}
+
+/* ---- its end ---- */
+
+static int load_locked(struct index_tx *tx, const struct run *r,
+		       struct record *image)
+{
+	const char *lock;
+
+	if (!*r->image_id || record_load(tx, r->image_id, image, NULL) < 0)
+		return 0;
+	lock = record_property(image, LOCK_PROPERTY);
+	return lock && !strcmp(lock, r->task->id);
+}
+
+static int end_well(struct index_tx *tx, void *opaque, struct error *err)
+{
+	const struct run *r = opaque;
+	CLEANUP(record_done) struct record image = { 0 };
+	char result[64];
+	int code = 0;
+
+	if (load_locked(tx, r, &image)) {
+		record_remove_property(&image, LOCK_PROPERTY);
+		code = record_update(tx, &image, err);
+	}
+	snprintf(result, sizeof(result), "{\"image_id\": \"%s\"}", r->image_id);
+	return code < 0 ? code
+			: task_end(tx, r->task->id, TASK_SUCCESS, result, "",
+				   err);
+}
+
+static int end_badly(struct index_tx *tx, void *opaque, struct error *err)
+{
+	const struct run *r = opaque;
+	CLEANUP(record_done) struct record image = { 0 };
+	int code = 0;
+
+	if (load_locked(tx, r, &image)) {
+		record_remove_property(&image, LOCK_PROPERTY);
+		image.status = IMAGE_QUEUED;
+		image.has_size = false;
+		code = !strcmp(r->task->type, TASK_IMPORT)
+			       ? record_delete(tx, &image, err)
+			       : record_update(tx, &image, err);
+	}
+	return code < 0 ? code
+			: task_end(tx, r->task->id, TASK_FAILURE, NULL,
+				   r->message, err);
+}
+
+static void end(struct run *r, int code, const struct error *why)
+{
+	struct error err = { 0 };
+
+	r->message = why->msg;
+	if (code < 0 && *r->image_id)
+		store_discard(r->g->store, STORE_STAGING, r->image_id);
+	if (index_write(r->g->index, code < 0 ? end_badly : end_well, r, &err) <
+	    0)
+		fprintf(stderr, "platter: task %s: %s\n", r->task->id, err.msg);
+}
+
+void import_run(struct glance *g, const struct task *t, struct worker *w)
+{
+	CLEANUP(json_in_freep) json_t *input = NULL;
+	struct run r = { .g = g, .task = t, .worker = w };
+	struct error err = { 0 };
+	int code = json_in_parse(t->input, strlen(t->input), &input, &err);
+
+	r.input = input;
+	if (t->image_id)
+		snprintf(r.image_id, sizeof(r.image_id), "%s", t->image_id);
+	if (code >= 0)
+		code = !strcmp(t->type, TASK_IMPORT)
+			       ? run_admin_import(&r, &err)
+			       : run_api_import(&r, &err);
+	if (code != -ECANCELED)
+		end(&r, code, &err);
+}
+
+int import_reset(struct index_tx *tx, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = task_reset(tx, err);
+
+	if (r >= 0)
+		r = index_sql(tx,
+			      "UPDATE images SET status = 'queued', size = NULL"
+			      " WHERE status = 'importing' AND NOT EXISTS ("
+			      "SELECT 1 FROM tasks WHERE image_id = images.id"
+			      " AND tasks.status = 'pending')",
+			      &st, err);
+	return r < 0 ? r : index_run(st, err);
+}
+
+const struct route import_routes[] = {
+	{ HTTP_POST, "/v2/images/{}/import", post_import },
+	{ 0 },
+};

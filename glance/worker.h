@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The threads that do what tasks say, while requests are answered. */
+#ifndef GLANCE_WORKER_H
+#define GLANCE_WORKER_H
+
+#include <stdbool.h>
+
+#include "iouring/error.h"
+
+#define WORKER_THREADS 4
+
+struct glance;
+struct worker;
+
+/* What the last server left undone begins at once. */
+int worker_start(struct glance *g, struct worker **ret, struct error *err);
+/*
+ * Waits for the threads, which stop where they are; the next server begins
+ * their tasks anew. NULL is fine.
+ */
+void worker_stop(struct worker *w);
+
+/* There is a new task in the index. */
+void worker_wake(struct worker *w);
+/* Is it to end? For those who take long. @opaque is a worker. */
+bool worker_ends(void *opaque);
+
+#endif

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A web server on loopback, to be downloaded from."""
+
+import http.server
+import os
+import threading
+
+SLOW_SEC = 30
+
+
+class Web:
+    """Files of @folder on a port of its own; "/to/URL" is a redirect there,
+    "/slow/..." gives a byte, sets .started and waits for .go."""
+
+    def __init__(self, folder):
+        web = self
+        self.go = threading.Event()
+        self.started = threading.Event()
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def __init__(self, *args):
+                super().__init__(*args, directory=folder)
+
+            def do_GET(self):
+                if self.path.startswith("/to/"):
+                    self.send_response(302)
+                    self.send_header("Location", self.path[4:])
+                    self.end_headers()
+                    self.wfile.write(b"a page that is no image")
+                elif self.path.startswith("/slow/"):
+                    with open(os.path.join(folder, self.path[6:]), "rb") as f:
+                        data = f.read()
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data[:1])
+                    self.wfile.flush()
+                    web.started.set()
+                    web.go.wait(SLOW_SEC)
+                    try:
+                        self.wfile.write(data[1:])
+                    except OSError:
+                        pass
+                else:
+                    super().do_GET()
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0),
+                                                      Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def allowed(self):
+        return [f"import-ports={self.port}", "import-nets=127.0.0.1/32"]
+
+    def end(self):
+        self.go.set()
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.end()
+        return False
