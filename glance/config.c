@@ -19,6 +19,7 @@ void glance_config_done(struct glance_config *c)
 	free(c->import_hosts);
 	free(c->import_ports);
 	free(c->import_nets);
+	free(c->limits);
 	*c = (struct glance_config){ 0 };
 }
 
@@ -70,6 +71,7 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "import-hosts", &c->import_hosts, strdup },
 		{ "import-ports", &c->import_ports, strdup },
 		{ "import-nets", &c->import_nets, strdup },
+		{ "limits", &c->limits, absolute },
 	};
 	size_t i;
 	char *copy;

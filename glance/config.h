@@ -19,6 +19,7 @@ struct glance_config {
 	char *import_hosts; /* lists, see fetch.h */
 	char *import_ports;
 	char *import_nets;
+	char *limits; /* a file, see limits.h */
 };
 
 void glance_config_done(struct glance_config *c);

@@ -7,6 +7,7 @@
 #include "glance/import.h"
 #include "glance/inspect.h"
 #include "glance/keystone.h"
+#include "glance/limits.h"
 #include "glance/record.h"
 #include "glance/routes.h"
 #include "glance/worker.h"
@@ -40,6 +41,8 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 						       .key_file = c->key },
 				&g->http, err);
 	}
+	if (r >= 0)
+		r = limits_open(c->limits, &g->limits, err);
 	if (r >= 0)
 		r = fetch_rules_new(c->import_hosts, c->import_ports,
 				    c->import_nets, &g->fetch, err);
@@ -148,6 +151,7 @@ void glance_free(struct glance *g)
 	http_free(g->http);
 	worker_stop(g->worker);
 	fetch_rules_free(g->fetch);
+	limits_free(g->limits);
 	auth_free(g->auth);
 	index_close(g->index);
 	store_close(g->store);

@@ -16,6 +16,7 @@ struct glance {
 	struct auth *auth;
 	struct http_server *http; /* NULL: the index alone */
 	struct fetch_rules *fetch; /* what may be imported from */
+	struct limits *limits; /* NULL: none */
 	struct worker *worker; /* NULL: the index alone */
 };
 

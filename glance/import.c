@@ -18,6 +18,7 @@
 #include "glance/import.h"
 #include "glance/json-body.h"
 #include "glance/json-in.h"
+#include "glance/limits.h"
 #include "glance/routes.h"
 #include "glance/upload.h"
 #include "glance/worker.h"
@@ -50,6 +51,7 @@ static bool method_by_name(const char *name, enum method *ret)
 }
 
 struct import {
+	struct glance *g;
 	struct request *q;
 	const json_t *body;
 	enum method method;
@@ -143,10 +145,8 @@ static int check_image(const struct import *i, const struct record *image,
 static int check_staged(const struct import *i, const struct record *image,
 			struct error *err)
 {
-	struct glance *g = i->q->app;
-
 	if (i->method != GLANCE_DIRECT ||
-	    (image->has_size && store_has_staged(g->store, image->id)))
+	    (image->has_size && store_has_staged(i->g->store, image->id)))
 		return 0;
 	return error_set(err, -EEXIST, 0,
 			 "Image needs to be staged before 'glance-direct' "
@@ -209,8 +209,12 @@ static int begin_import(struct index_tx *tx, void *opaque, struct error *err)
 	struct import *i = opaque;
 	CLEANUP(record_done) struct record image = { 0 };
 	CLEANUP(task_done) struct task t = { 0 };
-	int r = image_load(tx, &i->q->who, i->q->uri.segments[2], &image, err);
+	int r = limits_check(i->g->limits, tx, i->q->who.project,
+			     LIMIT_SIZE_TOTAL, 0, err);
 
+	if (r >= 0)
+		r = image_load(tx, &i->q->who, i->q->uri.segments[2], &image,
+			       err);
 	if (r >= 0)
 		r = check_image(i, &image, err);
 	if (r >= 0)
@@ -235,7 +239,7 @@ static void post_import(struct request *q)
 {
 	struct glance *g = q->app;
 	CLEANUP(json_decrefp) json_t *body = request_json_object(q);
-	struct import i = { .q = q, .body = body };
+	struct import i = { .g = g, .q = q, .body = body };
 	struct error err = { 0 };
 	int r;
 

@@ -18,6 +18,7 @@
 #include "glance/image-json.h"
 #include "glance/image-list.h"
 #include "glance/json-body.h"
+#include "glance/limits.h"
 #include "glance/members.h"
 #include "glance/meta-headers.h"
 #include "glance/routes.h"
@@ -371,10 +372,14 @@ struct insertion {
 static int insert(struct index_tx *tx, void *opaque, struct error *err)
 {
 	struct insertion *i = opaque;
+	const struct glance *g = i->q->app;
 	const struct dialect *d = dialect_of(i->q);
 	CLEANUP(record_done) struct record r = { .visibility = IMAGE_SHARED };
-	int code = record_set(&r.id, i->id, err);
+	int code = limits_check(g->limits, tx, i->q->who.project,
+				LIMIT_COUNT_TOTAL, 1, err);
 
+	if (code >= 0)
+		code = record_set(&r.id, i->id, err);
 	if (code >= 0)
 		code = record_set(&r.dialect, d->name, err);
 	if (code >= 0)

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "glance/digest.h"
 #include "glance/json-body.h"
+#include "glance/json-file.h"
 #include "glance/json-in.h"
 #include "glance/token-table.h"
-
-#define FILE_BYTES_MAX (4U << 20)
 
 /* By the digest of the token: what is compared tells nothing of it. */
 struct row {
@@ -20,12 +17,10 @@ struct row {
 };
 
 struct token_table {
-	char *path;
 	pthread_mutex_t lock; /* the rest */
+	struct json_file file;
 	struct row *rows;
 	size_t n;
-	struct stat seen;
-	bool complained;
 };
 
 static void free_rows(struct row *rows, size_t n)
@@ -33,30 +28,6 @@ static void free_rows(struct row *rows, size_t n)
 	while (n)
 		json_decref(rows[--n].who);
 	free(rows);
-}
-
-static int read_file(const char *path, char **ret, size_t *ret_len,
-		     struct stat *ret_stat, struct error *err)
-{
-	CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	CLEANUP(freep) char *text = NULL;
-	ssize_t n;
-
-	if (fd < 0 || fstat(fd, ret_stat) < 0)
-		return error_set(err, -EINVAL, 0, "%s", errno_text(errno));
-	if (!S_ISREG(ret_stat->st_mode) || ret_stat->st_size > FILE_BYTES_MAX)
-		return error_set(err, -EINVAL, 0,
-				 "is no regular file of at most %u bytes",
-				 FILE_BYTES_MAX);
-	text = malloc((size_t)ret_stat->st_size + 1);
-	if (!text)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	n = read(fd, text, (size_t)ret_stat->st_size);
-	if (n < 0)
-		return error_set(err, -EINVAL, 0, "%s", errno_text(errno));
-	*ret = TAKE_PTR(text);
-	*ret_len = (size_t)n;
-	return 0;
 }
 
 static int check_row(const char *token, const json_t *who, struct error *err)
@@ -106,25 +77,20 @@ static int parse_rows(const json_t *all, struct row **ret, size_t *ret_n,
 static int load(struct token_table *t, struct error *err)
 {
 	CLEANUP(json_in_freep) json_t *all = NULL;
-	CLEANUP(freep) char *text = NULL;
-	struct stat st = { 0 };
 	struct row *rows;
-	size_t len, n;
-	int r = read_file(t->path, &text, &len, &st, err);
+	size_t n;
+	int r = json_file_read(&t->file, &all, err);
 
-	t->seen = st;
-	if (r >= 0)
-		r = json_in_parse(text, len, &all, err);
 	if (r >= 0)
 		r = parse_rows(all, &rows, &n, err);
 	if (r < 0) {
-		error_prefix(err, "auth: %s", t->path);
+		error_prefix(err, "auth: %s", t->file.path);
 		return r;
 	}
 	free_rows(t->rows, t->n);
 	t->rows = rows;
 	t->n = n;
-	t->complained = false;
+	t->file.complained = false;
 	return 0;
 }
 
@@ -137,10 +103,11 @@ int token_table_open(const char *path, struct token_table **ret,
 	if (!t)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	pthread_mutex_init(&t->lock, NULL);
-	t->path = realpath(path, NULL);
-	r = t->path ? load(t, err)
-		    : error_set(err, -EINVAL, 0, "auth: %s: %s", path,
-				errno_text(errno));
+	r = json_file_open(&t->file, path, err);
+	if (r < 0)
+		error_prefix(err, "auth");
+	else
+		r = load(t, err);
 	if (r < 0) {
 		token_table_free(t);
 		return r;
@@ -155,19 +122,8 @@ void token_table_free(struct token_table *t)
 		return;
 	free_rows(t->rows, t->n);
 	pthread_mutex_destroy(&t->lock);
-	free(t->path);
+	json_file_done(&t->file);
 	free(t);
-}
-
-static bool has_changed(const struct token_table *t)
-{
-	struct stat st;
-
-	if (stat(t->path, &st) < 0)
-		return !t->complained;
-	return st.st_ino != t->seen.st_ino || st.st_size != t->seen.st_size ||
-	       st.st_mtim.tv_sec != t->seen.st_mtim.tv_sec ||
-	       st.st_mtim.tv_nsec != t->seen.st_mtim.tv_nsec;
 }
 
 int token_table_find(struct token_table *t, const char *token,
@@ -181,10 +137,11 @@ int token_table_find(struct token_table *t, const char *token,
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&t->lock);
-	if (has_changed(t) && load(t, &why) < 0 && !t->complained) {
+	if (json_file_changed(&t->file) && load(t, &why) < 0 &&
+	    !t->file.complained) {
 		fprintf(stderr, "platter: %s; the tokens before are in force\n",
 			why.msg);
-		t->complained = true;
+		t->file.complained = true;
 	}
 	for (i = 0; i < t->n && memcmp(t->rows[i].key, key, sizeof(key)); i++)
 		;

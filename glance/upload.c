@@ -7,6 +7,7 @@
 #include "glance/digest.h"
 #include "glance/image-json.h"
 #include "glance/inspect.h"
+#include "glance/limits.h"
 #include "glance/upload.h"
 
 #define COPY_BYTES (1U << 20)
@@ -76,8 +77,17 @@ static int set_coming(struct index_tx *tx, void *opaque, struct error *err)
 				 image_status_name(status_of(u)));
 	if (u->kind == UPLOAD_DATA)
 		r = check_formats(&image, err);
+	if (r >= 0)
+		r = limits_check(u->g->limits, tx, u->who->project,
+				 u->kind == UPLOAD_STAGE ? LIMIT_STAGE_TOTAL
+							 : LIMIT_SIZE_TOTAL,
+				 0, err);
 	image.status = status_of(u);
-	return r < 0 ? r : record_update(tx, &image, err);
+	if (r >= 0)
+		r = record_update(tx, &image, err);
+	return r < 0 ? r
+		     : limits_check(u->g->limits, tx, u->who->project,
+				    LIMIT_COUNT_UPLOADING, 0, err);
 }
 
 static int check_importing(struct upload *u, struct error *err)

@@ -11,6 +11,7 @@
 #include "glance/import.h"
 #include "glance/json-body.h"
 #include "glance/json-patch.h"
+#include "glance/limits.h"
 #include "glance/members.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"
@@ -181,8 +182,12 @@ static void get_image(struct request *q)
 static int insert_image(struct index_tx *tx, struct change *c,
 			struct error *err)
 {
-	int r = record_insert(tx, &c->image, err);
+	struct glance *g = c->q->app;
+	int r = limits_check(g->limits, tx, c->q->who.project,
+			     LIMIT_COUNT_TOTAL, 1, err);
 
+	if (r >= 0)
+		r = record_insert(tx, &c->image, err);
 	if (r != -EEXIST)
 		return r;
 	error_clear(err);

@@ -42,6 +42,7 @@ const char config_help[] =
 	"pithos=DIR       where pithos://ACCOUNT/CONTAINER/OBJECT lie\n"
 	"import-hosts=NAME,..., import-ports=PORT,..., import-nets=ADDR/BITS,...\n"
 	"                 web servers to import from [any, 80 and 443, public ones]\n"
+	"limits=FILE      how much each project may have (JSON)\n"
 	"glance-cert=FILE, glance-key=FILE  TLS for it (PEM)\n"
 	"auth=none|tokens:FILE|keystone:URL  who may use it [none]\n"
 	"keystone-user=NAME, keystone-project=NAME, keystone-password=FILE  as whom\n"

@@ -150,7 +150,14 @@ TABLE = [
     Row("DELETE", A, 404),
     Row("POST", "/v2/images", 409, None, {"id": A[11:]}),
     Row("PUT", "/v2/images", 405),
-    Row("GET", "/v2/info/import", 200, {"import-methods": {"value": []}}),
+    Row("GET", "/v2/info/import", 200, {"import-methods": {}}),
+    Row("GET", "/v2/info/stores/detail", 404),
+    Row("DELETE", "/v2/stores/file/" + A[11:], 404),
+    Row("GET", "/v2/info/usage", 200, {"usage": {}}),
+    Row("GET", "/v2/cache", 404, "Caching via API is not supported"),
+    Row("DELETE", "/v2/cache", 404, "Caching via API is not supported"),
+    Row("PUT", "/v2/cache/x", 404, "Image x not found"),
+    Row("DELETE", "/v2/cache/x", 404, "Image x not found"),
     Row("GET", "/v2/info/stores", 404),
     Row("GET", "/v2/schemas/image", 200, {"name": "image"}),
 ]
@@ -339,6 +346,78 @@ def many_write_and_read_at_once(c):
         is_equal(seen, set(ids), "the images")
 
 
+def limits_hold_each_project_by_itself(c):
+    tokens, limits = c.path("tokens"), c.path("limits")
+    with open(tokens, "w") as f:
+        json.dump({t: {"project": t, "user": t, "roles": ["member"]}
+                   for t in ("one", "two")}, f)
+
+    def write(**projects):
+        with open(limits + ".new", "w") as f:
+            json.dump(projects, f)
+        os.rename(limits + ".new", limits)
+
+    image = {"disk_format": "raw", "container_format": "bare"}
+    write(default={"image_count_total": 2, "image_size_total": 2},
+          two={"image_count_total": -1})
+    with Glance(f"auth=tokens:{tokens}", f"limits={limits}") as g:
+        def new(token, status=201):
+            a = run_row(g, Row("POST", "/v2/images", status, None, image,
+                               token=token))
+            return a.json["id"] if status == 201 else a
+
+        def put(i, token, status, what="file"):
+            return run_row(g, Row("PUT", f"/v2/images/{i}/{what}", status,
+                                  None, c.disk, OCTETS, token=token))
+
+        one = [new("one") for _ in range(2)]
+        two = [new("two") for _ in range(3)]
+        a = new("one", 413)
+        is_true("Project one is over a limit for [Resource image_count_total "
+                "is over limit of 2 due to current usage 2 and delta 1]"
+                in a.text, a.text)
+        run_row(g, Row("POST", "/v1/images", 413, None, headers={
+            "X-Image-Meta-Name": "v1"}, token="one"))
+        put(one[0], "one", 204)  # 3 MiB of 2: the next is refused
+        a = put(one[1], "one", 413)
+        is_true("image_size_total is over limit of 2 due to current usage 3 "
+                "and delta 0" in a.text, a.text)
+        is_equal(g.request("GET", f"/v2/images/{one[1]}",
+                           token="one").json["status"], "queued", "the status")
+        run_row(g, Row("POST", f"/v2/images/{one[1]}/import", 413, None,
+                       {"method": {"name": "glance-direct"}}, token="one"))
+        run_row(g, Row("GET", "/v2/info/usage", 200, {"usage": {
+            "image_size_total": {"usage": 3, "limit": 2},
+            "image_stage_total": {"usage": 0, "limit": -1},
+            "image_count_total": {"usage": 2, "limit": 2},
+            "image_count_uploading": {"usage": 0, "limit": -1}}},
+            token="one"))
+        write(two={"image_stage_total": 2, "image_count_uploading": 1})
+        put(one[1], "one", 204)
+        put(two[0], "two", 204, "stage")
+        a = put(two[1], "two", 413, "stage")
+        is_true("image_stage_total is over" in a.text, a.text)
+        a = put(two[1], "two", 413)
+        is_true("image_count_uploading is over limit of 1 due to current "
+                "usage 2 and delta 0" in a.text, a.text)
+        with open(limits, "w") as f:
+            f.write("no JSON")
+        put(two[1], "two", 413)
+        is_true("the limits before are in force" in g.messages(), "no word")
+    for text, says in (("[]", "is no JSON object"), ('{"a": 1}', "no object"),
+                       ('{"a": {"b": 1}}', '"b" of "a" is no limit'),
+                       ('{"a": {"image_size_total": -2}}', "is a number")):
+        with open(limits, "w") as f:
+            f.write(text)
+        try:
+            with Glance(f"limits={limits}"):
+                pass
+        except Failure as e:
+            is_true(says in str(e), str(e))
+        else:
+            raise Failure(f"{text} is taken")
+
+
 # A life by python3-glanceclient, which checks digests as it downloads.
 GLANCECLIENT = """
 import sys
@@ -428,6 +507,7 @@ if __name__ == "__main__":
         a_killed_server_starts_tidy,
         images_are_exports,
         many_write_and_read_at_once,
+        limits_hold_each_project_by_itself,
         glanceclient_lives_with_it,
         openstackclient_lives_with_it,
     ])
