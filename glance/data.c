@@ -13,7 +13,6 @@
 #include "glance/image-json.h"
 #include "glance/inspect.h"
 #include "glance/routes.h"
-#include "glance/upload.h"
 
 /* ---- in ---- */
 
@@ -44,8 +43,8 @@ static int take_chunk(struct request *q, const void *data, size_t len)
 
 static const struct body_sink upload_sink = { .chunk = take_chunk };
 
-static int begin(struct request *q, const char *id, enum upload_kind kind,
-		 struct error *err)
+int data_upload_begin(struct request *q, const char *id, enum upload_kind kind,
+		      struct error *err)
 {
 	struct upload *u;
 	int r = upload_begin(q->app, &q->who, id, kind, &u, err);
@@ -56,11 +55,6 @@ static int begin(struct request *q, const char *id, enum upload_kind kind,
 	q->state_free = free_upload;
 	q->sink = &upload_sink;
 	return 0;
-}
-
-int data_upload_begin(struct request *q, const char *id, struct error *err)
-{
-	return begin(q, id, UPLOAD_DATA, err);
 }
 
 int data_upload_finish(struct request *q, const uint64_t *size, const char *md5,
@@ -81,7 +75,7 @@ static void begin_octets(struct request *q, enum upload_kind kind)
 		respond_error(q, 415,
 			      "The server does not support the media type of "
 			      "the request.");
-	else if (begin(q, q->uri.segments[2], kind, &err) < 0)
+	else if (data_upload_begin(q, q->uri.segments[2], kind, &err) < 0)
 		respond_failure(q, &err);
 }
 

@@ -5,15 +5,17 @@
 
 #include "glance/http.h"
 #include "glance/record.h"
+#include "glance/upload.h"
 
 /*
  * In a route's begin(): the body is the data of image @id, which is queued;
  * it is saving from then on. On failure nothing has been answered.
  */
-int data_upload_begin(struct request *q, const char *id, struct error *err);
+int data_upload_begin(struct request *q, const char *id, enum upload_kind kind,
+		      struct error *err);
 /*
  * In handle(), when data_upload_begin() went well: the image is active when
- * this returns 0, else queued again. @size, @md5: what they must be; NULL: as
+ * this returns 0, else queued again (or killed). @size, @md5: what they must be; NULL: as
  * they are. -EINVAL: they are not, or the content is not what it should be.
  */
 int data_upload_finish(struct request *q, const uint64_t *size, const char *md5,

@@ -7,6 +7,7 @@
 #include "glance/import.h"
 #include "glance/inspect.h"
 #include "glance/keystone.h"
+#include "glance/legacy.h"
 #include "glance/limits.h"
 #include "glance/record.h"
 #include "glance/routes.h"
@@ -123,6 +124,8 @@ static int tidy(struct glance *g, struct error *err)
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	int r = index_write(g->index, reset_coming, g, err);
 
+	if (r >= 0)
+		r = legacy_recover(g, err);
 	if (r >= 0)
 		r = index_read(g->index, &tx, err);
 	return r < 0 ? r : store_tidy(g->store, has_data, tx, err);

@@ -18,13 +18,16 @@
 #include "glance/image-json.h"
 #include "glance/image-list.h"
 #include "glance/json-body.h"
+#include "glance/legacy.h"
 #include "glance/limits.h"
 #include "glance/members.h"
 #include "glance/meta-headers.h"
 #include "glance/routes.h"
 #include "glance/upload.h"
 
-#define LIST_MAX LIST_LIMIT_MAX
+#define LIST_MAX      LIST_LIMIT_MAX
+/* Of an image in the way of another's data: whose they are to become. */
+#define MOVE_PROPERTY "os_glance_moves_to"
 
 static const struct dialect v1 = { .name = "v1" };
 static const struct dialect cyclades = { .name = "cyclades", .cyclades = true };
@@ -440,9 +443,12 @@ static bool has_body(const struct request *q)
 			     : request_header(q, "Transfer-Encoding") != NULL;
 }
 
-/* The new image of @q's headers, queued; ret_id has room for 37 bytes. */
-static int create(struct request *q, const struct meta *m, char *ret_id,
-		  struct error *err)
+/*
+ * The new image of @q's headers, queued; @wanted_id NULL: any. ret_id has room
+ * for 37 bytes.
+ */
+static int create(struct request *q, const struct meta *m,
+		  const char *wanted_id, char *ret_id, struct error *err)
 {
 	struct glance *g = q->app;
 	struct insertion i = { .q = q, .meta = m };
@@ -450,8 +456,8 @@ static int create(struct request *q, const struct meta *m, char *ret_id,
 
 	if (r < 0)
 		return r;
-	if (m->id)
-		snprintf(i.id, sizeof(i.id), "%s", m->id);
+	if (wanted_id)
+		snprintf(i.id, sizeof(i.id), "%s", wanted_id);
 	else
 		record_new_id(i.id);
 	r = index_write(g->index, insert, &i, err);
@@ -496,12 +502,73 @@ static int find_registered(struct index_tx *tx, struct registration *g,
 	return 0;
 }
 
-static int drop_registered(struct index_tx *tx, void *opaque, struct error *err)
+/*
+ * The new image @image takes the place of @old, under its id; what is left of
+ * the new one only says that the data are still to be moved.
+ */
+static int replace(struct index_tx *tx, struct record *old,
+		   struct record *image, struct error *err)
 {
-	CLEANUP(record_done) struct record image = { 0 };
-	int r = find_registered(tx, opaque, &image, err);
+	CLEANUP(record_done) struct record rest = { 0 };
+	int r = record_load_n(tx, image->n, &rest, err);
 
-	return r < 0 || !image.id ? r : record_delete(tx, &image, err);
+	while (rest.n_locations)
+		record_remove_location(&rest, 0);
+	rest.status = IMAGE_PENDING_DELETE;
+	if (r >= 0)
+		r = record_set_property(&rest, MOVE_PROPERTY, old->id, err);
+	if (r >= 0)
+		r = record_update(tx, &rest, err);
+	if (r >= 0)
+		r = record_set(&image->id, old->id, err);
+	if (r < 0)
+		return r;
+	image->n = old->n;
+	image->created_usec = old->created_usec;
+	r = members_clear(tx, old->n, err);
+	return r < 0 ? r : record_update(tx, image, err);
+}
+
+static int replace_registered(struct index_tx *tx, void *opaque,
+			      struct error *err)
+{
+	struct registration *g = opaque;
+	CLEANUP(record_done) struct record old = { 0 };
+	CLEANUP(record_done) struct record image = { 0 };
+	int r = find_registered(tx, g, &old, err);
+
+	if (r < 0 || !old.id)
+		return r;
+	r = record_load(tx, g->except, &image, err);
+	return r < 0 ? r : replace(tx, &old, &image, err);
+}
+
+/* What a replaced image's data are still to be moved. */
+static int finish_move(struct glance *g, const char *from, const char *to,
+		       struct error *err)
+{
+	int r = store_rename(g->store, from, to, err);
+
+	return r < 0 ? r
+		     : index_write(g->index, drop, (void *)(uintptr_t)from,
+				   err);
+}
+
+int legacy_recover(struct glance *g, struct error *err)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_read(g->index, &tx, err);
+
+	if (r >= 0)
+		r = index_sql(tx,
+			      "SELECT images.id, value FROM properties JOIN "
+			      "images ON images.n = image WHERE properties.name"
+			      " = '" MOVE_PROPERTY "'",
+			      &st, err);
+	while (r >= 0 && (r = index_step(st, err)) == 1)
+		r = finish_move(g, index_text(st, 0), index_text(st, 1), err);
+	return r;
 }
 
 /* May the asker register what is there? */
@@ -527,9 +594,9 @@ static void begin_post(struct request *q)
 		return;
 	r = meta_parse(q, &m, &err);
 	if (r >= 0)
-		r = create(q, &m, id, &err);
+		r = create(q, &m, m.id, id, &err);
 	if (r >= 0) {
-		r = data_upload_begin(q, id, &err);
+		r = data_upload_begin(q, id, UPLOAD_DATA_V1, &err);
 		if (r < 0)
 			index_write(g->index, drop, id, NULL);
 	}
@@ -537,28 +604,26 @@ static void begin_post(struct request *q)
 		refuse(q, &err);
 }
 
-/* Data that are not what the headers say make no image. */
-static void finish_data(struct request *q, const struct meta *m, bool new)
+/* Data that are not what the headers say kill the image. */
+static void finish_data(struct request *q, const struct meta *m)
 {
-	struct glance *g = q->app;
 	char id[37];
 	struct error err = { 0 };
 
 	snprintf(id, sizeof(id), "%s", upload_id(q->state));
 	if (data_upload_finish(q, m->has_size ? &m->size : NULL, m->checksum,
-			       &err) >= 0) {
+			       &err) >= 0)
 		respond_image(q, id);
-		return;
-	}
-	if (new)
-		index_write(g->index, drop, id, NULL);
-	refuse(q, &err);
+	else
+		refuse(q, &err);
 }
 
-/* The new image @id, whole: then what was registered there before goes. */
+/*
+ * The new image @id, whole: then it takes the place of what was registered there
+ * before, whose id is in @id afterwards.
+ */
 static int take_registered(struct request *q, const struct meta *m,
-			   struct source *src, const char *id,
-			   struct error *err)
+			   struct source *src, char *id, struct error *err)
 {
 	struct glance *g = q->app;
 	struct registration old = { .q = q,
@@ -572,22 +637,25 @@ static int take_registered(struct request *q, const struct meta *m,
 	if (r >= 0)
 		r = upload_finish(u, m->has_size ? &m->size : NULL, m->checksum,
 				  err);
-	if (r >= 0) {
-		r = index_write(g->index, drop_registered, &old, err);
-		if (r < 0)
-			store_remove(g->store, id);
-		else if (*old.old_id)
-			store_remove(g->store, old.old_id);
+	if (r < 0) {
+		index_write(g->index, drop, id, NULL);
+		return r;
 	}
-	if (r < 0)
-		index_write(g->index, drop, (void *)(uintptr_t)id, NULL);
+	r = index_write(g->index, replace_registered, &old, err);
+	if (r < 0) {
+		store_remove(g->store, id);
+		index_write(g->index, drop, id, NULL);
+	}
+	if (r < 0 || !*old.old_id)
+		return r;
+	r = finish_move(g, id, old.old_id, err);
+	memcpy(id, old.old_id, sizeof(old.old_id));
 	return r;
 }
 
 /*
  * Cyclades registers what lies at a location already; again, when that was
- * registered before: a new image takes the old one's place, with all metadata
- * anew. The data are copied, so that the image stays what it was looked at as.
+ * registered before: the image keeps its id, all metadata are anew. The data are copied, so that the image stays what it was looked at as.
  */
 static void register_image(struct request *q, const struct meta *m)
 {
@@ -605,7 +673,7 @@ static void register_image(struct request *q, const struct meta *m)
 	if (r >= 0)
 		r = check_registered(&old, &err);
 	if (r >= 0)
-		r = create(q, m, id, &err);
+		r = create(q, m, *old.old_id ? NULL : m->id, id, &err);
 	if (r >= 0)
 		r = take_registered(q, m, src, id, &err);
 	if (r >= 0)
@@ -627,8 +695,8 @@ static void post_image(struct request *q)
 	else if (dialect_of(q)->cyclades)
 		register_image(q, &m);
 	else if (q->sink)
-		finish_data(q, &m, true);
-	else if (create(q, &m, id, &err) < 0)
+		finish_data(q, &m);
+	else if (create(q, &m, m.id, id, &err) < 0)
 		refuse(q, &err);
 	else
 		respond_image(q, id);
@@ -666,6 +734,29 @@ static int change(struct request *q, struct change *c)
 	return r;
 }
 
+/* Cyclades: an image is put out of use, and back, by its status. */
+static int set_status(const struct meta *m, struct record *r, struct error *err)
+{
+	enum image_status to;
+
+	if (!m->status)
+		return 0;
+	if (!strcmp(m->status, "available"))
+		to = IMAGE_ACTIVE;
+	else if (!image_status_by_name(m->status, &to))
+		return error_set(err, -EINVAL, 0,
+				 "X-Image-Meta-Status is not one");
+	if (to != r->status &&
+	    !((to == IMAGE_ACTIVE || to == IMAGE_DEACTIVATED) &&
+	      image_status_may_become(r->status, to) && r->checksum))
+		return error_set(err, -EINVAL, 0,
+				 "X-Image-Meta-Status: %s does not become %s",
+				 image_status_name(r->status),
+				 image_status_name(to));
+	r->status = to;
+	return 0;
+}
+
 static int update(struct index_tx *tx, struct change *c, struct error *err)
 {
 	int r;
@@ -674,15 +765,31 @@ static int update(struct index_tx *tx, struct change *c, struct error *err)
 	    c->image.visibility != IMAGE_PUBLIC && !c->q->who.admin)
 		return error_set(err, -EPERM, 0,
 				 "You are not authorized to publish images.");
-	r = meta_apply(c->meta, &c->image, err);
+	if (c->meta->owner && !c->q->who.admin &&
+	    (!c->image.owner || strcmp(c->meta->owner, c->image.owner) != 0))
+		return error_set(err, -EPERM, 0,
+				 "You are not authorized to give images away.");
+	r = dialect_of(c->q)->cyclades ? set_status(c->meta, &c->image, err)
+				       : 0;
+	if (r >= 0)
+		r = meta_apply(c->meta, &c->image, err);
 	return r < 0 ? r : record_update(tx, &c->image, err);
 }
 
 static void begin_put(struct request *q)
 {
+	CLEANUP(meta_done) struct meta m = { 0 };
 	struct error err = { 0 };
+	int r;
 
-	if (has_body(q) && data_upload_begin(q, id_of(q), &err) < 0)
+	if (!has_body(q) || dialect_of(q)->cyclades)
+		return;
+	r = meta_parse(q, &m, &err);
+	if (r >= 0)
+		r = check_sources(q, &m, &err);
+	if (r >= 0)
+		r = data_upload_begin(q, id_of(q), UPLOAD_DATA_V1, &err);
+	if (r < 0)
 		refuse(q, &err);
 }
 
@@ -696,7 +803,7 @@ static void put_image(struct request *q)
 		refuse(q, &err);
 	else if (change(q, &c) >= 0) {
 		if (q->sink)
-			finish_data(q, &m, false);
+			finish_data(q, &m);
 		else
 			respond_image(q, c.image.id);
 	}

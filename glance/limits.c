@@ -26,7 +26,8 @@ static const struct {
 	[LIMIT_STAGE_TOTAL] = { "image_stage_total",
 				SIZE_OF("status IN ('uploading', "
 					"'importing')") },
-	[LIMIT_COUNT_TOTAL] = { "image_count_total", COUNT_OF("1") },
+	[LIMIT_COUNT_TOTAL] = { "image_count_total",
+				COUNT_OF("status <> 'killed'") },
 	[LIMIT_COUNT_UPLOADING] = { "image_count_uploading",
 				    COUNT_OF("status IN ('saving', "
 					     "'uploading', 'importing')") },

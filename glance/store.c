@@ -194,6 +194,22 @@ void store_discard(struct store *s, enum store_area area, const char *id)
 	unlinkat(s->fd, area_name(area, id).text, 0);
 }
 
+int store_rename(struct store *s, const char *from, const char *to,
+		 struct error *err)
+{
+	char folder[16];
+
+	if (renameat(s->fd, image_name(from).text, s->fd, image_name(to).text) <
+	    0) {
+		if (errno == ENOENT) /* done already */
+			return 0;
+		return error_set(err, -errno, 0, "store: %s: %s",
+				 image_name(from).text, errno_text(errno));
+	}
+	snprintf(folder, sizeof(folder), "images/%.2s", to);
+	return sync_folder(s, folder, err);
+}
+
 void store_remove(struct store *s, const char *id)
 {
 	unlinkat(s->fd, image_name(id).text, 0);

@@ -50,6 +50,10 @@ int store_commit(struct store *s, enum store_area area, const char *id, int fd,
 		 struct error *err);
 void store_discard(struct store *s, enum store_area area, const char *id);
 
+/* The data of image @from are @to's from now on, also when they were before. */
+int store_rename(struct store *s, const char *from, const char *to,
+		 struct error *err);
+
 /* The data of an image that is gone. */
 void store_remove(struct store *s, const char *id);
 

@@ -29,6 +29,7 @@ static enum image_status status_of(const struct upload *u)
 {
 	switch (u->kind) {
 	case UPLOAD_DATA:
+	case UPLOAD_DATA_V1:
 		return IMAGE_SAVING;
 	case UPLOAD_STAGE:
 		return IMAGE_UPLOADING;
@@ -75,7 +76,7 @@ static int set_coming(struct index_tx *tx, void *opaque, struct error *err)
 				 "not allowed",
 				 image_status_name(image.status),
 				 image_status_name(status_of(u)));
-	if (u->kind == UPLOAD_DATA)
+	if (u->kind != UPLOAD_STAGE)
 		r = check_formats(&image, err);
 	if (r >= 0)
 		r = limits_check(u->g->limits, tx, u->who->project,
@@ -104,7 +105,7 @@ static int check_importing(struct upload *u, struct error *err)
 	return r;
 }
 
-static int set_queued(struct index_tx *tx, void *opaque, struct error *err)
+static int set_ended(struct index_tx *tx, void *opaque, struct error *err)
 {
 	struct upload *u = opaque;
 	CLEANUP(record_done) struct record image = { 0 };
@@ -112,7 +113,7 @@ static int set_queued(struct index_tx *tx, void *opaque, struct error *err)
 
 	if (r < 0 || image.status != status_of(u))
 		return r;
-	image.status = IMAGE_QUEUED;
+	image.status = u->kind == UPLOAD_DATA_V1 ? IMAGE_KILLED : IMAGE_QUEUED;
 	return record_update(tx, &image, err);
 }
 
@@ -189,7 +190,7 @@ void upload_free(struct upload *u)
 	if (u->coming && u->kind != UPLOAD_STAGED)
 		store_discard(u->g->store, STORE_INCOMING, u->id);
 	if (u->coming && !by_task(u))
-		index_write(u->g->index, set_queued, u, NULL);
+		index_write(u->g->index, set_ended, u, NULL);
 	closep(&u->fd);
 	digest_free(u->digest);
 	free(u);

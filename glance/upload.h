@@ -3,7 +3,7 @@
  * Data that become an image's: the index says that they are coming, they
  * stream into the store and through the digests, the format drivers look at
  * them, they become durable at their place, the index says so. Whatever ends
- * before leaves the image queued and nothing else behind; see glance_start()
+ * before leaves the image queued (or killed) and nothing else behind; see glance_start()
  * for what a crash leaves.
  */
 #ifndef GLANCE_UPLOAD_H
@@ -16,6 +16,7 @@ struct upload;
 
 enum upload_kind {
 	UPLOAD_DATA, /* queued, saving, active */
+	UPLOAD_DATA_V1, /* the same, but killed when it breaks off */
 	UPLOAD_STAGE, /* queued, uploading: the data wait for their import */
 	/* Of a task, which says what becomes of the image in the end: */
 	UPLOAD_IMPORT, /* importing, active */
@@ -46,7 +47,7 @@ int upload_read_staged(struct upload *u, bool (*stop)(void *opaque),
 int upload_finish(struct upload *u, const uint64_t *size, const char *md5,
 		  struct error *err);
 
-/* Nothing is left of an upload that did not finish. NULL is fine. */
+/* Nothing is left of the data of an upload that did not finish. NULL is fine. */
 void upload_free(struct upload *u);
 void upload_freep(struct upload **u);
 

@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Glance v1 and Cyclades/Image by tables: each row of the guide, both columns."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import socket
+import sqlite3
 import sys
+import time
 import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
@@ -14,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from glance import Glance, Row, run_row  # noqa: E402
 from nbd import Client  # noqa: E402
-from server import environment, need_programs  # noqa: E402
+from server import Failure, environment, need_programs  # noqa: E402
 
 DATA = bytes(range(256)) * 512
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -34,7 +38,7 @@ class Context:
             f.write(DATA)
         os.symlink("../../outside", os.path.join(self.pithos, "acc", "out"))
 
-    def service(self, **tokens):
+    def service(self, store=None, **tokens):
         more = [f"pithos={self.pithos}"]
         if tokens:
             path = os.path.join(self.folder, "tokens")
@@ -42,7 +46,7 @@ class Context:
                 json.dump({t: {"project": p, "user": p, "roles": roles}
                            for t, (p, *roles) in tokens.items()}, f)
             more.append(f"auth=tokens:{path}")
-        return Glance(*more)
+        return Glance(*more, store=store)
 
 
 def v1_headers(**more):
@@ -216,14 +220,135 @@ def cyclades_is_answered_row_by_row(c):
         with Client(g.nbd_socket, 10) as n:
             is_equal(n.go(i.encode()), len(DATA), "the export's size")
             is_equal(n.read(0, len(DATA)), (0, DATA), "the disk")
-        # As it was meant: all is as if new, and nothing is kept twice.
-        run_row(g, Row("POST", root + "/images/", 200,
-                       headers=cyclades_headers()))
+        # As it was meant: all is as if new but for the id, and nothing is kept
+        # twice.
+        run_row(g, Row("PUT", image + "/members/p", 204))
+        with open(os.path.join(c.pithos, "acc", "con", "disk"), "wb") as f:
+            f.write(DATA[::-1])
+        for more in ({}, {"X-Image-Meta-Id": i}, {"X-Image-Meta-Id": ID}):
+            run_row(g, Row("POST", root + "/images/", 200,
+                           headers=cyclades_headers(**more),
+                           answer_headers={"x-image-meta-id": i}))
+        run_row(g, Row("GET", image + "/members", 200, {"members": []}))
+        with Client(g.nbd_socket, 10) as n:
+            n.go(i.encode())
+            is_equal(n.read(0, 512), (0, DATA[::-1][:512]), "the new disk")
         kept = [f for _, _, files in os.walk(os.path.join(g.store, "images"))
                 for f in files]
         is_equal(len(kept), 1, "the files of data")
         run_row(g, Row("GET", root + "/images/detail", 200, [{
-            "name": "a", "properties": {}, "is_public": "False"}]))
+            "id": i, "name": "a", "properties": {}, "is_public": "False"}]))
+        for value, status, then in (("deactivated", 200, "deactivated"),
+                                    ("saving", 400, "deactivated"),
+                                    ("colourful", 400, "deactivated"),
+                                    ("available", 200, "available")):
+            run_row(g, Row("PUT", image, status,
+                           headers={"X-Image-Meta-Status": value}))
+            run_row(g, Row("HEAD", image, 200, answer_headers={
+                "x-image-meta-status": then}))
+        run_row(g, Row("POST", root + "/images/", 200,
+                       headers=cyclades_headers("pithos://acc/con/other")))
+        pages_are_walked(g, root + "/images/detail", lambda j: j, 2)
+
+
+def pages_are_walked(g, path, images, n, token=None):
+    """One image a page, to the end; and no further than one may see."""
+    seen, marker = [], ""
+    while True:
+        a = run_row(g, Row("GET", f"{path}?limit=1{marker}", 200,
+                           token=token))
+        if not images(a.json):
+            break
+        seen.append(images(a.json)[0]["id"])
+        marker = "&marker=" + seen[-1]
+    is_equal(len(set(seen)), n, "the images on the pages")
+    is_equal(len(seen), n, "the pages")
+    run_row(g, Row("GET", path + "?limit=x", 400, token=token))
+    run_row(g, Row("GET", path + "?marker=" + ID[::-1], 400, token=token))
+
+
+def v1_data_may_come_later(c):
+    with c.service() as g:
+        a = run_row(g, Row("POST", "/v1/images", 200, {"image": {
+            "status": "queued", "size": 0, "checksum": None}},
+            headers=v1_headers()))
+        image = "/v1/images/" + a.json["image"]["id"]
+        run_row(g, Row("PUT", image, 400, "Is_public", DATA,
+                       {"X-Image-Meta-Is_public": "perhaps"}))
+        run_row(g, Row("PUT", image, 200, {"image": {
+            "status": "active", "size": len(DATA), "checksum": MD5,
+            "name": "b"}}, DATA, {"X-Image-Meta-Name": "b",
+                                  "X-Image-Meta-Checksum": MD5}))
+        run_row(g, Row("PUT", image, 409, None, DATA))
+        for k in range(3):
+            run_row(g, Row("POST", "/v1/images", 200, None, DATA,
+                           v1_headers()))
+        pages_are_walked(g, "/v1/images", lambda j: j["images"], 4)
+        pages_are_walked(g, "/v1/images/detail", lambda j: j["images"], 4)
+
+
+def v1_data_that_break_off_kill_the_image(c):
+    with c.service() as g:
+        for method, image in (("POST", ID), ("PUT", None)):
+            if not image:
+                image = run_row(g, Row("POST", "/v1/images", 200,
+                                       headers=v1_headers())
+                                ).json["image"]["id"]
+            path = "/v1/images" + ("" if method == "POST" else "/" + image)
+            more = v1_headers(**({"X-Image-Meta-Id": image}
+                                 if method == "POST" else {}))
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(g.socket)
+                s.sendall((f"{method} {path} HTTP/1.1\r\nHost: x\r\n"
+                           "Content-Type: application/octet-stream\r\n"
+                           f"Content-Length: {len(DATA)}\r\n" + "".join(
+                               f"{k}: {v}\r\n" for k, v in more.items())
+                           + "\r\n").encode() + DATA[:1000])
+                wait_for_status(g, image, "saving")
+            wait_for_status(g, image, "killed")
+            is_equal(os.listdir(os.path.join(g.store, "incoming")), [],
+                     "what is left behind")
+            run_row(g, Row("PUT", "/v1/images/" + image, 409, None, DATA))
+            run_row(g, Row("GET", "/v1/images", 200, {"images": []}))
+            run_row(g, Row("DELETE", "/v1/images/" + image, 200))
+        run_row(g, Row("POST", "/v1/images", 400, "did not match", DATA,
+                       v1_headers(**{"X-Image-Meta-Size": "7"})))
+        run_row(g, Row("GET", "/v2/images?status=killed", 200,
+                       {"images": []}))
+
+
+def wait_for_status(g, image, status):
+    for _ in range(1000):
+        a = g.request("HEAD", "/v1/images/" + image)
+        if a.headers.get("x-image-meta-status") == status:
+            return
+        time.sleep(0.01)
+    raise Failure(f"it is {a.headers}, not {status}")
+
+
+def a_registration_that_is_cut_off_is_finished(c):
+    """The server ends when the index has the new image and the data are not
+    where they belong yet: made by moving them back, and telling the index."""
+    store = os.path.join(c.folder, "cut")
+    with c.service(store=store) as g:
+        a = run_row(g, Row("POST", "/image/v1.0/images/", 200,
+                           headers=cyclades_headers("pithos://acc/con/other")))
+        old = a.headers["x-image-meta-id"]
+    new = "33333333-3333-4333-8333-333333333333"
+    os.makedirs(os.path.join(store, "images", "33"))
+    with open(os.path.join(store, "images", "33", new), "wb") as f:
+        f.write(DATA[::-1])
+    with contextlib.closing(sqlite3.connect(
+            os.path.join(store, "index.sqlite"))) as d, d:
+        d.execute("INSERT INTO images (id, status, visibility, created_at, "
+                  "updated_at) VALUES (?, 'pending_delete', 'shared', 1, 1)",
+                  (new,))
+        d.execute("INSERT INTO properties SELECT n, 'os_glance_moves_to', ? "
+                  "FROM images WHERE id = ?", (old, new))
+    with c.service(store=store) as g:
+        a = g.request("GET", f"/v2/images/{old}/file")
+        is_true(a.body == DATA[::-1], "the old data are there")
+        run_row(g, Row("GET", "/v2/images", 200, {"images": [{"id": old}]}))
 
 
 def others_may_not_change_what_they_may_see(c):
@@ -242,6 +367,9 @@ def others_may_not_change_what_they_may_see(c):
             "X-Image-Meta-Is_public": "true"}, token="boss").status, 200,
             "an administrator publishes")
         is_equal(g.request("HEAD", image, token="two").status, 200, "HEAD")
+        is_equal(g.request("PUT", image, headers={
+            "X-Image-Meta-Owner": "p2"}, token="one").status, 405,
+            "a member gives an image away")
         for method in ("PUT", "DELETE"):
             is_equal(g.request(method, image, headers={
                 "X-Image-Meta-Name": "x"}, token="two").status, 405,
@@ -257,5 +385,8 @@ if __name__ == "__main__":
     run_checks(Context, [
         v1_is_answered_row_by_row,
         cyclades_is_answered_row_by_row,
+        v1_data_may_come_later,
+        v1_data_that_break_off_kill_the_image,
+        a_registration_that_is_cut_off_is_finished,
         others_may_not_change_what_they_may_see,
     ])
