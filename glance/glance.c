@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "glance/fetch.h"
@@ -16,6 +17,17 @@
 static int open_index(struct glance *g, struct error *err)
 {
 	return index_open(store_index_path(g->store), &g->index, err);
+}
+
+static int open_grant_key(struct glance *g, struct error *err)
+{
+	CLEANUP(freep) char *path = NULL;
+
+	if (asprintf(&path, "%s/grant.key", g->config->store) < 0) {
+		path = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	return grant_key_open(path, &g->grant_key, err);
 }
 
 int glance_prepare(const struct glance_config *c, struct glance **ret,
@@ -42,6 +54,8 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 						       .key_file = c->key },
 				&g->http, err);
 	}
+	if (r >= 0)
+		r = open_grant_key(g, err);
 	if (r >= 0)
 		r = limits_open(c->limits, &g->limits, err);
 	if (r >= 0)
@@ -216,7 +230,25 @@ static bool is_everybodys(const struct glance *g, const struct record *r)
 	       r->visibility == IMAGE_COMMUNITY;
 }
 
-int glance_find_image(struct glance *g, const char *name,
+/* May it be served to whoever sent this? */
+static int check_grant(const struct glance *g, const struct glance_wish *w,
+		       const struct record *image, struct error *err)
+{
+	if (w->grant && !grant_holds(&g->grant_key, w->grant, image->id,
+				     w->writable, time_now_usec() / 1000000))
+		return error_set(err, -ENOENT, 0,
+				 "there is no export \"%.64s\": its grant is "
+				 "for something else, or too old",
+				 w->name);
+	if (w->grant || is_everybodys(g, image))
+		return 0;
+	return error_set(err, -ENOENT, 0,
+			 "there is no export \"%.64s\": no image has "
+			 "that id, or that name alone",
+			 w->name);
+}
+
+int glance_find_image(struct glance *g, const struct glance_wish *w,
 		      struct glance_image *ret, struct error *err)
 {
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
@@ -225,21 +257,18 @@ int glance_find_image(struct glance *g, const char *name,
 	int r = index_read(g->index, &tx, err);
 
 	if (r >= 0)
-		r = load_by_name(tx, name, &image, err);
+		r = load_by_name(tx, w->name, &image, err);
+	if (r >= 0)
+		r = check_grant(g, w, &image, err);
 	if (r < 0)
 		return r;
 	i.format = inspect_format(image.disk_format);
-	if (!is_everybodys(g, &image))
-		return error_set(err, -ENOENT, 0,
-				 "there is no export \"%.64s\": no image has "
-				 "that id, or that name alone",
-				 name);
 	if (image.status != IMAGE_ACTIVE || !i.format)
 		return error_set(
 			err, -ENOENT, 0,
 			"there is no export \"%.64s\": image %s is "
 			"%s, its disk_format %s",
-			name, image.id, image_status_name(image.status),
+			w->name, image.id, image_status_name(image.status),
 			image.disk_format ? image.disk_format : "unknown");
 	i.id = strdup(image.id);
 	i.path = store_image_path(g->store, image.id);

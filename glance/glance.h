@@ -5,6 +5,7 @@
 
 #include "glance/auth.h"
 #include "glance/config.h"
+#include "glance/grant.h"
 #include "glance/http.h"
 #include "glance/index.h"
 #include "glance/store.h"
@@ -15,6 +16,7 @@ struct glance {
 	struct store *store;
 	struct auth *auth;
 	struct http_server *http; /* NULL: the index alone */
+	struct grant_key grant_key;
 	struct fetch_rules *fetch; /* what may be imported from */
 	struct limits *limits; /* NULL: none */
 	struct worker *worker; /* NULL: the index alone */
@@ -39,12 +41,19 @@ struct glance_image {
 
 void glance_image_done(struct glance_image *i);
 
+/* What a client of NBD asks for. */
+struct glance_wish {
+	const char *name; /* the image's id, or its name if no other has that */
+	const char *grant; /* grant.h; NULL: none */
+	bool writable; /* an overlay of it */
+};
+
 /*
- * The active image called @name: its id, or its name where no other has that.
- * -ENOENT: there is none, its data are no disk, or, where people are asked who
- * they are, it is not everybody's: NBD asks nobody.
+ * The active image that @w names. -ENOENT: there is none, its data are no disk,
+ * a grant does not hold, or, where people are asked who they are, it is not
+ * everybody's, and there is no grant: NBD asks nobody.
  */
-int glance_find_image(struct glance *g, const char *name,
+int glance_find_image(struct glance *g, const struct glance_wish *w,
 		      struct glance_image *ret, struct error *err);
 
 /* Calls @each with the id and the name ("" for none) of those images. */

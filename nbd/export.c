@@ -15,10 +15,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct export *exports;
 static struct traffic gone; /* of exports that were closed */
 static struct glance *store;
-static int (*find_image)(struct glance *g, const char *name,
+static int (*find_image)(struct glance *g, const struct glance_wish *w,
 			 struct glance_image *ret, struct error *err);
 
-void export_use_store(int (*find)(struct glance *g, const char *name,
+void export_use_store(int (*find)(struct glance *g, const struct glance_wish *w,
 				  struct glance_image *ret, struct error *err),
 		      struct glance *g)
 {
@@ -46,15 +46,26 @@ static struct export *find(const char *name)
 	return e;
 }
 
-/* Which file is it? Sets @e's id and path, and the options to open it by. */
-static int find_file(const struct config *c, const char *name, struct export *e,
-		     struct open_options *ret, struct error *err)
+static struct glance_wish wish_for(const char *image,
+				   const struct export_name *n)
 {
+	return (struct glance_wish){ .name = image,
+				     .grant = n->grant,
+				     .writable = n->overlay };
+}
+
+/* Which file is it? Sets @e's id and path, and the options to open it by. */
+static int find_file(const struct config *c, const struct export_name *n,
+		     struct export *e, struct open_options *ret,
+		     struct error *err)
+{
+	const char *name = n->image;
+	struct glance_wish wish = wish_for(name, n);
 	struct glance_image i = { 0 };
 	int r;
 
 	if (*name && store) {
-		r = find_image(store, name, &i, err);
+		r = find_image(store, &wish, &i, err);
 		if (r < 0)
 			return r;
 		e->id = i.id;
@@ -105,7 +116,7 @@ static int open_state(const struct config *c, const struct export_name *n,
 	CLEANUP(image_unrefp) struct image *live = NULL;
 	const struct export_state *s = &n->state;
 	struct open_options options;
-	int r = find_file(c, n->image, e, &options, err);
+	int r = find_file(c, n, e, &options, err);
 
 	if (r < 0)
 		return r;
@@ -205,7 +216,7 @@ static int open_parts(const struct config *c, const struct export_name *n,
 {
 	int r;
 
-	if (n->member || n->grant)
+	if (n->member || (n->grant && !(store && *n->image)))
 		return export_name_unknown(e->name, err);
 	r = open_state(c, n, e, err);
 	if (r == -ENOENT && e->path && !n->overlay && n->state.at &&
@@ -249,10 +260,12 @@ static int open_new(const struct config *c, char *name,
 }
 
 /* Who has an image of the store open reads on when it is gone; nobody new. */
-static int check_still_there(const struct export *e, struct error *err)
+static int check_still_there(const struct export *e,
+			     const struct export_name *n, struct error *err)
 {
+	struct glance_wish wish = wish_for(e->id, n);
 	struct glance_image i = { 0 };
-	int r = find_image(store, e->id, &i, err);
+	int r = find_image(store, &wish, &i, err);
 
 	free(i.id);
 	free(i.path);
@@ -264,18 +277,22 @@ static int open_or_join(const struct config *c, const char *text, bool standing,
 {
 	CLEANUP(export_name_done) struct export_name n = { 0 };
 	CLEANUP(freep) char *name = NULL;
+	struct export_name bare;
 	struct export *e;
 	int r = export_name_parse(text, &n, err);
 
 	if (r < 0)
 		return r;
-	name = export_name_format(&n);
+	/* By whatever right it is opened, it is one export. */
+	bare = n;
+	bare.grant = NULL;
+	name = export_name_format(&bare);
 	if (!name)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	pthread_mutex_lock(&lock);
 	e = find(name);
 	if (e && *e->id)
-		r = check_still_there(e, err);
+		r = check_still_there(e, &n, err);
 	else if (!e)
 		r = open_new(c, TAKE_PTR(name), &n, standing, &e, err);
 	if (r >= 0) {

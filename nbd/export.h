@@ -16,12 +16,13 @@
 
 struct glance;
 struct glance_image;
+struct glance_wish;
 
 /*
  * Names of images are the store's, from now on: @find, glance_find_image() by
  * way of a pointer, as the command, which shares this file, has no store.
  */
-void export_use_store(int (*find)(struct glance *g, const char *name,
+void export_use_store(int (*find)(struct glance *g, const struct glance_wish *w,
 				  struct glance_image *ret, struct error *err),
 		      struct glance *g);
 

@@ -5,6 +5,7 @@
 import json
 import os
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
@@ -69,6 +70,75 @@ def the_rules(g, one, two, admin, reader=None):
               g.request("GET", "/v2/images", token=two).json["images"]]
     is_equal(listed, [], "what another project lists")
     return shared
+
+
+def opens(g, export):
+    """The first bytes of an export, or None."""
+    with Client(g.nbd_socket, 10) as client:
+        try:
+            client.go(export.encode())
+        except NoExport:
+            return None
+        code, got = client.read(0, 512)
+        is_equal(code, 0, "the read's error")
+        return got
+
+
+def grant(g, token, image, **wish):
+    a = g.request("POST", image + "/grants", wish or None, token=token)
+    is_equal(a.status, 201, f"the status of a grant ({a.text[:200]})")
+    is_equal(a.json["export"], image[11:] + "~" + a.json["grant"],
+             "the export")
+    return a.json
+
+
+def grants_open_what_is_private(c):
+    overlays = c.path("overlays")
+    os.mkdir(overlays)
+    spec = c.tokens(one=member_of("p1"), two=member_of("p2"),
+                    boss=member_of("p0", "admin"))
+    with Glance(spec, f"overlays={overlays}") as g:
+        private = image_of(g, "one", visibility="private")
+        other = image_of(g, "one", visibility="private")
+        name, zeroes = private[11:], bytes(512)
+        is_equal(opens(g, name), None, "what anybody reads")
+        read = grant(g, "one", private)
+        is_equal((read["mode"], opens(g, read["export"])), ("r", zeroes),
+                 "what a grant opens")
+        # For this image, and only as it says.
+        for export in (name, other[11:] + "~" + read["grant"],
+                       read["export"][:-1] + ("0" if read["export"][-1] != "0"
+                                              else "1"),
+                       name + "~r", name + "+vm~" + read["grant"]):
+            is_equal(opens(g, export), None, f"what {export} reads")
+        write = grant(g, "one", private, mode="w", seconds=60)
+        with Client(g.nbd_socket, 10) as client:
+            client.go(f"{name}+vm~{write['grant']}".encode())
+            is_equal(client.write(0, b"x" * 512), 0, "the write's error")
+            is_equal(opens(g, f"{name}+vm"), None, "what anybody reads")
+            # By another grant it is the same overlay.
+            again = grant(g, "boss", private, mode="w")
+            is_equal(opens(g, f"{name}+vm~{again['grant']}"), b"x" * 512,
+                     "what another reads")
+        is_equal(opens(g, name + "~" + write["grant"]), zeroes,
+                 "what a grant to write reads")
+        for token, wish, wanted in (("two", None, 404), (None, None, 401),
+                                    ("one", {"mode": "x"}, 400),
+                                    ("one", {"seconds": 0}, 400),
+                                    ("one", {"seconds": 1 << 40}, 400)):
+            is_equal(status(g, token, "POST", private + "/grants", wish),
+                     wanted, f"the status of {wish} for {token}")
+        brief = grant(g, "one", private, seconds=1)
+        time.sleep(2.1)
+        is_equal(opens(g, brief["export"]), None, "what an old grant reads")
+        status(g, "one", "POST", private + "/actions/deactivate")
+        is_equal(status(g, "boss", "POST", private + "/actions/deactivate"),
+                 204, "the status of a deactivation")
+        is_equal(opens(g, read["export"]), None, "what is deactivated")
+        is_equal(status(g, "one", "POST", private + "/grants"), 403,
+                 "the status of a grant")
+        is_equal(status(g, "one", "DELETE", private), 204, "its deletion")
+        is_equal(opens(g, read["export"]), None, "what is gone")
 
 
 def tokens_of_a_file_say_who_asks(c):
@@ -182,6 +252,7 @@ if __name__ == "__main__":
                   "keystone-wsgi-public")
     run_checks(Context, [
         tokens_of_a_file_say_who_asks,
+        grants_open_what_is_private,
         the_file_is_read_again,
         nobody_is_let_in_from_afar_unasked,
         keystone_says_who_asks,
