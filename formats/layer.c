@@ -277,3 +277,14 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 				.len = damaged_bytes(l, guest_off, len) };
 	return 0;
 }
+
+bool layer_disk_bytes(const struct layer *l, uint64_t *ret)
+{
+	struct stat st;
+
+	if (l->src->fd < 0 || fstat(l->src->fd, &st) < 0 ||
+	    !S_ISREG(st.st_mode))
+		return false;
+	*ret = (uint64_t)st.st_blocks * 512;
+	return true;
+}

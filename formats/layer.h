@@ -145,4 +145,7 @@ int extent_set_data(struct extent *e, struct source *src, uint64_t unit_off,
 int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	      struct extent *ret, struct error *err);
 
+/* What the layer's file takes on disk; false: it cannot be told. */
+bool layer_disk_bytes(const struct layer *l, uint64_t *ret);
+
 #endif

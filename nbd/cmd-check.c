@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "formats/report.h"
 #include "iouring/util.h"
 #include "nbd/cmd.h"
 
@@ -44,7 +45,7 @@ static void say_finding(struct check_report *r, const char *line)
 	if (k->findings++ >= FINDINGS_MAX && !k->verbose)
 		return;
 	if (k->json) {
-		json_array_append_new(k->json, cmd_json_text(line));
+		json_array_append_new(k->json, report_text(line));
 		return;
 	}
 	cmd_put(stdout, line);
@@ -93,7 +94,7 @@ static json_t *json_report(const struct checker *k, const struct layer *l,
 	const struct check_report *r = &k->report;
 	json_t *j = json_object();
 
-	json_object_set_new(j, "filename", cmd_json_text(path));
+	json_object_set_new(j, "filename", report_text(path));
 	json_object_set_new(j, "format", json_string(l->ops->name));
 #define SET(name, value) json_object_set_new(j, name, json_integer(value))
 	SET("check-errors", (json_int_t)r->check_errors);

@@ -7,10 +7,10 @@
 #include <inttypes.h>
 #include <langinfo.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "formats/history.h"
+#include "formats/report.h"
 #include "iouring/util.h"
 #include "nbd/cmd.h"
 #include "nbd/export.h"
@@ -37,18 +37,6 @@ static const char help[] =
 
 #define SHORT_TEXT_BYTES 256 /* of a snapshot's name in the table */
 #define TREE_INDENT_MAX	 20U /* deeper layers are not indented further */
-
-/* What the image's file takes on disk; false: it cannot be told. */
-static bool disk_bytes(const struct layer *l, uint64_t *ret)
-{
-	struct stat st;
-
-	if (l->src->fd < 0 || fstat(l->src->fd, &st) < 0 ||
-	    !S_ISREG(st.st_mode))
-		return false;
-	*ret = (uint64_t)st.st_blocks * 512;
-	return true;
-}
 
 static const char *layer_name(const struct cmd *c, const struct layers *ls,
 			      unsigned int i)
@@ -115,168 +103,44 @@ static void exports_done(struct layer_exports *exports)
 
 /* JSON */
 
-static void json_set_text(json_t *j, const char *key, const char *value)
-{
-	json_object_set_new(j, key, cmd_json_text(value));
-}
-
-static void json_set_number(json_t *j, const char *key, uint64_t value)
-{
-	json_object_set_new(j, key, json_integer((json_int_t)value));
-}
-
-static void json_set_flag(json_t *j, const char *key, bool value)
-{
-	json_object_set_new(j, key, json_boolean(value));
-}
-
-struct json_sink {
-	struct info_sink sink;
-	json_t *data;
-};
-
-static void sink_json_text(struct info_sink *s, const char *key,
-			   const char *value)
-{
-	json_set_text(container_of(s, struct json_sink, sink)->data, key,
-		      value);
-}
-
-static void sink_json_number(struct info_sink *s, const char *key,
-			     uint64_t value)
-{
-	json_set_number(container_of(s, struct json_sink, sink)->data, key,
-			value);
-}
-
-static void sink_json_flag(struct info_sink *s, const char *key, bool value)
-{
-	json_set_flag(container_of(s, struct json_sink, sink)->data, key,
-		      value);
-}
-
-static json_t *json_specific(struct layer *l)
-{
-	struct json_sink s = {
-		.sink = { .text = sink_json_text,
-			  .number = sink_json_number,
-			  .flag = sink_json_flag },
-		.data = json_object(),
-	};
-
-	if (l->ops->info)
-		l->ops->info(l, &s.sink);
-	return s.data;
-}
-
-static int json_add_snapshot(void *opaque, const struct snapshot *s)
-{
-	json_t *j = json_object();
-
-	json_set_text(j, "id", s->id);
-	json_set_text(j, "name", s->name);
-	json_set_number(j, "vm-state-size", s->vm_state_bytes);
-	json_set_number(j, "date-sec", s->date_sec);
-	json_set_number(j, "date-nsec", s->date_nsec);
-	json_set_number(j, "vm-clock-sec", s->vm_clock_nsec / 1000000000);
-	json_set_number(j, "vm-clock-nsec", s->vm_clock_nsec % 1000000000);
-	json_set_number(j, "virtual-size", s->bytes);
-	json_array_append_new(opaque, j);
-	return 0;
-}
-
-/* What is said of every layer. */
-static json_t *json_layer(const struct cmd *c, const struct layers *ls,
-			  unsigned int i)
-{
-	const struct layer *l = ls->layers[i];
-	json_t *j = json_object();
-	uint64_t bytes;
-
-	json_set_text(j, "filename", layer_name(c, ls, i));
-	json_set_text(j, "format", l->ops->name);
-	json_set_flag(j, "format-guessed", l->guessed);
-	json_set_number(j, "virtual-size", l->bytes);
-	if (disk_bytes(l, &bytes))
-		json_set_number(j, "actual-size", bytes);
-	if (l->unit_bytes)
-		json_set_number(j, "cluster-size", l->unit_bytes);
-	json_set_flag(j, "encrypted", l->encrypted);
-	return j;
-}
-
-static void json_add_reference(const struct cmd *c, json_t *to,
-			       const struct layers *ls, unsigned int i,
-			       const char *kind, const char *name,
-			       enum reference_verdict verdict)
-{
-	json_t *j = json_object();
-
-	json_set_text(j, "kind", kind);
-	json_set_text(j, "filename", name);
-	json_set_text(j, "referenced-by", layer_name(c, ls, i));
-	json_set_text(j, "verdict", reference_verdict_text(verdict));
-	json_set_flag(j, "allowed", verdict == REFERENCE_OK);
-	json_array_append_new(to, j);
-}
-
 static int print_json(const struct cmd *c, const struct layers *ls,
 		      struct error *err)
 {
 	struct layer *top = ls->layers[0];
 	CLEANUP(freep) char *full = NULL;
 	CLEANUP(exports_done) struct layer_exports exports;
-	json_t *j = json_layer(c, ls, 0);
+	json_t *j = report_layer(top, c->image), *layer;
 	json_t *chain = json_array(), *references = json_array();
-	json_t *snapshots = json_array();
-	json_t *data = json_specific(top), *specific, *layer;
 	unsigned int i, k;
-	int r = 0;
+	int r;
 
 	find_exports(ls, &exports);
-	if (top->ops->glance_name)
-		json_set_text(j, "glance-disk-format", top->ops->glance_name);
-	json_set_flag(j, "dirty-flag",
-		      json_is_true(json_object_get(data, "dirty")));
-	if (top->parent.name) {
-		json_set_text(j, "backing-filename", top->parent.name);
-		full = full_backing_name(ls);
-		if (full)
-			json_set_text(j, "full-backing-filename", full);
-	}
-	if (top->parent.format)
-		json_set_text(j, "backing-filename-format", top->parent.format);
-	if (top->ops->snapshots)
-		r = top->ops->snapshots(top, json_add_snapshot, snapshots, err);
-	if (json_array_size(snapshots))
-		json_object_set(j, "snapshots", snapshots);
-	json_decref(snapshots);
-	if (json_object_size(data)) {
-		specific = json_object();
-		json_set_text(specific, "type", top->ops->name);
-		json_object_set(specific, "data", data);
-		json_object_set_new(j, "format-specific", specific);
-	}
-	json_decref(data);
+	r = report_details(j, top, err);
+	full = top->parent.name ? full_backing_name(ls) : NULL;
+	if (full)
+		json_object_set_new(j, "full-backing-filename",
+				    report_text(full));
 	for (i = 0; i < ls->depth; i++) {
 		const struct layer *l = ls->layers[i];
 
-		layer = json_layer(c, ls, i);
+		layer = report_layer(l, layer_name(c, ls, i));
 		if (exports.name[i])
-			json_set_text(layer, "export", exports.name[i]);
+			json_object_set_new(layer, "export",
+					    report_text(exports.name[i]));
 		json_array_append_new(chain, layer);
 		for (k = 0; k < l->n_files; k++)
-			json_add_reference(c, references, ls, i, "data file",
-					   l->files[k].name, REFERENCE_OK);
+			report_reference(references, layer_name(c, ls, i),
+					 "data file", l->files[k].name,
+					 REFERENCE_OK);
 		if (l->parent.name)
-			json_add_reference(c, references, ls, i, "backing file",
-					   l->parent.name,
-					   parent_verdict(ls, i));
+			report_reference(references, layer_name(c, ls, i),
+					 "backing file", l->parent.name,
+					 parent_verdict(ls, i));
 	}
 	json_object_set_new(j, "chain", chain);
 	json_object_set_new(j, "references", references);
 	if (!ls->complete)
-		json_set_text(j, "error", ls->reason.msg);
+		json_object_set_new(j, "error", report_text(ls->reason.msg));
 	cmd_json_print(j, JSON_INDENT(4));
 	return r;
 }
@@ -432,7 +296,7 @@ static int print_text(const struct cmd *c, const struct layers *ls,
 		printf("glance disk_format: %s\n", top->ops->glance_name);
 	print_bytes("virtual size", top->bytes);
 	text_odd_size(top->bytes, stdout);
-	if (disk_bytes(top, &bytes))
+	if (layer_disk_bytes(top, &bytes))
 		print_bytes("disk size", bytes);
 	if (top->unit_bytes)
 		print_bytes("cluster size", top->unit_bytes);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "formats/report.h"
 #include "formats/cache.h"
 #include "formats/chain.h"
 #include "iouring/batch.h"
@@ -121,8 +122,8 @@ static int add_export(void *opaque, const char *name, const char *description)
 {
 	json_t *j = json_object();
 
-	json_object_set_new(j, "name", cmd_json_text(name));
-	json_object_set_new(j, "description", cmd_json_text(description));
+	json_object_set_new(j, "name", report_text(name));
+	json_object_set_new(j, "description", report_text(description));
 	json_array_append_new(opaque, j);
 	return 0;
 }
@@ -304,7 +305,7 @@ add_line(json_t *lines, const char *name, const char *fmt, ...)
 	va_end(ap);
 	if (r < 0)
 		return;
-	json_object_set_new(lines, name, cmd_json_text(line));
+	json_object_set_new(lines, name, report_text(line));
 	free(line);
 }
 
@@ -352,7 +353,7 @@ static void print_json(const struct serve *s, const char *uri, json_t *lines,
 {
 	json_t *j = json_object();
 
-	json_object_set_new(j, "image", cmd_json_text(s->cmd.image));
+	json_object_set_new(j, "image", report_text(s->cmd.image));
 	json_object_set_new(j, "format", json_string(s->format));
 	json_object_set_new(j, "virtual-size",
 			    json_integer((json_int_t)s->bytes));

@@ -105,9 +105,6 @@ void cmd_say(const char *line);
 /* Prints @text with control characters and what is not UTF-8 as \xNN. */
 void cmd_put(FILE *fp, const char *text);
 
-/* @text as a JSON string; what is not UTF-8 is written as \xNN. */
-json_t *cmd_json_text(const char *text);
-
 /* Prints @j, with a newline, and drops it. @flags: jansson's. */
 void cmd_json_print(json_t *j, size_t flags);
 

@@ -156,24 +156,6 @@ void cmd_put(FILE *fp, const char *text)
 	free(safe);
 }
 
-json_t *cmd_json_text(const char *text)
-{
-	json_t *j = json_string(text);
-	size_t bytes;
-	char *safe;
-
-	if (j)
-		return j;
-	bytes = strlen(text) * 4 + 5;
-	safe = malloc(bytes);
-	if (!safe)
-		return json_null();
-	text_escape(safe, bytes, text);
-	j = json_string(safe);
-	free(safe);
-	return j;
-}
-
 void cmd_json_print(json_t *j, size_t flags)
 {
 	/* In ASCII alone nothing of it can drive a terminal. */
