@@ -19,6 +19,9 @@ void glance_config_done(struct glance_config *c)
 	free(c->import_hosts);
 	free(c->import_ports);
 	free(c->import_nets);
+	free(c->show_locations);
+	free(c->location_dirs);
+	free(c->direct_url);
 	free(c->limits);
 	*c = (struct glance_config){ 0 };
 }
@@ -71,6 +74,9 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "import-hosts", &c->import_hosts, strdup },
 		{ "import-ports", &c->import_ports, strdup },
 		{ "import-nets", &c->import_nets, strdup },
+		{ "show-locations", &c->show_locations, strdup },
+		{ "location-dirs", &c->location_dirs, strdup },
+		{ "direct-url", &c->direct_url, strdup },
 		{ "limits", &c->limits, absolute },
 	};
 	size_t i;

@@ -19,6 +19,9 @@ struct glance_config {
 	char *import_hosts; /* lists, see fetch.h */
 	char *import_ports;
 	char *import_nets;
+	char *show_locations;
+	char *location_dirs; /* by colons */
+	char *direct_url; /* what an image's id is put behind */
 	char *limits; /* a file, see limits.h */
 };
 

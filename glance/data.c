@@ -12,6 +12,7 @@
 #include "glance/glance.h"
 #include "glance/image-json.h"
 #include "glance/inspect.h"
+#include "glance/locations.h"
 #include "glance/routes.h"
 
 /* ---- in ---- */
@@ -173,8 +174,10 @@ static unsigned int begin_answer(struct request *q, uint64_t bytes,
 static void send_stored(struct request *q, const struct record *image)
 {
 	struct glance *g = q->app;
-	CLEANUP(freep) char *path = store_image_path(g->store, image->id);
-	int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	CLEANUP(freep) char *path = NULL;
+	int fd = location_path(g, image, &path, NULL) < 0
+			 ? -1
+			 : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	uint64_t off, len;
 	struct stat st;
 	unsigned int status;
@@ -209,7 +212,7 @@ static void disk_done(void *opaque)
 static void send_disk(struct request *q, const struct record *image)
 {
 	struct glance *g = q->app;
-	CLEANUP(freep) char *path = store_image_path(g->store, image->id);
+	CLEANUP(freep) char *path = NULL;
 	struct open_options options = { .format = inspect_format(
 						image->disk_format) };
 	struct producer p = { .read = read_disk, .free = disk_done };
@@ -218,7 +221,7 @@ static void send_disk(struct request *q, const struct record *image)
 	uint64_t len;
 	unsigned int status;
 
-	if (!path || !options.format ||
+	if (location_path(g, image, &path, NULL) < 0 || !options.format ||
 	    image_open(path, &options, &disk, &err) < 0) {
 		respond_errorf(q, 400, "Image %s cannot be read as a disk",
 			       image->id);

@@ -10,6 +10,7 @@
 #include "glance/keystone.h"
 #include "glance/legacy.h"
 #include "glance/limits.h"
+#include "glance/locations.h"
 #include "glance/record.h"
 #include "glance/routes.h"
 #include "glance/worker.h"
@@ -28,6 +29,18 @@ static int open_grant_key(struct glance *g, struct error *err)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	return grant_key_open(path, &g->grant_key, err);
+}
+
+static int check_direct_url(const char *url, struct error *err)
+{
+	if (!url ||
+	    ((!strncmp(url, "nbd://", 6) || !strncmp(url, "nbds://", 7)) &&
+	     url[strlen(url) - 1] == '/'))
+		return 0;
+	return error_set(err, -EINVAL, 0,
+			 "direct-url: %.128s is neither nbd://HOST:PORT/ nor "
+			 "nbds://HOST:PORT/",
+			 url);
 }
 
 int glance_prepare(const struct glance_config *c, struct glance **ret,
@@ -56,6 +69,11 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	}
 	if (r >= 0)
 		r = open_grant_key(g, err);
+	if (r >= 0)
+		r = check_direct_url(c->direct_url, err);
+	if (r >= 0)
+		r = location_rules_new(c->show_locations, c->location_dirs,
+				       &g->locations, err);
 	if (r >= 0)
 		r = limits_open(c->limits, &g->limits, err);
 	if (r >= 0)
@@ -169,6 +187,7 @@ void glance_free(struct glance *g)
 	worker_stop(g->worker);
 	fetch_rules_free(g->fetch);
 	limits_free(g->limits);
+	location_rules_free(g->locations);
 	auth_free(g->auth);
 	index_close(g->index);
 	store_close(g->store);
@@ -270,9 +289,11 @@ int glance_find_image(struct glance *g, const struct glance_wish *w,
 			"%s, its disk_format %s",
 			w->name, image.id, image_status_name(image.status),
 			image.disk_format ? image.disk_format : "unknown");
+	r = location_path(g, &image, &i.path, err);
+	if (r < 0)
+		return r;
 	i.id = strdup(image.id);
-	i.path = store_image_path(g->store, image.id);
-	if (!i.id || !i.path) {
+	if (!i.id) {
 		glance_image_done(&i);
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}

@@ -19,6 +19,7 @@ struct glance {
 	struct grant_key grant_key;
 	struct fetch_rules *fetch; /* what may be imported from */
 	struct limits *limits; /* NULL: none */
+	struct location_rules *locations;
 	struct worker *worker; /* NULL: the index alone */
 };
 

@@ -48,7 +48,54 @@ static void add_tags(struct text_buf *b, const struct record *r)
 	text_add(b, "], ");
 }
 
-void image_json_add(struct text_buf *b, const struct record *r)
+/* The URL by which the data of @r are served, as JSON. */
+static void add_direct_url(struct text_buf *b, const struct record *r,
+			   const struct image_view *view)
+{
+	struct text_buf url = { 0 };
+
+	text_add(&url, view->direct_url);
+	text_add(&url, r->id);
+	text_add_json(b, url.text ? url.text : "");
+	text_buf_done(&url);
+}
+
+static void add_locations(struct text_buf *b, const struct record *r,
+			  const struct image_view *view, bool has_data)
+{
+	size_t i;
+
+	text_add(b, "\"locations\": [");
+	for (i = 0; i < r->n_locations; i++) {
+		text_add(b, i ? ", {\"url\": " : "{\"url\": ");
+		text_add_json(b, r->locations[i].url);
+		text_addf(b, ", \"metadata\": %s}", r->locations[i].metadata);
+	}
+	if (!i && has_data && view->direct_url) {
+		text_add(b, "{\"url\": ");
+		add_direct_url(b, r, view);
+		text_add(b, ", \"metadata\": {}}");
+	}
+	text_add(b, "], ");
+}
+
+static void add_view(struct text_buf *b, const struct record *r,
+		     const struct image_view *view)
+{
+	bool has_data =
+		r->status == IMAGE_ACTIVE || r->status == IMAGE_DEACTIVATED;
+
+	if (view->locations)
+		add_locations(b, r, view, has_data);
+	if (view->direct_url && has_data) {
+		text_add(b, "\"direct_url\": ");
+		add_direct_url(b, r, view);
+		text_add(b, ", ");
+	}
+}
+
+void image_json_add(struct text_buf *b, const struct record *r,
+		    const struct image_view *view)
 {
 	size_t i;
 
@@ -78,6 +125,7 @@ void image_json_add(struct text_buf *b, const struct record *r)
 	add_time(b, "created_at", r->created_usec);
 	add_time(b, "updated_at", r->updated_usec);
 	add_tags(b, r);
+	add_view(b, r, view);
 	text_addf(b, "\"self\": \"/v2/images/%s\", ", r->id);
 	text_addf(b, "\"file\": \"/v2/images/%s/file\", ", r->id);
 	text_add(b, "\"schema\": \"/v2/schemas/image\"}");

@@ -7,8 +7,15 @@
 #include "glance/record.h"
 #include "glance/text-buf.h"
 
+/* What is shown beside the fields. */
+struct image_view {
+	const char *direct_url; /* in front of the id; NULL: is not shown */
+	bool locations;
+};
+
 /* Adds the JSON object of @r to @b. */
-void image_json_add(struct text_buf *b, const struct record *r);
+void image_json_add(struct text_buf *b, const struct record *r,
+		    const struct image_view *view);
 
 /*
  * May @who see @r? The index is asked about members. 1, 0 or a negative

@@ -12,6 +12,7 @@
 #include "glance/json-body.h"
 #include "glance/json-patch.h"
 #include "glance/limits.h"
+#include "glance/locations.h"
 #include "glance/members.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"
@@ -50,12 +51,19 @@ static int change(struct request *q, struct change *c)
 	return r;
 }
 
+static struct image_view view_of(const struct glance *g)
+{
+	return (struct image_view){ g->config->direct_url,
+				    location_rules_show(g->locations) };
+}
+
 static void respond_image(struct request *q, unsigned int status,
 			  const struct record *r)
 {
+	const struct image_view view = view_of(q->app);
 	struct text_buf b = { 0 };
 
-	image_json_add(&b, r);
+	image_json_add(&b, r, &view);
 	respond_json(q, status, &b);
 }
 
@@ -104,6 +112,7 @@ static void get_versions(struct request *q)
 /* ---- lists ---- */
 
 struct listing {
+	struct image_view view;
 	struct text_buf b;
 	uint64_t n;
 	char last[37];
@@ -115,7 +124,7 @@ static int list_image(void *opaque, const struct record *r)
 
 	if (l->n++)
 		text_add(&l->b, ", ");
-	image_json_add(&l->b, r);
+	image_json_add(&l->b, r, &l->view);
 	snprintf(l->last, sizeof(l->last), "%s", r->id);
 	return 0;
 }
@@ -143,7 +152,7 @@ static void get_images(struct request *q)
 	struct glance *g = q->app;
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(image_list_done) struct image_list list = { 0 };
-	struct listing l = { 0 };
+	struct listing l = { .view = view_of(g) };
 	struct error err = { 0 };
 	int r = image_list_parse_v2(&q->uri, &q->who, &list, &err);
 
@@ -239,6 +248,8 @@ static int apply_one(struct request *q, struct record *r,
 {
 	bool base = schema_image_base(p->name);
 
+	if (!strcmp(p->name, "locations"))
+		return location_patch(q->app, &q->who, r, p, err);
 	if (p->op == PATCH_REMOVE)
 		return remove_field(r, p->name, err);
 	if (p->op == PATCH_REPLACE && !base && !record_property(r, p->name))

@@ -418,6 +418,128 @@ def limits_hold_each_project_by_itself(c):
             raise Failure(f"{text} is taken")
 
 
+def images_are_registered_in_place(c):
+    folder, outside = c.path("in-place"), c.path("disk.raw")
+    os.mkdir(folder)
+    for name in ("a.qcow2", "b b.qcow2"):
+        with open(os.path.join(folder, name), "wb") as f:
+            f.write(c.files["qcow2"])
+    os.symlink(outside, os.path.join(folder, "link.raw"))
+    os.mkfifo(os.path.join(folder, "fifo"))
+    url = f"file://{folder}/a.qcow2"
+    sha = hashlib.sha512(c.files["qcow2"]).hexdigest()
+    data = {"os_hash_algo": "sha512", "os_hash_value": sha}
+
+    def change(g, i, status, op, path, want=None, token=None, **more):
+        return run_row(g, Row("PATCH", f"/v2/images/{i}", status, want,
+                              [{"op": op, "path": path, **more}], PATCH,
+                              token=token))
+
+    def at(url, **more):
+        return {"url": url, "metadata": {"a": "b"}, **more}
+
+    with Glance(f"location-dirs={folder}") as g:
+        i = create(g, "qcow2")
+        is_true("locations" not in show(g, i), "they are shown")
+        for op, path, more in (("add", "/locations/-", {"value": at(url)}),
+                               ("replace", "/locations", {"value": []}),
+                               ("remove", "/locations/0", {})):
+            change(g, i, 403, op, path, "if locations are invisible", **more)
+    with Glance(f"location-dirs=/usr:{folder}", "show-locations=true",
+                "direct-url=nbd://h:1/") as g:
+        i = create(g, "qcow2")
+        is_equal(show(g, i)["locations"], [], "the locations")
+        for value in (f"file://{outside}", f"file://{folder}/../disk.raw",
+                      f"file://{folder}/link.raw", f"file://{folder}/fifo",
+                      f"file://{folder}", f"file://{folder}/none",
+                      f"file://{folder}/%2e%2e/disk.raw",
+                      "http://a.example/b", "file://a", "/etc/passwd"):
+            change(g, i, 400, "add", "/locations/-", value=at(value))
+        change(g, i, 400, "add", "/locations/1", "Invalid position",
+               value=at(url))
+        change(g, i, 400, "add", "/locations/-", "os_hash_algo must be",
+               value=at(url, validation_data=dict(data, os_hash_algo="md5")))
+        change(g, i, 400, "add", "/locations/-", "hexadecimal",
+               value=at(url, validation_data=dict(data, os_hash_value="x")))
+        change(g, i, 409, "remove", "/locations/0", "status is queued")
+        is_equal(show(g, i)["status"], "queued", "the status")
+        change(g, i, 200, "add", "/locations/-", {
+            "status": "active", "size": len(c.files["qcow2"]),
+            "virtual_size": DISK_BYTES, "os_hash_value": sha,
+            "direct_url": "nbd://h:1/" + i,
+            "locations": [{"url": url, "metadata": {"a": "b"}}]},
+            value=at(url, validation_data=data))
+        change(g, i, 400, "add", "/locations/-", "already exists",
+               value=at(url))
+        change(g, i, 409, "add", "/locations/-", "while the image is queued",
+               value=at(f"file://{folder}/b%20b.qcow2", validation_data=data))
+        change(g, i, 403, "remove", "/locations/0", "Cannot remove last")
+        change(g, i, 200, "add", "/locations/0", {"locations": [{}, {}]},
+               value=at(f"file://{folder}/b%20b.qcow2"))
+        change(g, i, 400, "remove", "/locations/2", "Invalid position")
+        change(g, i, 200, "remove", "/locations/1", {"locations": [
+            {"url": f"file://{folder}/b%20b.qcow2"}]})
+        change(g, i, 200, "replace", "/locations", {"locations": [
+            {"url": url}]}, value=[at(url)])
+        change(g, i, 403, "replace", "/locations", value=[])
+        a = g.request("GET", f"/v2/images/{i}/file")
+        is_true(a.body == c.files["qcow2"], "other data")
+        a = g.request("GET", f"/v2/images/{i}/file?format=raw")
+        is_true(a.body == c.disk, "another disk")
+        with Client(g.nbd_socket, 10) as n:
+            n.go(i.encode())
+            is_equal(n.read(0, 4096), (0, c.disk[:4096]), "the disk")
+        j = create(g, "raw")
+        change(g, j, 400, "add", "/locations/-", "its content is qcow2",
+               value=at(url))
+        upload(g, j, c.disk)
+        got = show(g, j)
+        is_equal((got["direct_url"], got["locations"]), (
+            "nbd://h:1/" + j, [{"url": "nbd://h:1/" + j, "metadata": {}}]),
+            "an upload's")
+        change(g, j, 409, "add", "/locations/-", "the store",
+               value=at(url))
+        # What was looked at once is looked at again: nothing leads outside.
+        os.rename(os.path.join(folder, "a.qcow2"),
+                  os.path.join(folder, "moved"))
+        os.symlink(outside, os.path.join(folder, "a.qcow2"))
+        is_equal(g.request("GET", f"/v2/images/{i}/file").status, 404,
+                 "the status of a file that is a link now")
+        try:
+            with Client(g.nbd_socket, 10) as n:
+                n.go(i.encode())
+        except NoExport:
+            pass
+        else:
+            raise Failure("it is an export")
+        is_equal(g.request("DELETE", f"/v2/images/{i}").status, 204, "DELETE")
+        is_equal(sorted(os.listdir(folder)), [
+            "a.qcow2", "b b.qcow2", "fifo", "link.raw", "moved"], "what is left")
+    tokens = c.path("tokens")
+    with open(tokens, "w") as f:
+        json.dump({"one": {"project": "one", "user": "u",
+                           "roles": ["member"]}}, f)
+    with Glance(f"location-dirs={folder}", "show-locations=true",
+                f"auth=tokens:{tokens}") as g:
+        i = g.request("POST", "/v2/images", {
+            "disk_format": "qcow2", "container_format": "bare"},
+            token="one").json["id"]
+        change(g, i, 403, "add", "/locations/-", "set_image_location",
+               token="one", value=at(f"file://{folder}/moved"))
+    for parameter, says in (("show-locations=yes", "is true or false"),
+                            ("location-dirs=a", "no absolute path"),
+                            ("location-dirs=/none/such", "No such file"),
+                            ("direct-url=http://a/", "is neither nbd://"),
+                            ("direct-url=nbd://a", "is neither nbd://")):
+        try:
+            with Glance(parameter):
+                pass
+        except Failure as e:
+            is_true(says in str(e), str(e))
+        else:
+            raise Failure(f"{parameter} is taken")
+
+
 # A life by python3-glanceclient, which checks digests as it downloads.
 GLANCECLIENT = """
 import sys
@@ -496,7 +618,7 @@ def openstackclient_lives_with_it(c):
 
 
 if __name__ == "__main__":
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER_PLUGIN", "PLATTER")
     need_programs("nbdkit", "qemu-img", "openstack")
     run_checks(Context, [
         each_row_of_the_table_is_answered,
@@ -508,6 +630,7 @@ if __name__ == "__main__":
         images_are_exports,
         many_write_and_read_at_once,
         limits_hold_each_project_by_itself,
+        images_are_registered_in_place,
         glanceclient_lives_with_it,
         openstackclient_lives_with_it,
     ])

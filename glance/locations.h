@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Where data of images lie that are not the store's own: files beneath folders
+ * that the operator names, registered in place by a location
+ * "file:///PATH". They are read there and never written or removed.
+ */
+#ifndef GLANCE_LOCATIONS_H
+#define GLANCE_LOCATIONS_H
+
+#include "glance/glance.h"
+#include "glance/json-patch.h"
+#include "glance/record.h"
+
+#define LOCATION_DIRS_MAX 16
+#define LOCATIONS_MAX	  10U /* of one image, Glance's image_location_quota */
+
+struct location_rules;
+
+/*
+ * @show: "true", "false", NULL: may locations be seen and set? @dirs: folders
+ * by colons; NULL: none. -EINVAL: the parameter and what is wrong.
+ */
+int location_rules_new(const char *show, const char *dirs,
+		       struct location_rules **ret, struct error *err);
+void location_rules_free(struct location_rules *r); /* NULL is fine */
+bool location_rules_show(const struct location_rules *r);
+
+/*
+ * The file that has the data of @r. *ret is to be freed. -ENOENT: it is not
+ * there, or not beneath the folders any more.
+ */
+int location_path(const struct glance *g, const struct record *r, char **ret,
+		  struct error *err);
+
+/* A PATCH of "locations", by @who. Errors are as for image_set_field(). */
+int location_patch(const struct glance *g, const struct identity *who,
+		   struct record *r, const struct patch_change *c,
+		   struct error *err);
+
+#endif
