@@ -7,11 +7,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "formats/chain.h"
 #include "formats/image.h"
+#include "formats/report.h"
 #include "glance/data.h"
 #include "glance/glance.h"
 #include "glance/image-json.h"
 #include "glance/inspect.h"
+#include "glance/json-body.h"
 #include "glance/locations.h"
 #include "glance/routes.h"
 
@@ -272,9 +275,79 @@ static void get_data(struct request *q)
 		data_send(q, &image);
 }
 
+/* ---- what they are ---- */
+
+static void respond_report(struct request *q, const struct record *image,
+			   struct layer *l, const struct error *refused)
+{
+	json_t *j = report_layer(l, image->id), *references = json_array();
+	struct error err = { 0 };
+	size_t i;
+
+	if (report_details(j, l, &err) < 0)
+		json_object_set_new(j, "error", report_text(err.msg));
+	for (i = 0; i < l->n_files; i++)
+		report_reference(references, image->id, "data file",
+				 l->files[i].name, REFERENCE_OUTSIDE);
+	if (l->parent.name)
+		report_reference(references, image->id, "backing file",
+				 l->parent.name, REFERENCE_OUTSIDE);
+	json_object_set_new(j, "references", references);
+	json_object_set_new(j, "declared-format",
+			    json_string(image->disk_format));
+	json_object_set_new(j, "safe", json_boolean(!refused->code));
+	if (refused->code)
+		json_object_set_new(j, "reason", report_text(refused->msg));
+	respond_json_value(q, 200, j);
+}
+
+/* As platter info has it, and whether an upload of it would be taken today. */
+static void inspect(struct request *q, const struct record *image)
+{
+	struct open_options options = { .format = inspect_format(
+						image->disk_format) };
+	CLEANUP(freep) char *path = NULL;
+	struct inspection found;
+	struct error err = { 0 }, refused = { 0 };
+	struct layer *l;
+
+	if (image->status != IMAGE_ACTIVE && image->status != IMAGE_DEACTIVATED)
+		respond_errorf(q, 409, "Image %s is %s: it has no data",
+			       image->id, image_status_name(image->status));
+	else if (location_path(q->app, image, &path, &err) < 0)
+		respond_failure(q, &err);
+	else if (!options.format ||
+		 chain_open_top(path, &options, &l, &err) < 0)
+		respond_errorf(q, 400, "Image %s cannot be read as a disk",
+			       image->id);
+	else {
+		inspect_data(image, path, &found, &refused);
+		respond_report(q, image, l, &refused);
+		layer_unref(l);
+	}
+}
+
+static void get_inspect(struct request *q)
+{
+	struct glance *g = q->app;
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(record_done) struct record image = { 0 };
+	struct error err = { 0 };
+	int r = index_read(g->index, &tx, &err);
+
+	if (r >= 0)
+		r = image_load(tx, &q->who, q->uri.segments[2], &image, &err);
+	index_read_end(TAKE_PTR(tx));
+	if (r < 0)
+		respond_failure(q, &err);
+	else
+		inspect(q, &image);
+}
+
 const struct route data_routes[] = {
 	{ HTTP_PUT, "/v2/images/{}/file", finish_upload, begin_upload },
 	{ HTTP_GET, "/v2/images/{}/file", get_data },
+	{ HTTP_GET, "/v2/images/{}/inspect", get_inspect },
 	{ HTTP_PUT, "/v2/images/{}/stage", finish_upload, begin_stage },
 	{ 0 },
 };

@@ -540,6 +540,33 @@ def images_are_registered_in_place(c):
             raise Failure(f"{parameter} is taken")
 
 
+def images_are_inspected(c):
+    with Glance() as g:
+        i = create(g, "qcow2")
+        run_row(g, Row("GET", f"/v2/images/{i}/inspect", 409, "has no data"))
+        run_row(g, Row("GET", "/v2/images/x/inspect", 404))
+        upload(g, i, c.files["qcow2"])
+        a = run_row(g, Row("GET", f"/v2/images/{i}/inspect", 200, {
+            "filename": i, "format": "qcow2", "declared-format": "qcow2",
+            "virtual-size": DISK_BYTES, "encrypted": False, "safe": True,
+            "references": [], "dirty-flag": False,
+            "glance-disk-format": "qcow2", "cluster-size": 65536,
+            "format-specific": {"type": "qcow2"}}))
+        want = json.loads(run([os.environ["PLATTER"], "info", "--json",
+                               c.path("disk.qcow2")])[1])
+        for key in set(want) & set(a.json) - {"filename", "format-guessed",
+                                              "actual-size"}:
+            is_equal(a.json[key], want[key], key)
+        is_true(g.store not in a.text, "the store's folder is told")
+        # Somebody changes the file behind the service's back.
+        run(["qemu-img", "rebase", "-u", "-b", "/etc/passwd", "-F", "raw",
+             os.path.join(g.store, "images", i[:2], i)])
+        run_row(g, Row("GET", f"/v2/images/{i}/inspect", 200, {
+            "safe": False, "reason": lambda r: "backing file" in r,
+            "backing-filename": "/etc/passwd", "references": [{
+                "filename": "/etc/passwd", "allowed": False}]}))
+
+
 # A life by python3-glanceclient, which checks digests as it downloads.
 GLANCECLIENT = """
 import sys
@@ -631,6 +658,7 @@ if __name__ == "__main__":
         many_write_and_read_at_once,
         limits_hold_each_project_by_itself,
         images_are_registered_in_place,
+        images_are_inspected,
         glanceclient_lives_with_it,
         openstackclient_lives_with_it,
     ])
