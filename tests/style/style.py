@@ -247,6 +247,75 @@ def check_python():
     return report(bad, len(files), "Python files")
 
 
+def string_macros(text):
+    """#defines that are strings put together, by name."""
+    macros, lines = {}, re.findall(
+        r'^#define (\w+)[ \t]+((?:"[^"]*"|\w+)(?:[ \t]+(?:"[^"]*"|\w+))*)$',
+        text, re.M)
+    for name, value in lines:
+        macros[name] = value
+    return macros
+
+
+def expand(text, macros):
+    """"..." and names of macros, one after the other, as one string; None: it
+    is something else."""
+    parts = []
+    for string, name in re.findall(r'"([^"]*)"|(\w+)', text):
+        if name and name not in macros:
+            return None
+        parts.append(expand(macros[name], macros) if name else string)
+    return "".join(p or "" for p in parts)
+
+
+def routes_of(text):
+    """{"GET /v2/images", ...} that the tables in a C source have."""
+    text = text.replace("\\\n", " ")
+    macros = string_macros(text)
+    common = re.search(r"#define COMMON\(root\)(.*)", text)
+    found = []
+    row = r"\{\s*HTTP_(\w+),\s*([^,]+),"
+    for root in re.findall(r"^\s*COMMON\((.*?)\)", text, re.M):
+        found += [(m, expand(p, dict(macros, root=root)))
+                  for m, p in re.findall(row, common.group(1))]
+    text = re.sub(r"#define COMMON\(root\).*", "", text)
+    found += [(m, expand(p, macros)) for m, p in re.findall(row, text)]
+    return {f"{m} {p}" for m, p in found if p}
+
+
+def row_is_tested(request, test):
+    """The test is there, is run, and its file asks for what the row says."""
+    name, _, sentence = test.partition(": ")
+    try:
+        with open(os.path.join("tests/interop", name), encoding="utf-8") as f:
+            text = f.read()
+    except OSError:
+        return False
+    method, path = request.split()
+    words = [w for w in path.split("/") if w and w != "{}"]
+    return (len(re.findall(rf"\b{sentence.replace(' ', '_')}\b", text)) > 1
+            and all(w in text for w in words)
+            and (f'"{method}"' in text or "c.images." in text))
+
+
+def check_api():
+    routes = set()
+    for path in with_ending(".c"):
+        if path.startswith("glance/"):
+            with open(path, encoding="utf-8") as f:
+                routes |= routes_of(f.read())
+    with open("glance/API.md", encoding="utf-8") as f:
+        rows = re.findall(r"^\| `(\w+ \S+)` \|.*\| (\S.*) \|$", f.read(), re.M)
+    have = {request for request, _ in rows}
+    bad = [f"{r} is not in glance/API.md" for r in sorted(routes - have)]
+    bad += [f"{r} is in glance/API.md, but in no table of routes"
+            for r in sorted(have - routes)]
+    bad += [f"{r}: {t}: no such test of it" for r, t in rows
+            if not row_is_tested(r, t)]
+    bad += [] if len(have) == len(rows) else ["a request is there twice"]
+    return report(bad, len(rows), "requests")
+
+
 def main():
     checks = {name[6:].replace("_", "-"): fn for name, fn in
               globals().items() if name.startswith("check_")}
