@@ -564,7 +564,8 @@ int legacy_recover(struct glance *g, struct error *err)
 		r = index_sql(tx,
 			      "SELECT images.id, value FROM properties JOIN "
 			      "images ON images.n = image WHERE properties.name"
-			      " = '" MOVE_PROPERTY "'",
+			      " = '" MOVE_PROPERTY
+			      "' AND status = 'pending_delete'",
 			      &st, err);
 	while (r >= 0 && (r = index_step(st, err)) == 1)
 		r = finish_move(g, index_text(st, 0), index_text(st, 1), err);

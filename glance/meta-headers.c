@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "glance/image-fields.h"
 #include "glance/meta-headers.h"
+#include "glance/schemas.h"
 
 #define PREFIX		  "x-image-meta-"
 #define PROPERTY	  "property_"
@@ -105,6 +107,14 @@ static int add_property(struct parsing *p, const char *name, char *value)
 	struct meta *m = p->m;
 	struct property *grown;
 
+	/* v2 shows properties beside the fields: none passes for one. */
+	if (image_name_reserved(name) || schema_image_base(name)) {
+		free(value);
+		return error_set(p->err, -EINVAL, 0,
+				 "X-Image-Meta-Property-%.64s: the name is "
+				 "reserved",
+				 name);
+	}
 	if (!*name || strlen(name) > PROPERTY_NAME_MAX ||
 	    m->n_properties == PROPERTY_MAX) {
 		free(value);
@@ -171,9 +181,10 @@ static int take(struct parsing *p, const char *name, char *value)
 	return r;
 }
 
-static int see_header(void *opaque, const char *name, const char *value)
+int meta_add(struct meta *m, const char *name, const char *value,
+	     struct error *err)
 {
-	struct parsing *p = opaque;
+	struct parsing parsing = { m, err }, *p = &parsing;
 	CLEANUP(freep) char *key = NULL;
 	char *text;
 
@@ -196,6 +207,13 @@ static int see_header(void *opaque, const char *name, const char *value)
 				 "control characters");
 	}
 	return take(p, key, text);
+}
+
+static int see_header(void *opaque, const char *name, const char *value)
+{
+	struct parsing *p = opaque;
+
+	return meta_add(p->m, name, value, p->err);
 }
 
 int meta_parse(const struct request *q, struct meta *ret, struct error *err)

@@ -29,6 +29,9 @@ struct meta {
 
 /* -EINVAL: a header's value is not what it may be; its name is in @err. */
 int meta_parse(const struct request *q, struct meta *ret, struct error *err);
+/* The same of one header, whatever its name. meta_done() also on failure. */
+int meta_add(struct meta *m, const char *name, const char *value,
+	     struct error *err);
 void meta_done(struct meta *m);
 
 /* Sets what @m says in @r. */

@@ -12,40 +12,22 @@
  * an extent is what map() says of it when asked alone, and image_read() gives
  * what the extents say.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "formats/cache.h"
 #include "formats/image.h"
 #include "tests/fuzz/expand.h"
+#include "tests/fuzz/replay.h"
 
-#define MAP_STEPS    256U /* extents asked for from one offset on */
-#define READ_BYTES   4096U
-#define FILE_SECONDS 20U /* for one file, on a busy machine */
+#define MAP_STEPS  256U /* extents asked for from one offset on */
+#define READ_BYTES 4096U
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
-
-/* What is wrong here is wrong in platter. */
-#define MUST(cond, ...)                                        \
-	do {                                                   \
-		if (!(cond)) {                                 \
-			fprintf(stderr, "fuzz: " __VA_ARGS__); \
-			fputc('\n', stderr);                   \
-			abort();                               \
-		}                                              \
-	} while (0)
-
-struct outcome {
-	bool refused; /* did not open */
-	bool damaged; /* map() or check() found something */
-	struct error reason; /* refused: why */
-};
 
 /* Nothing lies in it: no name leads anywhere. */
 static struct folder *empty_folder(void)
@@ -144,7 +126,8 @@ static void read_extent(struct image *img, uint64_t off, const struct extent *e)
 	}
 }
 
-static void walk_from(struct image *img, uint64_t off, struct outcome *ret)
+static void walk_from(struct image *img, uint64_t off,
+		      struct replay_outcome *ret)
 {
 	struct layer *l = img->chain.layers[0];
 	unsigned int i;
@@ -170,7 +153,7 @@ static void walk_from(struct image *img, uint64_t off, struct outcome *ret)
 }
 
 /* Takes @l over. */
-static void use_layer(struct layer *l, struct outcome *ret)
+static void use_layer(struct layer *l, struct replay_outcome *ret)
 {
 	struct chain chain = { .layers = { l }, .depth = 1, .bytes = l->bytes };
 	struct error err = { 0 };
@@ -190,7 +173,7 @@ static void say_nothing(struct check_report *r, const char *line)
 	MUST(line[0] && !strpbrk(line, "\n\r\033"), "a finding is: %s", line);
 }
 
-static void check_layer(struct layer *l, struct outcome *ret)
+static void check_layer(struct layer *l, struct replay_outcome *ret)
 {
 	struct check_report report = { .say = say_nothing };
 	struct error err = { 0 };
@@ -233,13 +216,13 @@ static void ignore_flag(struct info_sink *s, const char *key, bool value)
 	MUST(key, "info without a key");
 }
 
-static void run(const uint8_t *data, size_t bytes, struct outcome *ret)
+static void run(const uint8_t *data, size_t bytes, struct replay_outcome *ret)
 {
 	struct sink s = { { look_for_aes, ignore_number, ignore_flag } };
 	CLEANUP(freep) char *id = NULL;
 	struct layer *l;
 
-	*ret = (struct outcome){ 0 };
+	*ret = (struct replay_outcome){ 0 };
 	fuzz_expand(FUZZ_FORMAT, &data, &bytes);
 	l = open_layer(data, bytes, NULL, NULL, &ret->reason);
 	if (!l) {
@@ -265,89 +248,19 @@ static void run(const uint8_t *data, size_t bytes, struct outcome *ret)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-	struct outcome o;
+	struct replay_outcome o;
 
 	run(data, bytes, &o);
 	return 0;
 }
 
 #ifndef FUZZ_LIBFUZZER
-static uint8_t *read_all(const char *path, size_t *ret_bytes)
-{
-	FILE *f = fopen(path, "rb");
-	struct stat st;
-	uint8_t *buf;
-
-	MUST(f && !fstat(fileno(f), &st), "%s: %s", path, strerror(errno));
-	*ret_bytes = (size_t)st.st_size;
-	buf = malloc(*ret_bytes + 1);
-	MUST(buf && fread(buf, 1, *ret_bytes, f) == *ret_bytes,
-	     "%s cannot be read", path);
-	fclose(f);
-	return buf;
-}
-
-/* Returns whether the file's name keeps its word. */
-static bool run_file(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	const char *name = slash ? slash + 1 : path;
-	struct outcome o;
-	uint8_t *buf;
-	size_t bytes;
-	bool ok = true;
-
-	buf = read_all(path, &bytes);
-	alarm(FILE_SECONDS);
-	run(buf, bytes, &o);
-	alarm(0);
-	free(buf);
-	if (!strncmp(name, "valid-", 6))
-		ok = !o.refused && !o.damaged;
-	else if (!strncmp(name, "hostile-", 8))
-		ok = o.refused || o.damaged;
-	if (!ok)
-		printf("FAILED: %s is %s\n", name,
-		       o.refused   ? o.reason.msg
-		       : o.damaged ? "damaged"
-				   : "sound");
-	return ok;
-}
-
-static unsigned int run_path(const char *path, unsigned int *files)
-{
-	struct dirent **list;
-	unsigned int failed = 0;
-	char file[4096];
-	int i, n;
-
-	n = scandir(path, &list, NULL, alphasort);
-	if (n < 0) {
-		++*files;
-		return !run_file(path);
-	}
-	for (i = 0; i < n; i++) {
-		if (list[i]->d_name[0] != '.') {
-			snprintf(file, sizeof(file), "%s/%s", path,
-				 list[i]->d_name);
-			failed += run_path(file, files);
-		}
-		free(list[i]);
-	}
-	free(list);
-	return failed;
-}
-
 int main(int argc, char **argv)
 {
-	unsigned int failed = 0, files = 0;
-	int i;
+	int status = replay(argc, argv, run);
 
-	for (i = 1; i < argc; i++)
-		failed += run_path(argv[i], &files);
-	printf("%u files, %u failed\n", files, failed);
 	folder_unref(empty_folder());
 	cache_shutdown();
-	return failed || !files;
+	return status;
 }
 #endif

@@ -79,6 +79,10 @@ def v1_is_answered_row_by_row(c):
             **{"X-Image-Meta-Location": "file:///etc/passwd"})),
         Row("POST", "/v1/images", 400, "External", headers=v1_headers(
             **{"X-Glance-API-Copy-From": "http://127.0.0.1/a"})),
+        *[Row("POST", "/v1/images", 400, "reserved", headers=v1_headers(
+            **{"X-Image-Meta-Property-" + name: "x"})) for name in (
+                "Status", "owner", "Os-Hash-Value", "os_glance_import_task",
+                "os_glance_moves_to", "location")],
         Row("GET", "/v1/images", 200, {"images": []}),
         Row("POST", "/v1/images", 200, {"image": {
             "id": ID, "status": "active", "checksum": MD5, "size": len(DATA),
