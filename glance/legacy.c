@@ -20,6 +20,7 @@
 #include "glance/json-body.h"
 #include "glance/legacy.h"
 #include "glance/limits.h"
+#include "glance/locations.h"
 #include "glance/members.h"
 #include "glance/meta-headers.h"
 #include "glance/routes.h"
@@ -314,13 +315,29 @@ static void respond_image(struct request *q, const char *id)
 
 /* ---- a new image ---- */
 
+static bool has_body(const struct request *q)
+{
+	return q->has_length ? q->content_length > 0
+			     : request_header(q, "Transfer-Encoding") != NULL;
+}
+
+/* Does a new image of v1's name a file that is to be registered in place? */
+static bool is_in_place(const struct request *q, const struct meta *m)
+{
+	const struct glance *g = q->app;
+
+	return q->method == HTTP_POST && !dialect_of(q)->cyclades &&
+	       m->location && !strncmp(m->location, "file://", 7) &&
+	       !has_body(q) && location_rules_show(g->locations);
+}
+
 /* v1 has data in the body; what else it may come from is not taken. */
 static int check_sources(const struct request *q, const struct meta *m,
 			 struct error *err)
 {
 	if (dialect_of(q)->cyclades)
 		return 0;
-	if ((m->location && *m->location) ||
+	if ((m->location && *m->location && !is_in_place(q, m)) ||
 	    request_header(q, "X-Glance-API-Copy-From"))
 		return error_set(err, -EINVAL, 0,
 				 "External sources are not supported: send "
@@ -372,6 +389,22 @@ struct insertion {
 	char id[37];
 };
 
+static int register_in_place(const struct insertion *i, struct record *r,
+			     struct error *err)
+{
+	int code =
+		location_add(i->q->app, &i->q->who, r, i->meta->location, err);
+
+	if (code >= 0 && i->meta->has_size && i->meta->size != r->size)
+		return error_set(err, -EINVAL, 0,
+				 "Supplied size (%" PRIu64 ") and size of the "
+				 "file (%" PRIu64 ") did not match.",
+				 i->meta->size, r->size);
+	return code < 0 || !i->meta->checksum
+		       ? code
+		       : record_set(&r->checksum, i->meta->checksum, err);
+}
+
 static int insert(struct index_tx *tx, void *opaque, struct error *err)
 {
 	struct insertion *i = opaque;
@@ -396,6 +429,8 @@ static int insert(struct index_tx *tx, void *opaque, struct error *err)
 		code = meta_apply(i->meta, &r, err);
 	if (code >= 0 && d->cyclades)
 		code = add_location(&r, i->meta->location, err);
+	if (code >= 0 && is_in_place(i->q, i->meta))
+		code = register_in_place(i, &r, err);
 	return code < 0 ? code : record_insert(tx, &r, err);
 }
 
@@ -435,12 +470,6 @@ static int open_location(const struct glance *g, const char *location,
 		return error_set(err, -ENOENT, 0, "there is nothing at %.256s",
 				 location);
 	return r;
-}
-
-static bool has_body(const struct request *q)
-{
-	return q->has_length ? q->content_length > 0
-			     : request_header(q, "Transfer-Encoding") != NULL;
 }
 
 /*

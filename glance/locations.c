@@ -388,3 +388,17 @@ int location_patch(const struct glance *g, const struct identity *who,
 		return replace(g, r, c, err);
 	}
 }
+
+int location_add(const struct glance *g, const struct identity *who,
+		 struct record *r, const char *url, struct error *err)
+{
+	CLEANUP(json_decrefp)
+	json_t *v = json_pack("{s:s, s:{}}", "url", url, "metadata");
+	char at[] = "-", name[] = "locations";
+	const struct patch_change c = {
+		.op = PATCH_ADD, .name = name, .at = at, .value = v
+	};
+
+	return v ? location_patch(g, who, r, &c, err)
+		 : error_set(err, -ENOMEM, 0, "out of memory");
+}

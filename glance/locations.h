@@ -36,5 +36,8 @@ int location_path(const struct glance *g, const struct record *r, char **ret,
 int location_patch(const struct glance *g, const struct identity *who,
 		   struct record *r, const struct patch_change *c,
 		   struct error *err);
+/* One more location, behind those there are. */
+int location_add(const struct glance *g, const struct identity *who,
+		 struct record *r, const char *url, struct error *err);
 
 #endif

@@ -38,8 +38,8 @@ class Context:
             f.write(DATA)
         os.symlink("../../outside", os.path.join(self.pithos, "acc", "out"))
 
-    def service(self, store=None, **tokens):
-        more = [f"pithos={self.pithos}"]
+    def service(self, store=None, parameters=(), **tokens):
+        more = [f"pithos={self.pithos}", *parameters]
         if tokens:
             path = os.path.join(self.folder, "tokens")
             with open(path, "w") as f:
@@ -321,6 +321,34 @@ def v1_data_that_break_off_kill_the_image(c):
                        {"images": []}))
 
 
+def v1_registers_files_in_place(c):
+    """For administrators, where locations are shown; else see the table."""
+    url = f"file://{c.pithos}/acc/con/other"
+    with c.service(boss=("p0", "admin"), one=("p1", "member"), parameters=[
+            f"location-dirs={c.pithos}", "show-locations=true"]) as g:
+        for more, data, token, status in (
+                ({"X-Image-Meta-Size": "7"}, None, "boss", 400),
+                ({}, DATA, "boss", 400),
+                ({}, None, "one", 405),
+                ({"X-Image-Meta-Location": f"file://{c.pithos}/acc/out"}, None,
+                 "boss", 400),
+                ({"X-Image-Meta-Disk_format": "qcow2"}, None, "boss", 400)):
+            run_row(g, Row("POST", "/v1/images", status, None, data,
+                           v1_headers(**{"X-Image-Meta-Location": url,
+                                         **more}), token=token))
+        run_row(g, Row("GET", "/v1/images", 200, {"images": []}, token="boss"))
+        a = run_row(g, Row("POST", "/v1/images", 200, {"image": {
+            "status": "active", "size": len(DATA), "checksum": MD5}},
+            headers=v1_headers(**{"X-Image-Meta-Location": url,
+                                  "X-Image-Meta-Checksum": MD5,
+                                  "X-Image-Meta-Size": str(len(DATA))}),
+            token="boss"))
+        image = "/v1/images/" + a.json["image"]["id"]
+        is_true(g.request("GET", image, token="boss").body == DATA, "other data")
+        run_row(g, Row("DELETE", image, 200, token="boss"))
+    is_true(os.path.exists(url[7:]), "the file is gone")
+
+
 def wait_for_status(g, image, status):
     for _ in range(1000):
         a = g.request("HEAD", "/v1/images/" + image)
@@ -390,6 +418,7 @@ if __name__ == "__main__":
         v1_is_answered_row_by_row,
         cyclades_is_answered_row_by_row,
         v1_data_may_come_later,
+        v1_registers_files_in_place,
         v1_data_that_break_off_kill_the_image,
         a_registration_that_is_cut_off_is_finished,
         others_may_not_change_what_they_may_see,
