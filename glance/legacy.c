@@ -854,6 +854,7 @@ static void delete_image(struct request *q)
 
 	if (change(q, &c) >= 0) {
 		store_remove(g->store, c.image.id);
+		store_discard(g->store, STORE_STAGING, c.image.id);
 		respond_empty(q, 200);
 	}
 	record_done(&c.image);

@@ -452,9 +452,12 @@ def images_are_registered_in_place(c):
         for value in (f"file://{outside}", f"file://{folder}/../disk.raw",
                       f"file://{folder}/link.raw", f"file://{folder}/fifo",
                       f"file://{folder}", f"file://{folder}/none",
-                      f"file://{folder}/%2e%2e/disk.raw",
-                      "http://a.example/b", "file://a", "/etc/passwd"):
-            change(g, i, 400, "add", "/locations/-", value=at(value))
+                      f"file://{folder}/%2e%2e/disk.raw"):
+            change(g, i, 400, "add", "/locations/-", "there is no file at",
+                   value=at(value))
+        for value in ("http://a.example/b", "file://a", "/etc/passwd"):
+            change(g, i, 400, "add", "/locations/-", "is not file:///PATH",
+                   value=at(value))
         change(g, i, 400, "add", "/locations/1", "Invalid position",
                value=at(url))
         change(g, i, 400, "add", "/locations/-", "os_hash_algo must be",
