@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "formats/history.h"
+#include "nbd/nbd-source.h"
 #include "nbd/operand.h"
 
 static bool exists(const char *path)
@@ -27,6 +28,26 @@ static const char *cut_state(char *text)
 	return NULL;
 }
 
+/* Its disk is what the server says it is. */
+static int open_export(const char *uri, const char *format,
+		       const struct open_options *options, struct image **ret,
+		       struct error *err)
+{
+	struct open_options raw = *options;
+	struct source *src;
+	struct chain chain;
+	int r;
+
+	if (format && strcmp(format, "raw") != 0)
+		return error_set(err, -EINVAL, 0,
+				 "%s: an export is raw, not %s", uri, format);
+	raw.format = "raw";
+	r = nbd_source_open(uri, &src, err);
+	if (r >= 0)
+		r = chain_open_source(src, uri, NULL, &raw, &chain, err);
+	return r < 0 ? r : image_from_chain(&chain, ret, err);
+}
+
 int operand_open(const struct config *c, const char *text, const char *format,
 		 struct image **ret, struct error *err)
 {
@@ -38,6 +59,10 @@ int operand_open(const struct config *c, const char *text, const char *format,
 
 	if (!*text)
 		return error_set(err, -EINVAL, 0, "image: the name is empty");
+	if (nbd_source_is_uri(text)) {
+		config_open_options(c, &options);
+		return open_export(text, format, &options, ret, err);
+	}
 	path = strdup(text);
 	if (!path)
 		return error_set(err, -ENOMEM, 0, "out of memory");

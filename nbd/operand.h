@@ -2,7 +2,8 @@
 /*
  * What commands take for an image: FILE, or FILE@STATE with a state as
  * formats/history.h calls it. A file whose name has an '@' is that file, where
- * it exists; else what follows the first '@' behind a file's name is a state.
+ * it exists; else what follows the first '@' behind a file's name is a state. Or
+ * the URI of an NBD export (nbd-source.h).
  */
 #ifndef NBD_OPERAND_H
 #define NBD_OPERAND_H

@@ -725,6 +725,62 @@ def an_overlay_gets_another_base(c):
     c.holds(top, model + bytes(4096))
 
 
+def exports_are_converted_and_compared(c):
+    folder = c.path("served")
+    os.mkdir(folder)
+    with c.serve(overlays=folder, control=c.path("control")) as s:
+        model = change(s.socket, c.disk, 150, b"+vm1", steps=30)
+        control(c, "snapshot", "+vm1", "then")
+        live = change(s.socket, model, 151, b"+vm1", steps=30)
+        for export, disk in (("+vm1", live), ("+vm1@then", model),
+                             ("", c.disk)):
+            for fmt in ("raw", "qcow2"):
+                out = c.path(f"copy.{fmt}")
+                platter("convert", "--overwrite", "-O", fmt, s.uri(export),
+                        out)
+                is_equal(as_raw(c, out, fmt) == disk, True,
+                         f"the copy of {export} as {fmt}")
+        # What is zero there takes no room here.
+        is_true(os.stat(c.path("copy.raw")).st_blocks * 512 < SIZE - (1 << 20),
+                "the copy is not sparse")
+        platter("diff", s.uri("+vm1@then"), s.uri("+vm1@then"))
+        status, out, _ = platter("diff", "--json", s.uri("+vm1@then"),
+                                 s.uri("+vm1"), ok=(1,))
+        changed = json.loads(out)
+        is_equal(sum(1 for r in changed["changes"]
+                     if model[r["start"]:r["start"] + r["length"]] ==
+                     live[r["start"]:r["start"] + r["length"]]), 0,
+                 "ranges that are the same")
+        for r in changed["changes"]:
+            model = (model[:r["start"]] +
+                     live[r["start"]:r["start"] + r["length"]] +
+                     model[r["start"] + r["length"]:])
+        is_equal(model == live, True, "what differs is all that is told")
+        platter("diff", "-f", "vmdk", c.base, s.uri())
+        for args, said in ((("convert", s.uri("nothing"), c.path("x")),
+                            "export"),
+                           (("convert", "-f", "qcow2", s.uri(), c.path("x")),
+                            "is raw"),
+                           (("convert", "nbd+unix:///?socket=/nowhere",
+                             c.path("x")), "/nowhere"),
+                           (("convert", "nbd://[/", c.path("x")), "nbd://[/")):
+            status, _, err = platter(*args, ok=None)
+            is_true(status == 1 and said in err and
+                    len(err.strip().splitlines()) == 1, err)
+        is_true(not os.path.exists(c.path("x")), "x was made")
+    # A server that does one thing at a time, and one that goes away.
+    socket = c.path("q")
+    q = subprocess.Popen(["qemu-nbd", "-r", "-t", "-k", socket, "-f", "vmdk",
+                          c.base])
+    while not os.path.exists(socket):
+        time.sleep(0.02)
+    platter("convert", "--overwrite", f"nbd+unix:///?socket={socket}",
+            c.path("copy.raw"))
+    q.terminate()
+    q.wait()
+    is_equal(read_raw(c.path("copy.raw")) == c.disk, True, "the copy")
+
+
 def the_only_overlay_has_snapshots_too(c):
     top = c.path("single.qcow2")
     with c.serve(overlay=top, control=c.path("control")) as s:
@@ -766,4 +822,5 @@ if __name__ == "__main__":
         an_overlay_is_committed,
         a_longer_overlay_makes_its_base_grow,
         an_overlay_gets_another_base,
+        exports_are_converted_and_compared,
     ])

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * An export of any NBD server as a source: what it says of holes is known, and
+ * several requests are under way at once where the server permits it. libnbd is
+ * loaded when the first is opened.
+ */
+#ifndef NBD_NBD_SOURCE_H
+#define NBD_NBD_SOURCE_H
+
+#include <stdbool.h>
+
+#include "iouring/source.h"
+
+/* "nbd://", "nbds://", "nbd+unix://" ...: is @text such a URI? */
+bool nbd_source_is_uri(const char *text);
+
+/*
+ * Connects to what @uri names. -ENOTSUP: libnbd is missing. -EIO: the server
+ * cannot be reached, or has no such export. A server that goes away is -EIO for
+ * each later read.
+ */
+int nbd_source_open(const char *uri, struct source **ret, struct error *err);
+
+#endif
