@@ -119,14 +119,20 @@ static bool continues(const struct qcow2_file *o,
 		       first->host_off + (clusters << o->cluster_bits);
 }
 
-/* The answer for @off, which table @t maps; damage is told as such. */
+/* The entry of @off, which table @t maps. */
+static const uint8_t *raw_entry(const struct qcow2_file *o,
+				const struct page_set *t, uint64_t off)
+{
+	uint64_t mask = (1ULL << o->l2_bits) - 1;
+
+	return t->buf + (off >> o->cluster_bits & mask) * o->s->l2_entry_bytes;
+}
+
+/* The answer for @off; damage is told as such. */
 static int answer(const struct qcow2_file *o, const struct page_set *t,
 		  uint64_t off, struct qcow2_answer *ret, struct error *err)
 {
-	uint64_t mask = (1ULL << o->l2_bits) - 1;
-	const uint8_t *raw =
-		t->buf + (off >> o->cluster_bits & mask) * o->s->l2_entry_bytes;
-	int r = qcow2_decode_entry(o->s, raw, off, ret, err);
+	int r = qcow2_decode_entry(o->s, raw_entry(o, t, off), off, ret, err);
 
 	if (r >= 0 && ret->kind == EXTENT_DATA &&
 	    ret->host_off >> o->cluster_bits >= o->end)
@@ -162,7 +168,7 @@ static int own_extent_locked(struct qcow2_file *o, uint64_t off, uint64_t len,
 			     struct extent *ret, struct error *err)
 {
 	unsigned int table_bits = o->cluster_bits + o->l2_bits;
-	uint64_t run, unit, cluster = off >> o->cluster_bits;
+	uint64_t run, cluster = off >> o->cluster_bits;
 	struct qcow2_answer first, next;
 	struct page_set *t;
 	int r;
@@ -175,16 +181,18 @@ static int own_extent_locked(struct qcow2_file *o, uint64_t off, uint64_t len,
 		*ret = (struct extent){ .kind = EXTENT_HOLE, .len = len };
 		return 0;
 	}
-	unit = o->sub_bytes - (off & (o->sub_bytes - 1));
 	r = answer(o, t, off, &first, err);
 	if (r < 0) {
-		*ret = (struct extent){ .kind = EXTENT_DAMAGED,
-					.len = min_u64(unit, len) };
+		*ret = (struct extent){
+			.kind = EXTENT_DAMAGED,
+			.len = min_u64(len, o->sub_bytes -
+						    (off & (o->sub_bytes - 1)))
+		};
 		return 0;
 	}
-	if (first.kind == EXTENT_COMPRESSED)
-		unit = o->cluster_bytes - in_cluster(o, off);
-	for (run = unit; run < len; run += o->sub_bytes)
+	for (run = qcow2_same_bytes(o->s, raw_entry(o, t, off), off); run < len;
+	     run +=
+	     qcow2_same_bytes(o->s, raw_entry(o, t, off + run), off + run))
 		if (answer(o, t, off + run, &next, NULL) < 0 ||
 		    !continues(o, &first, &next,
 			       ((off + run) >> o->cluster_bits) - cluster))

@@ -897,14 +897,33 @@ static bool continues(const struct qcow2_state *s,
 	return next->host_off == host_off && host_off < s->data->bytes;
 }
 
-/* Guest bytes from @guest_off to the end of its (sub)cluster. */
-static uint64_t to_unit_end(const struct qcow2_state *s, uint64_t guest_off)
+/* How many of the bits of @bits from @idx on, 32 in all, are as the first. */
+static uint64_t same_bits(uint32_t bits, unsigned int idx)
 {
-	uint64_t unit = s->l2_entry_bytes == 16
-				? s->cluster_bytes / QCOW2_SUBCLUSTERS
-				: s->cluster_bytes;
+	uint32_t rest = bits >> idx;
 
-	return unit - (guest_off & (unit - 1));
+	if (rest & 1)
+		rest = ~rest;
+	return min_u64(QCOW2_SUBCLUSTERS - idx,
+		       rest ? (uint64_t)__builtin_ctz(rest)
+			    : QCOW2_SUBCLUSTERS);
+}
+
+uint64_t qcow2_same_bytes(const struct qcow2_state *s, const uint8_t *raw,
+			  uint64_t guest_off)
+{
+	struct cursor c = { .buf = raw, .len = s->l2_entry_bytes };
+	uint64_t in_cluster = guest_off & (s->cluster_bytes - 1);
+	uint64_t sub = s->cluster_bytes / QCOW2_SUBCLUSTERS, bitmap, n;
+	unsigned int idx;
+
+	if (s->l2_entry_bytes == 8 || cursor_be64_at(&c, 0) & QCOW2_COMPRESSED)
+		return s->cluster_bytes - in_cluster;
+	bitmap = cursor_be64_at(&c, 8);
+	idx = (unsigned int)(in_cluster / sub);
+	n = min_u64(same_bits((uint32_t)bitmap, idx),
+		    same_bits((uint32_t)(bitmap >> QCOW2_SUBCLUSTERS), idx));
+	return n * sub - in_cluster % sub;
 }
 
 /*
@@ -923,6 +942,7 @@ static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
 	uint64_t chunk = L2_CHUNK_FIRST_BYTES / s->l2_entry_bytes;
 	uint8_t buf[L2_CHUNK_BYTES];
 	uint64_t from = first_idx, n = 0, run = 0, idx, at;
+	const uint8_t *raw;
 	struct qcow2_answer a;
 	int r;
 
@@ -944,21 +964,16 @@ static int find_run(struct layer *l, uint64_t l2_off, uint64_t guest_off,
 			if (r < 0)
 				return run ? 0 : r;
 		}
-		r = qcow2_decode_entry(s,
-				       buf + (idx - from) * s->l2_entry_bytes,
-				       guest_off + run, run ? &a : ret_first,
-				       run ? NULL : err);
+		raw = buf + (idx - from) * s->l2_entry_bytes;
+		r = qcow2_decode_entry(s, raw, guest_off + run,
+				       run ? &a : ret_first, run ? NULL : err);
 		if (r < 0 && !run)
 			return r;
 		if (run &&
 		    (r < 0 || !continues(s, ret_first, &a, idx - first_idx)))
 			break;
-		run += min_u64(
-			len - run,
-			ret_first->kind == EXTENT_COMPRESSED
-				? s->cluster_bytes -
-					  (guest_off & (s->cluster_bytes - 1))
-				: to_unit_end(s, guest_off + run));
+		run += min_u64(len - run,
+			       qcow2_same_bytes(s, raw, guest_off + run));
 		*ret_len = run;
 		if (ret_first->kind == EXTENT_COMPRESSED)
 			break;

@@ -183,6 +183,13 @@ int qcow2_decode_entry(const struct qcow2_state *s, const uint8_t *raw,
 		       uint64_t guest_off, struct qcow2_answer *ret,
 		       struct error *err);
 
+/*
+ * For how many bytes from @guest_off on the same entry says the same: to the end
+ * of the cluster at most, whole subclusters from the second on.
+ */
+uint64_t qcow2_same_bytes(const struct qcow2_state *s, const uint8_t *raw,
+			  uint64_t guest_off);
+
 /* format_ops.check; qcow2-check.c */
 int qcow2_check(struct layer *l, struct check_report *r, struct error *err);
 
