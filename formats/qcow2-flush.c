@@ -395,6 +395,12 @@ static int write_all(struct qcow2_file *o, struct flush *f, struct error *err)
 
 	if (r >= 0 && (f->first.n || f->second.n || f->wrote))
 		r = flush_sync(o, err);
+	/* From here on nothing refers to what was freed. */
+	if (r >= 0 && f->freed.n) {
+		pthread_mutex_lock(&o->meta);
+		r = repair_mark(o, err);
+		pthread_mutex_unlock(&o->meta);
+	}
 	if (r >= 0)
 		r = write_pieces(o, &f->second, err);
 	if (r >= 0 && f->second.n)
@@ -504,5 +510,8 @@ int flush_last(struct qcow2_file *o, struct error *err)
 		r = source_truncate(o->src, end << o->cluster_bits, err);
 	if (r >= 0)
 		o->end = o->ahead = o->ahead_end = end;
-	return r < 0 ? r : flush_sync(o, err);
+	if (r >= 0)
+		r = flush_sync(o, err);
+	/* All before this is on the disk. */
+	return r < 0 ? r : repair_unmark(o, err);
 }

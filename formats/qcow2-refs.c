@@ -333,6 +333,8 @@ static int extend(struct qcow2_file *o, uint64_t n, struct error *err)
 		n = how_many(o, n);
 	else if ((r = check_room(o, n, err)) < 0)
 		return r;
+	if ((r = repair_mark(o, err)) < 0)
+		return r;
 	if (o->end + n > (uint64_t)INT64_MAX >> o->cluster_bits)
 		return error_set(err, -EFBIG, 0,
 				 "is as large as a file can be");

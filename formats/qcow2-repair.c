@@ -132,6 +132,25 @@ static int count_all(struct repair *p)
 	return r < 0 ? r : count_snapshots(p);
 }
 
+/* What is counted behind the file's end, which was to grow. */
+static int drop_behind(struct repair *p)
+{
+	const struct refcounts *rc = &p->o->rc;
+	uint64_t c, end, has, i;
+	int r = 0;
+
+	for (i = p->n / rc->per_block; i < rc->n && r >= 0; i++) {
+		end = rc->table[i] ? (i + 1) * rc->per_block : 0;
+		for (c = max_u64(p->n, i * rc->per_block); c < end && r >= 0;
+		     c++) {
+			r = refs_get(p->o, c, &has, p->err);
+			if (r >= 0 && has)
+				r = refs_set(p->o, c, 0, p->err);
+		}
+	}
+	return r;
+}
+
 static int write_refs(struct repair *p)
 {
 	uint64_t c, has;
@@ -145,17 +164,42 @@ static int write_refs(struct repair *p)
 		if (r >= 0)
 			r = refs_set(p->o, c, p->refs[c], p->err);
 	}
+	if (r >= 0)
+		r = drop_behind(p);
 	return r < 0 ? r : flush_refcounts_now(p->o, p->err);
 }
 
-static int clear_bit(struct qcow2_file *o, struct error *err)
+static int set_dirty(struct qcow2_file *o, bool dirty, struct error *err)
 {
-	uint64_t bits =
-		htobe64(o->s->h.incompatible & ~(uint64_t)QCOW2_INCOMPAT_DIRTY);
-	int r = source_write(o->src, &bits, sizeof(bits), QCOW2_INCOMPATIBLE_AT,
-			     err);
+	uint64_t bits = o->s->h.incompatible & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
+	int r;
 
-	return r < 0 ? r : flush_sync(o, err);
+	bits = htobe64(dirty ? bits | QCOW2_INCOMPAT_DIRTY : bits);
+	r = source_write(o->src, &bits, sizeof(bits), QCOW2_INCOMPATIBLE_AT,
+			 err);
+	if (r >= 0)
+		r = flush_sync(o, err);
+	if (r >= 0)
+		o->dirty = dirty;
+	return r;
+}
+
+/* Twice: the tables, and what the guest's data may leave behind. */
+static bool is_possible(const struct qcow2_file *o)
+{
+	return o->s->h.version >= 3 && !o->temporary &&
+	       o->bytes >> o->cluster_bits <
+		       REPAIR_BYTES_MAX / sizeof(uint32_t) / 2;
+}
+
+int repair_mark(struct qcow2_file *o, struct error *err)
+{
+	return o->dirty || !is_possible(o) ? 0 : set_dirty(o, true, err);
+}
+
+int repair_unmark(struct qcow2_file *o, struct error *err)
+{
+	return o->dirty ? set_dirty(o, false, err) : 0;
 }
 
 int repair_refcounts(struct qcow2_file *o, struct error *err)
@@ -179,5 +223,5 @@ int repair_refcounts(struct qcow2_file *o, struct error *err)
 		r = write_refs(&p);
 	free(p.refs);
 	free(p.table);
-	return r < 0 ? r : clear_bit(o, err);
+	return r < 0 ? r : set_dirty(o, false, err);
 }

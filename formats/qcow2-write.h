@@ -15,7 +15,7 @@
  *	   be used again, and is punched out of the file
  *
  * A crash leaves what was allocated ahead, and what step 3 freed, with a
- * refcount and without a reference: leaks.
+ * refcount and without a reference: leaks, until it is opened for writing again.
  *
  * Locks, in this order:
  *	gate	held for reading by every request; for writing by who must
@@ -95,6 +95,7 @@ struct qcow2_file {
 	struct overlay_options options;
 
 	bool temporary; /* gone with us: durable is nothing */
+	bool dirty; /* so marked */
 
 	uint64_t bytes;
 	uint64_t cluster_bytes;
@@ -242,6 +243,14 @@ uint64_t entry_place(const struct entry *e);
  * it cannot make sense of is -EBADMSG, and nothing is written.
  */
 int repair_refcounts(struct qcow2_file *o, struct error *err);
+/*
+ * The file is marked as dirty, durably, from before the first cluster that has a
+ * refcount and is not referred to until the clean end: so that after a crash the
+ * next opening gives back what leaked. Not where that could not be done, as in
+ * version 2. Meta is held, or nobody else is there.
+ */
+int repair_mark(struct qcow2_file *o, struct error *err);
+int repair_unmark(struct qcow2_file *o, struct error *err);
 
 /* ---- pages ---- */
 

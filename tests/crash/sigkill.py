@@ -178,6 +178,7 @@ def one_round(folder, top, base, disk, rnd):
         verify(got, writers)
     finally:
         stop(p, signal.SIGTERM)
+    check(top, clean=True)  # what had leaked was given back
     return got, admin.done
 
 
