@@ -452,8 +452,8 @@ def a_snapshot_goes_while_a_guest_writes(c):
                 "it was deleted twice")
         guest.close()
         live = bytes(guest.model)
-        is_equal(chain_of(top), ["vm1.qcow2", "vm1@c.qcow2", "base.vmdk"],
-                 "the chain")
+    is_equal(chain_of(top), ["vm1.qcow2", "vm1@c.qcow2", "base.vmdk"],
+             "the chain")
     c.holds(top, live)
     c.holds(os.path.join(folder, "vm1@c.qcow2"), states["c"])
     with c.serve(overlays=folder, control=c.path("control")) as s:
