@@ -9,7 +9,8 @@
  * What was written before a flush began that ended with 0 survives a crash of
  * the process and of the machine. What was not is there as it was before or as
  * it was written, by pieces of 512 bytes; never else. After a crash the file
- * has leaks at most; after overlay_unref() it has none.
+ * has leaks at most, until it is opened here again, and is marked as dirty; after
+ * overlay_unref() it has none.
  */
 #ifndef FORMATS_OVERLAY_H
 #define FORMATS_OVERLAY_H

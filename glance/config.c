@@ -16,6 +16,7 @@ void glance_config_done(struct glance_config *c)
 	free(c->keystone_user);
 	free(c->keystone_project);
 	free(c->keystone_password);
+	free(c->access_log);
 	free(c->import_hosts);
 	free(c->import_ports);
 	free(c->import_nets);
@@ -71,6 +72,7 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "keystone-user", &c->keystone_user, strdup },
 		{ "keystone-project", &c->keystone_project, strdup },
 		{ "keystone-password", &c->keystone_password, absolute },
+		{ "access-log", &c->access_log, absolute },
 		{ "import-hosts", &c->import_hosts, strdup },
 		{ "import-ports", &c->import_ports, strdup },
 		{ "import-nets", &c->import_nets, strdup },

@@ -16,6 +16,7 @@ struct glance_config {
 	char *keystone_user;
 	char *keystone_project;
 	char *keystone_password; /* a file */
+	char *access_log; /* a file; absolute */
 	char *import_hosts; /* lists, see fetch.h */
 	char *import_ports;
 	char *import_nets;

@@ -70,6 +70,8 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	if (r >= 0)
 		r = open_grant_key(g, err);
 	if (r >= 0)
+		r = observer_new(c->access_log, &g->observer, err);
+	if (r >= 0)
 		r = check_direct_url(c->direct_url, err);
 	if (r >= 0)
 		r = location_rules_new(c->show_locations, c->location_dirs,
@@ -167,6 +169,7 @@ int glance_start(struct glance *g, struct error *err)
 {
 	const struct http_app app = { .begin = routes_begin,
 				      .finish = routes_finish,
+				      .done = observe_request,
 				      .opaque = g };
 	int r = open_index(g, err);
 
@@ -184,6 +187,7 @@ void glance_free(struct glance *g)
 	if (!g)
 		return;
 	http_free(g->http);
+	observer_free(g->observer);
 	worker_stop(g->worker);
 	fetch_rules_free(g->fetch);
 	limits_free(g->limits);

@@ -8,6 +8,7 @@
 #include "glance/grant.h"
 #include "glance/http.h"
 #include "glance/index.h"
+#include "glance/observe.h"
 #include "glance/store.h"
 
 struct glance {
@@ -17,6 +18,9 @@ struct glance {
 	struct auth *auth;
 	struct http_server *http; /* NULL: the index alone */
 	struct grant_key grant_key;
+	struct observer *observer;
+	/* Adds what is above this room to GET /metrics; NULL: nothing. */
+	void (*add_metrics)(struct text_buf *b);
 	struct fetch_rules *fetch; /* what may be imported from */
 	struct limits *limits; /* NULL: none */
 	struct location_rules *locations;

@@ -444,6 +444,22 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **req_cls,
 	exchange_free(x);
 }
 
+void request_peer(const struct request *q, char *ret, size_t room)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+		q->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	const struct sockaddr *sa = info ? info->client_addr : NULL;
+	socklen_t len = sa && sa->sa_family == AF_INET6
+				? sizeof(struct sockaddr_in6)
+				: sizeof(struct sockaddr_in);
+
+	snprintf(ret, room, "%s",
+		 sa && sa->sa_family == AF_UNIX ? "unix" : "-");
+	if (sa && (sa->sa_family == AF_INET || sa->sa_family == AF_INET6) &&
+	    getnameinfo(sa, len, ret, (socklen_t)room, NULL, 0, NI_NUMERICHOST))
+		snprintf(ret, room, "-");
+}
+
 const char *request_header(const struct request *q, const char *name)
 {
 	return MHD_lookup_connection_value(q->conn, MHD_HEADER_KIND, name);

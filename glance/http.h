@@ -154,6 +154,8 @@ bool http_is_tls(const struct http_server *s);
 /* The descriptor that listens. */
 int http_listen_fd(const struct http_server *s);
 
+/* The client's address without its port, "unix" or "-". */
+void request_peer(const struct request *q, char *ret, size_t room);
 /* A request's header, NULL: absent. Any case. */
 const char *request_header(const struct request *q, const char *name);
 /* Calls @each for every header until it returns non-zero. */

@@ -47,6 +47,7 @@ const char config_help[] =
 	"direct-url=nbd://HOST:PORT/  in front of ids, shown as direct_url\n"
 	"limits=FILE      how much each project may have (JSON)\n"
 	"glance-cert=FILE, glance-key=FILE  TLS for it (PEM)\n"
+	"access-log=FILE  a line for each request of the API\n"
 	"auth=none|tokens:FILE|keystone:URL  who may use it [none]\n"
 	"keystone-user=NAME, keystone-project=NAME, keystone-password=FILE  as whom\n"
 	"                 Keystone is asked";

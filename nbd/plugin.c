@@ -21,6 +21,7 @@
 #include "nbd/connection.h"
 #include "nbd/control.h"
 #include "nbd/export.h"
+#include "nbd/metrics.h"
 #include "nbd/overlays.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -143,8 +144,10 @@ static int platter_get_ready(void)
 
 	if (config.glance.store)
 		r = glance_prepare(&config.glance, &glance, &err);
-	if (glance)
+	if (glance) {
 		export_use_store(glance_find_image, glance);
+		glance->add_metrics = metrics_add;
+	}
 	if (r >= 0 && config.image)
 		r = export_open_standing(&config, &standing, &err);
 	if (r >= 0 && config.control)

@@ -621,6 +621,61 @@ def glanceclient_lives_with_it(c):
         is_true(f.read() == c.files["qcow2"], "other data")
 
 
+def metrics_of(g):
+    """By name and labels, as they are written."""
+    a = g.request("GET", "/metrics")
+    is_equal((a.status, a.headers["content-type"].split(";")[0]),
+             (200, "text/plain"), "the answer")
+    got, types = {}, set()
+    for line in a.text.splitlines():
+        if line.startswith("# TYPE "):
+            types.add(line.split()[2])
+        elif not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            got[name] = float(value)
+    for name in got:
+        base = name.partition("{")[0]
+        for end in ("_bucket", "_sum", "_count"):
+            base = base.removesuffix(end)
+        is_true(base in types, f"{name} has no type")
+    return got
+
+
+def operators_see_what_is_asked_for(c):
+    log = c.path("access.log")
+    with Glance(f"access-log={log}") as g:
+        image = create(g, name="seen")
+        upload(g, image, c.files["raw"])
+        for _ in range(3):
+            g.request("GET", "/v2/images/" + image)
+        g.request("GET", "/v2/images/no%20thing%C3%A9")
+        with Client(g.nbd_socket, 10) as client:
+            client.go(image.encode())
+            client.read(0, 4096)
+            got = metrics_of(g)
+        one = '{method="GET",route="/v2/images/{}",status="200"}'
+        name = "platter_http_request_duration_seconds"
+        is_equal((got[f"{name}_count{one}"],
+                  got[f"{name}_bucket{one[:-1]}" + ',le="+Inf"}']), (3, 3),
+                 "what was shown")
+        is_equal(got['platter_images{status="active"}'], 1, "images")
+        is_equal((got["platter_nbd_connections"], got["platter_nbd_exports"],
+                  got['platter_nbd_bytes_total{op="read"}']), (1, 1, 4096),
+                 "the NBD side")
+        os.rename(log, log + ".1")
+        g.request("GET", "/v2/images/" + image)
+    with open(log + ".1") as f:
+        lines = [line.split(" ") for line in f.read().splitlines()]
+    is_true(all(len(line) == 11 for line in lines), lines)
+    put = [line for line in lines if line[4] == "PUT"]
+    is_equal([line[5:7] + [line[8]] for line in put],
+             [[f"/v2/images/{image}/file", "204", str(len(c.files["raw"]))]],
+             "the upload's line")
+    is_equal(put[0][1:4], ["unix", "-", "-"], "who")
+    with open(log) as f:
+        is_true(f"GET /v2/images/{image} 200 " in f.read(), "after a rename")
+
+
 def openstackclient_lives_with_it(c):
     port, out = free_port(), c.path("got")
     with Glance(f"glance=127.0.0.1:{port}", tcp=port):
@@ -664,4 +719,5 @@ if __name__ == "__main__":
         images_are_inspected,
         glanceclient_lives_with_it,
         openstackclient_lives_with_it,
+        operators_see_what_is_asked_for,
     ])

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <inttypes.h>
+
+#include "formats/cache.h"
+#include "glance/text-buf.h"
+#include "nbd/connection.h"
+#include "nbd/metrics.h"
+
+static uint64_t load(const _Atomic uint64_t *n)
+{
+	return atomic_load_explicit(n, memory_order_relaxed);
+}
+
+static void add_head(struct text_buf *b, const char *name, const char *type,
+		     const char *help)
+{
+	text_addf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void add_counter(struct text_buf *b, const char *name, const char *help,
+			uint64_t value)
+{
+	add_head(b, name, "counter", help);
+	text_addf(b, "%s %" PRIu64 "\n", name, value);
+}
+
+static void add_gauge(struct text_buf *b, const char *name, const char *help,
+		      uint64_t value)
+{
+	add_head(b, name, "gauge", help);
+	text_addf(b, "%s %" PRIu64 "\n", name, value);
+}
+
+static void add_duration(struct text_buf *b, const char *op,
+			 const struct traffic_count *c)
+{
+	static const char name[] = "platter_nbd_request_duration_seconds";
+	uint64_t sum = 0;
+	unsigned int i;
+
+	for (i = 0; i < TRAFFIC_BUCKETS; i++) {
+		sum += load(&c->took[i]);
+		if (i < TRAFFIC_BUCKETS - 1)
+			text_addf(b,
+				  "%s_bucket{op=\"%s\",le=\"%g\"} %" PRIu64
+				  "\n",
+				  name, op, (double)(1ULL << i) / 1e6, sum);
+		else
+			text_addf(b,
+				  "%s_bucket{op=\"%s\",le=\"+Inf\"} %" PRIu64
+				  "\n",
+				  name, op, sum);
+	}
+	text_addf(b, "%s_sum{op=\"%s\"} %.6f\n", name, op,
+		  (double)load(&c->nsec) / 1e9);
+	text_addf(b, "%s_count{op=\"%s\"} %" PRIu64 "\n", name, op, sum);
+}
+
+static void add_traffic(struct text_buf *b, const struct traffic *t)
+{
+	unsigned int op;
+
+	add_head(b, "platter_nbd_request_duration_seconds", "histogram",
+		 "Requests of NBD clients.");
+	for (op = 0; op < TRAFFIC_OPS; op++)
+		add_duration(b, traffic_op_name(op), &t->ops[op]);
+	add_head(b, "platter_nbd_errors_total", "counter",
+		 "Requests that failed.");
+	for (op = 0; op < TRAFFIC_OPS; op++)
+		text_addf(b,
+			  "platter_nbd_errors_total{op=\"%s\"} %" PRIu64 "\n",
+			  traffic_op_name(op), load(&t->ops[op].errors));
+	add_head(b, "platter_nbd_bytes_total", "counter",
+		 "Bytes of requests that succeeded.");
+	for (op = 0; op < TRAFFIC_OPS; op++)
+		text_addf(b, "platter_nbd_bytes_total{op=\"%s\"} %" PRIu64 "\n",
+			  traffic_op_name(op), load(&t->ops[op].bytes));
+}
+
+static int count_export(void *opaque, const struct export *e)
+{
+	++*(uint64_t *)opaque;
+	return 0;
+}
+
+static int count_connection(void *opaque, const struct connection_info *i)
+{
+	++*(uint64_t *)opaque;
+	return 0;
+}
+
+void metrics_add(struct text_buf *b)
+{
+	uint64_t exports = 0, connections = 0;
+	struct cache_stats cache;
+	struct traffic t;
+
+	export_get_traffic(&t);
+	add_traffic(b, &t);
+	export_each_open(count_export, &exports);
+	add_gauge(b, "platter_nbd_exports", "Exports that are open.", exports);
+	connection_each(count_connection, &connections);
+	add_gauge(b, "platter_nbd_connections", "NBD clients.", connections);
+	cache_get_stats(&cache);
+	add_counter(b, "platter_cache_hits_total",
+		    "Decoded clusters and resolved ranges that were there.",
+		    cache.hits);
+	add_counter(b, "platter_cache_misses_total", "Those that were not.",
+		    cache.misses);
+	add_counter(b, "platter_cache_table_misses_total",
+		    "Pages of images' tables read.", cache.meta_misses);
+	add_gauge(b, "platter_cache_bytes", "What is kept of them.",
+		  cache.bytes);
+}
