@@ -131,6 +131,7 @@ static struct qcow2_header *known_header(struct qcow2_file *f)
 static int set_base(struct qcow2_file *f, struct header *h, const char *name,
 		    const char *format, struct error *err)
 {
+	struct cursor c = { .buf = h->sector, .len = sizeof(h->sector) };
 	int r = source_read(f->src, h->old, h->old_bytes, 0, err);
 
 	if (r < 0)
@@ -147,8 +148,7 @@ static int set_base(struct qcow2_file *f, struct header *h, const char *name,
 		r = flush_sync(f, err);
 	if (r < 0)
 		return r;
-	known_header(f)->backing_off =
-		be64toh(*(const uint64_t *)(h->sector + QCOW2_BACKING_OFF_AT));
+	known_header(f)->backing_off = cursor_be64_at(&c, QCOW2_BACKING_OFF_AT);
 	known_header(f)->backing_bytes = name ? (uint32_t)strlen(name) : 0;
 	return 0;
 }

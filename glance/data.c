@@ -260,18 +260,9 @@ void data_send(struct request *q, const struct record *image)
 
 static void get_data(struct request *q)
 {
-	struct glance *g = q->app;
-	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(record_done) struct record image = { 0 };
-	struct error err = { 0 };
-	int r = index_read(g->index, &tx, &err);
 
-	if (r >= 0)
-		r = image_load(tx, &q->who, q->uri.segments[2], &image, &err);
-	index_read_end(TAKE_PTR(tx));
-	if (r < 0)
-		respond_failure(q, &err);
-	else
+	if (image_of_request(q, &image) >= 0)
 		data_send(q, &image);
 }
 
@@ -329,18 +320,9 @@ static void inspect(struct request *q, const struct record *image)
 
 static void get_inspect(struct request *q)
 {
-	struct glance *g = q->app;
-	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(record_done) struct record image = { 0 };
-	struct error err = { 0 };
-	int r = index_read(g->index, &tx, &err);
 
-	if (r >= 0)
-		r = image_load(tx, &q->who, q->uri.segments[2], &image, &err);
-	index_read_end(TAKE_PTR(tx));
-	if (r < 0)
-		respond_failure(q, &err);
-	else
+	if (image_of_request(q, &image) >= 0)
 		inspect(q, &image);
 }
 

@@ -70,21 +70,12 @@ static void respond_grant(struct request *q, const char *id,
 /* Who may read the data may have it. */
 static void post_grant(struct request *q)
 {
-	struct glance *g = q->app;
-	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(record_done) struct record image = { 0 };
-	struct error err = { 0 };
 	struct wish w;
-	int r;
 
-	if (!take_wish(q, &w))
+	if (!take_wish(q, &w) || image_of_request(q, &image) < 0)
 		return;
-	r = index_read(g->index, &tx, &err);
-	if (r >= 0)
-		r = image_load(tx, &q->who, q->uri.segments[2], &image, &err);
-	if (r < 0)
-		respond_failure(q, &err);
-	else if (image.status == IMAGE_DEACTIVATED && !q->who.admin)
+	if (image.status == IMAGE_DEACTIVATED && !q->who.admin)
 		respond_error(q, 403,
 			      "The requested image has been deactivated. Image "
 			      "data download is forbidden.");

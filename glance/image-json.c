@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "glance/glance.h"
 #include "glance/image-json.h"
 
 static void add_text(struct text_buf *b, const char *name, const char *value)
@@ -188,4 +189,18 @@ int image_load_own(struct index_tx *tx, const struct identity *who,
 	*ret = (struct record){ 0 };
 	return error_set(err, -EPERM, 0,
 			 "You are not authorized to complete this action.");
+}
+
+int image_of_request(struct request *q, struct record *ret)
+{
+	struct glance *g = q->app;
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	struct error err = { 0 };
+	int r = index_read(g->index, &tx, &err);
+
+	if (r >= 0)
+		r = image_load(tx, &q->who, q->uri.segments[2], ret, &err);
+	if (r < 0)
+		respond_failure(q, &err);
+	return r;
 }

@@ -4,6 +4,7 @@
 #define GLANCE_IMAGE_JSON_H
 
 #include "glance/auth.h"
+#include "glance/http.h"
 #include "glance/record.h"
 #include "glance/text-buf.h"
 
@@ -33,7 +34,12 @@ bool image_may_change(const struct identity *who, const struct record *r);
  */
 int image_load(struct index_tx *tx, const struct identity *who, const char *id,
 	       struct record *ret, struct error *err);
-/* The same to be changed: -EPERM where he may only look. */
+/*
+ * Loads the image in the path of @q (/v2/images/ID...) for who sent it; answers
+ * on failure.
+ */
+int image_of_request(struct request *q, struct record *ret);
+/* image_load() to be changed: -EPERM where he may only look. */
 int image_load_own(struct index_tx *tx, const struct identity *who,
 		   const char *id, struct record *ret, struct error *err);
 

@@ -172,17 +172,9 @@ static void get_images(struct request *q)
 
 static void get_image(struct request *q)
 {
-	struct glance *g = q->app;
-	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(record_done) struct record image = { 0 };
-	struct error err = { 0 };
-	int r = index_read(g->index, &tx, &err);
 
-	if (r >= 0)
-		r = image_load(tx, &q->who, q->uri.segments[2], &image, &err);
-	if (r < 0)
-		respond_failure(q, &err);
-	else
+	if (image_of_request(q, &image) >= 0)
 		respond_image(q, 200, &image);
 }
 
