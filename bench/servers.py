@@ -2,8 +2,10 @@
 """Servers under measurement: started, watched and stopped by process id."""
 
 import contextlib
+import http.client
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -56,19 +58,14 @@ def peak_rss(pid):
     return 0
 
 
-class Server:
-    """One server on a unix socket of its own.
+class Process:
+    """A server in a folder of its own, gone when the `with` block ends.
 
-    make_argv(socket path) gives the command line. Use with `with`: the
-    server is gone when the block ends. When it begins, the server has
-    greeted a client (a supervisor listens before there is anyone to
-    answer); with greet=False it only has a socket, which is enough where
-    the client's clock runs from the start.
+    make_argv(folder) gives the command line; ready() waits until it answers.
     """
 
-    def __init__(self, make_argv, greet=True):
+    def __init__(self, make_argv):
         self.make_argv = make_argv
-        self.greet = greet
         self.argv = None
         self.folder = None
         self.proc = None
@@ -77,18 +74,14 @@ class Server:
     def __enter__(self):
         self.folder = tempfile.mkdtemp(prefix='platter-bench-')
         try:
-            self.socket = os.path.join(self.folder, 'nbd')
-            self.uri = 'nbd+unix:///?socket=' + self.socket
-            self.argv = self.make_argv(self.socket)
+            self.argv = self.make_argv(self.folder)
             self.log = os.path.join(self.folder, 'log')
             with open(self.log, 'wb') as log:
                 self.started = time.monotonic()
                 self.proc = subprocess.Popen(self.argv, stdout=log,
                                              stderr=log,
                                              stdin=subprocess.DEVNULL)
-            with self.connect() as sock:
-                if self.greet:
-                    leave(sock)
+            self.ready()
         except OSError as e:
             self.stop()
             raise ServerError('%s: %s' % (self.argv[0], e.strerror)) from e
@@ -100,29 +93,29 @@ class Server:
     def __exit__(self, *exc):
         self.stop()
 
+    def ready(self):
+        pass
+
     def last_words(self):
         with open(self.log, errors='replace') as f:
             lines = [x.strip() for x in f if x.strip()]
         return lines[-1] if lines else 'no message'
 
-    def connect(self):
-        """A connected socket, as soon as the server takes one."""
-        until = self.started + START_SECONDS
+    def wait_for(self, connect, pause, seconds=START_SECONDS):
+        """What connect() returns, as soon as the server lets it."""
+        until = self.started + seconds
         while True:
             if self.proc.poll() is not None:
                 raise ServerError('%s ended with status %d: %s' %
                                   (self.argv[0], self.proc.returncode,
                                    self.last_words()))
-            sock = socket.socket(socket.AF_UNIX)
-            try:
-                sock.connect(self.socket)
-                return sock
-            except (FileNotFoundError, ConnectionRefusedError):
-                sock.close()
+            with contextlib.suppress(FileNotFoundError,
+                                     ConnectionRefusedError):
+                return connect()
             if time.monotonic() > until:
                 raise ServerError('%s: no answer after %d s' %
-                                  (self.argv[0], START_SECONDS))
-            time.sleep(0.0002)
+                                  (self.argv[0], seconds))
+            time.sleep(pause)
 
     def usage(self):
         """CPU seconds and peak memory so far, of all its processes."""
@@ -144,9 +137,64 @@ class Server:
                 self.proc.wait()
             for pid in below:
                 end_leftover(pid, self.argv[0])
-        for name in os.listdir(self.folder):
-            os.unlink(os.path.join(self.folder, name))
-        os.rmdir(self.folder)
+        shutil.rmtree(self.folder)
+
+
+class Server(Process):
+    """An NBD server on a unix socket; make_argv(socket path).
+
+    When the block begins, it has greeted a client (a supervisor listens
+    before there is anyone to answer); with greet=False it only has a socket,
+    which is enough where the client's clock runs from the start.
+    """
+
+    def __init__(self, make_argv, greet=True):
+        super().__init__(lambda folder: make_argv(self.socket))
+        self.greet = greet
+
+    @property
+    def socket(self):
+        return os.path.join(self.folder, 'nbd')
+
+    @property
+    def uri(self):
+        return 'nbd+unix:///?socket=' + self.socket
+
+    def ready(self):
+        with self.connect() as sock:
+            if self.greet:
+                leave(sock)
+
+    def connect(self):
+        """A connected socket, as soon as the server takes one."""
+        def connect():
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.connect(self.socket)
+            except OSError:
+                sock.close()
+                raise
+            return sock
+        return self.wait_for(connect, 0.0002)
+
+
+class HttpServer(Process):
+    """One that answers GET / on a port of 127.0.0.1; make_argv(folder)."""
+
+    START_SECONDS = 60  # Python's imports
+
+    def __init__(self, make_argv, port):
+        super().__init__(make_argv)
+        self.port = port
+        self.url = 'http://127.0.0.1:%d' % port
+
+    def ready(self):
+        def connect():
+            c = http.client.HTTPConnection('127.0.0.1', self.port, timeout=10)
+            with contextlib.closing(c):
+                c.request('GET', '/')
+                c.getresponse().read()
+        self.wait_for(connect, 0.02, self.START_SECONDS)
 
 
 def end_leftover(pid, name):
