@@ -32,14 +32,16 @@ class Figure:
     """One thing measured on several contenders."""
 
     def __init__(self, name, title, unit, contenders, comparisons=(),
-                 limits=(), op='read', rounds_factor=1, rounds_max=None):
+                 limits=(), op='read', rounds_factor=1, rounds_max=None,
+                 p99_target=None):
         self.name = name
         self.title = title
-        self.unit = unit  # 'IOPS', 'MiB/s': more is better; 's': less is
+        self.unit = unit  # a rate: more is better; 's', 'MiB': less is
         self.contenders = contenders    # [(name, function() -> run)]
         self.comparisons = comparisons  # [(subject, label, peers, target)]
         self.limits = limits            # [(label, contender, key, limit)]
         self.op = op  # what CPU time is counted for
+        self.p99_target = p99_target  # of each comparison, if any
         self.rounds_factor = rounds_factor
         self.rounds_max = rounds_max
 
@@ -114,6 +116,25 @@ def run_figure(figure, rounds):
     return ret
 
 
+def compare(runs, errors, subject, label, peers, target, key, less):
+    """Ratios of each round. @less: the smaller of two values is the better.
+    """
+    known = [p for p in peers if p in runs and p not in errors]
+    ratios = []
+    if subject not in errors and known:
+        for i, r in enumerate(runs[subject]):
+            theirs = [runs[p][i][key] for p in known]
+            ratios.append(min(theirs) / r[key] if less
+                          else r[key] / max(theirs))
+    c = {'subject': subject, 'label': label, 'peers': known,
+         'target': target, 'ratios': ratios, 'met': None}
+    if ratios:
+        c['summary'] = report.summary(ratios)
+        if target is not None:
+            c['met'] = c['summary']['median'] >= target
+    return c
+
+
 def conclude(figure, runs, errors):
     """The figure's medians, ratios and verdicts as plain data."""
     contenders = []
@@ -132,22 +153,13 @@ def conclude(figure, runs, errors):
 
     comparisons = []
     for subject, label, peers, target in figure.comparisons:
-        known = [p for p in peers if p in runs and p not in errors]
-        ratios = []
-        if subject not in errors and known:
-            for i, r in enumerate(runs[subject]):
-                theirs = [runs[p][i]['value'] for p in known]
-                if figure.unit == 's':
-                    ratios.append(min(theirs) / r['value'])
-                else:
-                    ratios.append(r['value'] / max(theirs))
-        c = {'subject': subject, 'label': label, 'peers': known,
-             'target': target, 'ratios': ratios, 'met': None}
-        if ratios:
-            c['summary'] = report.summary(ratios)
-            if target is not None:
-                c['met'] = c['summary']['median'] >= target
-        comparisons.append(c)
+        comparisons.append(compare(runs, errors, subject, label, peers,
+                                   target, 'value',
+                                   figure.unit in ('s', 'MiB')))
+        if figure.p99_target is not None:
+            comparisons.append(compare(runs, errors, subject, label + ', p99',
+                                       peers, figure.p99_target, 'p99_us',
+                                       True))
 
     limits = []
     for label, name, key, limit in figure.limits:
