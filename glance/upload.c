@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +11,9 @@
 #include "glance/limits.h"
 #include "glance/upload.h"
 
-#define COPY_BYTES (1U << 20)
+#define COPY_BYTES	(1U << 20)
+/* Sent to the disk while more comes, so that the end need not wait for all. */
+#define WRITEBACK_BYTES (8U << 20)
 
 struct upload {
 	struct glance *g;
@@ -224,11 +227,24 @@ static int write_all(int fd, const void *data, size_t len, uint64_t off)
 	return 0;
 }
 
+/* @before: bytes that were there before the last ones came. */
+static void start_writeback(const struct upload *u, uint64_t before)
+{
+	uint64_t from = before - before % WRITEBACK_BYTES;
+	uint64_t to = u->bytes - u->bytes % WRITEBACK_BYTES;
+
+	if (to > from)
+		sync_file_range(u->fd, (off_t)from, (off_t)(to - from),
+				SYNC_FILE_RANGE_WRITE);
+}
+
 /* What was written, or read, goes through the digests. */
 static int count(struct upload *u, const void *data, size_t len,
 		 struct error *err)
 {
-	int r = digest_add(u->digest, data, len, err);
+	/* What is staged is digested when it becomes an image's. */
+	int r = u->kind == UPLOAD_STAGE ? 0
+					: digest_add(u->digest, data, len, err);
 
 	if (r >= 0)
 		u->bytes += len;
@@ -238,7 +254,8 @@ static int count(struct upload *u, const void *data, size_t len,
 int upload_add(struct upload *u, const void *data, size_t len,
 	       struct error *err)
 {
-	int r = write_all(u->fd, data, len, u->bytes);
+	uint64_t before = u->bytes;
+	int r = write_all(u->fd, data, len, before);
 
 	if (r == -ENOSPC || r == -EDQUOT)
 		return error_set(err, -ENOSPC, 0,
@@ -247,7 +264,9 @@ int upload_add(struct upload *u, const void *data, size_t len,
 	if (r < 0)
 		return error_set(err, r, 0, "the store cannot be written: %s",
 				 errno_text(-r));
-	return count(u, data, len, err);
+	r = count(u, data, len, err);
+	start_writeback(u, before);
+	return r;
 }
 
 int upload_copy(struct upload *u, struct source *src, struct error *err)
