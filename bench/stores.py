@@ -115,7 +115,6 @@ class Service:
         self.fill(db, template)
         db.execute('DROP TABLE new')
         db.commit()
-        db.execute('ANALYZE')
         db.execute('PRAGMA wal_checkpoint(TRUNCATE)')
         ids = [row[0] for row in db.execute('SELECT id FROM images')]
         db.close()
@@ -153,7 +152,8 @@ class Platter(Service):
             'n': '%d + new.n' % n, 'id': 'new.id', 'name': 'new.name',
             'created_at': time, 'updated_at': time})
         for table in 'properties', 'tags', 'locations':
-            multiply(db, table, 'image', n, {'image': '%d + new.n' % n})
+            multiply(db, table, 'image', n, {'image': '%d + new.n' % n,
+                                             'image_created': time})
 
 
 class Glance(Service):

@@ -15,13 +15,24 @@ struct value {
 	const char *text; /* NULL: null */
 };
 
-#define VALUES_MAX 1024
+#define VALUES_MAX     1024
+/* Images that are rather fetched and sorted than met in the order's index. */
+#define SET_MAX	       10000
+/* Beyond it one property leads as well as another. */
+#define LEAD_COUNT_MAX 500
 
-/* The statement while it is written. */
+/*
+ * The statement while it is written. Of the properties and tags asked for,
+ * the rarest may lead: its index has the images in the order of their
+ * creation, as the table of images itself has. Or all that have it are
+ * fetched, where they are few. The others are looked up image by image.
+ */
 struct query {
 	struct text_buf sql;
 	struct value *values; /* VALUES_MAX of them */
 	size_t n_values;
+	const struct list_term *lead; /* or NULL */
+	const struct list_term *set; /* or NULL */
 };
 
 static void add_value_text(struct query *q, const char *text)
@@ -51,6 +62,43 @@ static void add_value(struct query *q, const struct value *v)
 		add_value_text(q, v->text);
 }
 
+/* Has it a row of its own, in properties or tags? */
+static bool is_link(const struct list_term *t)
+{
+	return !t->column;
+}
+
+/* The rows of a link: "TABLE @alias @join WHERE ...", with its values. */
+static void add_link(struct query *q, const struct list_term *t,
+		     const char *alias, const char *join)
+{
+	text_addf(&q->sql, "%s %s %s WHERE ",
+		  t->property ? "properties" : "tags", alias, join);
+	if (t->property) {
+		text_addf(&q->sql, "%s.name = ? AND %s.value = ?", alias,
+			  alias);
+		add_value_text(q, t->property);
+	} else {
+		text_addf(&q->sql, "%s.tag = ?", alias);
+	}
+	add_value_text(q, t->text);
+}
+
+static void add_link_term(struct query *q, const struct list_term *t)
+{
+	if (t == q->lead)
+		return;
+	if (t == q->set) {
+		text_add(&q->sql, " AND n IN (SELECT s.image FROM ");
+		add_link(q, t, "s", "");
+	} else {
+		text_add(&q->sql, " AND EXISTS (SELECT 1 FROM ");
+		add_link(q, t, "p", "");
+		text_add(&q->sql, " AND p.image = n");
+	}
+	text_add_char(&q->sql, ')');
+}
+
 static void add_term(struct query *q, const struct list_term *t)
 {
 	static const char *const ops[] = {
@@ -59,15 +107,8 @@ static void add_term(struct query *q, const struct list_term *t)
 	};
 	size_t i;
 
-	if (!t->column && t->property) {
-		text_add(&q->sql, " AND n IN (SELECT image FROM properties"
-				  " WHERE name = ? AND value = ?)");
-		add_value_text(q, t->property);
-		add_value_text(q, t->text);
-	} else if (!t->column) {
-		text_add(&q->sql,
-			 " AND n IN (SELECT image FROM tags WHERE tag = ?)");
-		add_value_text(q, t->text);
+	if (is_link(t)) {
+		add_link_term(q, t);
 	} else if (t->any_of) {
 		text_addf(&q->sql, " AND %s IN (", t->column);
 		for (i = 0; i < t->n_any_of; i++) {
@@ -182,6 +223,13 @@ static int find_marker(struct index_tx *tx, const struct image_list *l,
 	return 0;
 }
 
+/* Where an order's key is found, in images or in what leads to them. */
+static const char *column_of(const struct query *q, const struct list_sort *key)
+{
+	return q->lead && !strcmp(key->column, "created_at") ? "d.image_created"
+							     : key->column;
+}
+
 /* (a, b, c) > (?, ?, ?): an index whose columns these are seeks to it. */
 static void add_uniform_marker(struct query *q, const struct order *o)
 {
@@ -189,7 +237,8 @@ static void add_uniform_marker(struct query *q, const struct order *o)
 
 	text_add(&q->sql, " AND (");
 	for (i = 0; i < o->n; i++)
-		text_addf(&q->sql, "%s%s", i ? ", " : "", o->keys[i].column);
+		text_addf(&q->sql, "%s%s", i ? ", " : "",
+			  column_of(q, &o->keys[i]));
 	text_addf(&q->sql, ") %c (", o->keys[0].descending ? '<' : '>');
 	for (i = 0; i < o->n; i++) {
 		text_add(&q->sql, i ? ", ?" : "?");
@@ -203,12 +252,12 @@ static void add_mixed_marker(struct query *q, const struct order *o)
 {
 	size_t i;
 
-	text_addf(&q->sql, " AND %s %s ?", o->keys[0].column,
+	text_addf(&q->sql, " AND %s %s ?", column_of(q, &o->keys[0]),
 		  o->keys[0].descending ? "<=" : ">=");
 	add_value(q, &o->marker[0]);
 	text_add(&q->sql, " AND ");
 	for (i = 0; i < o->n; i++) {
-		const char *column = o->keys[i].column;
+		const char *column = column_of(q, &o->keys[i]);
 		char op = o->keys[i].descending ? '<' : '>';
 
 		text_addf(&q->sql, "(%s %c ?", column, op);
@@ -232,8 +281,13 @@ static void add_branch(struct query *q, const struct image_list *l,
 
 	text_add(&q->sql, q->sql.len ? " UNION ALL SELECT n" : "SELECT n");
 	for (i = 0; i < o->n; i++)
-		text_addf(&q->sql, ", %s", o->keys[i].column);
-	text_addf(&q->sql, " FROM images WHERE %s", where);
+		text_addf(&q->sql, ", %s", column_of(q, &o->keys[i]));
+	text_add(&q->sql, " FROM ");
+	if (q->lead)
+		add_link(q, q->lead, "d", "CROSS JOIN images ON n = d.image");
+	else
+		text_add(&q->sql, "images WHERE 1");
+	text_addf(&q->sql, " AND %s", where);
 	while (n_projects--)
 		add_value_text(q, l->who->project);
 	if (strstr(where, "m.status = ?"))
@@ -308,6 +362,72 @@ static void add_member_branches(struct query *q, const struct image_list *l,
 		2);
 }
 
+/* How many images have it, counted up to @max. */
+static int count_links(struct index_tx *tx, const struct list_term *t,
+		       int64_t max, int64_t *ret, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int at = 1;
+	int r = index_sql(
+		tx,
+		t->property ? "SELECT count(*) FROM (SELECT 1 FROM properties"
+			      " WHERE name = ? AND value = ? LIMIT ?)"
+			    : "SELECT count(*) FROM (SELECT 1 FROM tags"
+			      " WHERE tag = ? LIMIT ?)",
+		&st, err);
+
+	if (r < 0)
+		return r;
+	if (t->property)
+		index_bind_text(st, at++, t->property);
+	index_bind_text(st, at++, t->text);
+	sqlite3_bind_int64(st, at, max);
+	r = index_step(st, err);
+	if (r >= 0)
+		*ret = sqlite3_column_int64(st, 0);
+	return r;
+}
+
+/* *ret stays NULL where there is no link; *ret_n is @max or less. */
+static int find_rarest(struct index_tx *tx, const struct image_list *l,
+		       int64_t max, const struct list_term **ret,
+		       int64_t *ret_n, struct error *err)
+{
+	int64_t n = 0;
+	size_t i;
+	int r = 0;
+
+	*ret_n = max;
+	for (i = 0; i < l->n_terms && r >= 0; i++) {
+		if (!is_link(&l->terms[i]))
+			continue;
+		r = count_links(tx, &l->terms[i], *ret_n, &n, err);
+		if (!*ret || n < *ret_n) {
+			*ret = &l->terms[i];
+			*ret_n = n;
+		}
+	}
+	return r;
+}
+
+/* See struct query. */
+static int choose_lead(struct index_tx *tx, const struct image_list *l,
+		       const struct order *o, struct query *q,
+		       struct error *err)
+{
+	bool can_lead = !strcmp(o->keys[0].column, "created_at");
+	const struct list_term *rarest = NULL;
+	int64_t n;
+	int r = find_rarest(tx, l, can_lead ? LEAD_COUNT_MAX : SET_MAX + 1,
+			    &rarest, &n, err);
+
+	if (can_lead)
+		q->lead = rarest;
+	else if (n <= SET_MAX)
+		q->set = rarest;
+	return r;
+}
+
 static void compose(struct query *q, const struct image_list *l,
 		    const struct order *o)
 {
@@ -374,6 +494,8 @@ int image_list_run(struct index_tx *tx, const struct image_list *l,
 	make_order(l, &o);
 	if (r >= 0 && l->marker)
 		r = find_marker(tx, l, &o, err);
+	if (r >= 0)
+		r = choose_lead(tx, l, &o, &q, err);
 	if (r >= 0) {
 		compose(&q, l, &o);
 		r = q.sql.failed ? error_set(err, -EINVAL, 0,

@@ -133,4 +133,23 @@ static const char first[] =
 	"CREATE INDEX tasks_created ON tasks (created_at, id);"
 	"CREATE INDEX tasks_image ON tasks (image_id, created_at);";
 
-const char *const index_steps[] = { first, metadef_step, NULL };
+/*
+ * What is asked for by property or tag comes newest first, without a look at
+ * all that have it. An image's time of creation never changes.
+ */
+static const char links_by_time[] =
+	"ALTER TABLE properties ADD COLUMN"
+	" image_created INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE tags ADD COLUMN"
+	" image_created INTEGER NOT NULL DEFAULT 0;"
+	"UPDATE properties SET image_created ="
+	" (SELECT created_at FROM images WHERE n = image);"
+	"UPDATE tags SET image_created ="
+	" (SELECT created_at FROM images WHERE n = image);"
+	"DROP INDEX properties_value;"
+	"DROP INDEX tags_tag;"
+	"CREATE INDEX properties_value"
+	" ON properties (name, value, image_created, image);"
+	"CREATE INDEX tags_tag ON tags (tag, image_created, image);";
+
+const char *const index_steps[] = { first, metadef_step, links_by_time, NULL };

@@ -524,18 +524,27 @@ static void bind_row(sqlite3_stmt *st, const struct record *r)
 	index_bind_text(st, 18, r->dialect ? r->dialect : "v2");
 }
 
-static int insert_two(struct index_tx *tx, const char *sql, int64_t n,
-		      const char *a, const char *b, struct error *err)
+/* A property or, with @value NULL, a tag. */
+static int insert_link(struct index_tx *tx, const struct record *r,
+		       const char *name, const char *value, struct error *err)
 {
 	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
-	int r = index_sql(tx, sql, &st, err);
+	int r2 = index_sql(tx,
+			   value ? "INSERT INTO properties"
+				   " (image, image_created, name, value)"
+				   " VALUES (?, ?, ?, ?)"
+				 : "INSERT INTO tags"
+				   " (image, image_created, tag)"
+				   " VALUES (?, ?, ?)",
+			   &st, err);
 
-	if (r < 0)
-		return r;
-	sqlite3_bind_int64(st, 1, n);
-	index_bind_text(st, 2, a);
-	if (b)
-		index_bind_text(st, 3, b);
+	if (r2 < 0)
+		return r2;
+	sqlite3_bind_int64(st, 1, r->n);
+	sqlite3_bind_int64(st, 2, r->created_usec);
+	index_bind_text(st, 3, name);
+	if (value)
+		index_bind_text(st, 4, value);
 	return index_run(st, err);
 }
 
@@ -567,15 +576,10 @@ static int insert_hangers(struct index_tx *tx, const struct record *r,
 	int r2 = 0;
 
 	for (i = 0; r2 >= 0 && i < r->n_properties; i++)
-		r2 = insert_two(tx,
-				"INSERT INTO properties (image, name, value)"
-				" VALUES (?, ?, ?)",
-				r->n, r->properties[i].name,
-				r->properties[i].value, err);
+		r2 = insert_link(tx, r, r->properties[i].name,
+				 r->properties[i].value, err);
 	for (i = 0; r2 >= 0 && i < r->n_tags; i++)
-		r2 = insert_two(tx,
-				"INSERT INTO tags (image, tag) VALUES (?, ?)",
-				r->n, r->tags[i], NULL, err);
+		r2 = insert_link(tx, r, r->tags[i], NULL, err);
 	for (i = 0; r2 >= 0 && i < r->n_locations; i++)
 		r2 = insert_location(tx, r->n, i, &r->locations[i], err);
 	return r2;

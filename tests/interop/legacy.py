@@ -375,8 +375,8 @@ def a_registration_that_is_cut_off_is_finished(c):
         d.execute("INSERT INTO images (id, status, visibility, created_at, "
                   "updated_at) VALUES (?, 'pending_delete', 'shared', 1, 1)",
                   (new,))
-        d.execute("INSERT INTO properties SELECT n, 'os_glance_moves_to', ? "
-                  "FROM images WHERE id = ?", (old, new))
+        d.execute("INSERT INTO properties (image, name, value) "
+                  "SELECT n, 'os_glance_moves_to', ? FROM images WHERE id = ?", (old, new))
     with c.service(store=store) as g:
         a = g.request("GET", f"/v2/images/{old}/file")
         is_true(a.body == DATA[::-1], "the old data are there")
