@@ -13,6 +13,7 @@
 #include "glance/locations.h"
 #include "glance/record.h"
 #include "glance/routes.h"
+#include "glance/tunnel.h"
 #include "glance/worker.h"
 
 static int open_index(struct glance *g, struct error *err)
@@ -76,6 +77,8 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	if (r >= 0)
 		r = location_rules_new(c->show_locations, c->location_dirs,
 				       &g->locations, err);
+	if (r >= 0)
+		r = tunnels_new(&g->tunnels, err);
 	if (r >= 0)
 		r = limits_open(c->limits, &g->limits, err);
 	if (r >= 0)
@@ -186,7 +189,9 @@ void glance_free(struct glance *g)
 {
 	if (!g)
 		return;
+	tunnels_stop(g->tunnels);
 	http_free(g->http);
+	tunnels_free(g->tunnels);
 	observer_free(g->observer);
 	worker_stop(g->worker);
 	fetch_rules_free(g->fetch);

@@ -11,6 +11,18 @@
 #include "glance/observe.h"
 #include "glance/store.h"
 
+/* How the API gets to the server's NBD, which is above this room. */
+struct nbd_door {
+	/*
+	 * A connection on which the default export is image @id, opened by the
+	 * right of @grant, and there is no other. @peer: who will speak on it.
+	 * NULL: there is no NBD.
+	 */
+	int (*connect)(const char *id, const char *grant, const char *peer,
+		       int *ret_fd, struct error *err);
+	void (*close)(int fd);
+};
+
 struct glance {
 	const struct glance_config *config;
 	struct index *index;
@@ -21,6 +33,8 @@ struct glance {
 	struct observer *observer;
 	/* Adds what is above this room to GET /metrics; NULL: nothing. */
 	void (*add_metrics)(struct text_buf *b);
+	struct nbd_door nbd;
+	struct tunnels *tunnels; /* clients who came through it */
 	struct fetch_rules *fetch; /* what may be imported from */
 	struct limits *limits; /* NULL: none */
 	struct location_rules *locations;

@@ -664,6 +664,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn,
 	if (x->phase == PHASE_HEADERS) {
 		connection_waits(s, x->connection, true);
 		x->phase = PHASE_BODY;
+		x->q.may_upgrade = !strcmp(version, "HTTP/1.1");
 		begin(x, method);
 		if (!x->q.response.status)
 			return MHD_YES;

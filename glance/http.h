@@ -115,6 +115,7 @@ struct request {
 	struct text_buf body; /* unless there is a sink */
 	const struct body_sink *sink;
 	uint64_t body_bytes; /* received so far */
+	bool may_upgrade; /* HTTP/1.1 */
 	bool has_length; /* Content-Length was given: content_length */
 	uint64_t content_length;
 

@@ -12,6 +12,7 @@
 #include "glance/observe.h"
 #include "glance/record.h"
 #include "glance/routes.h"
+#include "glance/tunnel.h"
 
 /* Routes are about a hundred, each with a few statuses. */
 #define COUNTS_MAX 1024U
@@ -283,6 +284,11 @@ static void get_metrics(struct request *q)
 	add_requests(&b, o);
 	pthread_mutex_unlock(&o->lock);
 	add_images(&b, g);
+	text_addf(&b,
+		  "# HELP platter_http_nbd_connections NBD clients that came "
+		  "by HTTP.\n# TYPE platter_http_nbd_connections gauge\n"
+		  "platter_http_nbd_connections %u\n",
+		  tunnels_count(g->tunnels));
 	if (g->add_metrics)
 		g->add_metrics(&b);
 	respond_text(q, 200, "text/plain; version=0.0.4; charset=utf-8",

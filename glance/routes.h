@@ -31,6 +31,7 @@ struct route {
 extern const struct route v2_routes[];
 extern const struct route data_routes[];
 extern const struct route grant_routes[];
+extern const struct route nbd_routes[];
 extern const struct route observe_routes[];
 extern const struct route legacy_routes[];
 extern const struct route info_routes[];

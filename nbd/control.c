@@ -573,6 +573,11 @@ int control_listen(const char *path, struct control **ret, struct error *err)
 	return 0;
 }
 
+int control_listen_fd(const struct control *k)
+{
+	return k->fd;
+}
+
 int control_start(struct control *k, const struct config *c, struct error *err)
 {
 	int r;

@@ -36,6 +36,7 @@ struct control;
  */
 int control_listen(const char *path, struct control **ret, struct error *err);
 int control_start(struct control *k, const struct config *c, struct error *err);
+int control_listen_fd(const struct control *k);
 void control_free(struct control *k); /* stops; NULL is fine */
 
 #endif

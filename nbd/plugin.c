@@ -17,9 +17,11 @@
 
 #include "formats/cache.h"
 #include "glance/glance.h"
+#include "nbd/bridge.h"
 #include "nbd/config.h"
 #include "nbd/connection.h"
 #include "nbd/control.h"
+#include "nbd/export-name.h"
 #include "nbd/export.h"
 #include "nbd/metrics.h"
 #include "nbd/overlays.h"
@@ -147,6 +149,8 @@ static int platter_get_ready(void)
 	if (glance) {
 		export_use_store(glance_find_image, glance);
 		glance->add_metrics = metrics_add;
+		glance->nbd = (struct nbd_door){ .connect = bridge_connect,
+						 .close = bridge_close };
 	}
 	if (r >= 0 && config.image)
 		r = export_open_standing(&config, &standing, &err);
@@ -155,13 +159,28 @@ static int platter_get_ready(void)
 	return r < 0 ? fail(&err) : 0;
 }
 
+/* What listens besides, and has been bound by now, is nbdkit's. */
+static void find_nbd_server(void)
+{
+	int ours[2] = { -1, -1 };
+
+	if (glance->http)
+		ours[0] = http_listen_fd(glance->http);
+	if (control)
+		ours[1] = control_listen_fd(control);
+	bridge_find_server(ours, ARRAY_SIZE(ours));
+}
+
 /* nbdkit has gone to the background: threads and SQLite may come. */
 static int platter_after_fork(void)
 {
 	struct error err = { 0 };
+	int r = 0;
 
-	int r = glance ? glance_start(glance, &err) : 0;
-
+	if (glance) {
+		find_nbd_server();
+		r = glance_start(glance, &err);
+	}
 	if (r >= 0 && control)
 		r = control_start(control, &config, &err);
 	return r < 0 ? fail(&err) : 0;
@@ -184,11 +203,24 @@ static int add_image(void *opaque, const char *id, const char *name)
 				 nbdkit_printf_intern("%s", name));
 }
 
+static bool came_by_http(struct bridged *ret)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+
+	return nbdkit_peer_name((struct sockaddr *)&sa, &len) >= 0 &&
+	       bridge_lookup(&sa, len, ret);
+}
+
 static int platter_list_exports(int readonly, int is_tls,
 				struct nbdkit_exports *exports)
 {
+	struct bridged b;
 	int r;
 
+	/* The default export is all that there is for him. */
+	if (came_by_http(&b))
+		return nbdkit_add_export(exports, "", NULL);
 	r = standing ? export_list(&standing->image->chain, LIST_MAX,
 				   add_export, exports)
 		     : 0;
@@ -228,17 +260,39 @@ static void name_peer(char *ret, size_t room)
 			 host, port);
 }
 
+/* He was let in to one image, which he need not name. */
+static int open_bridged(const struct bridged *b, const char *name,
+			struct connection **ret, struct error *err)
+{
+	size_t id_len = strcspn(b->export, "~");
+
+	if (*name &&
+	    (strlen(name) != id_len || memcmp(name, b->export, id_len)))
+		return export_name_unknown(name, err);
+	return connection_open(&config, b->export, b->peer, ret, err);
+}
+
+static int open_named(const char *name, struct connection **ret,
+		      struct error *err)
+{
+	struct bridged b;
+	char peer[128];
+
+	if (came_by_http(&b))
+		return open_bridged(&b, name, ret, err);
+	name_peer(peer, sizeof(peer));
+	return connection_open(&config, name, peer, ret, err);
+}
+
 static void *platter_open(int readonly)
 {
 	const char *name = nbdkit_export_name();
 	struct error err = { 0 };
-	struct connection *c;
-	char peer[128];
+	struct connection *c = NULL;
 
 	if (!name)
 		return NULL;
-	name_peer(peer, sizeof(peer));
-	if (connection_open(&config, name, peer, &c, &err) < 0) {
+	if (open_named(name, &c, &err) < 0) {
 		fail(&err);
 		return NULL;
 	}

@@ -55,7 +55,8 @@ class Glance:
     """nbdkit with store=FOLDER, as a context. @store outlives it when it is
     given, else it has a folder of its own."""
 
-    def __init__(self, *parameters, store=None, tcp=None):
+    def __init__(self, *parameters, store=None, tcp=None,
+                 nbd_port=None):
         self.folder = tempfile.mkdtemp(prefix="platter-glance-")
         self.store = store or os.path.join(self.folder, "store")
         os.makedirs(self.store, exist_ok=True)
@@ -65,7 +66,9 @@ class Glance:
         self.stderr = open(os.path.join(self.folder, "err"), "w+",
                            errors="replace")
         self.process = subprocess.Popen(
-            ["nbdkit", "-f", "-U", self.nbd_socket,
+            ["nbdkit", "-f",
+             *(["-i", "127.0.0.1", "-p", str(nbd_port)] if nbd_port
+               else ["-U", self.nbd_socket]),
              os.environ["PLATTER_PLUGIN"], f"store={self.store}",
              *([] if tcp else [f"glance=unix:{self.socket}"]), *parameters],
             stdin=subprocess.DEVNULL, stderr=self.stderr,
