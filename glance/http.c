@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <microhttpd.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -19,6 +18,7 @@
 #include <time.h>
 
 #include "glance/http.h"
+#include "glance/mhd-lib.h"
 
 /* Of a connection's memory in libmicrohttpd: headers, and chunks of a body. */
 #define CONNECTION_BYTES (HTTP_HEADERS_BYTES_MAX + (96U << 10))
@@ -28,6 +28,9 @@
 #define STACK_BYTES	 (512U << 10)
 /* Of an answer, made or read at once. */
 #define BLOCK_BYTES	 (1U << 20)
+
+/* Loaded before there is a server. */
+static const struct mhd_lib *mhd;
 
 struct http_server {
 	struct http_app app;
@@ -213,7 +216,7 @@ static int load_tls(struct http_server *s, const struct http_config *c,
 	if (!c->cert_file || !c->key_file)
 		return error_set(err, -EINVAL, 0,
 				 "glance-cert and glance-key go together");
-	if (MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
+	if (mhd->is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
 		return error_set(err, -ENOTSUP, 0,
 				 "glance-cert: libmicrohttpd has no TLS");
 	r = read_pem(c->cert_file, "glance-cert", &s->cert, err);
@@ -225,9 +228,15 @@ static int load_tls(struct http_server *s, const struct http_config *c,
 int http_listen(const struct http_config *c, struct http_server **ret,
 		struct error *err)
 {
-	struct http_server *s = calloc(1, sizeof(*s));
+	struct http_server *s;
 	int r;
 
+	mhd = mhd_lib_load();
+	if (!mhd)
+		return error_set(err, -ENOTSUP, 0,
+				 "glance: libmicrohttpd is needed, and not "
+				 "installed");
+	s = calloc(1, sizeof(*s));
 	if (!s)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	s->listen_fd = -1;
@@ -341,7 +350,8 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **socket,
 		free(c);
 		return;
 	}
-	info = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+	info = mhd->get_connection_info(conn,
+					MHD_CONNECTION_INFO_CONNECTION_FD);
 	c = calloc(1, sizeof(*c));
 	if (!c || !info) {
 		free(c);
@@ -395,8 +405,8 @@ static void *on_target(void *cls, const char *target,
 	x->q.start_usec = now_usec();
 	x->q.body.max = HTTP_BODY_BYTES_MAX;
 	make_request_id(x->q.id);
-	info = MHD_get_connection_info(conn,
-				       MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	info = mhd->get_connection_info(conn,
+					MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	x->connection = info ? info->socket_context : NULL;
 	if (uri_parse(target, &x->q.uri, &x->target_error) < 0)
 		x->bad_target = true;
@@ -447,7 +457,7 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **req_cls,
 
 static const struct sockaddr *client_address(const struct request *q)
 {
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+	const union MHD_ConnectionInfo *info = mhd->get_connection_info(
 		q->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 
 	return info ? info->client_addr : NULL;
@@ -469,7 +479,7 @@ void request_peer(const struct request *q, char *ret, size_t room)
 
 const char *request_header(const struct request *q, const char *name)
 {
-	return MHD_lookup_connection_value(q->conn, MHD_HEADER_KIND, name);
+	return mhd->lookup_connection_value(q->conn, MHD_HEADER_KIND, name);
 }
 
 struct header_walk {
@@ -494,7 +504,7 @@ int request_for_headers(const struct request *q,
 {
 	struct header_walk w = { .each = each, .opaque = opaque };
 
-	MHD_get_connection_values(q->conn, MHD_HEADER_KIND, walk_header, &w);
+	mhd->get_connection_values(q->conn, MHD_HEADER_KIND, walk_header, &w);
 	return w.r;
 }
 
@@ -688,7 +698,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn,
 
 const char *http_reason(unsigned int status)
 {
-	const char *text = MHD_get_reason_phrase_for(status);
+	const char *text = mhd->get_reason_phrase_for(status);
 
 	return text ? text : "Unknown";
 }
@@ -944,23 +954,23 @@ static void on_upgrade(void *cls, struct MHD_Connection *conn, void *req_cls,
 
 void http_upgraded_close(const struct upgraded *u)
 {
-	MHD_upgrade_action(u->internal, MHD_UPGRADE_ACTION_CLOSE);
+	mhd->upgrade_action(u->internal, MHD_UPGRADE_ACTION_CLOSE);
 }
 
 static struct MHD_Response *make_response(struct response *r, struct request *q)
 {
 	if (r->upgrade)
-		return MHD_create_response_for_upgrade(on_upgrade, r);
+		return mhd->create_response_for_upgrade(on_upgrade, r);
 	if (r->produced)
-		return MHD_create_response_from_callback(
+		return mhd->create_response_from_callback(
 			r->producer_bytes, BLOCK_BYTES, produce, q, NULL);
 	if (r->fd >= 0 && peer_is_local(q))
-		return MHD_create_response_from_callback(
+		return mhd->create_response_from_callback(
 			r->fd_bytes, BLOCK_BYTES, read_file, r, NULL);
 	if (r->fd >= 0)
-		return MHD_create_response_from_fd_at_offset64(
+		return mhd->create_response_from_fd_at_offset64(
 			r->fd_bytes, TAKE_FD(r->fd), r->fd_off);
-	return MHD_create_response_from_buffer(
+	return mhd->create_response_from_buffer(
 		r->text_bytes, r->text ? r->text : "", MHD_RESPMEM_PERSISTENT);
 }
 
@@ -975,11 +985,11 @@ static enum MHD_Result send_response(struct exchange *x)
 	if (!m)
 		return MHD_NO;
 	for (i = 0; i < r->n_headers; i++)
-		MHD_add_response_header(m, r->headers[i].name,
-					r->headers[i].value);
-	MHD_add_response_header(m, "X-Openstack-Request-Id", q->id);
-	ret = MHD_queue_response(q->conn, r->status, m);
-	MHD_destroy_response(m);
+		mhd->add_response_header(m, r->headers[i].name,
+					 r->headers[i].value);
+	mhd->add_response_header(m, "X-Openstack-Request-Id", q->id);
+	ret = mhd->queue_response(q->conn, r->status, m);
+	mhd->destroy_response(m);
 	return ret;
 }
 
@@ -1006,7 +1016,7 @@ int http_start(struct http_server *s, const struct http_app *app,
 	};
 
 	s->app = *app;
-	s->daemon = MHD_start_daemon(
+	s->daemon = mhd->start_daemon(
 		MHD_USE_THREAD_PER_CONNECTION |
 			MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL |
 			MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG | MHD_USE_ITC |
@@ -1048,7 +1058,7 @@ void http_free(struct http_server *s)
 		pthread_join(s->watch, NULL);
 	}
 	if (s->daemon)
-		MHD_stop_daemon(s->daemon); /* closes the socket */
+		mhd->stop_daemon(s->daemon); /* closes the socket */
 	else
 		closep(&s->listen_fd);
 	if (s->unix_path)
