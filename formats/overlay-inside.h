@@ -16,7 +16,7 @@
 struct overlay {
 	atomic_uint refs;
 	char *path; /* NULL: temporary */
-	_Atomic uint64_t bytes; /* virtual size; only grows */
+	_Atomic uint64_t bytes; /* virtual size; while it is used, only grows */
 	uint64_t unit_bytes; /* of the file that was opened first */
 	unsigned int detect;
 	uint64_t bytes_max, free_min;
@@ -46,6 +46,17 @@ int overlay_snapshot_path(const struct overlay *o, const char *name, char **ret,
  * Which layer below is the snapshot @name? -1: none. Swap is held, or chain.
  */
 int overlay_find_frozen(const struct overlay *o, const char *name);
+
+/* The path of layer @at below, which lies in the overlay's folder. To be freed. */
+char *overlay_layer_path(const struct overlay *o, unsigned int at);
+
+/*
+ * Nobody else may rely on the file @path of the snapshot @name; it is locked
+ * until *ret_fd goes.
+ */
+int overlay_lock_frozen(const char *path, const char *name, int *ret_fd,
+			struct error *err);
+int overlay_remove_frozen(const char *path, struct error *err);
 
 /* -EBUSY: the chain is being changed. On success the caller lets it go. */
 int overlay_take_chain(struct overlay *o, struct error *err);

@@ -343,17 +343,6 @@ static int merge_older(struct overlay *o, unsigned int at, const char *path,
 
 /* ---- both ---- */
 
-/* The path of layer @at, which lies in the overlay's folder. To be freed. */
-static char *path_beside(const struct overlay *o, unsigned int at)
-{
-	const char *name =
-		overlay_file_name(o->file->base->chain.layers[at]->path);
-	int folder = (int)(overlay_file_name(o->path) - o->path);
-	char *ret;
-
-	return asprintf(&ret, "%.*s%s", folder, o->path, name) < 0 ? NULL : ret;
-}
-
 static int merge(struct overlay *o, const char *name, struct pull *p,
 		 struct error *err)
 {
@@ -364,36 +353,10 @@ static int merge(struct overlay *o, const char *name, struct pull *p,
 		return 0; /* merged already, but for its file */
 	if (!at)
 		return merge_latest(o, p, err);
-	path = path_beside(o, (unsigned int)at - 1);
+	path = overlay_layer_path(o, (unsigned int)at - 1);
 	if (!path)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = merge_older(o, (unsigned int)at - 1, path, p, err);
-	return r;
-}
-
-static int remove_file(const char *path, struct error *err)
-{
-	if (unlink(path) < 0)
-		return error_set(err, -errno, 0, "%s: %s", path,
-				 errno_text(errno));
-	return sync_folder_of(path, err);
-}
-
-/* Nobody else may rely on the file @path; it is locked until *ret_fd goes. */
-static int lock_frozen(const char *path, const char *name, int *ret_fd,
-		       struct error *err)
-{
-	CLEANUP(source_unrefp) struct source *src = NULL;
-	int r;
-
-	if (access(path, F_OK) < 0 && errno == ENOENT)
-		return error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
-				 name);
-	r = file_source_open_rw(path, 0, &src, err);
-	if (r >= 0)
-		r = file_lock_writer(src, ret_fd, err);
-	if (r < 0)
-		error_prefix(err, "%s", path);
 	return r;
 }
 
@@ -407,7 +370,7 @@ int overlay_delete(struct overlay *o, const char *name,
 	int r = overlay_snapshot_path(o, name, &path, err);
 
 	if (r >= 0)
-		r = lock_frozen(path, name, &lock_fd, err);
+		r = overlay_lock_frozen(path, name, &lock_fd, err);
 	if (r >= 0)
 		r = overlay_take_chain(o, err);
 	if (r < 0)
@@ -415,7 +378,7 @@ int overlay_delete(struct overlay *o, const char *name,
 	r = merge(o, name, &p, err);
 	free(p.buf);
 	if (!r)
-		r = remove_file(path, err);
+		r = overlay_remove_frozen(path, err);
 	overlay_leave_chain(o);
 	return r;
 }

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/file-lock.h"
 #include "formats/overlay-inside.h"
 #include "iouring/write.h"
 
@@ -208,26 +209,154 @@ int overlay_find_frozen(const struct overlay *o, const char *name)
 	return -1;
 }
 
-/* The snapshot @name lies right below what takes writes. Swap is held. */
-static int check_latest(const struct overlay *o, const char *name,
+char *overlay_layer_path(const struct overlay *o, unsigned int at)
+{
+	const char *name =
+		overlay_file_name(o->file->base->chain.layers[at]->path);
+	int folder = (int)(overlay_file_name(o->path) - o->path);
+	char *ret;
+
+	return asprintf(&ret, "%.*s%s", folder, o->path, name) < 0 ? NULL : ret;
+}
+
+int overlay_lock_frozen(const char *path, const char *name, int *ret_fd,
 			struct error *err)
 {
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	int r;
+
+	if (access(path, F_OK) < 0 && errno == ENOENT)
+		return error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
+				 name);
+	r = file_source_open_rw(path, 0, &src, err);
+	if (r >= 0)
+		r = file_lock_writer(src, ret_fd, err);
+	if (r < 0)
+		error_prefix(err, "%s", path);
+	return r;
+}
+
+int overlay_remove_frozen(const char *path, struct error *err)
+{
+	if (unlink(path) < 0)
+		return error_set(err, -errno, 0, "%s: %s", path,
+				 errno_text(errno));
+	return sync_folder_of(path, err);
+}
+
+/*
+ * The name of layer @at below as a snapshot, to be freed; NULL: it is none, or
+ * there is no memory. Swap is held, or chain.
+ */
+static char *snapshot_name(const struct overlay *o, unsigned int at)
+{
+	const char *file =
+		overlay_file_name(o->file->base->chain.layers[at]->path);
+	CLEANUP(freep)
+	char *frozen =
+		o->path ? frozen_path(overlay_file_name(o->path), "") : NULL;
+	size_t stem = frozen ? strlen(frozen) - strlen(SUFFIX) : 0,
+	       len = strlen(file);
+
+	if (!frozen || len <= strlen(frozen) ||
+	    strncmp(file, frozen, stem) != 0)
+		return NULL;
+	return strndup(file + stem, len - stem - strlen(SUFFIX));
+}
+
+/* Snapshots that a revert does away with. */
+struct later {
+	unsigned int n;
+	char *paths[CHAIN_DEPTH_MAX];
+	int lock_fds[CHAIN_DEPTH_MAX];
+};
+
+static void later_done(struct later *l)
+{
+	while (l->n) {
+		l->n--;
+		free(l->paths[l->n]);
+		closep(&l->lock_fds[l->n]);
+	}
+}
+
+/* The chain is ours. */
+static int find_later(const struct overlay *o, unsigned int n,
+		      struct later *ret, struct error *err)
+{
+	unsigned int i;
+	int r = 0;
+
+	for (i = 0; i < n && r >= 0; i++) {
+		CLEANUP(freep) char *name = snapshot_name(o, i);
+		char *path = overlay_layer_path(o, i);
+
+		if (!path)
+			return error_set(err, -ENOMEM, 0, "out of memory");
+		ret->paths[i] = path;
+		ret->lock_fds[i] = -1;
+		ret->n++;
+		r = name ? overlay_lock_frozen(path, name, &ret->lock_fds[i],
+					       err)
+			 : error_set(err, -EINVAL, 0,
+				     "%s, which lies above, is no snapshot",
+				     path);
+	}
+	return r;
+}
+
+/* Which layer below @name is, when what was made after it may go. */
+static int find_revert(const struct overlay *o, const char *name, bool discard,
+		       struct later *ret_later, struct error *err)
+{
 	int at = overlay_find_frozen(o, name);
+	int r;
 
 	if (at < 0)
 		return error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
 				 name);
-	return at ? error_set(err, -EINVAL, 0,
-			      "snapshot \"%s\" is not the latest: those made "
-			      "after it would be lost",
-			      name)
-		  : 0;
+	if (at && !discard)
+		return error_set(
+			err, -EINVAL, 0,
+			"snapshot \"%s\" is not the latest: those made "
+			"after it would be lost",
+			name);
+	r = find_later(o, (unsigned int)at, ret_later, err);
+	return r < 0 ? r : at;
 }
 
-int overlay_revert(struct overlay *o, const char *name, struct error *err)
+/* The disk is that of layer @at below, @frozen. Swap and gate are held. */
+static int go_back(struct overlay *o, unsigned int at, const char *frozen,
+		   struct error *err)
+{
+	CLEANUP(image_unrefp) struct image *base = NULL;
+	CLEANUP(freep) char *temp = NULL;
+	struct chain below;
+	uint64_t was = overlay_bytes(o);
+	int r;
+
+	chain_below(&o->file->base->chain, at, &below);
+	r = image_from_chain(&below, &base, err);
+	if (r < 0)
+		return r;
+	atomic_store(&o->bytes, base->bytes);
+	r = create_top(o, frozen, &temp, err);
+	if (r >= 0)
+		r = replace_top(o, temp, overlay_file_name(frozen), base, err);
+	if (r >= 0)
+		return sync_folder_of(o->path, err);
+	atomic_store(&o->bytes, was);
+	if (temp)
+		unlink(temp);
+	return r;
+}
+
+int overlay_revert(struct overlay *o, const char *name, bool discard,
+		   struct error *err)
 {
 	CLEANUP(freep) char *frozen = NULL;
-	CLEANUP(freep) char *temp = NULL;
+	struct later later = { 0 };
+	unsigned int i;
 	int r = overlay_snapshot_path(o, name, &frozen, err);
 
 	if (r >= 0)
@@ -236,18 +365,15 @@ int overlay_revert(struct overlay *o, const char *name, struct error *err)
 		return r;
 	pthread_rwlock_wrlock(&o->swap);
 	pthread_rwlock_wrlock(&o->gate);
-	r = check_latest(o, name, err);
+	r = find_revert(o, name, discard, &later, err);
 	if (r >= 0)
-		r = create_top(o, frozen, &temp, err);
-	if (r >= 0)
-		r = replace_top(o, temp, overlay_file_name(frozen),
-				o->file->base, err);
-	if (r >= 0)
-		r = sync_folder_of(o->path, err);
-	else if (temp)
-		unlink(temp);
+		r = go_back(o, (unsigned int)r, frozen, err);
 	pthread_rwlock_unlock(&o->gate);
 	pthread_rwlock_unlock(&o->swap);
+	/* Nothing leads to them any more. */
+	for (i = 0; i < later.n && r >= 0; i++)
+		r = overlay_remove_frozen(later.paths[i], err);
+	later_done(&later);
 	overlay_leave_chain(o);
 	return r;
 }
@@ -312,27 +438,15 @@ int overlay_each_snapshot(struct overlay *o,
 				      uint64_t bytes),
 			  void *opaque)
 {
-	CLEANUP(freep)
-	char *frozen =
-		o->path ? frozen_path(overlay_file_name(o->path), "") : NULL;
-	size_t stem = frozen ? strlen(frozen) - strlen(SUFFIX) : 0, len;
 	const struct image *base;
 	unsigned int i;
 	int r = 0;
 
-	if (!frozen)
-		return 0;
 	pthread_rwlock_rdlock(&o->swap);
 	base = o->file->base;
 	for (i = 0; base && i < base->chain.depth && !r; i++) {
-		const char *file =
-			overlay_file_name(base->chain.layers[i]->path);
-		CLEANUP(freep) char *name = NULL;
+		CLEANUP(freep) char *name = snapshot_name(o, i);
 
-		len = strlen(file);
-		if (len <= strlen(frozen) || strncmp(file, frozen, stem) != 0)
-			continue;
-		name = strndup(file + stem, len - stem - strlen(SUFFIX));
 		if (name)
 			r = each(opaque, name, base->chain.layers[i]->bytes);
 	}

@@ -119,10 +119,14 @@ int overlay_snapshot(struct overlay *o, const char *name, struct error *err);
 
 /*
  * The disk is again as it was at the snapshot @name, which stays: what was
- * written since is gone. -ENOENT: there is none; -EINVAL: it is not the latest.
- * A failure leaves all as it was, but for one to make it durable.
+ * written since is gone, and so are, with @discard, the snapshots made since.
+ * Nobody may use the overlay meanwhile, for it may become shorter. -ENOENT:
+ * there is none; -EINVAL: it is not the latest, and @discard not set; -EBUSY:
+ * somebody relies on a later one's file. A failure leaves all as it was, but for
+ * one to make it durable or to remove a file.
  */
-int overlay_revert(struct overlay *o, const char *name, struct error *err);
+int overlay_revert(struct overlay *o, const char *name, bool discard,
+		   struct error *err);
 
 /*
  * The snapshot @name is no more; the disk, and what was kept after it, stay as

@@ -15,7 +15,7 @@ static const char help[] =
 	"usage: platter overlay list     --control PATH\n"
 	"       platter overlay stats    --control PATH\n"
 	"       platter overlay snapshot --control PATH EXPORT NAME\n"
-	"       platter overlay revert   --control PATH EXPORT NAME\n"
+	"       platter overlay revert   --control PATH [--discard] EXPORT NAME\n"
 	"       platter overlay delete   --control PATH EXPORT NAME\n"
 	"       platter overlay resize   --control PATH EXPORT SIZE\n"
 	"       platter overlay flush    --control PATH EXPORT\n"
@@ -32,7 +32,8 @@ static const char help[] =
 	"snapshot  keeps the disk as it is now, while clients go on; it can be read\n"
 	"          as export EXPORT@NAME, and is the file OVERLAY@NAME.qcow2\n"
 	"revert    the disk is again as it was at NAME, the latest snapshot; what was\n"
-	"          written since is gone. Nobody may have the export open\n"
+	"          written since is gone. With --discard it may be an earlier one, and\n"
+	"          those made since are gone too. Nobody may have the export open\n"
 	"delete    the snapshot goes; the disk and the other snapshots stay as they\n"
 	"          are. Copies what they need of it, while clients go on; what is\n"
 	"          interrupted, the next attempt goes on with\n"
@@ -50,6 +51,7 @@ static const char help[] =
 	"          what is different there, so that its disk stays as it is\n"
 	"\n"
 	"      --control PATH   the server's control socket\n"
+	"      --discard        revert: lose the snapshots made since\n"
 	"  -b, --base NAME      rebase: named from FILE's folder\n"
 	"  -F, --base-format X  rebase: its format (default: guess)\n"
 	"      --unsafe         rebase: whatever is different there\n"
@@ -297,7 +299,7 @@ static json_t *question(int n, char **operands)
 	return NULL;
 }
 
-enum { OPT_CONTROL = CMD_VERB, OPT_UNSAFE, OPT_KEEP };
+enum { OPT_CONTROL = CMD_VERB, OPT_UNSAFE, OPT_KEEP, OPT_DISCARD };
 
 /* Returns as cmd_option(). */
 static int take_option(struct cmd *c, struct overlay_file_options *file,
@@ -333,6 +335,7 @@ static int run_overlay(int argc, char **argv)
 		{ "base-format", required_argument, NULL, 'F' },
 		{ "unsafe", no_argument, NULL, OPT_UNSAFE },
 		{ "keep", no_argument, NULL, OPT_KEEP },
+		{ "discard", no_argument, NULL, OPT_DISCARD },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ 0 },
 	};
@@ -341,6 +344,7 @@ static int run_overlay(int argc, char **argv)
 	struct overlay_file_options file = { 0 };
 	const char *control = NULL;
 	json_t *ask, *answer;
+	bool discard = false;
 	int opt, status;
 
 	cmd_init(&c, &verb_overlay);
@@ -348,6 +352,10 @@ static int run_overlay(int argc, char **argv)
 				  options, NULL)) != -1) {
 		if (opt == OPT_CONTROL) {
 			control = optarg;
+			continue;
+		}
+		if (opt == OPT_DISCARD) {
+			discard = true;
 			continue;
 		}
 		status = take_option(&c, &file, opt, argv);
@@ -364,6 +372,8 @@ static int run_overlay(int argc, char **argv)
 		return cmd_usage(&c, "list, stats, snapshot|revert|delete "
 				     "EXPORT NAME, resize EXPORT SIZE, or "
 				     "flush|close EXPORT is wanted");
+	if (discard)
+		json_object_set_new(ask, "discard", json_true());
 	answer = talk(control, ask, file.quiet || c.json, &err);
 	if (!answer)
 		return cmd_fail(&err);

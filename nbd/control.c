@@ -239,19 +239,26 @@ static int run_snapshot(void *opaque, struct export *e, const json_t *ask,
 	return name ? overlay_snapshot(e->overlay, name, err) : -EINVAL;
 }
 
+struct revert {
+	const char *name;
+	bool discard;
+};
+
 static int revert_alone(void *opaque, struct export *e, struct error *err)
 {
-	return overlay_revert(e->overlay, opaque, err);
+	const struct revert *r = opaque;
+
+	return overlay_revert(e->overlay, r->name, r->discard, err);
 }
 
 static int run_revert(void *opaque, struct export *e, const json_t *ask,
 		      struct error *err)
 {
-	const char *name = snapshot_name(ask, err);
+	struct revert r = { .name = snapshot_name(ask, err),
+			    .discard = json_is_true(
+				    json_object_get(ask, "discard")) };
 
-	return name ? export_run_alone(e, revert_alone, (void *)(uintptr_t)name,
-				       err)
-		    : -EINVAL;
+	return r.name ? export_run_alone(e, revert_alone, &r, err) : -EINVAL;
 }
 
 static int run_resize(void *opaque, struct export *e, const json_t *ask,

@@ -16,6 +16,7 @@
  *		    than 1, 2, 4, 8 ... us; the last counts all others
  *	{"command": "snapshot", "export": "+vm1", "name": "monday"} -> {}
  *	{"command": "revert", "export": "+vm1", "name": "monday"} -> {}
+ *	{"command": "revert", "export": "+vm1", "name": "monday", "discard": true} -> {}
  *	{"command": "delete", "export": "+vm1", "name": "monday"}
  *		-> {"progress": {"done": ..., "total": ...}} now and then, then {}
  *	{"command": "resize", "export": "+vm1", "size": BYTES} -> {}

@@ -3,9 +3,11 @@
 """Overlays as exports: qcow2 files of ours and of QEMU's, written by a guest
 over NBD and read by QEMU, and the other way round."""
 
+import contextlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -380,19 +382,21 @@ def the_latest_snapshot_can_be_gone_back_to(c):
             is_true("is open: 1 connection" in
                     refused(c, "revert", export, "one"), "it was reverted")
             guest.client.socket.close()
-            is_true("no snapshot" in refused(c, "revert", export, "two"),
+            is_true("no snapshot" in until_alone(c, "revert", export, "two"),
                     "it was reverted to nothing")
             for _ in range(2):
-                go_back(c, export)
+                is_equal(until_alone(c, "revert", export, "one"), "",
+                         "an error")
                 reads(s.socket, name, first)
                 second = change(s.socket, first, 85, name, steps=40)
             reads(s.socket, name + b"@one", first)
             control(c, "snapshot", export, "two")
             change(s.socket, second, 86, name, steps=40)
             is_true("is not the latest" in
-                    refused(c, "revert", export, "one"), "two was lost")
+                    until_alone(c, "revert", export, "one"), "two was lost")
             control(c, "revert", export, "two")
         c.holds(top, second)
+        earlier_ones_too(c, export, top, options, first, second)
         with c.serve(**options) as s:
             reads(s.socket, name, second)
             reads(s.socket, name + b"@one", first)
@@ -400,15 +404,59 @@ def the_latest_snapshot_can_be_gone_back_to(c):
                  "files left behind")
 
 
-def go_back(c, export):
-    """The server takes a moment to see that a client has gone."""
+def earlier_ones_too(c, export, top, options, first, second):
+    """Once more from what is there: one, two; the disk is as two."""
+    name = export.encode()
+    later = [re.sub(r"[.]qcow2$", f"@{x}.qcow2", top) for x in ("two", "3")]
+    with c.serve(control=c.path("control"), **options) as s:
+        reads(s.socket, name, second)
+        third = change(s.socket, second, 87, name, steps=40)
+        control(c, "snapshot", export, "3")
+        change(s.socket, third, 88, name, steps=40)
+        reads(s.socket, name + b"@3", third)
+        with qemu_reads(later[0]):
+            is_true("another" in until_alone(c, "revert", export, "one",
+                                             "--discard"),
+                    "a file was taken away from its reader")
+        reads(s.socket, name + b"@3", third)
+        is_equal([os.path.exists(f) for f in later], [True, True], "the files")
+        is_equal(until_alone(c, "revert", export, "one", "--discard"), "",
+                 "an error")
+        reads(s.socket, name, first)
+        is_equal([os.path.exists(f) for f in later], [False, False],
+                 "the files")
+        fourth = change(s.socket, first, 89, name, steps=40)
+        control(c, "snapshot", export, "two")
+        change(s.socket, fourth, 90, name, steps=40)
+        reads(s.socket, name + b"@two", fourth)
+        is_equal(until_alone(c, "revert", export, "one", "--discard"), "",
+                 "an error")
+        change(s.socket, first, 85, name, steps=40)
+    c.holds(top, second)
+
+
+@contextlib.contextmanager
+def qemu_reads(path):
+    """Until then nobody may write the file."""
+    q = subprocess.Popen(["qemu-io", "-r", path], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        q.stdin.write(b"read 0 512\n")
+        q.stdin.flush()
+        is_true(b"read 512/512" in q.stdout.readline(), "qemu-io failed")
+        yield
+    finally:
+        q.communicate(b"quit\n", timeout=20)
+
+
+def until_alone(c, *args):
+    """What it says once nobody is connected; the server takes a moment to see
+    that a client has gone."""
     for _ in range(100):
-        status, _, err = run([os.environ["PLATTER"], "overlay", "revert",
-                              export, "one", "--control", c.path("control")],
-                             ok=None)
-        if not status:
-            return
-        is_true("is open" in err, err)
+        _, _, err = run([os.environ["PLATTER"], "overlay", *args, "--control",
+                         c.path("control")], ok=None)
+        if "is open" not in err:
+            return err
         time.sleep(0.05)
     raise Failure("the export stays open")
 

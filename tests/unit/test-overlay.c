@@ -632,6 +632,60 @@ START_TEST(a_deleted_snapshot_takes_nothing_along)
 }
 END_TEST
 
+/* A history of up to eight snapshots, and a way back to any of them. */
+START_TEST(a_revert_goes_back_to_any_snapshot)
+{
+	static uint8_t then[8 * DISK_BYTES];
+	char name[2] = { 0 };
+	unsigned int n = 0, at, round, i;
+
+	seed = 177 + (unsigned int)_i;
+	make(DISK_BYTES, kinds[_i].with_base);
+	reopen(kinds[_i].detect);
+	for (i = 0; i < 8; i++)
+		unlink(unit_path("top@%c.qcow2", 'a' + (int)i));
+	for (round = 0; round < 40; round++) {
+		for (i = 0; i < 15; i++)
+			step();
+		if (n < 8 && (!n || rnd(3))) {
+			name[0] = (char)('a' + (int)n);
+			must(overlay_snapshot(ov, name, &err), err);
+			memcpy(then + (size_t)n++ * DISK_BYTES, model,
+			       DISK_BYTES);
+			continue;
+		}
+		at = rnd(n);
+		name[0] = (char)('a' + (int)at);
+		if (at + 1 < n) {
+			ck_assert_int_eq(overlay_revert(ov, name, false, &err),
+					 -EINVAL);
+			error_clear(&err);
+			is_as_the_model();
+		}
+		must(overlay_revert(ov, name, true, &err), err);
+		memcpy(model, then + (size_t)at * DISK_BYTES, DISK_BYTES);
+		is_as_the_model();
+		for (i = at + 1; i < n; i++)
+			ck_assert_int_lt(
+				access(unit_path("top@%c.qcow2", 'a' + (int)i),
+				       F_OK),
+				0);
+		n = at + 1;
+		if (rnd(4) == 0) {
+			overlay_unref(TAKE_PTR(ov));
+			is_sound(0);
+			reopen(kinds[_i].detect);
+			is_as_the_model();
+		}
+		for (i = 0; i < n; i++) {
+			name[0] = (char)('a' + (int)i);
+			snapshot_reads(name, then + (size_t)i * DISK_BYTES);
+		}
+	}
+	done();
+}
+END_TEST
+
 static void write_or_delete(unsigned int number)
 {
 	struct error e = { 0 };
@@ -1146,6 +1200,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, snapshots_stay_as_they_were, 0, 2);
 	tcase_add_test(tc, snapshots_under_load_lose_nothing);
 	tcase_add_loop_test(tc, a_deleted_snapshot_takes_nothing_along, 0, 18);
+	tcase_add_loop_test(tc, a_revert_goes_back_to_any_snapshot, 0, 3);
 	tcase_add_loop_test(tc, deleting_under_load_loses_nothing, 0, 2);
 	tcase_add_test(tc, a_disk_grows_by_zeroes);
 	tcase_add_loop_test(tc, a_power_cut_in_a_merge_harms_nothing, 0, 2);
