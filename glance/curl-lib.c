@@ -12,6 +12,7 @@ static void load(void)
 {
 	static const struct library_symbol symbols[] = {
 		{ "curl_easy_init", (void **)&lib.easy_init },
+		{ "curl_easy_reset", (void **)&lib.easy_reset },
 		{ "curl_easy_setopt", (void **)&lib.easy_setopt },
 		{ "curl_easy_perform", (void **)&lib.easy_perform },
 		{ "curl_easy_getinfo", (void **)&lib.easy_getinfo },

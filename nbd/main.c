@@ -10,10 +10,10 @@
 #include "iouring/util.h"
 #include "nbd/cmd.h"
 
-static const struct verb *const verbs[] = { &verb_serve,  &verb_info,
-					    &verb_map,	  &verb_check,
-					    &verb_diff,	  &verb_convert,
-					    &verb_create, &verb_overlay };
+static const struct verb *const verbs[] = {
+	&verb_serve,   &verb_info,   &verb_map,	    &verb_check, &verb_diff,
+	&verb_convert, &verb_create, &verb_overlay, &verb_image
+};
 
 void cmd_init(struct cmd *c, const struct verb *verb)
 {
