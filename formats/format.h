@@ -120,7 +120,8 @@ struct format_ops {
 	 * bytes, the longer the better: neighbours that lie side by side in
 	 * one source are one extent. @ret is zeroed before. Any number of
 	 * threads at once. A wrong table entry is -EBADMSG, an unreadable one
-	 * -EIO: layer.c makes that EXTENT_DAMAGED, to the end of the unit.
+	 * -EIO: layer.c makes that EXTENT_DAMAGED, to the end of the unit, or
+	 * of the first ret->len bytes where these are set and are fewer.
 	 */
 	int (*map)(struct layer *l, uint64_t guest_off, uint64_t len,
 		   struct extent *ret, struct error *err);

@@ -261,9 +261,11 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 
 	*ret = (struct extent){ 0 };
 	r = l->ops->map(l, guest_off, len, ret, &own);
-	if (!r && !sound(ret, len))
+	if (!r && !sound(ret, len)) {
+		*ret = (struct extent){ 0 };
 		r = error_set(&own, -EBADMSG, 0,
 			      "%s driver's answer is unsound", l->ops->name);
+	}
 	if (!r)
 		return 0;
 	if (err) {
@@ -273,6 +275,8 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	}
 	if (r != -EBADMSG && r != -EIO)
 		return r;
+	if (ret->len)
+		len = min_u64(len, ret->len);
 	*ret = (struct extent){ .kind = EXTENT_DAMAGED,
 				.len = damaged_bytes(l, guest_off, len) };
 	return 0;

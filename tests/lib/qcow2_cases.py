@@ -608,6 +608,16 @@ def truncated_file(f):
     q.expect.fail(2 * cs, cs)
     q.data(3, f.noise(cs))
     f.serve(q, file_end=401 * cs, sound=False)
+    # Of a cluster that is gone, what is not in it can be read.
+    base = f.noise(cs * 4)
+    f.write("base", base)
+    q = f.qcow2("subclusters", cs * 4, extl2=True, backing="base",
+                backing_format="raw")
+    q.expect.put(0, base)
+    q.entry(1, 400 * cs, 0xFF00 << 32 | 0xFF)
+    q.expect.fail(cs, cs // 4)
+    q.expect.put(cs + cs // 4, bytes(cs // 4))
+    f.serve(q, file_end=400 * cs, sound=False)
 
 
 @case

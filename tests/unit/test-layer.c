@@ -117,9 +117,11 @@ static const struct {
 	int code;
 	int r; /* of layer_map() */
 	uint64_t damaged; /* bytes */
+	uint64_t reaches; /* as the driver says */
 } failures[] = {
 	{ 0, 100000, -EBADMSG, 0, UNIT },   { 0, 100000, -EIO, 0, UNIT },
 	{ 4095, 100000, -EIO, 0, 1 },	    { 5000, 10, -EBADMSG, 0, 10 },
+	{ 0, 100, -EIO, 0, 10, 10 },	    { 4000, 9999, -EIO, 0, 96, 512 },
 	{ 0, 100000, -ENOMEM, -ENOMEM, 0 }, { 0, 100000, -EACCES, -EACCES, 0 },
 };
 
@@ -129,6 +131,7 @@ START_TEST(a_failure_is_damage_to_the_end_of_its_unit)
 	struct extent e;
 
 	answer_code = failures[_i].code;
+	answer.len = failures[_i].reaches;
 	ck_assert_int_eq(
 		layer_map(l, failures[_i].off, failures[_i].len, &e, &err),
 		failures[_i].r);
