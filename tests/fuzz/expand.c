@@ -120,6 +120,11 @@ static void expand_vhdx(const uint8_t **data, size_t *bytes)
 	*bytes = sizeof(file);
 }
 
+size_t fuzz_expand_flags(const char *format)
+{
+	return !strcmp(format, "vhd") || !strcmp(format, "vhdx");
+}
+
 void fuzz_expand(const char *format, const uint8_t **data, size_t *bytes)
 {
 	if (!strcmp(format, "vhd"))

@@ -24,4 +24,7 @@
  */
 void fuzz_expand(const char *format, const uint8_t **data, size_t *bytes);
 
+/* How many bytes of flags stand before the format's own. */
+size_t fuzz_expand_flags(const char *format);
+
 #endif

@@ -6,7 +6,7 @@
  * With libFuzzer (-Dfuzz=true and clang) it searches. Without, main() runs
  * the files and folders of its arguments, as a regression test: what is named
  * valid-* must open and be sound, what is named hostile-* must be refused or
- * be found damaged.
+ * be found damaged. --mutate FOLDER runs what mutate.h makes of its files.
  *
  * Beyond not crashing, answers must agree with each other: the second half of
  * an extent is what map() says of it when asked alone, and image_read() gives
@@ -22,6 +22,7 @@
 #include "formats/cache.h"
 #include "formats/image.h"
 #include "tests/fuzz/expand.h"
+#include "tests/fuzz/mutate.h"
 #include "tests/fuzz/replay.h"
 
 #define MAP_STEPS  256U /* extents asked for from one offset on */
@@ -255,10 +256,27 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 }
 
 #ifndef FUZZ_LIBFUZZER
+static int run_mutants(const char *folder)
+{
+	static const char *const big_endian[] = { "cloop", "dmg",   "luks",
+						  "qcow",  "qcow2", "vhd" };
+	struct mutate_options o = { 0 };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(big_endian); i++)
+		o.big_endian |= !strcmp(FUZZ_FORMAT, big_endian[i]);
+	o.skip = fuzz_expand_flags(FUZZ_FORMAT);
+	return mutate(folder, &o, run);
+}
+
 int main(int argc, char **argv)
 {
-	int status = replay(argc, argv, run);
+	int status;
 
+	if (argc == 3 && !strcmp(argv[1], "--mutate"))
+		status = run_mutants(argv[2]);
+	else
+		status = replay(argc, argv, run);
 	folder_unref(empty_folder());
 	cache_shutdown();
 	return status;

@@ -9,10 +9,7 @@
 
 #define FILE_SECONDS 20U /* for one file, on a busy machine */
 
-typedef void replay_fn(const uint8_t *data, size_t bytes,
-		       struct replay_outcome *ret);
-
-static uint8_t *read_all(const char *path, size_t *ret_bytes)
+uint8_t *replay_read(const char *path, size_t *ret_bytes)
 {
 	FILE *f = fopen(path, "rb");
 	struct stat st;
@@ -37,7 +34,7 @@ static bool run_file(const char *path, replay_fn *run)
 	size_t bytes;
 	bool ok = true;
 
-	buf = read_all(path, &bytes);
+	buf = replay_read(path, &bytes);
 	alarm(FILE_SECONDS);
 	run(buf, bytes, &o);
 	alarm(0);

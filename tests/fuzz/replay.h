@@ -27,13 +27,17 @@ struct replay_outcome {
 	struct error reason; /* refused: why */
 };
 
+typedef void replay_fn(const uint8_t *data, size_t bytes,
+		       struct replay_outcome *ret);
+
+/* The bytes of a file, the caller's to free(). */
+uint8_t *replay_read(const char *path, size_t *ret_bytes);
+
 /*
  * Runs the files, and all files of the folders, of the arguments, and returns
  * main()'s status: what is named valid-* must be taken and be sound, what is
  * named hostile-* must be refused or be found damaged, and there is some file.
  */
-int replay(int argc, char **argv,
-	   void (*run)(const uint8_t *data, size_t bytes,
-		       struct replay_outcome *ret));
+int replay(int argc, char **argv, replay_fn *run);
 
 #endif
