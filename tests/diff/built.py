@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 import maps  # noqa: E402
 import qcow2_cases  # noqa: E402
+import support  # noqa: E402
 from server import (Failure, Refused, Server, Totals, compare,  # noqa: E402
                     environment, image_options, need_programs, run, run_json)
 
@@ -86,6 +87,9 @@ def check_served(built, totals, folder, seed):
                              reads=built.reads,
                              map_path=os.path.join(folder, "status.json"))
             os.unlink(reference)
+            support.saw(built.path, support.SPECIFICATION,
+                        *(["snapshots"] if export else []), fmt=built.fmt,
+                        allow=built.allow)
             if export:
                 continue
             ours = run_json([os.environ["PLATTER"], "map", "--json",
@@ -164,6 +168,8 @@ def main():
             print(f"kept in {top}")
         else:
             shutil.rmtree(top, ignore_errors=True)
+    if not args.names:
+        failures += support.verify()
     print(f"{len(names)} cases, {len(failures)} not equal: {totals}, "
           f"{counts['refusals']} refusals, {counts['sound']} images checked "
           f"by qemu-img; seed {seed}")

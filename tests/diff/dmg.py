@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from disk_diff import (KIB, MIB, by_hand, check_command, main)  # noqa: E402
 from dmg_build import (ADC, BZIP2, IGNORE, LZFSE, LZMA, RAW, SECTOR,  # noqa
                        ZERO, ZLIB, Dmg, adc)
+import support  # noqa: E402
 from server import Failure, run, skip  # noqa: E402
 
 PACKED = (ADC, ZLIB, BZIP2, LZMA)
@@ -36,6 +37,7 @@ def same_as(f, name, argv, expect):
             open(f.path("reference"), "rb") as ours:
         if peer.read(expect.size) != ours.read():
             raise Failure(f"{name}: {argv[0]} reads something else")
+    support.saw(f.path(name), argv[0])
 
 
 def peers(f, name, expect, qemu=True, dmg2img=True):

@@ -14,6 +14,7 @@ import traceback
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 import maps  # noqa: E402
+import support  # noqa: E402
 from built import check_refused, check_served  # noqa: E402
 from qcow2_build import Expect  # noqa: E402
 from server import (Failure, Server, Totals, compare, environment,  # noqa: E402
@@ -64,6 +65,8 @@ def check_pieces(built):
     ours = run_json([os.environ["PLATTER"], "map", "--json",
                      *image_options(built.fmt, allow=built.allow),
                      built.path])
+    support.saw(built.path, support.SPECIFICATION, "map", fmt=built.fmt,
+                allow=built.allow)
     pieces = [{"start": off, "length": length, "what": what}
               for off, length, what in built.map]
     for p in pieces:
@@ -91,6 +94,7 @@ def check_qemu(built, folder):
     if hash_file(reference) != hash_file(other):
         raise Failure("qemu-img reads the builder's image differently")
     os.unlink(other)
+    support.saw(built.path, support.QEMU, fmt=built.fmt, allow=built.allow)
 
 
 VHDI_READ = """
@@ -122,9 +126,11 @@ def check_vhdi(built, folder):
     status = run(["/usr/bin/python3", "-c", VHDI_READ, other,
                   *built.oracle_chain], ok=(0, 77))[0]
     if status == 77:
+        support.without("libvhdi")
         return False
     if hash_file(reference) != hash_file(other):
         raise Failure("libvhdi reads the builder's image differently")
+    support.saw(built.path, "libvhdi", fmt=built.fmt, allow=built.allow)
     return True
 
 
@@ -208,6 +214,7 @@ def check_qemu_made(image, folder, totals, seed, same_map):
         finally:
             layers.close()
     totals.maps += 1
+    support.saw(image.path, support.QEMU, *(["map"] if same_map else []))
     run([os.environ["PLATTER"], "check", image.path])
     os.unlink(reference)
 
@@ -258,6 +265,8 @@ def main(name, cases, qemu_images, same_map):
             print(f"kept in {top}")
         else:
             shutil.rmtree(top, ignore_errors=True)
+    if not args.names:
+        failures += support.verify()
     print(f"{counts['images']} images, {len(failures)} not equal: {totals}, "
           f"{counts['refusals']} refusals, {counts['qemu']} read by qemu-img "
           f"and {counts['vhdi']} by libvhdi as built; seed {args.seed}")

@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from disk_diff import KIB, by_hand, main  # noqa: E402
 from qcow2_build import Expect  # noqa: E402
+import support  # noqa: E402
 from server import Failure, run  # noqa: E402
 
 
@@ -26,6 +27,7 @@ def same_by_qemu(f, name, fmt, expect):
     with open(f.path("theirs"), "rb") as a, open(f.path("ours"), "rb") as b:
         if a.read() != b.read():
             raise Failure(f"{name}: qemu-img reads something else")
+    support.saw(f.path(name), support.QEMU)
 
 
 def cloop(f, name, block, contents, change=None):

@@ -29,6 +29,7 @@ import traceback
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 import maps  # noqa: E402
+import support  # noqa: E402
 from server import (Failure, Server, Totals, compare, environment,  # noqa: E402
                     image_options, need_programs, run, run_json, skip)
 
@@ -214,6 +215,10 @@ class Bench:
                 maps.compare_nbdinfo(
                     run_json(["nbdinfo", "--map", "--json",
                               server.uri(export)]), status, size)
+        key = self.key if enc != "none" else None
+        support.saw(image, support.QEMU, *(["snapshots"] if export else []),
+                    *(["map"] if check_map else []), fmt=fmt, key=key,
+                    allow=allow)
         if not check_map:
             return
         ours = run_json([os.environ["PLATTER"], "map", "--json",
@@ -414,6 +419,8 @@ def snapshots(b):
                     cluster=cluster, seed=b.seed)
             compare(server.uri(f"@{ident}"), ref, b.totals, cluster=cluster,
                     seed=b.seed, reads=10)
+            support.saw(b.path(name), support.QEMU, "snapshots", fmt="qcow2",
+                        key=key)
     ident, snap, ref, want = wanted[1]
     with Server(b.path(name), fmt="qcow2", key=key, snapshot=snap) as server:
         compare(server.uri(), ref, b.totals, cluster=cluster, seed=b.seed)
@@ -657,6 +664,8 @@ def main():
     finally:
         if not args.keep:
             shutil.rmtree(folder, ignore_errors=True)
+    if not args.names and not args.quick:
+        failed += len(support.verify())
     print(f"{len(cases) - failed} of {len(cases)} cases equal: {sums}; "
           f"seed {args.seed}, {time.monotonic() - start:.0f} s")
     sys.exit(1 if failed else 0)

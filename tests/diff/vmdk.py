@@ -18,6 +18,7 @@ import traceback
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 import maps  # noqa: E402
+import support  # noqa: E402
 import vmdk_cases  # noqa: E402
 from built import check_refused, check_served  # noqa: E402
 from server import (Failure, Server, Totals, compare, environment,  # noqa: E402
@@ -76,6 +77,7 @@ def check_image(image, reference, totals, seed, folder):
     theirs = run_json(["qemu-img", "map", "--output=json", "-f", "vmdk",
                        image])
     compare_map(ours, theirs, size)
+    support.saw(image, support.QEMU, "map", fmt="vmdk")
     maps.compare_nbd(status, ours, size)
     totals.maps += 1
     found = run_json([os.environ["PLATTER"], "check", "--json", "-f", "vmdk",
@@ -186,6 +188,7 @@ def bare(folder, totals, args):
         os.truncate(part, size)
         with Server(extent, fmt="vmdk") as server:
             compare(server.uri(), part, totals, seed=args.seed)
+        support.saw(extent, support.QEMU, fmt="vmdk")
         off += size
     if off != os.stat(raw).st_size:
         raise Failure(f"the extents have {off} bytes together")
@@ -274,6 +277,8 @@ def main():
             print(f"kept in {top}")
         else:
             shutil.rmtree(top, ignore_errors=True)
+    if not args.names:
+        failures += support.verify()
     print(f"{len(names)} cases, {len(failures)} not equal: {totals}, "
           f"{counts['refusals']} refusals; seed {args.seed}")
     sys.exit(1 if failures else 0)

@@ -17,6 +17,7 @@ import tempfile
 import traceback
 
 import maps
+import support
 from qcow2_build import Expect
 from server import (Failure, Refused, Server, Totals, compare, environment,
                     image_options, need_programs, run, run_json)
@@ -40,6 +41,8 @@ def by_hand(make):
 
 class Place:
     """A folder of one case, and the random content made in it."""
+
+    judge = None    # of support.JUDGES: who tells what an image reads as
 
     def __init__(self, folder, name, totals):
         self.folder = folder
@@ -88,6 +91,9 @@ class Place:
         with Server(image, fmt=fmt, key=key, snapshot=snapshot) as server:
             status = compare(server.uri(export), reference, self.totals,
                              map_path=self.path("status.json"), **kwargs)
+        support.saw(image, self.judge,
+                    *(["snapshots"] if export or snapshot else []), fmt=fmt,
+                    key=key)
         if export:
             return None
         ours = run_json([os.environ["PLATTER"], "map", "--json",
@@ -122,6 +128,8 @@ class Place:
 
 class Bench(Place):
     """Images of qemu-img's."""
+
+    judge = support.QEMU
 
     def secret(self, wanted=True):
         if not wanted:
@@ -158,6 +166,7 @@ class Bench(Place):
         self.img("convert", "-O", "raw", self.path(name), reference)
         with Server(self.path(name), allow=["guessed"]) as server:
             compare(server.uri(), reference, self.totals)
+        support.saw(self.path(name), self.judge, allow=["guessed"])
 
     def check(self, fmt, name, encrypted=None, guess=True, extents=True):
         """Everything that qemu-img says of an image. encrypted: how its
@@ -188,10 +197,13 @@ class Bench(Place):
             maps.compare_qemu(ours, theirs, layers,
                               os.stat(reference).st_size)
             layers.close()
+            support.saw(image, self.judge, "map", fmt=None if guess else fmt)
 
 
 class Folder(Place):
     """Images of our own builders."""
+
+    judge = support.SPECIFICATION
 
     def __init__(self, folder, name, totals):
         super().__init__(folder, name, totals)
@@ -261,6 +273,8 @@ def main(doc):
     print(f"kept in {top}" if args.keep else "", end="\n" if args.keep else "")
     if not args.keep:
         shutil.rmtree(top, ignore_errors=True)
+    if not args.names:
+        failed += len(support.verify())
     print(f"{len(names)} cases, {failed} not equal: {totals}, "
           f"{refusals} refusals")
     sys.exit(1 if failed else 0)

@@ -316,6 +316,11 @@ def check_api():
     return report(bad, len(rows), "requests")
 
 
+def check_support():
+    """README's table is what the tests of tests/diff compare."""
+    return run([sys.executable, "tests/lib/support.py", "--check"])
+
+
 def main():
     checks = {name[6:].replace("_", "-"): fn for name, fn in
               globals().items() if name.startswith("check_")}
