@@ -836,6 +836,86 @@ START_TEST(a_failing_write_fails_alone)
 }
 END_TEST
 
+static int fail_sync(struct write_watcher *w, const struct write_event *e)
+{
+	struct failing *f = container_of(w, struct failing, w);
+
+	return e->op == WRITE_SYNC && atomic_fetch_sub(&f->left, 1) == 0
+		       ? f->code
+		       : 0;
+}
+
+/*
+ * The kernel tells of it once, and then takes the data for written: nobody
+ * may be told of success from then on, and the snapshot is not made.
+ */
+START_TEST(a_failed_sync_is_for_ever)
+{
+	struct failing f = { .w = { fail_sync, watch_nothing }, .code = -EIO };
+	static uint8_t flushed[DISK_BYTES];
+	unsigned int i;
+	bool failed = false;
+	int r;
+
+	seed = 5 + (unsigned int)_i;
+	make(DISK_BYTES, true);
+	reopen(0);
+	unlink(unit_path("top@late.qcow2"));
+	atomic_store(&f.left, _i);
+	write_watch(&f.w);
+	for (i = 0; i < 20; i++) {
+		if (!failed)
+			memcpy(flushed, model, DISK_BYTES);
+		unit_fill(got, 70000, rnd(1U << 30));
+		r = overlay_write(ov, got, 70000, i * 200000, false, &err);
+		memcpy(model + i * 200000, got, 70000);
+		if (r < 0) {
+			/* It needed a sync for the room it takes. */
+			ck_assert_int_eq(r, -EIO);
+			ck_assert_int_lt(atomic_load(&f.left), 0);
+			error_clear(&err);
+			must(overlay_read(ov, model + i * 200000, 70000,
+					  i * 200000, &err),
+			     err);
+		}
+		if (atomic_load(&f.left) < 0) {
+			failed = true;
+			ck_assert_int_eq(overlay_flush(ov, &err), -EIO);
+			unit_says(&err, "an earlier flush failed");
+			error_clear(&err);
+			ck_assert_int_eq(
+				overlay_write(ov, model, 512, 0, true, &err),
+				-EIO);
+			error_clear(&err);
+		} else if (overlay_flush(ov, &err) < 0) {
+			ck_assert_int_eq(err.code, -EIO);
+			failed = true;
+			error_clear(&err);
+		}
+	}
+	ck_assert(failed);
+	/* All that was written can be read, and nothing more kept. */
+	is_as_the_model();
+	ck_assert_int_eq(overlay_snapshot(ov, "late", &err), -EIO);
+	error_clear(&err);
+	ck_assert_int_lt(access(unit_path("top@late.qcow2"), F_OK), 0);
+	write_watch(NULL);
+	ck_assert_int_eq(overlay_flush(ov, &err), -EIO);
+	error_clear(&err);
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(UINT64_MAX);
+	reopen(0);
+	must(overlay_read(ov, got, DISK_BYTES, 0, &err), err);
+	for (i = 0; i < DISK_BYTES; i++)
+		ck_assert_msg(got[i] == flushed[i] || got[i] == model[i],
+			      "byte %u is neither old nor new", i);
+	must(overlay_write(ov, got, 4096, 0, true, &err), err);
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	done();
+}
+END_TEST
+
 /* ---- power cuts ---- */
 
 /*
@@ -860,6 +940,7 @@ struct powered {
 	uint64_t durable_bytes;
 	struct recorded *log;
 	size_t n, room;
+	uint64_t n_gone; /* that were in the log */
 	bool ends; /* after this many events, of which the cut is one */
 	unsigned int left;
 };
@@ -892,14 +973,32 @@ static void apply(struct powered *p, const struct recorded *r)
 		p->durable_bytes = r->off + r->len;
 }
 
-/*
- * Is it counted on in the caller's before()? A sync makes durable what had
- * ended when it began: all that is in the log then, this test being of one
- * thread.
- */
+/* What had ended when this thread's sync began. */
+static _Thread_local uint64_t synced;
+
 static int before(struct write_watcher *w, const struct write_event *e)
 {
+	struct powered *p = container_of(w, struct powered, w);
+
+	if (e->op != WRITE_SYNC)
+		return 0;
+	pthread_mutex_lock(&p->lock);
+	synced = p->n_gone + p->n;
+	pthread_mutex_unlock(&p->lock);
 	return 0;
+}
+
+/* The log up to there is on the disk. */
+static void make_durable(struct powered *p, uint64_t end)
+{
+	size_t i, n = end > p->n_gone ? (size_t)(end - p->n_gone) : 0;
+
+	ck_assert_uint_le(n, p->n);
+	for (i = 0; i < n; i++)
+		apply(p, &p->log[i]);
+	p->n -= n;
+	p->n_gone += n;
+	memmove(p->log, p->log + n, p->n * sizeof(*p->log));
 }
 
 static void after(struct write_watcher *w, const struct write_event *e,
@@ -908,7 +1007,6 @@ static void after(struct write_watcher *w, const struct write_event *e,
 	struct powered *p = container_of(w, struct powered, w);
 	struct recorded r = { 0 };
 	uint64_t at, n;
-	size_t i;
 
 	pthread_mutex_lock(&p->lock);
 	if (p->ends && !p->left) {
@@ -941,9 +1039,8 @@ static void after(struct write_watcher *w, const struct write_event *e,
 		record(p, &r);
 		break;
 	case WRITE_SYNC:
-		for (i = 0; i < p->n; i++)
-			apply(p, &p->log[i]);
-		p->n = 0;
+		if (!code)
+			make_durable(p, synced);
 		break;
 	}
 	pthread_mutex_unlock(&p->lock);
@@ -985,7 +1082,7 @@ struct version {
 	uint8_t *data;
 };
 
-static struct version versions[64];
+static struct version versions[256];
 static size_t n_versions;
 
 static void forget_versions(void)
@@ -1129,6 +1226,118 @@ START_TEST(a_power_cut_loses_nothing_that_was_flushed)
 END_TEST
 
 /* At any moment the file leads to the snapshot, which is still there, or not. */
+/* Pages that a thread has for itself; their neighbours are others'. */
+#define PAGE 4096U
+
+static struct powered *cutting;
+static uint8_t cut_flushed[DISK_BYTES], cut_touched[DISK_BYTES / SECTOR + 1];
+
+static bool power_is_gone(void)
+{
+	bool gone;
+
+	pthread_mutex_lock(&cutting->lock);
+	gone = !cutting->left;
+	pthread_mutex_unlock(&cutting->lock);
+	return gone;
+}
+
+/* Under @cutting's lock, as others do it too. */
+static void going_to_be(uint32_t off, uint32_t len, const uint8_t *data)
+{
+	pthread_mutex_lock(&cutting->lock);
+	memcpy(model + off, data, len);
+	keep_version(off, len);
+	memset(cut_touched + off / SECTOR, 1,
+	       (off + len - 1) / SECTOR - off / SECTOR + 1);
+	pthread_mutex_unlock(&cutting->lock);
+}
+
+/* The flush has ended; before the power went? Then its pages are there. */
+static void is_flushed(const uint32_t *pages, unsigned int n)
+{
+	unsigned int i;
+
+	pthread_mutex_lock(&cutting->lock);
+	for (i = 0; i < n && cutting->left; i++) {
+		memcpy(cut_flushed + pages[i], model + pages[i], PAGE);
+		memset(cut_touched + pages[i] / SECTOR, 0, PAGE / SECTOR);
+	}
+	pthread_mutex_unlock(&cutting->lock);
+}
+
+static void write_until_cut(unsigned int number)
+{
+	unsigned int i, n = 0, s = seed + 7919 * number;
+	uint32_t pages[8], page, off, len;
+	static _Thread_local uint8_t buf[PAGE];
+	struct error e = { 0 };
+
+	for (i = 0; i < 60 && !power_is_gone(); i++) {
+		s = s * 1664525U + 1013904223U;
+		page = (s >> 8) % (DISK_BYTES / PAGE / THREADS) * THREADS +
+		       number;
+		page = page % (8 * THREADS) * PAGE; /* much shared */
+		off = (s >> 3) % 3 ? 0 : (s >> 5) % (PAGE - 700);
+		len = off ? 700 : PAGE;
+		pages[n++] = page;
+		memset(buf, s % 5 ? (int)(s >> 24) : 0, len);
+		going_to_be(page + off, len, buf);
+		if (s % 5)
+			must(overlay_write(ov, buf, len, page + off, false, &e),
+			     e);
+		else
+			must(overlay_zero(ov, page + off, len, OVERLAY_MAY_TRIM,
+					  &e),
+			     e);
+		if (n == ARRAY_SIZE(pages) || s % 7 == 0) {
+			must(overlay_flush(ov, &e), e);
+			is_flushed(pages, n);
+			n = 0;
+		}
+	}
+}
+
+/* The power goes at any write of any thread. */
+START_TEST(a_power_cut_under_load_loses_nothing_that_was_flushed)
+{
+	struct powered p = { .w = { before, after },
+			     .lock = PTHREAD_MUTEX_INITIALIZER,
+			     .durable = calloc(1, CUT_FILE_BYTES),
+			     .ends = true };
+	const char *more = getenv("PLATTER_POWER_CUTS");
+	unsigned int cuts = more ? (unsigned int)atoi(more) : 60, i;
+
+	ck_assert_ptr_nonnull(p.durable);
+	cutting = &p;
+	seed = 1815 + (unsigned int)_i;
+	for (i = 0; i < cuts; i++) {
+		if (i % 10 == 0)
+			make(DISK_BYTES, true);
+		reopen(0);
+		must(overlay_read(ov, model, DISK_BYTES, 0, &err), err);
+		memcpy(cut_flushed, model, DISK_BYTES);
+		memset(cut_touched, 0, sizeof(cut_touched));
+		/* What a change of its size says is durable is so by now. */
+		must(overlay_flush(ov, &err), err);
+		read_durable(&p);
+		p.n = 0;
+		p.left = 1 + rnd(250);
+		write_watch(&p.w);
+		unit_threads(THREADS, write_until_cut);
+		write_watch(NULL);
+		overlay_unref(TAKE_PTR(ov));
+		write_cut(&p, rnd(4));
+		cut_is_sound(cut_flushed, cut_touched, i);
+		if (i % 10 == 9)
+			image_unref(TAKE_PTR(base));
+	}
+	free(p.log);
+	free(p.durable);
+	done();
+}
+END_TEST
+
 START_TEST(a_power_cut_in_a_merge_harms_nothing)
 {
 	struct powered p = { .w = { before, after },
@@ -1204,6 +1413,10 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, deleting_under_load_loses_nothing, 0, 2);
 	tcase_add_test(tc, a_disk_grows_by_zeroes);
 	tcase_add_loop_test(tc, a_power_cut_in_a_merge_harms_nothing, 0, 2);
+	tcase_add_loop_test(tc, a_failed_sync_is_for_ever, 0, 6);
+	tcase_add_loop_test(
+		tc, a_power_cut_under_load_loses_nothing_that_was_flushed, 0,
+		3);
 	tcase_add_loop_test(tc, a_failing_write_fails_alone, 0, 24);
 	tcase_add_loop_test(tc, a_power_cut_loses_nothing_that_was_flushed, 0,
 			    3);
