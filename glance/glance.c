@@ -13,6 +13,7 @@
 #include "glance/locations.h"
 #include "glance/record.h"
 #include "glance/routes.h"
+#include "glance/scan.h"
 #include "glance/tunnel.h"
 #include "glance/worker.h"
 
@@ -75,8 +76,8 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	if (r >= 0)
 		r = check_direct_url(c->direct_url, err);
 	if (r >= 0)
-		r = location_rules_new(c->show_locations, c->location_dirs,
-				       &g->locations, err);
+		r = location_rules_new(c->store, c->show_locations,
+				       c->location_dirs, &g->locations, err);
 	if (r >= 0)
 		r = tunnels_new(&g->tunnels, err);
 	if (r >= 0)
@@ -178,6 +179,8 @@ int glance_start(struct glance *g, struct error *err)
 
 	if (r >= 0)
 		r = tidy(g, err);
+	if (r >= 0)
+		r = scanner_start(g->index, g->config->store, &g->scanner, err);
 	if (r >= 0 && g->http)
 		r = worker_start(g, &g->worker, err);
 	if (r >= 0 && g->http)
@@ -194,6 +197,7 @@ void glance_free(struct glance *g)
 	tunnels_free(g->tunnels);
 	observer_free(g->observer);
 	worker_stop(g->worker);
+	scanner_stop(g->scanner);
 	fetch_rules_free(g->fetch);
 	limits_free(g->limits);
 	location_rules_free(g->locations);

@@ -93,8 +93,7 @@ static void add_detail(struct text_buf *b, const struct dialect *d,
 	char text[40];
 
 	if (d->cyclades) {
-		add_member(b, "location",
-			   r->n_locations ? r->locations[0].url : NULL);
+		add_member(b, "location", location_shown(r));
 		add_member(b, "is_public", public ? "True" : "False");
 	} else {
 		text_addf(b, ", \"is_public\": %s, \"protected\": %s",

@@ -8,6 +8,7 @@
 #include "glance/inspect.h"
 #include "glance/json-body.h"
 #include "glance/locations.h"
+#include "glance/scan.h"
 #include "glance/uri.h"
 
 #define FILE_STORE  "file"
@@ -15,6 +16,7 @@
 
 struct location_rules {
 	bool show;
+	char *store; /* without links in it */
 	char *dirs[LOCATION_DIRS_MAX]; /* without links in them */
 	size_t n_dirs;
 };
@@ -65,13 +67,19 @@ static int fill_rules(struct location_rules *r, const char *show,
 		    : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
-int location_rules_new(const char *show, const char *dirs,
+int location_rules_new(const char *store, const char *show, const char *dirs,
 		       struct location_rules **ret, struct error *err)
 {
 	struct location_rules *r = calloc(1, sizeof(*r));
 	int code = r ? fill_rules(r, show, dirs, err)
 		     : error_set(err, -ENOMEM, 0, "out of memory");
 
+	if (code >= 0) {
+		r->store = realpath(store, NULL);
+		if (!r->store)
+			code = error_set(err, -errno, 0, "store: %s: %s", store,
+					 errno_text(errno));
+	}
 	if (code < 0) {
 		location_rules_free(r);
 		return code;
@@ -86,6 +94,7 @@ void location_rules_free(struct location_rules *r)
 		return;
 	while (r->n_dirs)
 		free(r->dirs[--r->n_dirs]);
+	free(r->store);
 	free(r);
 }
 
@@ -96,22 +105,31 @@ bool location_rules_show(const struct location_rules *r)
 
 /* ---- files ---- */
 
+static bool is_in(const char *dir, const char *path)
+{
+	size_t len = strlen(dir);
+
+	return !strncmp(path, dir, len) &&
+	       (path[len] == '/' || !strcmp(dir, "/"));
+}
+
 static bool beneath(const struct location_rules *r, const char *path)
 {
-	size_t i, len;
+	size_t i;
 
-	for (i = 0; i < r->n_dirs; i++) {
-		len = strlen(r->dirs[i]);
-		if (!strncmp(path, r->dirs[i], len) &&
-		    (path[len] == '/' || !strcmp(r->dirs[i], "/")))
+	for (i = 0; i < r->n_dirs; i++)
+		if (is_in(r->dirs[i], path))
 			return true;
-	}
 	return false;
 }
 
-/* One answer for what is not there and what is elsewhere. */
+/*
+ * One answer for what is not there and what is elsewhere. @found: nobody but
+ * the scan has named it, and it may lie in the store.
+ */
 static int open_path(const struct location_rules *r, const char *url,
-		     char **ret, struct stat *ret_stat, struct error *err)
+		     bool found, char **ret, struct stat *ret_stat,
+		     struct error *err)
 {
 	CLEANUP(uri_done) struct uri u = { 0 };
 	CLEANUP(freep) char *real = NULL;
@@ -132,8 +150,8 @@ static int open_path(const struct location_rules *r, const char *url,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	real = realpath(path, NULL);
 	free(path);
-	if (!real || !beneath(r, real) || stat(real, &st) < 0 ||
-	    !S_ISREG(st.st_mode))
+	if (!real || !(beneath(r, real) || (found && is_in(r->store, real))) ||
+	    stat(real, &st) < 0 || !S_ISREG(st.st_mode))
 		return error_set(err, -ENOENT, 0,
 				 "there is no file at %.256s that may be "
 				 "registered",
@@ -143,26 +161,42 @@ static int open_path(const struct location_rules *r, const char *url,
 	return 0;
 }
 
-static const struct location *file_location(const struct record *r)
+static const struct location *location_of(const struct record *r,
+					  const char *store)
 {
 	size_t i;
 
 	for (i = 0; i < r->n_locations; i++)
-		if (!strcmp(r->locations[i].store, FILE_STORE))
+		if (!strcmp(r->locations[i].store, store))
 			return &r->locations[i];
 	return NULL;
+}
+
+static const struct location *file_location(const struct record *r)
+{
+	return location_of(r, FILE_STORE);
 }
 
 int location_path(const struct glance *g, const struct record *r, char **ret,
 		  struct error *err)
 {
 	const struct location *l = file_location(r);
+	const struct location *found = location_of(r, SCAN_STORE);
 	struct stat st;
 
 	if (l)
-		return open_path(g->locations, l->url, ret, &st, err);
+		return open_path(g->locations, l->url, false, ret, &st, err);
+	if (found)
+		return open_path(g->locations, found->url, true, ret, &st, err);
 	*ret = store_image_path(g->store, r->id);
 	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+const char *location_shown(const struct record *r)
+{
+	const struct location *l = r->n_locations ? &r->locations[0] : NULL;
+
+	return l && strcmp(l->store, SCAN_STORE) != 0 ? l->url : NULL;
 }
 
 /* ---- changes ---- */
@@ -274,7 +308,7 @@ static int look_at(const struct glance *g, struct record *r, const char *url,
 	CLEANUP(freep) char *path = NULL;
 	struct inspection found;
 	struct stat st;
-	int code = open_path(g->locations, url, &path, &st, err);
+	int code = open_path(g->locations, url, false, &path, &st, err);
 
 	if (code == -ENOENT)
 		return -EINVAL; /* 400, as for a URI that is malformed */

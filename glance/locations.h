@@ -17,10 +17,10 @@
 struct location_rules;
 
 /*
- * @show: "true", "false", NULL: may locations be seen and set? @dirs: folders
+ * @store: the folder, where scanned files may lie. @show: "true", "false", NULL: may locations be seen and set? @dirs: folders
  * by colons; NULL: none. -EINVAL: the parameter and what is wrong.
  */
-int location_rules_new(const char *show, const char *dirs,
+int location_rules_new(const char *store, const char *show, const char *dirs,
 		       struct location_rules **ret, struct error *err);
 void location_rules_free(struct location_rules *r); /* NULL is fine */
 bool location_rules_show(const struct location_rules *r);
@@ -31,6 +31,12 @@ bool location_rules_show(const struct location_rules *r);
  */
 int location_path(const struct glance *g, const struct record *r, char **ret,
 		  struct error *err);
+
+/*
+ * The location that the older dialects show; NULL: none. Where scanned files
+ * of this machine lie is nobody's business.
+ */
+const char *location_shown(const struct record *r);
 
 /* A PATCH of "locations", by @who. Errors are as for image_set_field(). */
 int location_patch(const struct glance *g, const struct identity *who,

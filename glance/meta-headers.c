@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "glance/image-fields.h"
+#include "glance/locations.h"
 #include "glance/meta-headers.h"
 #include "glance/schemas.h"
 
@@ -379,8 +380,8 @@ void meta_respond(struct request *q, const struct dialect *d,
 	add_time(q, d, "Created_at", r->created_usec);
 	add_time(q, d, "Updated_at", r->updated_usec);
 	add(q, d, "Deleted_at", "");
-	if (r->n_locations)
-		add(q, d, "Location", r->locations[0].url);
+	if (location_shown(r))
+		add(q, d, "Location", location_shown(r));
 	if (!d->cyclades) {
 		add_number(q, d, "Min_ram", r->min_ram);
 		add_number(q, d, "Min_disk", r->min_disk);

@@ -38,7 +38,7 @@ struct verb {
 };
 
 extern const struct verb verb_serve, verb_info, verb_map, verb_check, verb_diff,
-	verb_convert, verb_create, verb_overlay, verb_image;
+	verb_convert, verb_create, verb_overlay, verb_image, verb_index;
 
 /* What the options that all verbs have came to. */
 struct cmd {

@@ -12,7 +12,7 @@
 
 static const struct verb *const verbs[] = {
 	&verb_serve,   &verb_info,   &verb_map,	    &verb_check, &verb_diff,
-	&verb_convert, &verb_create, &verb_overlay, &verb_image
+	&verb_convert, &verb_create, &verb_overlay, &verb_image, &verb_index
 };
 
 void cmd_init(struct cmd *c, const struct verb *verb)

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The store's folder is followed: when something in it changes, all of it is
+ * scanned again, a moment later, which costs a look at each file. So no event
+ * can be lost, and it does not matter in which order they come.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include "glance/scan.h"
+#include "iouring/util.h"
+
+#define SETTLE_MSEC 200
+
+#define EVENTS                                                                \
+	(IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |           \
+	 IN_CREATE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ATTRIB | IN_ONLYDIR | \
+	 IN_EXCL_UNLINK)
+
+struct scanner {
+	struct index *ix;
+	char *store;
+	int inotify;
+	int stop; /* an eventfd; readable: the end */
+	bool running;
+	pthread_t thread;
+	struct error said; /* the last failure, which is told once */
+};
+
+static void watch_folder(void *opaque, const char *path)
+{
+	const struct scanner *s = opaque;
+
+	/* A limit of the kernel's costs only what follows from it. */
+	inotify_add_watch(s->inotify, path, EVENTS);
+}
+
+static void say(void *opaque, enum scan_event e, const char *path,
+		const char *id, const char *why)
+{
+	if (id)
+		fprintf(stderr, "platter: store: %s: image %s is %s\n", path,
+			id, scan_event_name(e));
+}
+
+static void scan_store(struct scanner *s)
+{
+	const struct scan_options o = { .store = s->store,
+					.visibility = IMAGE_PRIVATE,
+					.tell = say,
+					.folder = watch_folder,
+					.opaque = s };
+	struct scan_result result;
+	struct error err = { 0 };
+
+	if (scan(s->ix, s->store, &o, &result, &err) < 0 &&
+	    strcmp(err.msg, s->said.msg) != 0)
+		fprintf(stderr, "platter: store: %s\n", err.msg);
+	s->said = err;
+}
+
+/* The index is written all the time; a new file is looked at once closed. */
+static bool matters(const struct inotify_event *e)
+{
+	const char *name = e->len ? e->name : "";
+
+	if (*name == '.' || !strncmp(name, "index.sqlite", 12))
+		return false;
+	return !(e->mask & (IN_CREATE | IN_ATTRIB)) || e->mask & IN_ISDIR;
+}
+
+/* Takes what has come. Does any of it matter? */
+static bool take_events(const struct scanner *s)
+{
+	_Alignas(struct inotify_event) char buf[4096];
+	bool any = false;
+	ssize_t n, at;
+
+	while ((n = read(s->inotify, buf, sizeof(buf))) > 0) {
+		for (at = 0; at < n;) {
+			const struct inotify_event *e = (void *)(buf + at);
+
+			any = any || matters(e);
+			at += (ssize_t)(sizeof(*e) + e->len);
+		}
+	}
+	return any;
+}
+
+static void *follow(void *opaque)
+{
+	struct scanner *s = opaque;
+	struct pollfd fds[] = { { .fd = s->inotify, .events = POLLIN },
+				{ .fd = s->stop, .events = POLLIN } };
+	bool due = false;
+	int n;
+
+	for (;;) {
+		n = poll(fds, 2, due ? SETTLE_MSEC : -1);
+		if (fds[1].revents)
+			return NULL;
+		if (n > 0 && fds[0].revents)
+			due = take_events(s) || due;
+		else if (!n) {
+			due = false;
+			scan_store(s);
+		}
+	}
+}
+
+int scanner_start(struct index *ix, const char *store, struct scanner **ret,
+		  struct error *err)
+{
+	struct scanner *s = calloc(1, sizeof(*s));
+	int r = 0;
+
+	if (!s)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	s->ix = ix;
+	s->store = strdup(store);
+	s->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	s->stop = eventfd(0, EFD_CLOEXEC);
+	if (!s->store || s->stop < 0)
+		r = error_set(err, -errno, 0, "store: %s", errno_text(errno));
+	if (r >= 0) {
+		scan_store(s);
+		/* Where the kernel has no more of them, nothing is followed. */
+		if (s->inotify >= 0)
+			s->running =
+				!pthread_create(&s->thread, NULL, follow, s);
+	}
+	if (r < 0) {
+		scanner_stop(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+void scanner_stop(struct scanner *s)
+{
+	const uint64_t one = 1;
+
+	if (!s)
+		return;
+	if (s->running && write(s->stop, &one, sizeof(one)) == sizeof(one))
+		pthread_join(s->thread, NULL);
+	closep(&s->inotify);
+	closep(&s->stop);
+	free(s->store);
+	free(s);
+}
