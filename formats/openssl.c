@@ -36,7 +36,10 @@ static const struct library_symbol symbols[] = {
 	SYMBOL(EVP_MD_fetch),
 	SYMBOL(EVP_MD_free),
 	SYMBOL(EVP_MD_get_size),
+	SYMBOL(HMAC),
+	SYMBOL(OPENSSL_cleanse),
 	SYMBOL(PKCS5_PBKDF2_HMAC),
+	SYMBOL(RAND_bytes),
 };
 
 _Static_assert(sizeof(openssl) == ARRAY_SIZE(symbols) * sizeof(void *),
@@ -52,7 +55,6 @@ int openssl_load(struct error *err)
 	pthread_once(&once, load);
 	if (!loaded)
 		return error_set(err, -ENOTSUP, 0,
-				 "OpenSSL 3 is needed to read this, and not "
-				 "installed");
+				 "OpenSSL 3 is needed, and not installed");
 	return 0;
 }

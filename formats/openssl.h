@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * OpenSSL's libcrypto, loaded when the first encrypted image is opened.
+ * OpenSSL's libcrypto, loaded when the first encrypted image is opened, or by the
+ * image service.
  */
 #ifndef FORMATS_OPENSSL_H
 #define FORMATS_OPENSSL_H
@@ -8,6 +9,8 @@
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/rand.h>
 
 #include "iouring/error.h"
 
@@ -33,7 +36,10 @@ struct openssl_api {
 	__typeof__(EVP_MD_fetch) *EVP_MD_fetch;
 	__typeof__(EVP_MD_free) *EVP_MD_free;
 	__typeof__(EVP_MD_get_size) *EVP_MD_get_size;
+	__typeof__(HMAC) *HMAC;
+	__typeof__(OPENSSL_cleanse) *OPENSSL_cleanse;
 	__typeof__(PKCS5_PBKDF2_HMAC) *PKCS5_PBKDF2_HMAC;
+	__typeof__(RAND_bytes) *RAND_bytes;
 };
 
 /* Only after openssl_load(). */

@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/evp.h>
-
+#include "formats/openssl.h"
 #include "glance/digest.h"
 #include "iouring/util.h"
 
@@ -65,7 +64,7 @@ static void *run_lane(void *opaque)
 		n = (size_t)min_u64(min_u64(l->in - l->out, LANE_STEP),
 				    LANE_BYTES - at);
 		pthread_mutex_unlock(&l->lock);
-		ok = EVP_DigestUpdate(l->ctx, l->ring + at, n);
+		ok = openssl.EVP_DigestUpdate(l->ctx, l->ring + at, n);
 		pthread_mutex_lock(&l->lock);
 		l->out += n;
 		l->failed |= !ok;
@@ -144,17 +143,33 @@ static void lane_put(struct lane *l, const uint8_t *data, size_t len)
 
 /* ---- both ---- */
 
+/* NULL: it cannot be had. */
+static EVP_MD_CTX *start(const char *name)
+{
+	EVP_MD *md = openssl.EVP_MD_fetch(NULL, name, NULL);
+	EVP_MD_CTX *ctx = md ? openssl.EVP_MD_CTX_new() : NULL;
+
+	if (ctx && !openssl.EVP_DigestInit_ex2(ctx, md, NULL)) {
+		openssl.EVP_MD_CTX_free(ctx);
+		ctx = NULL;
+	}
+	openssl.EVP_MD_free(md); /* ctx has its own reference */
+	return ctx;
+}
+
 int digest_new(struct digest **ret, struct error *err)
 {
-	struct digest *d = calloc(1, sizeof(*d));
+	struct digest *d;
+	int r = openssl_load(err);
 
+	if (r < 0)
+		return r;
+	d = calloc(1, sizeof(*d));
 	if (!d)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	d->md5 = EVP_MD_CTX_new();
-	d->sha512 = EVP_MD_CTX_new();
-	if (!d->md5 || !d->sha512 ||
-	    !EVP_DigestInit_ex(d->md5, EVP_md5(), NULL) ||
-	    !EVP_DigestInit_ex(d->sha512, EVP_sha512(), NULL)) {
+	d->md5 = start("MD5");
+	d->sha512 = start("SHA512");
+	if (!d->md5 || !d->sha512) {
 		digest_free(d);
 		return failed(err);
 	}
@@ -168,8 +183,8 @@ void digest_free(struct digest *d)
 		return;
 	if (d->lane)
 		lane_end(d->lane);
-	EVP_MD_CTX_free(d->md5);
-	EVP_MD_CTX_free(d->sha512);
+	openssl.EVP_MD_CTX_free(d->md5);
+	openssl.EVP_MD_CTX_free(d->sha512);
 	free(d);
 }
 
@@ -181,9 +196,9 @@ int digest_add(struct digest *d, const void *data, size_t len,
 	d->bytes += len;
 	if (d->lane)
 		lane_put(d->lane, data, len);
-	else if (!EVP_DigestUpdate(d->md5, data, len))
+	else if (!openssl.EVP_DigestUpdate(d->md5, data, len))
 		return failed(err);
-	return EVP_DigestUpdate(d->sha512, data, len) ? 0 : failed(err);
+	return openssl.EVP_DigestUpdate(d->sha512, data, len) ? 0 : failed(err);
 }
 
 static bool put_hex(EVP_MD_CTX *ctx, char *ret)
@@ -192,7 +207,7 @@ static bool put_hex(EVP_MD_CTX *ctx, char *ret)
 	unsigned char sum[EVP_MAX_MD_SIZE];
 	unsigned int n, i;
 
-	if (!EVP_DigestFinal_ex(ctx, sum, &n))
+	if (!openssl.EVP_DigestFinal_ex(ctx, sum, &n))
 		return false;
 	for (i = 0; i < n; i++) {
 		ret[2 * i] = digits[sum[i] >> 4];

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/openssl.h"
 #include "glance/fetch.h"
 #include "glance/glance.h"
 #include "glance/import.h"
@@ -57,7 +58,9 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	if (!g)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	g->config = c;
-	r = store_open(c->store, &g->store, err);
+	r = openssl_load(err);
+	if (r >= 0)
+		r = store_open(c->store, &g->store, err);
 	if (r >= 0)
 		r = open_index(g, err);
 	if (r >= 0) {

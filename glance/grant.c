@@ -3,14 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
-#include <openssl/rand.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "formats/openssl.h"
 #include "glance/grant.h"
 #include "iouring/util.h"
 #include "iouring/write.h"
@@ -53,7 +50,7 @@ static int make_key(const char *path, struct error *err)
 		temp = NULL;
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
-	if (RAND_bytes(k.bytes, sizeof(k.bytes)) != 1)
+	if (openssl.RAND_bytes(k.bytes, sizeof(k.bytes)) != 1)
 		return error_set(err, -EIO, 0, "no random numbers");
 	fd = mkostemp(temp, O_CLOEXEC); /* 0600 */
 	if (fd < 0)
@@ -61,7 +58,7 @@ static int make_key(const char *path, struct error *err)
 	if (write(fd, k.bytes, sizeof(k.bytes)) != sizeof(k.bytes) ||
 	    fsync(fd) < 0 || (link(temp, path) < 0 && errno != EEXIST))
 		r = fail(path, err);
-	OPENSSL_cleanse(&k, sizeof(k));
+	openssl.OPENSSL_cleanse(&k, sizeof(k));
 	close(fd);
 	unlink(temp);
 	return r < 0 ? r : sync_folder_of(path, err);
@@ -69,8 +66,10 @@ static int make_key(const char *path, struct error *err)
 
 int grant_key_open(const char *path, struct grant_key *ret, struct error *err)
 {
-	int r = read_key(path, ret, err);
+	int r = openssl_load(err);
 
+	if (r >= 0)
+		r = read_key(path, ret, err);
 	if (r != -ENOENT)
 		return r;
 	r = make_key(path, err);
@@ -83,14 +82,18 @@ static bool compute(const struct grant_key *k, const char *image, bool writable,
 		    int64_t expires, uint8_t ret[MAC_BYTES])
 {
 	unsigned int len = MAC_BYTES;
+	EVP_MD *md = openssl.EVP_MD_fetch(NULL, "SHA256", NULL);
 	char text[128];
+	bool ok;
 	int n = snprintf(text, sizeof(text),
 			 "platter grant 1\n%s\n%c\n%" PRId64, image,
 			 writable ? 'w' : 'r', expires);
 
-	return n > 0 && (size_t)n < sizeof(text) &&
-	       HMAC(EVP_sha256(), k->bytes, sizeof(k->bytes),
-		    (const uint8_t *)text, (size_t)n, ret, &len);
+	ok = md && n > 0 && (size_t)n < sizeof(text) &&
+	     openssl.HMAC(md, k->bytes, sizeof(k->bytes), (const uint8_t *)text,
+			  (size_t)n, ret, &len);
+	openssl.EVP_MD_free(md);
+	return ok;
 }
 
 static int format(const struct grant_key *k, const char *image, bool writable,
@@ -148,6 +151,7 @@ bool grant_holds(const struct grant_key *k, const char *text, const char *image,
 	    format(k, image, may_write, expires, wanted) < 0)
 		return false;
 	len = strlen(wanted);
-	return strlen(text) == len && !CRYPTO_memcmp(text, wanted, len) &&
-	       now <= expires && (may_write || !writable);
+	return strlen(text) == len &&
+	       !openssl.CRYPTO_memcmp(text, wanted, len) && now <= expires &&
+	       (may_write || !writable);
 }

@@ -7,7 +7,6 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/rand.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "formats/openssl.h"
 #include "glance/http.h"
 #include "glance/mhd-lib.h"
 
@@ -378,7 +378,7 @@ static void make_request_id(char ret[41])
 {
 	uint8_t b[16];
 
-	if (RAND_bytes(b, sizeof(b)) != 1)
+	if (openssl.RAND_bytes(b, sizeof(b)) != 1)
 		memset(b, 0, sizeof(b));
 	snprintf(ret, 41,
 		 "req-%02x%02x%02x%02x-%02x%02x-4%01x%02x-%02x%02x-"

@@ -2,11 +2,11 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <openssl/rand.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
+#include "formats/openssl.h"
 #include "glance/record.h"
 
 static const char *const status_names[IMAGE_STATUSES] = {
@@ -737,7 +737,7 @@ void record_new_id(char *ret)
 {
 	uint8_t b[16];
 
-	if (RAND_bytes(b, sizeof(b)) != 1)
+	if (openssl.RAND_bytes(b, sizeof(b)) != 1)
 		abort(); /* ids that can be guessed are worse */
 	snprintf(ret, 37,
 		 "%02x%02x%02x%02x-%02x%02x-4%01x%02x-%02x%02x-"

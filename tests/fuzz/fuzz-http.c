@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "formats/openssl.h"
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
 #include "glance/image-list.h"
@@ -37,6 +38,7 @@ static void new_image(struct record *r)
 	char id[37];
 
 	*r = (struct record){ .visibility = IMAGE_SHARED };
+	MUST(openssl_load(NULL) >= 0, "no OpenSSL");
 	record_new_id(id);
 	MUST(record_set(&r->id, id, NULL) >= 0, "no memory");
 }
