@@ -99,20 +99,26 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	return 0;
 }
 
-/* 1: image @id has data, or staged ones; 0: nobody knows it, or it has none. */
+/*
+ * May image @id have data, or staged ones? An import that ended between the
+ * move of its data and the index begins again with them.
+ */
 static int has_data(void *opaque, const char *id, bool staged)
 {
 	CLEANUP(record_done) struct record r = { 0 };
 	int code = record_load(opaque, id, &r, NULL);
 
 	if (code == -ENOENT)
-		return 0;
+		return STORE_DROP;
 	if (code < 0)
 		return code;
+	if (r.status == IMAGE_IMPORTING)
+		return staged ? STORE_KEEP : STORE_STAGE;
 	if (staged)
-		return r.status == IMAGE_UPLOADING ||
-		       r.status == IMAGE_IMPORTING;
-	return r.status == IMAGE_ACTIVE || r.status == IMAGE_DEACTIVATED;
+		return r.status == IMAGE_UPLOADING ? STORE_KEEP : STORE_DROP;
+	return r.status == IMAGE_ACTIVE || r.status == IMAGE_DEACTIVATED
+		       ? STORE_KEEP
+		       : STORE_DROP;
 }
 
 /* Those in status @status go back to queued, unless @keep wants them. */

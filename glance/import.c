@@ -460,7 +460,8 @@ static void end(struct run *r, int code, const struct error *why)
 	struct error err = { 0 };
 
 	r->message = why->msg;
-	if (code < 0 && *r->image_id)
+	/* They are the image's by now, or nobody's. */
+	if (*r->image_id)
 		store_discard(r->g->store, STORE_STAGING, r->image_id);
 	if (index_write(r->g->index, code < 0 ? end_badly : end_well, r, &err) <
 	    0)

@@ -263,9 +263,21 @@ static int look_at_staged(void *opaque, const char *folder, const char *file)
 	if (!record_id_ok(file))
 		return 0;
 	r = t->keep(t->opaque, file, true);
-	if (!r)
+	if (r == STORE_DROP)
 		store_discard(t->s, STORE_STAGING, file);
 	return r < 0 ? r : 0;
+}
+
+/* Back from store_commit(), which the index has not heard of. */
+static int stage_again(struct store *s, const char *id, struct error *err)
+{
+	struct inside from = image_name(id);
+
+	if (renameat(s->fd, from.text, s->fd,
+		     area_name(STORE_STAGING, id).text) < 0)
+		return error_set(err, -errno, 0, "store: %s: %s", from.text,
+				 errno_text(errno));
+	return sync_folder(s, area_names[STORE_STAGING], err);
 }
 
 static int look_at_file(void *opaque, const char *folder, const char *file)
@@ -276,7 +288,9 @@ static int look_at_file(void *opaque, const char *folder, const char *file)
 	if (!record_id_ok(file))
 		return 0;
 	r = t->keep(t->opaque, file, false);
-	if (!r)
+	if (r == STORE_STAGE)
+		return stage_again(t->s, file, t->err);
+	if (r == STORE_DROP)
 		store_remove(t->s, file);
 	return r < 0 ? r : 0;
 }

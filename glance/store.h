@@ -57,9 +57,15 @@ int store_rename(struct store *s, const char *from, const char *to,
 /* The data of an image that is gone. */
 void store_remove(struct store *s, const char *id);
 
+enum store_verdict {
+	STORE_DROP,
+	STORE_KEEP,
+	STORE_STAGE, /* an image's data are not its own yet: they wait again */
+};
+
 /*
- * After a crash: nothing is coming any more, and data, staged or an image's,
- * go that @keep does not want (1: yes, 0: no, or a negative errno, which is
+ * After a crash: nothing is coming any more, and with data, staged or an
+ * image's, is done what @keep says (a verdict, or a negative errno, which is
  * returned).
  */
 int store_tidy(struct store *s,
