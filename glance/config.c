@@ -24,6 +24,7 @@ void glance_config_done(struct glance_config *c)
 	free(c->location_dirs);
 	free(c->direct_url);
 	free(c->limits);
+	free(c->health_disable);
 	*c = (struct glance_config){ 0 };
 }
 
@@ -80,6 +81,7 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "location-dirs", &c->location_dirs, strdup },
 		{ "direct-url", &c->direct_url, strdup },
 		{ "limits", &c->limits, absolute },
+		{ "health-disable", &c->health_disable, absolute },
 	};
 	size_t i;
 	char *copy;

@@ -69,11 +69,6 @@ static void respond_image(struct request *q, unsigned int status,
 
 /* ---- what there is ---- */
 
-static void get_healthcheck(struct request *q)
-{
-	respond_text(q, 200, "text/plain; charset=UTF-8", strdup("OK"));
-}
-
 static json_t *version(const char *base, const char *id, const char *status)
 {
 	return json_pack("{s:s, s:s, s:[{s:s, s:o}]}", "id", id, "status",
@@ -630,7 +625,6 @@ static void delete_member(struct request *q)
 }
 
 const struct route v2_routes[] = {
-	{ HTTP_GET, "/healthcheck", get_healthcheck, NULL, ROUTE_PUBLIC },
 	{ HTTP_GET, "/", get_root, NULL, ROUTE_PUBLIC },
 	{ HTTP_GET, "/versions", get_versions, NULL, ROUTE_PUBLIC },
 	{ HTTP_GET, "/v2", get_versions, NULL, ROUTE_PUBLIC },

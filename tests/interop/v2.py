@@ -641,6 +641,33 @@ def metrics_of(g):
     return got
 
 
+def load_balancers_are_told(c):
+    """As oslo.middleware answers."""
+    off = c.path("off")
+    with Glance(f"health-disable={off}") as g:
+        kinds = {None: "text/plain; charset=UTF-8",
+                 "text/html": "text/html; charset=UTF-8",
+                 "application/json, text/html": "application/json"}
+        for status, head, reason in ((200, 204, "OK"),
+                                     (503, 503, "DISABLED BY FILE")):
+            for accept, kind in kinds.items():
+                a = g.request("GET", "/healthcheck", headers={
+                    "Accept": accept} if accept else None)
+                is_equal((a.status, a.headers["content-type"],
+                          reason in a.text), (status, kind, True),
+                         f"the answer for {accept}")
+            is_equal(a.json, {"detailed": False, "reasons": [reason]},
+                     "the reasons")
+            is_equal(g.request("GET", "/healthcheck").text, reason, "the text")
+            is_equal(g.request("HEAD", "/healthcheck").status, head,
+                     "the status of HEAD")
+            with open(off, "w"):
+                pass
+        os.remove(off)
+        is_equal(g.request("GET", "/healthcheck").status, 200,
+                 "the status when the file has gone")
+
+
 def operators_see_what_is_asked_for(c):
     log = c.path("access.log")
     with Glance(f"access-log={log}") as g:
@@ -719,5 +746,6 @@ if __name__ == "__main__":
         images_are_inspected,
         glanceclient_lives_with_it,
         openstackclient_lives_with_it,
+        load_balancers_are_told,
         operators_see_what_is_asked_for,
     ])

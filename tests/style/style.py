@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 
 SKIP = 77
 ROOMS = ["iouring", "formats", "glance", "nbd"]  # from the lowest upwards
@@ -266,6 +267,35 @@ def expand(text, macros):
             return None
         parts.append(expand(macros[name], macros) if name else string)
     return "".join(p or "" for p in parts)
+
+
+def check_systemd():
+    """What systemd says of the units, were they installed."""
+    need("systemd-analyze")
+    folder = "contrib/systemd"
+    names = sorted(os.listdir(folder))
+    bad = []
+    with tempfile.TemporaryDirectory() as units:
+        for name in names:
+            with open(os.path.join(folder, name), encoding="utf-8") as f:
+                # What is run need only be there.
+                text = re.sub(r"@(nbdkit|platter|plugin)@", "/bin/true",
+                              f.read())
+            with open(os.path.join(units, name.removesuffix(".in")), "w",
+                      encoding="utf-8") as f:
+                f.write(text)
+        for name in sorted(os.listdir(units)):
+            p = subprocess.run(
+                ["systemd-analyze", "verify", "--man=no",
+                 os.path.join(units, name)],
+                env=dict(os.environ, SYSTEMD_UNIT_PATH=units + ":"),
+                capture_output=True, text=True)
+            # Of others' units that are none of ours it speaks, too.
+            said = [line for line in p.stderr.split("\n") if "platter" in line]
+            bad += [f"{name}: {line}" for line in said]
+            if p.returncode and not said:
+                bad.append(f"{name}: {p.stderr.strip()}")
+    return report(bad, len(names), "units")
 
 
 def routes_of(text):
