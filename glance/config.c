@@ -25,6 +25,7 @@ void glance_config_done(struct glance_config *c)
 	free(c->direct_url);
 	free(c->limits);
 	free(c->health_disable);
+	free(c->timeout);
 	*c = (struct glance_config){ 0 };
 }
 
@@ -81,6 +82,7 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "location-dirs", &c->location_dirs, strdup },
 		{ "direct-url", &c->direct_url, strdup },
 		{ "limits", &c->limits, absolute },
+		{ "glance-timeout", &c->timeout, strdup },
 		{ "health-disable", &c->health_disable, absolute },
 	};
 	size_t i;

@@ -23,6 +23,7 @@ struct glance_config {
 	char *show_locations;
 	char *location_dirs; /* by colons */
 	char *direct_url; /* what an image's id is put behind */
+	char *timeout; /* of slow clients of HTTP, seconds */
 	char *health_disable; /* a file; absolute */
 	char *limits; /* a file, see limits.h */
 };

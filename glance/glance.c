@@ -69,7 +69,8 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 			r = http_listen(
 				&(struct http_config){ .listen = c->listen,
 						       .cert_file = c->cert,
-						       .key_file = c->key },
+						       .key_file = c->key,
+						       .idle = c->timeout },
 				&g->http, err);
 	}
 	if (r >= 0)

@@ -40,6 +40,7 @@ struct http_server {
 	bool tcp;
 	char *unix_path; /* to be removed at the end */
 	char *cert, *key; /* PEM */
+	unsigned int idle_sec;
 
 	/* Guards the list of connections and what the watch looks at. */
 	pthread_mutex_t lock;
@@ -225,6 +226,24 @@ static int load_tls(struct http_server *s, const struct http_config *c,
 	return r;
 }
 
+static int take_idle(struct http_server *s, const char *text, struct error *err)
+{
+	unsigned long n = HTTP_IDLE_SEC;
+	char *end;
+
+	if (text) {
+		n = strtoul(text, &end, 10);
+		if (!isdigit((unsigned char)*text) || *end || !n ||
+		    n > HTTP_IDLE_SEC_MAX)
+			return error_set(err, -EINVAL, 0,
+					 "glance-timeout is 1 to %u seconds, "
+					 "not \"%.32s\"",
+					 HTTP_IDLE_SEC_MAX, text);
+	}
+	s->idle_sec = (unsigned int)n;
+	return 0;
+}
+
 int http_listen(const struct http_config *c, struct http_server **ret,
 		struct error *err)
 {
@@ -242,7 +261,9 @@ int http_listen(const struct http_config *c, struct http_server **ret,
 	s->listen_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->stop_cond, NULL);
-	r = load_tls(s, c, err);
+	r = take_idle(s, c->idle, err);
+	if (r >= 0)
+		r = load_tls(s, c, err);
 	if (r >= 0)
 		r = !strncmp(c->listen, "unix:", 5)
 			    ? listen_unix(s, c->listen + 5, err)
@@ -276,15 +297,16 @@ int http_listen_fd(const struct http_server *s)
  * libmicrohttpd ends a connection that is silent; one that sends a byte now
  * and then is ended here, by shutting its socket: its own thread cleans up.
  */
-static bool too_slow(const struct connection *c, int64_t now)
+static bool too_slow(const struct connection *c, unsigned int idle_sec,
+		     int64_t now)
 {
 	int64_t sec = (now - c->since_usec) / 1000000;
 
 	if (c->busy)
 		return false;
 	if (!c->in_body)
-		return sec > HTTP_HEADERS_SEC;
-	return sec > HTTP_IDLE_SEC &&
+		return sec > idle_sec + idle_sec / 4;
+	return sec > idle_sec &&
 	       c->body_bytes / (uint64_t)sec < HTTP_BODY_BYTES_PER_SEC_MIN;
 }
 
@@ -299,7 +321,7 @@ static void *watch(void *opaque)
 		int64_t now = now_usec();
 
 		for (c = s->connections; c; c = c->next)
-			if (too_slow(c, now))
+			if (too_slow(c, s->idle_sec, now))
 				shutdown(c->fd, SHUT_RDWR);
 		clock_gettime(CLOCK_REALTIME, &ts);
 		ts.tv_sec++;
@@ -1024,7 +1046,7 @@ int http_start(struct http_server *s, const struct http_app *app,
 		0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER,
 		drop_log, NULL, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
 		MHD_OPTION_CONNECTION_LIMIT, HTTP_CONNECTIONS_MAX,
-		MHD_OPTION_CONNECTION_TIMEOUT, HTTP_IDLE_SEC,
+		MHD_OPTION_CONNECTION_TIMEOUT, s->idle_sec,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
 		MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t)(16U << 10),
 		MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,

@@ -30,10 +30,10 @@ struct route;
 #define HTTP_HEADERS_BYTES_MAX	    (32U << 10)
 /* Of a request that is not image data. */
 #define HTTP_BODY_BYTES_MAX	    (1U << 20)
-/* Seconds without a byte; and for the headers of a request to be whole. */
+/* Seconds without a byte; a quarter more for the headers to be whole. */
 #define HTTP_IDLE_SEC		    60U
-#define HTTP_HEADERS_SEC	    75U
-/* Of a body, on the average after the first HTTP_IDLE_SEC seconds. */
+#define HTTP_IDLE_SEC_MAX	    3600U
+/* Of a body, on the average after the first seconds of a silence. */
 #define HTTP_BODY_BYTES_PER_SEC_MIN 256U
 
 enum http_method {
@@ -140,6 +140,7 @@ struct http_config {
 	const char *listen; /* "ADDRESS:PORT", "[V6]:PORT", "unix:PATH" */
 	const char *cert_file; /* PEM; both or neither */
 	const char *key_file;
+	const char *idle; /* seconds; NULL: HTTP_IDLE_SEC */
 };
 
 /* Binds, and listens from then on; nobody is answered before http_start(). */

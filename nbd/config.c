@@ -45,6 +45,7 @@ const char config_help[] =
 	"show-locations=true, location-dirs=DIR:...  locations of images, and where\n"
 	"                 files may be registered in place\n"
 	"direct-url=nbd://HOST:PORT/  in front of ids, shown as direct_url\n"
+	"glance-timeout=SECONDS  for clients of HTTP that are silent (60)\n"
 	"health-disable=FILE  while it is there, /healthcheck says so\n"
 	"limits=FILE      how much each project may have (JSON)\n"
 	"glance-cert=FILE, glance-key=FILE  TLS for it (PEM)\n"

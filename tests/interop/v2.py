@@ -315,9 +315,39 @@ def images_are_exports(c):
             raise Failure(f"{name} was opened")
 
 
-def many_write_and_read_at_once(c):
+def sixteen_write_and_sixty_four_read_at_once(c):
     with Glance() as g:
-        ids, errors = [], []
+        ids, errors, done = [], [], threading.Event()
+        whole = {}  # an image's data, once they are acknowledged
+
+        def read(number):
+            r = random.Random(number)
+            try:
+                while not done.is_set():
+                    if not whole:
+                        time.sleep(0.01)
+                        continue
+                    i = r.choice(list(whole))
+                    data, kind = whole[i], r.randrange(4)
+                    if kind == 0:
+                        a = g.request("GET", f"/v2/images/{i}/file")
+                        is_true(a.body == data, "a reader got other data")
+                    elif kind == 1:
+                        is_equal(show(g, i)["status"], "active", "the status")
+                    elif kind == 2:
+                        a = g.request("GET", "/v2/images?status=active&"
+                                      "limit=20")
+                        is_true(all(k["size"] for k in a.json["images"]),
+                                "an active image has no size")
+                    else:
+                        off = r.randrange(len(data) - 4096)
+                        with Client(g.nbd_socket) as client:
+                            client.go(i.encode())
+                            is_true(client.read(off, 4096) ==
+                                    (0, data[off:off + 4096]),
+                                    "NBD gives other data")
+            except Exception as e:
+                errors.append(e)
 
         def work(number):
             try:
@@ -325,17 +355,19 @@ def many_write_and_read_at_once(c):
                     data = c.disk[:200000 + number * 1000 + k]
                     i = create(g, name=f"n{number}-{k}")
                     upload(g, i, data)
-                    a = g.request("GET", f"/v2/images/{i}/file")
-                    is_true(a.body == data, "other data")
-                    g.request("GET", "/v2/images?limit=50")
+                    whole[i] = data
                     ids.append(i)
             except Exception as e:
                 errors.append(e)
 
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
-        for t in threads:
+        writers = [threading.Thread(target=work, args=(n,)) for n in range(16)]
+        readers = [threading.Thread(target=read, args=(n,)) for n in range(64)]
+        for t in readers + writers:
             t.start()
-        for t in threads:
+        for t in writers:
+            t.join()
+        done.set()
+        for t in readers:
             t.join()
         is_equal(errors, [], "the errors")
         seen, path = set(), "/v2/images?limit=7"
@@ -740,7 +772,7 @@ if __name__ == "__main__":
         an_upload_that_ends_early_leaves_nothing,
         a_killed_server_starts_tidy,
         images_are_exports,
-        many_write_and_read_at_once,
+        sixteen_write_and_sixty_four_read_at_once,
         limits_hold_each_project_by_itself,
         images_are_registered_in_place,
         images_are_inspected,
