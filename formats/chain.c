@@ -38,14 +38,21 @@ static void parent_file_done(struct parent_file *p)
 	free(p->format);
 }
 
+static int open_in(struct folder *folder, const char *name,
+		   const struct open_options *options, struct parent_file *ret,
+		   enum reference_verdict *verdict, struct error *err)
+{
+	return reference_open(folder, name, "backing file", &options->allow,
+			      options->direct, &ret->src, &ret->folder,
+			      &ret->path, verdict, err);
+}
+
 static int open_file(const struct layer *child, const char *name,
 		     const struct open_options *options,
 		     struct parent_file *ret, enum reference_verdict *verdict,
 		     struct error *err)
 {
-	return reference_open(child->folder, name, "backing file",
-			      &options->allow, options->direct, &ret->src,
-			      &ret->folder, &ret->path, verdict, err);
+	return open_in(child->folder, name, options, ret, verdict, err);
 }
 
 /* A name as QEMU reads it. */
@@ -98,6 +105,7 @@ static int open_stale(const struct layer *child,
 
 struct parent_search {
 	struct layer *child;
+	struct folder *folder;
 	const struct open_options *options;
 	struct parent_file *ret;
 };
@@ -108,7 +116,7 @@ static int try_candidate(void *opaque, const char *name)
 	struct parent_file file = { 0 };
 	enum reference_verdict v;
 
-	if (!open_file(s->child, name, s->options, &file, &v, NULL) &&
+	if (!open_in(s->folder, name, s->options, &file, &v, NULL) &&
 	    s->child->ops->is_parent(s->child, file.src)) {
 		*s->ret = file;
 		return 1;
@@ -117,23 +125,41 @@ static int try_candidate(void *opaque, const char *name)
 	return 0;
 }
 
-/* A parent that has no name: which file of the folder is it? */
+static bool search_allowed(struct parent_search *s, const char *path)
+{
+	CLEANUP(folder_unrefp) struct folder *f = NULL;
+
+	if (folder_open(path, &f, NULL) < 0)
+		return false;
+	s->folder = f;
+	return folder_for_each(f, try_candidate, s) == 1;
+}
+
+/*
+ * A parent that has no name: which file of the folder is it, or of those that
+ * the user allows? (VirtualBox has the base one folder up.)
+ */
 static int open_by_content(struct layer *child,
 			   const struct open_options *options,
 			   struct parent_file *ret,
 			   enum reference_verdict *verdict, struct error *err)
 {
+	const struct allow *allow = &options->allow;
 	struct parent_search s = { .child = child,
+				   .folder = child->folder,
 				   .options = options,
 				   .ret = ret };
+	bool found = folder_for_each(s.folder, try_candidate, &s) == 1;
+	size_t i;
 
-	if (folder_for_each(child->folder, try_candidate, &s) == 1) {
-		*verdict = REFERENCE_OK;
+	for (i = 0; !found && i < allow->n_folders; i++)
+		found = search_allowed(&s, allow->folders[i]);
+	*verdict = found ? REFERENCE_OK : REFERENCE_MISSING;
+	if (found)
 		return 0;
-	}
-	*verdict = REFERENCE_MISSING;
 	return error_set(err, -ENOENT, 0,
-			 "its parent is not among the files of its folder");
+			 "its parent is not among the files of its folder: "
+			 "allow=DIR names another one to look in");
 }
 
 static int open_parent_file(struct layer *child,

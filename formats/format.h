@@ -106,7 +106,8 @@ struct format_ops {
 			    struct error *err);
 
 	/*
-	 * Optional: is @candidate, a file in @l's folder, the parent of @l?
+	 * Optional: is @candidate, a file in @l's folder or an allowed one,
+	 * the parent of @l?
 	 * For formats that know their parents by id alone. Called by chain.c.
 	 */
 	bool (*is_parent)(struct layer *l, struct source *candidate);

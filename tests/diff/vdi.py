@@ -162,6 +162,25 @@ def differencing_parents_are_found_by_id(f):
 
 
 @by_hand
+def parents_in_another_folder_need_leave(f):
+    """As VirtualBox has it: the base above, the others in Snapshots/."""
+    chain = family(f, "vm-", 16 * 4 * KIB, 4 * KIB, [1, DIFF, DIFF])
+    os.mkdir(f.path("Snapshots"))
+    for name in ("vm-1.vdi", "vm-2.vdi"):
+        os.rename(f.path(name), f.path(f"Snapshots/{name}"))
+    f.refuse("Snapshots/vm-2.vdi", "allow=DIR")
+    os.mkdir(f.path("empty"))
+    for name, v in chain[1:]:
+        f.serve(f"Snapshots/{name}", v.expect,
+                allow=[f.path("empty"), f.path(".")])
+    # A link in the allowed folder leads no further than that.
+    os.mkdir(f.path("links"))
+    os.rename(f.path("vm-0.vdi"), f.path("empty/vm-0.vdi"))
+    os.symlink("../empty/vm-0.vdi", f.path("links/vm-0.vdi"))
+    f.refuse("Snapshots/vm-2.vdi", "allow=DIR", allow=[f.path("links")])
+
+
+@by_hand
 def a_wrong_parent_is_refused(f):
     base, child = family(f, "a", 16 * 4 * KIB, 4 * KIB, [1, DIFF])
     v = Vdi(f.path("orphan.vdi"), 64 * KIB, block=4 * KIB, kind=DIFF,

@@ -86,29 +86,31 @@ class Place:
         return self.path(name)
 
     def compare(self, image, reference, fmt=None, key=None, snapshot=None,
-                export="", **kwargs):
+                export="", allow=(), **kwargs):
         """Bytes and block status; the map of the image agrees with both."""
-        with Server(image, fmt=fmt, key=key, snapshot=snapshot) as server:
+        with Server(image, fmt=fmt, key=key, snapshot=snapshot,
+                    allow=allow) as server:
             status = compare(server.uri(export), reference, self.totals,
                              map_path=self.path("status.json"), **kwargs)
         support.saw(image, self.judge,
                     *(["snapshots"] if export or snapshot else []), fmt=fmt,
-                    key=key)
+                    key=key, allow=allow)
         if export:
             return None
         ours = run_json([os.environ["PLATTER"], "map", "--json",
-                         *image_options(fmt, snapshot, key), image])
+                         *image_options(fmt, snapshot, key, allow), image])
         size = kwargs.get("size") or os.stat(reference).st_size
         maps.check_cover(ours, size, "start", "platter map")
         maps.compare_nbd(status, ours, size)
         self.totals.maps += 1
         return ours
 
-    def refuse(self, name, pattern, fmt=None, snapshot=None, key=None):
+    def refuse(self, name, pattern, fmt=None, snapshot=None, key=None,
+               allow=()):
         """The server ends by itself and says why in a few lines."""
         try:
             with Server(self.path(name), fmt=fmt, snapshot=snapshot,
-                        key=key):
+                        key=key, allow=allow):
                 pass
         except Refused as e:
             said, status = e.message, e.status
