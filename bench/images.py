@@ -203,11 +203,11 @@ class Images:
                     f.write(piece(rng, idx, pool))
         return self.make(self.sized('data.raw'), build, self.disk_bytes)
 
-    def convert(self, name, *options):
+    def convert(self, name, *options, fmt='qcow2'):
         raw = self.raw()
 
         def build(part):
-            self.tool('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2',
+            self.tool('qemu-img', 'convert', '-f', 'raw', '-O', fmt,
                       *options, raw, part)
         return self.make(self.sized(name), build, self.disk_bytes)
 
