@@ -75,6 +75,8 @@ void bundle_done(struct bundle *b)
 		free(b->storages[i].images);
 	}
 	free(b->storages);
+	for (i = 0; i < b->n_shots; i++)
+		free(b->shots[i].name);
 	free(b->shots);
 	*b = (struct bundle){ 0 };
 }
@@ -419,7 +421,11 @@ static int take_root(const xmlNode *root, struct bundle *b, struct error *err)
 	return r < 0 ? r : take_snapshots(root, b, err);
 }
 
-int bundle_parse(const uint8_t *text, size_t bytes, struct bundle *ret,
+typedef int take_fn(const xmlNode *root, struct bundle *b, struct error *err);
+
+/* What a document says, once it is known to be tame. @what: its name. */
+static int parse(const uint8_t *text, size_t bytes, const char *what,
+		 unsigned int depth_max, take_fn *take, struct bundle *b,
 		 struct error *err)
 {
 	const struct xml_api *xml = xml_load(err);
@@ -430,27 +436,90 @@ int bundle_parse(const uint8_t *text, size_t bytes, struct bundle *ret,
 		return err ? err->code : -ENOTSUP;
 	if (bytes > BUNDLE_XML_MAX)
 		return error_set(err, -EFBIG, 0,
-				 BUNDLE_XML_NAME " of %zu bytes is over the "
-						 "limit of %u",
-				 bytes, BUNDLE_XML_MAX);
+				 "%s of %zu bytes is over the limit of %u",
+				 what, bytes, BUNDLE_XML_MAX);
 	if (memmem(text, bytes, "<!DOCTYPE", 9) || memchr(text, 0, bytes))
 		return error_set(err, -EPERM, 0,
-				 BUNDLE_XML_NAME ": a DTD is refused, and so "
-						 "are NUL bytes");
+				 "%s: a DTD is refused, and so are NUL bytes",
+				 what);
 	/* Whatever encoding it declares: no other may hide a DTD. */
 	doc = xml->read_memory((const char *)text, (int)bytes, NULL, "UTF-8",
 			       XML_PARSE_NONET | XML_PARSE_NOERROR |
 				       XML_PARSE_NOWARNING | XML_PARSE_NOCDATA);
 	if (!doc)
-		return error_set(err, -EBADMSG, 0,
-				 BUNDLE_XML_NAME " is not well-formed XML");
+		return error_set(err, -EBADMSG, 0, "%s is not well-formed XML",
+				 what);
 	r = doc->intSubset || doc->extSubset
-		    ? error_set(err, -EPERM, 0,
-				BUNDLE_XML_NAME ": a DTD is refused")
-		    : xml_check_tree(doc, BUNDLE_DEPTH_MAX, BUNDLE_XML_NAME,
-				     err);
+		    ? error_set(err, -EPERM, 0, "%s: a DTD is refused", what)
+		    : xml_check_tree(doc, depth_max, what, err);
 	if (r >= 0)
-		r = take_root(xml->doc_get_root_element(doc), ret, err);
+		r = take(xml->doc_get_root_element(doc), b, err);
 	xml->free_doc(doc);
 	return r;
+}
+
+int bundle_parse(const uint8_t *text, size_t bytes, struct bundle *ret,
+		 struct error *err)
+{
+	return parse(text, bytes, BUNDLE_XML_NAME, BUNDLE_DEPTH_MAX, take_root,
+		     ret, err);
+}
+
+/* The shot that @item is about; NULL: none of this disk. */
+static struct bundle_shot *shot_of(const xmlNode *item, struct bundle *b)
+{
+	const xmlAttr *a = item->properties;
+	struct guid guid;
+	size_t i;
+
+	while (a && strcmp((const char *)a->name, "guid"))
+		a = a->next;
+	if (!a || !a->children || a->children->type != XML_TEXT_NODE ||
+	    !guid_parse(&guid, (const char *)a->children->content))
+		return NULL;
+	for (i = 0; i < b->n_shots; i++)
+		if (guid_equal(&b->shots[i].guid, &guid))
+			return &b->shots[i];
+	return NULL;
+}
+
+/* @parent's items and those in them, as deep as parse() lets them be. */
+static int take_names(const xmlNode *parent, struct bundle *b,
+		      struct error *err)
+{
+	const xmlNode *n;
+	int r = 0;
+
+	for (n = parent->children; n && r >= 0; n = n->next) {
+		struct bundle_shot *shot;
+
+		if (!is_element(n, "SavedStateItem"))
+			continue;
+		shot = shot_of(n, b);
+		if (shot && !shot->name && child(n, "Name")) {
+			shot->name = child_text(n, "Name", err);
+			if (!shot->name)
+				return err->code;
+		}
+		r = take_names(n, b, err);
+	}
+	return r;
+}
+
+static int take_states(const xmlNode *root, struct bundle *b, struct error *err)
+{
+	if (!root || !is_element(root, "ParallelsSavedStates"))
+		return error_set(err, -EBADMSG, 0,
+				 BUNDLE_NAMES_NAME
+				 ": root element is %.40s, not "
+				 "ParallelsSavedStates",
+				 root ? (const char *)root->name : "missing");
+	return take_names(root, b, err);
+}
+
+int bundle_parse_names(const uint8_t *text, size_t bytes, struct bundle *b,
+		       struct error *err)
+{
+	return parse(text, bytes, BUNDLE_NAMES_NAME, BUNDLE_NAMES_DEPTH,
+		     take_states, b, err);
 }

@@ -23,8 +23,10 @@
 #include "iouring/error.h"
 
 #define BUNDLE_XML_NAME	    "DiskDescriptor.xml"
+#define BUNDLE_NAMES_NAME   "Snapshots.xml"
 #define BUNDLE_XML_MAX	    (1U << 20)
 #define BUNDLE_DEPTH_MAX    16U /* of elements in each other */
+#define BUNDLE_NAMES_DEPTH  200U /* one more for each snapshot on another */
 #define BUNDLE_STORAGES_MAX 512U
 #define BUNDLE_IMAGES_MAX   1024U /* of a storage */
 #define BUNDLE_SHOTS_MAX    1024U
@@ -51,6 +53,7 @@ struct bundle_storage {
 struct bundle_shot {
 	struct guid guid;
 	struct guid parent; /* empty: this is the root */
+	char *name; /* NULL: nobody gave it one */
 };
 
 struct bundle {
@@ -66,6 +69,18 @@ struct bundle {
 int bundle_parse(const uint8_t *xml, size_t bytes, struct bundle *ret,
 		 struct error *err);
 void bundle_done(struct bundle *b);
+
+/*
+ * Snapshots.xml, which Parallels and Virtuozzo keep for the machine: what the
+ * shots of @b are called.
+ *
+ *	ParallelsSavedStates
+ *	  SavedStateItem guid="": Name, SavedStateItem ...
+ *
+ * Snapshots of which @b has no shot are those of other disks.
+ */
+int bundle_parse_names(const uint8_t *xml, size_t bytes, struct bundle *b,
+		       struct error *err);
 
 /* Is this a DiskDescriptor.xml, by its root element? */
 bool bundle_probe(const uint8_t *head, size_t bytes);

@@ -105,6 +105,7 @@ struct ploop_state {
 	bool bundled; /* the next two are filled */
 	struct guid guid;
 	struct bundle bundle;
+	bool names_damaged; /* there is a Snapshots.xml that was no use */
 };
 
 static int decode_header(const uint8_t *buf, size_t len,
@@ -238,23 +239,59 @@ static const char *image_name(const struct bundle_image *i)
 	return base;
 }
 
-static int read_bundle(struct source *xml, struct bundle *ret,
-		       struct error *err)
+typedef int parse_fn(const uint8_t *xml, size_t bytes, struct bundle *b,
+		     struct error *err);
+
+static int read_xml(struct source *xml, const char *what, parse_fn *parse,
+		    struct bundle *b, struct error *err)
 {
 	CLEANUP(freep) uint8_t *buf = NULL;
 	int r;
 
 	if (xml->bytes > BUNDLE_XML_MAX)
 		return error_set(err, -EFBIG, 0,
-				 BUNDLE_XML_NAME
-				 " of %" PRIu64
+				 "%s of %" PRIu64
 				 " bytes is over the limit of %u",
-				 xml->bytes, BUNDLE_XML_MAX);
+				 what, xml->bytes, BUNDLE_XML_MAX);
 	buf = malloc((size_t)xml->bytes + 1);
 	if (!buf)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = source_read(xml, buf, (size_t)xml->bytes, 0, err);
-	return r < 0 ? r : bundle_parse(buf, (size_t)xml->bytes, ret, err);
+	return r < 0 ? r : parse(buf, (size_t)xml->bytes, b, err);
+}
+
+static int read_bundle(struct source *xml, struct bundle *ret,
+		       struct error *err)
+{
+	return read_xml(xml, BUNDLE_XML_NAME, bundle_parse, ret, err);
+}
+
+/*
+ * What the snapshots are called is in the folder of the machine, one up, which
+ * allow= has to permit; or it was put beside the descriptor. Nothing depends
+ * on it.
+ */
+static void read_names(struct layer *l)
+{
+	static const char *const places[] = { BUNDLE_NAMES_NAME,
+					      "../" BUNDLE_NAMES_NAME };
+	struct ploop_state *s = l->state;
+	struct error why = { 0 };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(places); i++) {
+		CLEANUP(source_unrefp) struct source *xml = NULL;
+		CLEANUP(freep) char *path = NULL;
+
+		if (reference_open(l->folder, places[i], BUNDLE_NAMES_NAME,
+				   &l->options->allow, false, &xml, NULL, &path,
+				   NULL, NULL) < 0)
+			continue;
+		s->names_damaged =
+			read_xml(xml, BUNDLE_NAMES_NAME, bundle_parse_names,
+				 &s->bundle, &why) < 0;
+		return;
+	}
 }
 
 /* Which GUID's is the file of this name? */
@@ -448,16 +485,39 @@ static int open_alone(struct layer *l, struct error *err)
 	return 0;
 }
 
+/* How many shots are called @name? *ret: the last of them. */
+static unsigned int find_name(const struct bundle *b, const char *name,
+			      struct guid *ret)
+{
+	unsigned int n = 0;
+	size_t i;
+
+	for (i = 0; i < b->n_shots; i++)
+		if (b->shots[i].name && !strcmp(b->shots[i].name, name)) {
+			*ret = b->shots[i].guid;
+			n++;
+		}
+	return n;
+}
+
 /* A bundle's snapshots are its GUIDs: any image's, also the top's own. */
 static int select_snapshot(struct layer *l, struct error *err)
 {
 	struct ploop_state *s = l->state;
+	const char *name = l->options->snapshot;
 	struct guid guid;
+	unsigned int n = guid_parse(&guid, name)
+				 ? 1
+				 : find_name(&s->bundle, name, &guid);
 
-	if (!guid_parse(&guid, l->options->snapshot) ||
-	    !bundle_image(&s->bundle.storages[0], &guid))
+	if (n > 1)
+		return error_set(err, -EINVAL, 0,
+				 "%u snapshots are called \"%s\": give the "
+				 "GUID of one",
+				 n, name);
+	if (!n || !bundle_image(&s->bundle.storages[0], &guid))
 		return error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
-				 l->options->snapshot);
+				 name);
 	s->guid = guid;
 	return 0;
 }
@@ -492,6 +552,8 @@ static int ploop_open(struct layer *l, struct error *err)
 		s->bundled = true;
 		s->guid = s->bundle.top;
 	}
+	if (r >= 0 && s->bundled && l->top)
+		read_names(l);
 	if (r >= 0 && s->bundled && l->top && l->options->snapshot)
 		r = select_snapshot(l, err);
 	if (r >= 0)
@@ -628,11 +690,12 @@ static int ploop_snapshots(struct layer *l,
 	int r = 0;
 
 	for (i = 0; s->bundled && i < s->bundle.n_shots && !r; i++) {
-		const struct guid *guid = &s->bundle.shots[i].guid;
+		const struct bundle_shot *shot = &s->bundle.shots[i];
+		const struct guid *guid = &shot->guid;
 		char id[40];
 		struct snapshot snap = {
 			.id = id,
-			.name = id,
+			.name = shot->name ? shot->name : id,
 			.bytes = s->bundle.disk_sectors * PLOOP_SECTOR_BYTES,
 		};
 
@@ -735,6 +798,8 @@ static void ploop_info(struct layer *l, struct info_sink *sink)
 	sink->text(sink, "top-guid", id);
 	sink->number(sink, "storages", s->n_parts);
 	sink->number(sink, "shots", s->bundle.n_shots);
+	if (s->names_damaged)
+		sink->text(sink, "snapshot-names", "cannot be understood");
 }
 
 /* One image file of the layer. */

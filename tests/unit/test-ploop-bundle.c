@@ -198,6 +198,87 @@ START_TEST(parents_come_from_the_shots)
 }
 END_TEST
 
+static int parse_names(const char *xml, struct bundle *b)
+{
+	err = (struct error){ 0 };
+	return bundle_parse_names((const uint8_t *)xml, strlen(xml), b, &err);
+}
+
+#define STATES(items) "<ParallelsSavedStates>" items "</ParallelsSavedStates>"
+#define ITEM(guid, name, items)                                        \
+	"<SavedStateItem guid=\"" guid "\" current=\"no\"><Name>" name \
+	"</Name>" items "</SavedStateItem>"
+
+START_TEST(shots_are_called_as_the_machine_s_states_are)
+{
+	struct bundle b;
+
+	must(parse(DISK(SIZE, STOR_A, SHOT(A, B) SHOT(B, NIL)), &b), err);
+	must(parse_names(STATES(ITEM("", "root",
+				     ITEM(B, " b &amp; c ",
+					  ITEM(TOP, "not of this disk",
+					       ITEM(A, "a", ""))))),
+			 &b),
+	     err);
+	ck_assert_str_eq(b.shots[0].name, "a");
+	ck_assert_str_eq(b.shots[1].name, "b & c");
+	/* The first name stays. */
+	must(parse_names(STATES(ITEM(A, "again", "")), &b), err);
+	ck_assert_str_eq(b.shots[0].name, "a");
+	bundle_done(&b);
+}
+END_TEST
+
+static const struct {
+	const char *xml;
+	int code;
+	const char *says;
+} no_names[] = {
+	{ "", -EBADMSG, "Snapshots.xml is not well-formed" },
+	{ "<a/>", -EBADMSG, "root element is a" },
+	{ "<!DOCTYPE a>" STATES(""), -EPERM, "DTD" },
+	{ STATES(ITEM("&x;", "x", "")), -EBADMSG, "well-formed" },
+};
+
+START_TEST(what_is_no_list_of_names_gives_none)
+{
+	struct bundle b;
+
+	must(parse(DISK(SIZE, STOR_A, SHOT(A, NIL)), &b), err);
+	ck_assert_int_eq(parse_names(no_names[_i].xml, &b), no_names[_i].code);
+	unit_says(&err, no_names[_i].says);
+	ck_assert_ptr_null(b.shots[0].name);
+	/* Without a name, or of nobody. */
+	must(parse_names(STATES("<SavedStateItem guid=\"" A "\"/>"
+				"<SavedStateItem/>" ITEM("x", "y", "")),
+			 &b),
+	     err);
+	ck_assert_ptr_null(b.shots[0].name);
+	bundle_done(&b);
+}
+END_TEST
+
+START_TEST(states_lie_in_each_other_to_a_limit)
+{
+	static char xml[1 << 16];
+	struct bundle b = { 0 };
+	unsigned int depth, i, used;
+
+	for (depth = BUNDLE_NAMES_DEPTH - 10; depth < 240; depth += 20) {
+		used = (unsigned int)sprintf(xml, "<ParallelsSavedStates>");
+		for (i = 0; i < depth; i++)
+			used += (unsigned int)sprintf(xml + used,
+						      "<SavedStateItem>");
+		for (i = 0; i < depth; i++)
+			used += (unsigned int)sprintf(xml + used,
+						      "</SavedStateItem>");
+		sprintf(xml + used, "</ParallelsSavedStates>");
+		ck_assert_int_eq(parse_names(xml, &b),
+				 depth < BUNDLE_NAMES_DEPTH ? 0 : -EFBIG);
+	}
+}
+END_TEST
+
 static const struct {
 	const char *head;
 	bool is;
@@ -243,6 +324,9 @@ static void add(TCase *tc)
 	tcase_add_test(tc, storages_stand_by_their_start);
 	LOOP(tc, the_top_is_named_predefined_or_the_only_one, tops);
 	tcase_add_test(tc, parents_come_from_the_shots);
+	tcase_add_test(tc, shots_are_called_as_the_machine_s_states_are);
+	LOOP(tc, what_is_no_list_of_names_gives_none, no_names);
+	tcase_add_test(tc, states_lie_in_each_other_to_a_limit);
 	LOOP(tc, a_descriptor_is_known_by_its_root, heads);
 	tcase_add_test(tc, guids_come_with_and_without_braces);
 }
