@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
+import peers  # noqa: E402
 from disk_diff import (KIB, MIB, by_hand, by_qemu, check_command,  # noqa: E402
                        main)
 from qcow_build import Qcow  # noqa: E402
@@ -19,6 +20,7 @@ from qcow_build import Qcow  # noqa: E402
 def converted(b):
     b.make("qcow", "a.qcow", 20 * MIB + 512)
     b.check("qcow", "a.qcow")
+    peers.same_as_mounted("libqcow", b.path("a.qcow"), b.path("source.raw"))
     check_command(b.path("a.qcow"), 0)
 
 

@@ -18,6 +18,7 @@ import traceback
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 import maps  # noqa: E402
+import peers  # noqa: E402
 import support  # noqa: E402
 import vmdk_cases  # noqa: E402
 from built import check_refused, check_served  # noqa: E402
@@ -106,6 +107,9 @@ def converted(folder, totals, args):
             run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o",
                  f"subformat={sub}", raw, image])
             check_image(image, raw, totals, args.seed, folder)
+            # libvmdk does not know qemu's flat types.
+            if size < GIB and not sub.endswith("Flat"):
+                peers.same_as_mounted("libvmdk", image, raw, fmt="vmdk")
 
 
 def written(folder, totals, args):
@@ -213,6 +217,14 @@ def info(folder, totals, args):
 QEMU_CASES = {f.__name__: f for f in (converted, written, chains, bare, info)}
 
 
+def check_peers(built, folder):
+    reference = os.path.join(folder, "reference")
+    for judge in built.judges:
+        if built.exports[0][1].write(reference):
+            raise Failure("too large for a peer")
+        peers.same_as_mounted(judge, built.path, reference, fmt=built.fmt)
+
+
 def run_built(name, folder, totals, args, counts):
     failures = []
     for built in vmdk_cases.build(name, folder, args.seed):
@@ -222,6 +234,7 @@ def run_built(name, folder, totals, args, counts):
                 counts["refusals"] += 1
             else:
                 check_served(built, totals, folder, args.seed)
+                check_peers(built, folder)
         except Failure as e:
             failures.append(f"{name}/{built.name}: {e}")
         except Exception:

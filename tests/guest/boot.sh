@@ -8,6 +8,14 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/guest.sh"
 need_commands qemu-system-x86_64
 
+# Debian's kernel is what Glance calls an aki.
+"$PLATTER" info "$guest_folder/vmlinuz" >"$work/info"
+if ! grep -q "content: Linux kernel (bzImage)" "$work/info" ||
+	! grep -qE "kernel-version: [0-9]+\.[0-9].*-amd64 " "$work/info"; then
+	cat "$work/info" >&2
+	fail "the kernel is not known"
+fi
+
 serve_start "$guest_image"
 guest_run 200 -smbios type=1,serial=platter.test=poweroff \
 	-drive "file=$serve_uri,if=virtio,format=raw,snapshot=on"

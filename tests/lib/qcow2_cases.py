@@ -28,11 +28,12 @@ class Built:
 
     exports: [(export name, Expect)]; refusal: a regular expression that the
     message must match, instead. sound: `qemu-img check` finds nothing wrong.
+    judges: who else, of peers.py, reads it right.
     """
 
     def __init__(self, name, path, expect=None, refusal=None, exports=None,
                  fmt="qcow2", allow=(), sound=True, cluster=65536,
-                 sequential=None, reads=None):
+                 sequential=None, reads=None, judges=()):
         self.name = name
         self.path = path
         self.refusal = refusal
@@ -43,6 +44,7 @@ class Built:
         self.cluster = cluster
         self.sequential = sequential
         self.reads = reads
+        self.judges = judges
 
 
 class Folder:

@@ -28,7 +28,8 @@ QEMU = "qemu-img"
 # Who says what an image must read as, in the table's order; the program that
 # a test does without.
 JUDGES = {QEMU: "qemu-img", "libvhdi": None, "libvmdk": "vmdkmount",
-          "libqcow": "qcowmount", "dmg2img": "dmg2img", SPECIFICATION: None}
+          "libqcow": "qcowmount", "ploop check": "ploop",
+          "dmg2img": "dmg2img", SPECIFICATION: None}
 VMDK_TYPES = ("monolithicFlat",)
 FACETS = ("map", "snapshots", "chain")
 

@@ -303,7 +303,7 @@ def cowd(f):
     c.build().write(f.at("disk-delta.vmdk"))
     f.write("disk.vmdk", descriptor(
         [line("VMFSSPARSE", 9000, "disk-delta.vmdk")], "vmfsSparse"))
-    f.serve("disk.vmdk", c.expect(), cluster=SECTOR)
+    f.serve("disk.vmdk", c.expect(), cluster=SECTOR, judges=["libvmdk"])
     for name, fields, pattern in (
             ("version2", {"version": 2}, "COWD version 2"),
             ("grain0", {"grain": 0}, "grain of 0 sectors"),
@@ -467,7 +467,9 @@ def flats(f):
             (None, [line("FLAT", 300, "disk-flat.vmdk", 0)]),
             ("twoGbMaxExtentFlat", [line("FLAT", 300, "disk-flat.vmdk")])):
         f.write(f"{kind}.vmdk", descriptor(lines, kind))
-        f.serve(f"{kind}.vmdk", base.copy(300 * SECTOR))
+        f.serve(f"{kind}.vmdk", base.copy(300 * SECTOR),
+                judges=["libvmdk"] if kind in ("vmfs", "twoGbMaxExtentFlat")
+                else [])
     # Cut off: a sector that begins is whole, the others cannot be read.
     f.write("cut.vmdk", descriptor([line("FLAT", 310, "disk-flat.vmdk", 0)],
                                    "monolithicFlat"))
