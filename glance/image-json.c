@@ -61,34 +61,39 @@ static void add_direct_url(struct text_buf *b, const struct record *r,
 	text_buf_done(&url);
 }
 
-static void add_locations(struct text_buf *b, const struct record *r,
-			  const struct image_view *view, bool has_data)
+static bool has_data(const struct record *r)
+{
+	return r->status == IMAGE_ACTIVE || r->status == IMAGE_DEACTIVATED;
+}
+
+void image_json_add_locations(struct text_buf *b, const struct record *r,
+			      const struct image_view *view)
 {
 	size_t i;
 
-	text_add(b, "\"locations\": [");
+	text_add_char(b, '[');
 	for (i = 0; i < r->n_locations; i++) {
 		text_add(b, i ? ", {\"url\": " : "{\"url\": ");
 		text_add_json(b, r->locations[i].url);
 		text_addf(b, ", \"metadata\": %s}", r->locations[i].metadata);
 	}
-	if (!i && has_data && view->direct_url) {
+	if (!i && has_data(r) && view->direct_url) {
 		text_add(b, "{\"url\": ");
 		add_direct_url(b, r, view);
 		text_add(b, ", \"metadata\": {}}");
 	}
-	text_add(b, "], ");
+	text_add_char(b, ']');
 }
 
 static void add_view(struct text_buf *b, const struct record *r,
 		     const struct image_view *view)
 {
-	bool has_data =
-		r->status == IMAGE_ACTIVE || r->status == IMAGE_DEACTIVATED;
-
-	if (view->locations)
-		add_locations(b, r, view, has_data);
-	if (view->direct_url && has_data) {
+	if (view->locations) {
+		text_add(b, "\"locations\": ");
+		image_json_add_locations(b, r, view);
+		text_add(b, ", ");
+	}
+	if (view->direct_url && has_data(r)) {
 		text_add(b, "\"direct_url\": ");
 		add_direct_url(b, r, view);
 		text_add(b, ", ");

@@ -18,6 +18,10 @@ struct image_view {
 void image_json_add(struct text_buf *b, const struct record *r,
 		    const struct image_view *view);
 
+/* Their list alone. */
+void image_json_add_locations(struct text_buf *b, const struct record *r,
+			      const struct image_view *view);
+
 /*
  * May @who see @r? The index is asked about members. 1, 0 or a negative
  * errno.

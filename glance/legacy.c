@@ -391,8 +391,8 @@ struct insertion {
 static int register_in_place(const struct insertion *i, struct record *r,
 			     struct error *err)
 {
-	int code =
-		location_add(i->q->app, &i->q->who, r, i->meta->location, err);
+	int code = location_add_file(i->q->app, &i->q->who, r,
+				     i->meta->location, err);
 
 	if (code >= 0 && i->meta->has_size && i->meta->size != r->size)
 		return error_set(err, -EINVAL, 0,

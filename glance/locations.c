@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "glance/digest.h"
+#include "glance/image-fields.h"
 #include "glance/inspect.h"
 #include "glance/json-body.h"
 #include "glance/locations.h"
@@ -307,13 +308,15 @@ static int look_at(const struct glance *g, struct record *r, const char *url,
 {
 	CLEANUP(freep) char *path = NULL;
 	struct inspection found;
+	struct error why = { 0 };
 	struct stat st;
-	int code = open_path(g->locations, url, false, &path, &st, err);
+	int code = open_path(g->locations, url, false, &path, &st, &why);
 
-	if (code == -ENOENT)
-		return -EINVAL; /* 400, as for a URI that is malformed */
-	if (code >= 0)
-		code = inspect_data(r, path, &found, err);
+	/* 400 where there is none, as for a URI that is malformed. */
+	if (code < 0)
+		return error_set(err, code == -ENOENT ? -EINVAL : code, 0, "%s",
+				 why.msg);
+	code = inspect_data(r, path, &found, err);
 	if (code < 0)
 		return code;
 	if (r->status == IMAGE_ACTIVE && r->size != (uint64_t)st.st_size)
@@ -424,15 +427,36 @@ int location_patch(const struct glance *g, const struct identity *who,
 }
 
 int location_add(const struct glance *g, const struct identity *who,
-		 struct record *r, const char *url, struct error *err)
+		 struct record *r, json_t *value, struct error *err)
+{
+	char at[] = "-", name[] = "locations";
+	const struct patch_change c = {
+		.op = PATCH_ADD, .name = name, .at = at, .value = value
+	};
+
+	return location_patch(g, who, r, &c, err);
+}
+
+int location_add_file(const struct glance *g, const struct identity *who,
+		      struct record *r, const char *url, struct error *err)
 {
 	CLEANUP(json_decrefp)
 	json_t *v = json_pack("{s:s, s:{}}", "url", url, "metadata");
-	char at[] = "-", name[] = "locations";
-	const struct patch_change c = {
-		.op = PATCH_ADD, .name = name, .at = at, .value = v
-	};
 
-	return v ? location_patch(g, who, r, &c, err)
+	return v ? location_add(g, who, r, v, err)
 		 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+int location_add_all(const struct glance *g, const struct identity *who,
+		     struct record *r, const json_t *list, struct error *err)
+{
+	size_t i;
+	json_t *v;
+	int code = image_field_check("locations", list, err);
+
+	json_array_foreach(list, i, v) {
+		if (code >= 0)
+			code = location_add(g, who, r, v, err);
+	}
+	return code;
 }

@@ -42,8 +42,13 @@ const char *location_shown(const struct record *r);
 int location_patch(const struct glance *g, const struct identity *who,
 		   struct record *r, const struct patch_change *c,
 		   struct error *err);
-/* One more location, behind those there are. */
+/* One more location, behind those there are: an object, as PATCH has it. */
 int location_add(const struct glance *g, const struct identity *who,
-		 struct record *r, const char *url, struct error *err);
+		 struct record *r, json_t *value, struct error *err);
+int location_add_file(const struct glance *g, const struct identity *who,
+		      struct record *r, const char *url, struct error *err);
+/* A new image's, an array that nobody has checked. */
+int location_add_all(const struct glance *g, const struct identity *who,
+		     struct record *r, const json_t *list, struct error *err);
 
 #endif

@@ -8,7 +8,7 @@
 static const struct route *const tables[] = {
 	v2_routes,     data_routes, grant_routes,   observe_routes,
 	legacy_routes, info_routes, metadef_routes, import_routes,
-	task_routes,   nbd_routes,  health_routes
+	task_routes,   nbd_routes,  health_routes,  location_routes
 };
 
 /* In v2 "/v2/images/" names no image; the older dialects list with it. */

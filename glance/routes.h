@@ -36,6 +36,7 @@ extern const struct route observe_routes[];
 extern const struct route legacy_routes[];
 extern const struct route info_routes[];
 extern const struct route health_routes[];
+extern const struct route location_routes[];
 extern const struct route metadef_routes[];
 extern const struct route import_routes[];
 extern const struct route task_routes[];

@@ -575,6 +575,72 @@ def images_are_registered_in_place(c):
             raise Failure(f"{parameter} is taken")
 
 
+def locations_have_an_endpoint(c):
+    """Of API 2.17; and POST /v2/images takes them where they are shown."""
+    folder, tokens = c.path("endpoint"), c.path("tokens")
+    os.mkdir(folder)
+    with open(os.path.join(folder, "a.qcow2"), "wb") as f:
+        f.write(c.files["qcow2"])
+    url = f"file://{folder}/a.qcow2"
+    image = {"disk_format": "qcow2", "container_format": "bare"}
+    with Glance(f"location-dirs={folder}") as g:
+        at = f"/v2/images/{create(g, 'qcow2')}/locations"
+        for row in (Row("GET", at, 403, "invisible"),
+                    Row("POST", at, 403, "invisible", {"url": url}),
+                    Row("POST", "/v2/images", 403, "invisible", {
+                        **image, "locations": [{"url": url,
+                                                "metadata": {}}]})):
+            run_row(g, row)
+    with open(tokens, "w") as f:
+        json.dump({t: {"project": "one", "user": "u", "roles": [t]}
+                   for t in ("admin", "member")}, f)
+    with Glance(f"location-dirs={folder}", "show-locations=true",
+                f"auth=tokens:{tokens}") as g:
+        a = g.request("POST", "/v2/images", image, token="member")
+        at = f"/v2/images/{a.json['id']}/locations"
+        none = at.replace(a.json["id"], a.json["id"][::-1])
+        sha = hashlib.sha512(c.files["qcow2"]).hexdigest()
+        data = {"os_hash_algo": "sha512", "os_hash_value": sha}
+        admin = {"token": "admin"}
+        for row in (
+                Row("GET", at, 403, "get_image_location", token="member"),
+                Row("POST", at, 403, "add_image_location", {"url": url},
+                    token="member"),
+                Row("GET", none, 404, **admin),
+                Row("POST", none, 404, None, {"url": url}, **admin),
+                Row("GET", at, 200, [], **admin),
+                Row("POST", at, 400, None, {}, **admin),
+                Row("POST", at, 400, None, {"url": 5}, **admin),
+                Row("POST", at, 400, None, "[]", **admin),
+                Row("POST", at, 400, "no file", {"url": url + "x"}, **admin),
+                Row("POST", at, 400, "is not file://", {"url": "rbd://a"},
+                    **admin),
+                Row("POST", at, 202, None, {"url": url,
+                                            "validation_data": data}, **admin),
+                Row("GET", at, 200, [{"url": url, "metadata": {}}], **admin),
+                Row("GET", at[:-10], 200, {"status": "active",
+                                           "os_hash_value": sha},
+                    token="member"),
+                Row("POST", at, 409, "only be added", {"url": url}, **admin),
+                Row("DELETE", at, 405, **admin),
+                Row("POST", "/v2/images", 403, None, {
+                    **image, "locations": [{"url": url, "metadata": {}}]},
+                    token="member"),
+                Row("POST", "/v2/images", 400, None, {
+                    **image, "locations": [{"url": url + "x",
+                                            "metadata": {}}]}, **admin),
+                Row("POST", "/v2/images", 400, None, {
+                    **image, "locations": "x"}, **admin),
+                Row("POST", "/v2/images", 201, {
+                    "status": "active", "size": len(c.files["qcow2"]),
+                    "locations": [{"url": url}]}, {
+                    **image, "name": "made", "locations": [
+                        {"url": url, "metadata": {}}]}, **admin)):
+            run_row(g, row)
+        listed = g.request("GET", "/v2/images", token="admin").json["images"]
+        is_equal(len(listed), 2, "the number of images")
+
+
 def images_are_inspected(c):
     with Glance() as g:
         i = create(g, "qcow2")
@@ -775,6 +841,7 @@ if __name__ == "__main__":
         sixteen_write_and_sixty_four_read_at_once,
         limits_hold_each_project_by_itself,
         images_are_registered_in_place,
+        locations_have_an_endpoint,
         images_are_inspected,
         glanceclient_lives_with_it,
         openstackclient_lives_with_it,
