@@ -131,7 +131,7 @@ int record_is_member(struct index_tx *tx, int64_t n, const char *project,
 
 /* 8-4-4-4-12 hexadecimal digits; any other text is no id, and no path. */
 bool record_id_ok(const char *id);
-/* A random one; @ret has room for 37 bytes. */
+/* A random one, after openssl_load(); @ret has room for 37 bytes. */
 void record_new_id(char *ret);
 
 /* Microseconds since 1970, UTC. */
