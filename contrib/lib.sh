@@ -14,7 +14,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 build_packages=(
 	gcc libc6-dev meson ninja-build pkg-config perl
 	nbdkit nbdkit-plugin-dev
-	liburing-dev libssl-dev libdeflate-dev zlib1g-dev libzstd-dev
+	liburing-dev libssl-dev libgcrypt20-dev libdeflate-dev zlib1g-dev libzstd-dev
 	libbz2-dev liblzma-dev
 	libjansson-dev libxml2-dev libnbd-dev
 	libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev

@@ -1,42 +1,38 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * AES over 512-byte sectors.
+ * A block cipher over 512-byte sectors.
  *
- * An EVP_CIPHER_CTX serves one thread at a time, and making one costs an
+ * A schedule serves one thread at a time, and making one costs an
  * allocation and a key schedule. So contexts that were made once wait in a
  * list, per direction; a call takes one, sets its IV anew for each sector,
  * and puts it back. There are never more than threads that were in here at
  * the same time.
  *
- * Refused: ciphers other than AES, AES-192 in XTS (no standard defines it),
- * ESSIV with a hash whose length is no AES key's.
+ * Refused: ESSIV with a hash whose length is no key's.
  */
 #include <endian.h>
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "formats/cipher.h"
-#include "formats/openssl.h"
+#include "formats/block-cipher.h"
 
 #define KEY_BYTES_MAX 64
-#define IV_BYTES      16
 
 enum direction { DECRYPT, ENCRYPT, N_DIRECTIONS };
 
 /* What one thread needs for one call. */
 struct context {
 	struct context *next;
-	EVP_CIPHER_CTX *sector;
-	EVP_CIPHER_CTX *essiv; /* NULL: the IV needs no cipher */
+	struct schedule sector;
+	struct schedule essiv; /* zeroed: the IV needs no cipher */
 };
 
 struct cipher {
 	enum cipher_mode mode;
 	enum cipher_iv iv;
-	EVP_CIPHER *evp;
-	EVP_CIPHER *essiv_evp; /* NULL: not ESSIV */
+	struct block_cipher block;
+	struct block_cipher essiv; /* as @block; with CIPHER_IV_ESSIV */
 	uint8_t key[KEY_BYTES_MAX];
 	size_t key_bytes;
 	uint8_t essiv_key[EVP_MAX_MD_SIZE];
@@ -49,27 +45,9 @@ static void context_free(struct context *x)
 {
 	if (!x)
 		return;
-	openssl.EVP_CIPHER_CTX_free(x->sector);
-	openssl.EVP_CIPHER_CTX_free(x->essiv);
+	schedule_done(&x->sector);
+	schedule_done(&x->essiv);
 	free(x);
-}
-
-/* Returns 0, -ENOMEM, or -EIO when OpenSSL fails. */
-static int evp_context_new(EVP_CIPHER *evp, const uint8_t *key,
-			   enum direction dir, EVP_CIPHER_CTX **ret)
-{
-	EVP_CIPHER_CTX *ctx = openssl.EVP_CIPHER_CTX_new();
-
-	if (!ctx)
-		return -ENOMEM;
-	if (!openssl.EVP_CipherInit_ex2(ctx, evp, key, NULL, dir == ENCRYPT,
-					NULL) ||
-	    !openssl.EVP_CIPHER_CTX_set_padding(ctx, 0)) {
-		openssl.EVP_CIPHER_CTX_free(ctx);
-		return -EIO;
-	}
-	*ret = ctx;
-	return 0;
 }
 
 static int context_new(struct cipher *c, enum direction dir,
@@ -80,10 +58,9 @@ static int context_new(struct cipher *c, enum direction dir,
 
 	if (!x)
 		return -ENOMEM;
-	r = evp_context_new(c->evp, c->key, dir, &x->sector);
-	if (r == 0 && c->essiv_evp)
-		r = evp_context_new(c->essiv_evp, c->essiv_key, ENCRYPT,
-				    &x->essiv);
+	r = schedule_init(&x->sector, &c->block, c->key, dir == ENCRYPT);
+	if (r == 0 && c->iv == CIPHER_IV_ESSIV)
+		r = schedule_init(&x->essiv, &c->essiv, c->essiv_key, true);
 	if (r < 0) {
 		context_free(x);
 		return r;
@@ -116,42 +93,10 @@ static void context_put(struct cipher *c, enum direction dir, struct context *x)
 	pthread_mutex_unlock(&c->lock);
 }
 
-/* OpenSSL's name of AES with this key and mode; false: there is none. */
-static bool aes_name(enum cipher_mode mode, size_t key_bytes, char *ret,
-		     size_t ret_bytes)
-{
-	static const char *const modes[] = {
-		[CIPHER_XTS] = "XTS",
-		[CIPHER_CBC] = "CBC",
-		[CIPHER_ECB] = "ECB",
-	};
-	size_t aes_bytes = mode == CIPHER_XTS ? key_bytes / 2 : key_bytes;
-
-	if (aes_bytes != 16 && aes_bytes != 32 &&
-	    (aes_bytes != 24 || mode == CIPHER_XTS))
-		return false;
-	/* An odd XTS key has no halves. */
-	if (mode == CIPHER_XTS && key_bytes % 2)
-		return false;
-	snprintf(ret, ret_bytes, "AES-%zu-%s", aes_bytes * 8, modes[mode]);
-	return true;
-}
-
-/* What OpenSSL notes of a failure is of no use later: others share the note. */
-static EVP_CIPHER *fetch_cipher(const char *name)
-{
-	EVP_CIPHER *evp;
-
-	openssl.ERR_set_mark();
-	evp = openssl.EVP_CIPHER_fetch(NULL, name, NULL);
-	openssl.ERR_pop_to_mark();
-	return evp;
-}
-
-static int essiv_init(struct cipher *c, const char *hash, size_t key_bytes,
+static int essiv_init(struct cipher *c, const struct cipher_spec *spec,
 		      struct error *err)
 {
-	char name[32];
+	const char *hash = spec->essiv_hash;
 	unsigned int bytes;
 	EVP_MD *md;
 	int ok;
@@ -164,21 +109,18 @@ static int essiv_init(struct cipher *c, const char *hash, size_t key_bytes,
 				 "OpenSSL here does not have the hash %s of "
 				 "IV generator essiv",
 				 hash);
-	ok = openssl.EVP_Digest(c->key, key_bytes, c->essiv_key, &bytes, md,
+	ok = openssl.EVP_Digest(c->key, c->key_bytes, c->essiv_key, &bytes, md,
 				NULL);
 	openssl.EVP_MD_free(md);
 	if (!ok)
 		return error_set(err, -EIO, 0, "OpenSSL cannot compute %s",
 				 hash);
-	if (!aes_name(CIPHER_ECB, bytes, name, sizeof(name)))
+	if (block_cipher_find(spec->algorithm, CIPHER_ECB, bytes, &c->essiv,
+			      NULL) < 0)
 		return error_set(err, -ENOTSUP, 0,
 				 "IV generator essiv: the %u bytes of hash %s "
-				 "are not an AES key (16, 24 or 32)",
-				 bytes, hash);
-	c->essiv_evp = fetch_cipher(name);
-	if (!c->essiv_evp)
-		return error_set(err, -ENOTSUP, 0,
-				 "OpenSSL here does not have %s", name);
+				 "are not a key of %s that is supported",
+				 bytes, hash, spec->algorithm);
 	return 0;
 }
 
@@ -186,39 +128,30 @@ static int cipher_init(struct cipher *c, const struct cipher_spec *spec,
 		       const uint8_t *key, size_t key_bytes, struct error *err)
 {
 	struct context *x;
-	char name[32];
 	int r;
 
-	if (strcmp(spec->algorithm, "aes") != 0)
-		return error_set(err, -ENOTSUP, 0,
-				 "cipher %s is not supported (aes is)",
-				 spec->algorithm);
+	r = block_cipher_find(spec->algorithm, spec->mode, key_bytes, &c->block,
+			      err);
+	if (r < 0)
+		return r;
 	if ((spec->mode == CIPHER_ECB) != (spec->iv == CIPHER_IV_NONE) ||
 	    (spec->iv == CIPHER_IV_ESSIV) != !!spec->essiv_hash)
 		return error_set(err, -EINVAL, 0,
 				 "cipher mode and IV generator do not fit");
-	if (!aes_name(spec->mode, key_bytes, name, sizeof(name)))
-		return error_set(
-			err, -EBADMSG, 0,
-			"aes: a key of %zu bytes; it must have %s", key_bytes,
-			spec->mode == CIPHER_XTS ? "32 or 64" : "16, 24 or 32");
 	c->mode = spec->mode;
 	c->iv = spec->iv;
 	memcpy(c->key, key, key_bytes);
 	c->key_bytes = key_bytes;
-	c->evp = fetch_cipher(name);
-	if (!c->evp)
-		return error_set(err, -ENOTSUP, 0,
-				 "OpenSSL here does not have %s", name);
 	if (spec->iv == CIPHER_IV_ESSIV) {
-		r = essiv_init(c, spec->essiv_hash, key_bytes, err);
+		r = essiv_init(c, spec, err);
 		if (r < 0)
 			return r;
 	}
 	/* The first context is made now, so that no read finds it fails. */
 	r = context_new(c, DECRYPT, &x);
 	if (r < 0)
-		return error_set(err, r, 0, "OpenSSL cannot set up %s", name);
+		return error_set(err, r, 0, "cipher %s cannot be set up",
+				 spec->algorithm);
 	context_put(c, DECRYPT, x);
 	return 0;
 }
@@ -256,8 +189,8 @@ void cipher_free(struct cipher *c)
 			context_free(x);
 		}
 	}
-	openssl.EVP_CIPHER_free(c->evp);
-	openssl.EVP_CIPHER_free(c->essiv_evp);
+	block_cipher_done(&c->block);
+	block_cipher_done(&c->essiv);
 	pthread_mutex_destroy(&c->lock);
 	explicit_bzero(c, sizeof(*c));
 	free(c);
@@ -272,40 +205,36 @@ bool cipher_same(const struct cipher *a, const struct cipher *b)
 {
 	if (a == b || !a || !b)
 		return a == b;
-	return a->mode == b->mode && a->iv == b->iv &&
-	       a->key_bytes == b->key_bytes &&
+	return a->block.algorithm == b->block.algorithm && a->mode == b->mode &&
+	       a->iv == b->iv && a->key_bytes == b->key_bytes &&
 	       !memcmp(a->key, b->key, a->key_bytes) &&
 	       !memcmp(a->essiv_key, b->essiv_key, sizeof(a->essiv_key));
 }
 
 static bool make_iv(const struct cipher *c, struct context *x, uint64_t sector,
-		    uint8_t iv[IV_BYTES])
+		    uint8_t iv[BLOCK_CIPHER_BYTES])
 {
 	uint64_t le =
 		htole64(c->iv == CIPHER_IV_PLAIN ? (uint32_t)sector : sector);
-	int bytes;
 
-	memset(iv, 0, IV_BYTES);
+	memset(iv, 0, BLOCK_CIPHER_BYTES);
 	memcpy(iv, &le, sizeof(le));
-	return !x->essiv ||
-	       openssl.EVP_CipherUpdate(x->essiv, iv, &bytes, iv, IV_BYTES);
+	return c->iv != CIPHER_IV_ESSIV ||
+	       schedule_crypt(&x->essiv, NULL, iv, BLOCK_CIPHER_BYTES);
 }
 
 static int crypt_sector(const struct cipher *c, struct context *x,
 			uint64_t sector, uint8_t *buf)
 {
-	uint8_t iv[IV_BYTES];
-	int bytes;
+	uint8_t iv[BLOCK_CIPHER_BYTES];
+	bool plain = c->iv == CIPHER_IV_NONE;
 
-	if (c->iv != CIPHER_IV_NONE &&
-	    (!make_iv(c, x, sector, iv) ||
-	     !openssl.EVP_CipherInit_ex2(x->sector, NULL, NULL, iv, -1, NULL)))
+	if (!plain && !make_iv(c, x, sector, iv))
 		return -EIO;
-	if (!openssl.EVP_CipherUpdate(x->sector, buf, &bytes, buf,
-				      CIPHER_SECTOR_BYTES) ||
-	    bytes != CIPHER_SECTOR_BYTES)
-		return -EIO;
-	return 0;
+	return schedule_crypt(&x->sector, plain ? NULL : iv, buf,
+			      CIPHER_SECTOR_BYTES)
+		       ? 0
+		       : -EIO;
 }
 
 static int crypt_sectors(struct cipher *c, enum direction dir,

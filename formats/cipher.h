@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Sector ciphers of encrypted images: a key that is unlocked, and how the
- * initialisation vector of a sector is made. Through OpenSSL's EVP.
+ * initialisation vector of a sector is made.
  */
 #ifndef FORMATS_CIPHER_H
 #define FORMATS_CIPHER_H
@@ -26,16 +26,16 @@ enum cipher_iv {
 };
 
 struct cipher_spec {
-	const char *algorithm; /* "aes" */
+	const char *algorithm; /* "aes", "serpent", "twofish" */
 	enum cipher_mode mode;
 	enum cipher_iv iv;
 	const char *essiv_hash; /* CIPHER_IV_ESSIV: OpenSSL's digest name */
 };
 
 /*
- * Makes a cipher for sectors. @key has @key_bytes bytes (aes: 16, 24, 32;
- * XTS: 32 or 64), which are copied and wiped by cipher_free(). What OpenSSL
- * does not have is -ENOTSUP, a wrong length -EBADMSG.
+ * Makes a cipher for sectors. @key has @key_bytes bytes (16, 24, 32; XTS: 32
+ * or 64), which are copied and wiped by cipher_free(). What the libraries do
+ * not have is -ENOTSUP, a wrong length -EBADMSG.
  */
 int cipher_new(const struct cipher_spec *spec, const uint8_t *key,
 	       size_t key_bytes, struct cipher **ret, struct error *err);
@@ -48,7 +48,7 @@ bool cipher_same(const struct cipher *a, const struct cipher *b);
 /*
  * Deciphers @len bytes (a multiple of CIPHER_SECTOR_BYTES) in place, the
  * first sector under the IV of @iv_sector, each next under the next. Any
- * number of threads at once. Returns 0, -ENOMEM, or -EIO when OpenSSL fails.
+ * number of threads at once. Returns 0, -ENOMEM, or -EIO when the library fails.
  */
 int cipher_decrypt(struct cipher *c, uint64_t iv_sector, uint8_t *buf,
 		   size_t len);

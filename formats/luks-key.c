@@ -13,7 +13,7 @@
  * (anti-forensic split), enciphered with PBKDF2(secret). The master key is
  * right when PBKDF2(master key) is the digest.
  *
- * Refused: LUKS2, ciphers other than AES, and hashes and modes that the two
+ * Refused: LUKS2, ciphers other than AES, Serpent and Twofish, and hashes and modes that the two
  * tables below do not have.
  *
  * How much work a header may ask for. Whoever makes a header measures their
@@ -38,6 +38,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "formats/block-cipher.h"
 #include "formats/cursor.h"
 #include "formats/luks-key.h"
 #include "formats/openssl.h"
@@ -236,15 +237,16 @@ static int find_cipher(struct luks *l, struct error *err)
 	const struct luks_header *h = &l->h;
 	size_t i;
 
-	if (strcmp(h->cipher, "aes") != 0)
+	if (!block_cipher_known(h->cipher))
 		return error_set(err, -ENOTSUP, l->off + LUKS_CIPHER_AT,
-				 "LUKS cipher %s is not supported (aes is)",
+				 "LUKS cipher %s is not supported (aes, "
+				 "serpent and twofish are)",
 				 h->cipher);
 	for (i = 0; i < ARRAY_SIZE(luks_modes); i++) {
 		if (strcmp(h->mode, luks_modes[i].name) != 0)
 			continue;
 		l->spec = (struct cipher_spec){
-			.algorithm = "aes",
+			.algorithm = h->cipher,
 			.mode = luks_modes[i].mode,
 			.iv = luks_modes[i].iv,
 			.essiv_hash = luks_modes[i].essiv_hash,
@@ -285,14 +287,15 @@ static int check_key_bytes(const struct luks *l, struct error *err)
 
 	if (xts && bytes == 48)
 		return error_set(err, -ENOTSUP, l->off + LUKS_KEY_BYTES_AT,
-				 "LUKS cipher aes-192 with mode %s is not "
-				 "supported (aes-128 and aes-256 are)",
-				 l->h.mode);
+				 "LUKS cipher %s-192 with mode %s is not "
+				 "supported (%s-128 and %s-256 are)",
+				 l->h.cipher, l->h.mode, l->h.cipher,
+				 l->h.cipher);
 	if (xts ? bytes != 32 && bytes != 64
 		: bytes != 16 && bytes != 24 && bytes != 32)
 		return error_set(err, -EBADMSG, l->off + LUKS_KEY_BYTES_AT,
-				 "LUKS key of %" PRIu32 " bytes; aes-%s has %s",
-				 bytes, l->h.mode,
+				 "LUKS key of %" PRIu32 " bytes; %s-%s has %s",
+				 bytes, l->h.cipher, l->h.mode,
 				 xts ? "32 or 64" : "16, 24 or 32");
 	return 0;
 }

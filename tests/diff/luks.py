@@ -32,7 +32,13 @@ def ciphers(b):
             options("aes-256", "cbc", "essiv", "sha1", "sha256"),
             options("aes-128", "cbc", "plain64"),
             options("aes-256", "cbc", "plain64", "ripemd160"),
-            options("aes-256", "xts", "plain"))):
+            options("aes-256", "xts", "plain"),
+            options("serpent-256", "xts", "plain64"),
+            options("serpent-128", "cbc", "essiv", "sha256", "sha256"),
+            options("serpent-256", "cbc", "plain64"),
+            options("twofish-256", "xts", "plain64"),
+            options("twofish-128", "xts", "plain64"),
+            options("twofish-256", "cbc", "essiv", "sha256", "sha256"))):
         b.make("luks", f"{i}.luks", 3 * MIB, o, encrypted=True)
         b.check("luks", f"{i}.luks", encrypted="key-secret")
 
@@ -70,7 +76,7 @@ def wrong_headers_are_refused(f):
 
     refuse("LUKS2", (6, b"\0\2"))
     refuse("version 3", (6, b"\0\3"))
-    refuse("serpent", (8, b"serpent\0"))
+    refuse("camellia", (8, b"camellia\0"))
     refuse("truncated", size=591)
     refuse("payload at 0", (104, bytes(4)))
     refuse("behind the file's end", (104, b"\xff\xff\xff\xff"))

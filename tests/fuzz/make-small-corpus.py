@@ -202,7 +202,7 @@ def luks_files():
         struct.pack_into(">I", head, 208 + 48 * i, 0xDEAD)
     yield "valid-without-slots", bytes(head)
     for name, at, value in (("version-2", 6, b"\0\2"),
-                            ("cipher", 8, b"serpent\0"),
+                            ("cipher", 8, b"camellia\0"),
                             ("mode", 40, b"lrw\0"), ("hash", 72, b"md4\0"),
                             ("payload-0", 104, bytes(4)),
                             ("payload-past-end", 104, b"\xff" * 4),

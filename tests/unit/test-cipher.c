@@ -288,6 +288,11 @@ static const struct {
 	{ { "aes", CIPHER_CBC, CIPHER_IV_PLAIN64, NULL }, 24 },
 	{ { "aes", CIPHER_CBC, CIPHER_IV_PLAIN, NULL }, 16 },
 	{ { "aes", CIPHER_ECB, CIPHER_IV_NONE, NULL }, 32 },
+	{ { "serpent", CIPHER_XTS, CIPHER_IV_PLAIN64, NULL }, 64 },
+	{ { "serpent", CIPHER_CBC, CIPHER_IV_ESSIV, "SHA256" }, 24 },
+	{ { "twofish", CIPHER_XTS, CIPHER_IV_PLAIN, NULL }, 32 },
+	{ { "twofish", CIPHER_CBC, CIPHER_IV_ESSIV, "SHA256" }, 32 },
+	{ { "twofish", CIPHER_ECB, CIPHER_IV_NONE, NULL }, 16 },
 };
 
 #define RUN (9 * SECTOR)
@@ -430,10 +435,18 @@ static const struct {
 	int code;
 	const char *names; /* what the message must say */
 } refused[] = {
-	{ { "serpent", CIPHER_XTS, CIPHER_IV_PLAIN64, NULL },
+	{ { "camellia", CIPHER_XTS, CIPHER_IV_PLAIN64, NULL },
 	  64,
 	  -ENOTSUP,
-	  "serpent" },
+	  "camellia is not supported (aes, serpent and twofish are)" },
+	{ { "twofish", CIPHER_CBC, CIPHER_IV_PLAIN64, NULL },
+	  24,
+	  -ENOTSUP,
+	  "twofish with a key of 24 bytes" },
+	{ { "serpent", CIPHER_XTS, CIPHER_IV_PLAIN64, NULL },
+	  48,
+	  -EBADMSG,
+	  "serpent: a key of 48 bytes" },
 	{ { "aes", CIPHER_XTS, CIPHER_IV_PLAIN64, NULL }, 0, -EBADMSG, "0" },
 	{ { "aes", CIPHER_XTS, CIPHER_IV_PLAIN64, NULL }, 16, -EBADMSG, "16" },
 	{ { "aes", CIPHER_XTS, CIPHER_IV_PLAIN64, NULL }, 33, -EBADMSG, "33" },
