@@ -9,6 +9,7 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -58,7 +59,7 @@ struct connection {
 	int64_t since_usec; /* waits for headers since, or for its body */
 	bool in_body;
 	bool busy; /* the headers are whole, and no body is waited for */
-	uint64_t body_bytes;
+	_Atomic uint64_t body_bytes; /* counted without the lock */
 };
 
 enum phase {
@@ -307,7 +308,9 @@ static bool too_slow(const struct connection *c, unsigned int idle_sec,
 	if (!c->in_body)
 		return sec > idle_sec + idle_sec / 4;
 	return sec > idle_sec &&
-	       c->body_bytes / (uint64_t)sec < HTTP_BODY_BYTES_PER_SEC_MIN;
+	       atomic_load_explicit(&c->body_bytes, memory_order_relaxed) /
+			       (uint64_t)sec <
+		       HTTP_BODY_BYTES_PER_SEC_MIN;
 }
 
 static void *watch(void *opaque)
@@ -340,7 +343,7 @@ static void connection_waits(struct http_server *s, struct connection *c,
 	c->since_usec = now_usec();
 	c->in_body = in_body;
 	c->busy = false;
-	c->body_bytes = 0;
+	atomic_store_explicit(&c->body_bytes, 0, memory_order_relaxed);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -653,7 +656,8 @@ static void take_body(struct exchange *x, const char *data, size_t len)
 
 	q->body_bytes += len;
 	if (x->connection)
-		x->connection->body_bytes = q->body_bytes;
+		atomic_store_explicit(&x->connection->body_bytes, q->body_bytes,
+				      memory_order_relaxed);
 	if (x->phase == PHASE_DROP)
 		return;
 	if (q->sink) {
