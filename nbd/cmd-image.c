@@ -233,13 +233,14 @@ static int list_page(struct image_cmd *c, const char *path, json_t *all,
 
 static int image_list(struct image_cmd *c, int n, char **operands)
 {
-	json_t *all = json_array();
 	struct error err = { 0 };
 	char *path = NULL;
+	json_t *all;
 	int r = 0;
 
 	if (n)
 		return cmd_usage(&c->cmd, "\"%s\" is too many", *operands);
+	all = json_array();
 	if (asprintf(&path, "/v2/images?%slimit=%d",
 		     c->query.text ? c->query.text : "", PAGE) < 0)
 		path = NULL;
