@@ -239,9 +239,14 @@ int chain_open_top(const char *path, const struct open_options *options,
 		FILE_BLOCK_DEVICE | (options->direct ? FILE_DIRECT : 0);
 	CLEANUP(folder_unrefp) struct folder *folder = NULL;
 	CLEANUP(source_unrefp) struct source *src = NULL;
+	CLEANUP(freep) char *inside = NULL;
 	int r;
 
-	r = file_source_open(path, flags, &src, err);
+	r = format_in_folder(path, &inside, err);
+	if (inside)
+		path = inside;
+	if (r >= 0)
+		r = file_source_open(path, flags, &src, err);
 	if (r >= 0)
 		r = folder_of_file(path, &folder, err);
 	if (r < 0) {

@@ -87,6 +87,9 @@ struct format_ops {
 	bool (*probe)(struct source *src, const uint8_t *head,
 		      size_t head_bytes);
 
+	/* Optional. A folder with a file of this name is one image, too. */
+	const char *folder_file;
+
 	/* Bytes of l->state, zeroed before open(). */
 	size_t state_bytes;
 
@@ -157,6 +160,12 @@ extern const struct format_ops *const format_table[];
 
 /* By name; NULL: there is none. table.c */
 const struct format_ops *format_by_name(const char *name);
+
+/*
+ * The file to open when the user names the folder @path. *ret is NULL when
+ * @path is none, or one that is no image.
+ */
+int format_in_folder(const char *path, char **ret, struct error *err);
 
 /*
  * Which format is it? Exactly one must match; two are -EBADMSG naming both;

@@ -871,6 +871,7 @@ const struct format_ops ploop_format = {
 	.check_parent = ploop_check_parent,
 	.close = ploop_close,
 	.map = ploop_map,
+	.folder_file = BUNDLE_XML_NAME,
 	.snapshots = ploop_snapshots,
 	.is_snapshot = ploop_is_snapshot,
 	.info = ploop_info,

@@ -3,7 +3,10 @@
  * Every driver. The order is that of probing: the strong magics at offset 0
  * first; raw, which is whatever nothing else claims, last.
  */
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "formats/format.h"
 
@@ -44,4 +47,29 @@ const struct format_ops *format_by_name(const char *name)
 	if (!strcmp(name, "file") || !strcmp(name, "host_device"))
 		return &raw_format;
 	return NULL;
+}
+
+int format_in_folder(const char *path, char **ret, struct error *err)
+{
+	const struct format_ops *const *f;
+	struct stat st;
+
+	*ret = NULL;
+	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+		return 0;
+	for (f = format_table; *f; f++) {
+		CLEANUP(freep) char *file = NULL;
+
+		if (!(*f)->folder_file)
+			continue;
+		if (asprintf(&file, "%s/%s", path, (*f)->folder_file) < 0) {
+			file = NULL;
+			return error_set(err, -ENOMEM, 0, "out of memory");
+		}
+		if (!stat(file, &st) && S_ISREG(st.st_mode)) {
+			*ret = TAKE_PTR(file);
+			return 0;
+		}
+	}
+	return 0;
 }

@@ -252,6 +252,7 @@ def serve_all(f, folder, layers, b):
     descriptor = f"{folder}/DiskDescriptor.xml"
     b.finish()
     f.serve(descriptor, layers[-1][2])
+    f.serve(folder, layers[-1][2], reads=10)
     for ident, files, expect in layers:
         f.serve(descriptor, expect, snapshot=ident, reads=10)
         f.serve(descriptor, expect, snapshot=ident.strip("{}").upper(),
