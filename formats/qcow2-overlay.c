@@ -163,17 +163,25 @@ static void fill_extent(const struct qcow2_file *o,
 	*ret = e;
 }
 
+/* How much of [@off, @off + @len) the table of @off maps. */
+static uint64_t to_table_end(const struct qcow2_file *o, uint64_t off,
+			     uint64_t len)
+{
+	unsigned int table_bits = o->cluster_bits + o->l2_bits;
+
+	return min_u64(len, (((off >> table_bits) + 1) << table_bits) - off);
+}
+
 /* The overlay's own answer. Meta is held. */
 static int own_extent_locked(struct qcow2_file *o, uint64_t off, uint64_t len,
 			     struct extent *ret, struct error *err)
 {
-	unsigned int table_bits = o->cluster_bits + o->l2_bits;
 	uint64_t run, cluster = off >> o->cluster_bits;
 	struct qcow2_answer first, next;
 	struct page_set *t;
 	int r;
 
-	len = min_u64(len, (((off >> table_bits) + 1) << table_bits) - off);
+	len = to_table_end(o, off, len);
 	r = table_get(o, off, &t, err);
 	if (r < 0)
 		return r;
@@ -206,6 +214,11 @@ static int own_extent(struct qcow2_file *o, uint64_t off, uint64_t len,
 {
 	int r;
 
+	if (table_is_absent(o, off)) {
+		*ret = (struct extent){ .kind = EXTENT_HOLE,
+					.len = to_table_end(o, off, len) };
+		return 0;
+	}
 	pthread_mutex_lock(&o->meta);
 	r = own_extent_locked(o, off, len, ret, err);
 	tables_trim(o);

@@ -179,6 +179,13 @@ static int load(struct qcow2_file *o, uint64_t idx, struct error *err)
 	return 0;
 }
 
+bool table_is_absent(const struct qcow2_file *o, uint64_t guest_off)
+{
+	return !(be64toh(__atomic_load_n(&o->l1[l1_index(o, guest_off)],
+					 __ATOMIC_ACQUIRE)) &
+		 QCOW2_OFFSET_MASK);
+}
+
 int table_get(struct qcow2_file *o, uint64_t guest_off, struct page_set **ret,
 	      struct error *err)
 {
@@ -232,7 +239,10 @@ static int own_table(struct qcow2_file *o, uint64_t idx, struct error *err)
 	o->l2[idx]->fresh = true;
 	o->l2[idx]->used = ++o->clock;
 	table_dirty(o, o->l2[idx], 0);
-	o->l1[idx] = htobe64(o->l2[idx]->host_off | QCOW2_COPIED);
+	/* See table_is_absent(). */
+	__atomic_store_n(&o->l1[idx],
+			 htobe64(o->l2[idx]->host_off | QCOW2_COPIED),
+			 __ATOMIC_RELEASE);
 	o->l1_dirty[idx] = o->any_l1_dirty = true;
 	return 0;
 }

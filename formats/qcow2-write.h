@@ -212,6 +212,11 @@ int tables_remember(struct qcow2_file *o, struct error *err);
  */
 bool tables_have(const struct qcow2_file *o, uint64_t cluster);
 /*
+ * Has @guest_off no L2 table? Gate is held, meta need not be: a request that
+ * ended before is seen, one under way perhaps.
+ */
+bool table_is_absent(const struct qcow2_file *o, uint64_t guest_off);
+/*
  * The L2 table that maps @guest_off; *ret NULL: there is none. Meta is held,
  * and the table stays until it is let go.
  */
