@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -245,7 +246,12 @@ static bool is_being_written(const char *path)
 
 	if (fd < 0)
 		return true;
-	/* A lease to read is not had while anybody writes. */
+	/*
+	 * A lease to read is not had while anybody writes. Who would write
+	 * while we have it waits; we are told by a signal that, unlike SIGIO,
+	 * nobody dies of.
+	 */
+	fcntl(fd, F_SETSIG, SIGURG);
 	busy = fcntl(fd, F_SETLEASE, F_RDLCK) < 0 && errno == EAGAIN;
 	if (!busy)
 		fcntl(fd, F_SETLEASE, F_UNLCK);

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from glance import Glance  # noqa: E402
 from nbd import Client, Refused as NoExport  # noqa: E402
-from server import Failure, environment, need_programs, run  # noqa: E402
+from server import Failure, _die_with_parent, environment, need_programs, run  # noqa: E402
 
 DISK_BYTES = 2 << 20
 WAIT_SEC = 10
@@ -215,6 +216,27 @@ def a_command_scans_and_backs_up(c):
         is_equal(reads(g, "b"), (0, c.disk[:4096]), "what the copy serves")
 
 
+def who_writes_meanwhile_harms_nobody(c):
+    """Whether anybody writes is looked at by a lease, which a writer breaks."""
+    store, files = c.path("busy"), c.path("busy-files")
+    os.makedirs(files)
+    path = os.path.join(files, "a.raw")
+    shutil.copyfile(c.path("raw"), path)
+    writers = [subprocess.Popen(
+        ["sh", "-c", f"while :; do {what}; done", path], preexec_fn=_die_with_parent)
+        for what in (': >>"$0"', 'touch "$0"; sleep 0.001')]
+    try:
+        for _ in range(40):
+            index("scan", "--store", store, files)
+    finally:
+        for p in writers:
+            p.kill()
+            p.wait()
+    index("scan", "--store", store, files)
+    out = json.loads(index("scan", "--json", "--store", store, files)[0])
+    is_equal(out["known"], 1, "the files known in the end")
+
+
 def mistakes_are_one_line(c):
     for status, argv in (
             (2, []), (2, ["scan"]), (2, ["look", "--store", c.folder]),
@@ -233,4 +255,6 @@ if __name__ == "__main__":
     environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit", "qemu-img")
     run_checks(Context, [what_lies_there_is_served, changes_are_followed,
-                         a_command_scans_and_backs_up, mistakes_are_one_line])
+                         a_command_scans_and_backs_up,
+                         who_writes_meanwhile_harms_nobody,
+                         mistakes_are_one_line])
