@@ -130,6 +130,11 @@ int auth_new(const char *spec, bool local,
 	return 0;
 }
 
+struct keystone *auth_keystone(const struct auth *a)
+{
+	return a->keystone;
+}
+
 void auth_free(struct auth *a)
 {
 	if (!a)

@@ -34,6 +34,7 @@ void identity_done(struct identity *id);
 int identity_from_json(const json_t *who, const char *project, const char *user,
 		       struct identity *ret, struct error *err);
 
+struct keystone;
 struct keystone_account;
 
 /*
@@ -48,6 +49,8 @@ int auth_new(const char *spec, bool local,
 bool auth_asks(const struct auth *a);
 /* The value of WWW-Authenticate for who is turned away. */
 const char *auth_challenge(const struct auth *a);
+/* NULL: it is not Keystone who says it. */
+struct keystone *auth_keystone(const struct auth *a);
 void auth_free(struct auth *a); /* NULL is fine */
 
 /*

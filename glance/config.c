@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "glance/config.h"
+#include "glance/limits.h"
 
 void glance_config_done(struct glance_config *c)
 {
@@ -57,6 +58,12 @@ static char *absolute_socket(const char *value)
 	return socket;
 }
 
+/* A file, unless they are Keystone's. */
+static char *limits_place(const char *value)
+{
+	return limits_are_keystones(value) ? strdup(value) : absolute(value);
+}
+
 int glance_config_set(struct glance_config *c, const char *key,
 		      const char *value, struct error *err)
 {
@@ -81,7 +88,7 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "show-locations", &c->show_locations, strdup },
 		{ "location-dirs", &c->location_dirs, strdup },
 		{ "direct-url", &c->direct_url, strdup },
-		{ "limits", &c->limits, absolute },
+		{ "limits", &c->limits, limits_place },
 		{ "glance-timeout", &c->timeout, strdup },
 		{ "health-disable", &c->health_disable, absolute },
 	};

@@ -190,6 +190,9 @@ int glance_start(struct glance *g, struct error *err)
 	if (r >= 0)
 		r = tidy(g, err);
 	if (r >= 0)
+		r = limits_start(g->limits,
+				 g->auth ? auth_keystone(g->auth) : NULL, err);
+	if (r >= 0)
 		r = scanner_start(g->index, g->config->store, &g->scanner, err);
 	if (r >= 0 && g->http)
 		r = worker_start(g, &g->worker, err);

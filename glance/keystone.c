@@ -28,13 +28,21 @@ struct memory {
 	int64_t until_usec;
 };
 
+/* What our own token is for. */
+enum scope {
+	SCOPE_PROJECT,
+	SCOPE_SYSTEM, /* what belongs to no project, or to others' */
+	SCOPES,
+};
+
 struct keystone {
+	char *base_url; /* without "/v3" */
 	char *tokens_url;
 	struct keystone_account account;
 	pthread_mutex_t lock; /* the rest */
 	struct memory memories[REMEMBER_MAX];
 	size_t next; /* to be forgotten */
-	char *own_token;
+	char *own_tokens[SCOPES];
 };
 
 static const struct curl_lib *curl;
@@ -91,7 +99,7 @@ static struct curl_slist *add_header(struct curl_slist *list, const char *name,
 }
 
 /* GET, or with @post a POST. The list of headers is taken over. */
-static int run(struct keystone *k, struct curl_slist *headers, const char *post,
+static int run(const char *url, struct curl_slist *headers, const char *post,
 	       struct exchange *x, struct error *err)
 {
 	CURL *c = curl->easy_init();
@@ -102,7 +110,7 @@ static int run(struct keystone *k, struct curl_slist *headers, const char *post,
 		curl->slist_free_all(headers);
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
-	curl->easy_setopt(c, CURLOPT_URL, k->tokens_url);
+	curl->easy_setopt(c, CURLOPT_URL, url);
 	curl->easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	curl->easy_setopt(c, CURLOPT_TIMEOUT, TIMEOUT_SEC);
 	curl->easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -118,8 +126,8 @@ static int run(struct keystone *k, struct curl_slist *headers, const char *post,
 	curl->easy_cleanup(c);
 	curl->slist_free_all(headers);
 	if (code != CURLE_OK)
-		return error_set(err, -EAGAIN, 0, "Keystone at %s: %s",
-				 k->tokens_url, curl->easy_strerror(code));
+		return error_set(err, -EAGAIN, 0, "Keystone at %s: %s", url,
+				 curl->easy_strerror(code));
 	return 0;
 }
 
@@ -140,22 +148,26 @@ static int read_password(const char *path, char ret[PASSWORD_MAX + 1],
 	return 0;
 }
 
-static char *login_text(const struct keystone *k, const char *password)
+static char *login_text(const struct keystone *k, const char *password,
+			enum scope scope)
 {
-	json_t *j = json_pack(
-		"{s:{s:{s:[s], s:{s:{s:s, s:{s:s}, s:s}}}, s:{s:{s:s, "
-		"s:{s:s}}}}}",
-		"auth", "identity", "methods", "password", "password", "user",
-		"name", k->account.user, "domain", "id", "default", "password",
-		password, "scope", "project", "name", k->account.project,
-		"domain", "id", "default");
+	json_t *to = scope == SCOPE_SYSTEM
+			     ? json_pack("{s:{s:b}}", "system", "all", 1)
+			     : json_pack("{s:{s:s, s:{s:s}}}", "project",
+					 "name", k->account.project, "domain",
+					 "id", "default");
+	json_t *j =
+		json_pack("{s:{s:{s:[s], s:{s:{s:s, s:{s:s}, s:s}}}, s:o}}",
+			  "auth", "identity", "methods", "password", "password",
+			  "user", "name", k->account.user, "domain", "id",
+			  "default", "password", password, "scope", to);
 	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 
 	json_decref(j);
 	return text;
 }
 
-static int log_in(struct keystone *k, struct error *err)
+static int log_in(struct keystone *k, enum scope scope, struct error *err)
 {
 	CLEANUP(exchange_done) struct exchange x = { 0 };
 	CLEANUP(freep) char *text = NULL;
@@ -164,35 +176,83 @@ static int log_in(struct keystone *k, struct error *err)
 
 	if (r < 0)
 		return r;
-	text = login_text(k, password);
+	text = login_text(k, password, scope);
 	explicit_bzero(password, sizeof(password));
 	if (!text)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = run(k, add_header(NULL, "Content-Type", "application/json"), text,
-		&x, err);
+	r = run(k->tokens_url,
+		add_header(NULL, "Content-Type", "application/json"), text, &x,
+		err);
 	explicit_bzero(text, strlen(text));
 	if (r < 0)
 		return r;
 	if (x.status != 201 || !x.subject)
 		return error_set(err, -EAGAIN, 0,
-				 "Keystone at %s does not let user %s in: "
+				 "Keystone at %s does not let user %s in%s: "
 				 "status %ld",
-				 k->tokens_url, k->account.user, x.status);
-	free(k->own_token);
-	k->own_token = TAKE_PTR(x.subject);
+				 k->tokens_url, k->account.user,
+				 scope == SCOPE_SYSTEM ? " to all the system"
+						       : "",
+				 x.status);
+	free(k->own_tokens[scope]);
+	k->own_tokens[scope] = TAKE_PTR(x.subject);
 	return 0;
 }
 
 /* ---- others' ---- */
 
-static int ask_once(struct keystone *k, const char *token, struct exchange *x,
-		    struct error *err)
+struct question {
+	const char *url;
+	const char *subject; /* the token that is asked about; NULL: none */
+	enum scope scope;
+};
+
+static int get_once(struct keystone *k, const struct question *q,
+		    struct exchange *x, struct error *err)
 {
 	struct curl_slist *headers =
-		add_header(NULL, "X-Auth-Token", k->own_token);
+		add_header(NULL, "X-Auth-Token", k->own_tokens[q->scope]);
 
-	return run(k, add_header(headers, "X-Subject-Token", token), NULL, x,
-		   err);
+	if (q->subject)
+		headers = add_header(headers, "X-Subject-Token", q->subject);
+	return run(q->url, headers, NULL, x, err);
+}
+
+/* The answer's object; -ENOENT: 404. Lock is held. */
+static int get(struct keystone *k, const struct question *q, json_t **ret,
+	       struct error *err)
+{
+	CLEANUP(json_in_freep) json_t *all = NULL;
+	CLEANUP(exchange_done) struct exchange x = { 0 };
+	int r = k->own_tokens[q->scope] ? 0 : log_in(k, q->scope, err);
+
+	if (r >= 0)
+		r = get_once(k, q, &x, err);
+	if (r >= 0 && x.status == 401) {
+		/* Our own has expired. */
+		exchange_done(&x);
+		x = (struct exchange){ 0 };
+		r = log_in(k, q->scope, err);
+		if (r >= 0)
+			r = get_once(k, q, &x, err);
+	}
+	if (r < 0)
+		return r;
+	if (x.status == 404)
+		return error_set(err, -ENOENT, 0, "Keystone has no %s", q->url);
+	if (x.status != 200 || !x.body.text)
+		return error_set(err, -EAGAIN, 0,
+				 "Keystone at %s answers with status %ld",
+				 q->url, x.status);
+	r = json_in_parse(x.body.text, x.body.len, &all, err);
+	if (r < 0 || !json_is_object(all)) {
+		error_clear(err);
+		return error_set(err, -EAGAIN, 0,
+				 "Keystone at %s does not answer in JSON",
+				 q->url);
+	}
+	*ret = TAKE_PTR(all);
+	return 0;
 }
 
 /* What Keystone says of @token: the object "token". Lock is held. */
@@ -200,38 +260,39 @@ static int ask(struct keystone *k, const char *token, json_t **ret,
 	       struct error *err)
 {
 	CLEANUP(json_in_freep) json_t *all = NULL;
-	CLEANUP(exchange_done) struct exchange x = { 0 };
-	int r = k->own_token ? 0 : log_in(k, err);
+	struct error why = { 0 };
+	const struct question q = { .url = k->tokens_url, .subject = token };
+	int r = get(k, &q, &all, &why);
 
-	if (r >= 0)
-		r = ask_once(k, token, &x, err);
-	if (r >= 0 && x.status == 401) {
-		/* Our own has expired. */
-		exchange_done(&x);
-		x = (struct exchange){ 0 };
-		r = log_in(k, err);
-		if (r >= 0)
-			r = ask_once(k, token, &x, err);
-	}
-	if (r < 0)
-		return r;
-	if (x.status == 404)
+	if (r == -ENOENT)
 		return error_set(err, -EACCES, 0,
-				 "Keystone knows no such "
-				 "token");
-	if (x.status != 200 || !x.body.text)
+				 "Keystone knows no such token");
+	if (r < 0)
+		return error_set(err, r, 0, "%s", why.msg);
+	if (!json_is_object(json_object_get(all, "token")))
 		return error_set(err, -EAGAIN, 0,
-				 "Keystone at %s answers with status %ld",
-				 k->tokens_url, x.status);
-	r = json_in_parse(x.body.text, x.body.len, &all, err);
-	if (r < 0 || !json_is_object(json_object_get(all, "token"))) {
-		error_clear(err);
-		return error_set(err, -EAGAIN, 0,
-				 "Keystone at %s does not answer in JSON",
+				 "Keystone at %s tells nothing of a token",
 				 k->tokens_url);
-	}
 	*ret = json_incref(json_object_get(all, "token"));
 	return 0;
+}
+
+int keystone_get(struct keystone *k, const char *path, json_t **ret,
+		 struct error *err)
+{
+	struct question q = { .scope = SCOPE_SYSTEM };
+	CLEANUP(freep) char *url = NULL;
+	int r;
+
+	if (asprintf(&url, "%s/v3/%s", k->base_url, path) < 0) {
+		url = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	q.url = url;
+	pthread_mutex_lock(&k->lock);
+	r = get(k, &q, ret, err);
+	pthread_mutex_unlock(&k->lock);
+	return r;
 }
 
 /* In the words of identity_from_json(). */
@@ -343,8 +404,12 @@ int keystone_new(const char *url, const struct keystone_account *account,
 	if (len > 3 && !strncmp(url + len - 3, "/v3", 3))
 		len -= 3;
 	k = calloc(1, sizeof(*k));
-	if (!k || asprintf(&k->tokens_url, "%.*s/v3/auth/tokens", (int)len,
-			   url) < 0) {
+	if (k)
+		k->base_url = strndup(url, len);
+	if (!k || !k->base_url ||
+	    asprintf(&k->tokens_url, "%s/v3/auth/tokens", k->base_url) < 0) {
+		if (k)
+			free(k->base_url);
 		free(k);
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
@@ -363,7 +428,9 @@ void keystone_free(struct keystone *k)
 	for (i = 0; i < REMEMBER_MAX; i++)
 		json_decref(k->memories[i].who);
 	pthread_mutex_destroy(&k->lock);
-	free(k->own_token);
+	for (i = 0; i < SCOPES; i++)
+		free(k->own_tokens[i]);
 	free(k->tokens_url);
+	free(k->base_url);
 	free(k);
 }

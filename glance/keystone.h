@@ -28,4 +28,11 @@ void keystone_free(struct keystone *k); /* NULL is fine */
 int keystone_find(struct keystone *k, const char *token, struct identity *ret,
 		  struct error *err);
 
+/*
+ * GET URL/v3/PATH, as somebody who has a role in all the system: the JSON
+ * object, for json_in_free().
+ */
+int keystone_get(struct keystone *k, const char *path, json_t **ret,
+		 struct error *err);
+
 #endif

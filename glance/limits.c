@@ -4,12 +4,18 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "glance/json-file.h"
+#include "glance/json-body.h"
 #include "glance/json-in.h"
+#include "glance/keystone.h"
 #include "glance/limits.h"
 
-#define NO_LIMIT (-1)
+#define NO_LIMIT	(-1)
+#define UNKNOWN		(-2) /* Keystone's */
+#define REFRESH_SEC	60U
+#define REFRESH_SEC_MAX 86400U
 
 #define COUNT_OF(where) \
 	"SELECT count(*) FROM images WHERE owner IS ? AND (" where ")"
@@ -35,8 +41,17 @@ static const struct {
 
 struct limits {
 	pthread_mutex_t lock; /* the rest */
-	struct json_file file;
-	json_t *all; /* checked */
+	struct json_file file; /* unless they are Keystone's */
+	json_t *all; /* checked; NULL: not known yet */
+
+	bool from_keystone;
+	struct keystone *keystone;
+	unsigned int refresh_sec;
+	pthread_t refresher;
+	bool running;
+	bool stop;
+	pthread_cond_t stop_cond;
+	char said[ERROR_MSG_BYTES]; /* the last failure, told once */
 };
 
 static int find(const char *name)
@@ -95,6 +110,157 @@ static int load(struct limits *l, struct error *err)
 	return 0;
 }
 
+/* ---- Keystone's ---- */
+
+/* What there is at @path, the member of its own name. */
+static int get_list(struct limits *l, const char *path, const char *service,
+		    const char *name, json_t **ret, struct error *err)
+{
+	CLEANUP(json_in_freep) json_t *all = NULL;
+	CLEANUP(freep) char *full = NULL;
+	int r;
+
+	if (asprintf(&full, "%s%s", path, service) < 0) {
+		full = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	r = keystone_get(l->keystone, full, &all, err);
+	if (r >= 0)
+		*ret = json_incref(json_object_get(all, name));
+	return r;
+}
+
+static void take_limit(json_t *all, const char *project, const char *name,
+		       const json_t *value)
+{
+	json_t *of = json_object_get(all, project);
+
+	/* Of another service's, or another time's. */
+	if (!name || find(name) == LIMITS || !json_is_integer(value))
+		return;
+	if (!of) {
+		of = json_object();
+		json_object_set_new(all, project, of);
+	}
+	json_object_set_new(of, name, json_integer(json_integer_value(value)));
+}
+
+static int ask(struct limits *l, json_t *all, struct error *err)
+{
+	CLEANUP(json_decrefp) json_t *services = NULL;
+	CLEANUP(json_decrefp) json_t *registered = NULL;
+	CLEANUP(json_decrefp) json_t *own = NULL;
+	const char *id, *project;
+	json_t *v;
+	size_t i;
+	int r = get_list(l, "services?type=image", "", "services", &services,
+			 err);
+
+	if (r < 0)
+		return r;
+	id = json_member(json_array_get(services, 0), "id");
+	if (!id || strspn(id, "0123456789abcdefABCDEF-") != strlen(id))
+		return error_set(err, -EAGAIN, 0,
+				 "Keystone knows no image service");
+	r = get_list(l, "registered_limits?service_id=", id,
+		     "registered_limits", &registered, err);
+	if (r >= 0)
+		r = get_list(l, "limits?service_id=", id, "limits", &own, err);
+	if (r < 0)
+		return r;
+	json_array_foreach(registered, i, v) {
+		take_limit(all, "default", json_member(v, "resource_name"),
+			   json_object_get(v, "default_limit"));
+	}
+	json_array_foreach(own, i, v) {
+		project = json_member(v, "project_id");
+		if (project)
+			take_limit(all, project,
+				   json_member(v, "resource_name"),
+				   json_object_get(v, "resource_limit"));
+	}
+	return 0;
+}
+
+/* What was known stays in force where Keystone does not answer. */
+static void refresh(struct limits *l)
+{
+	json_t *all = json_object(), *old;
+	struct error err = { 0 };
+
+	if (ask(l, all, &err) < 0) {
+		json_decref(all);
+		if (strcmp(err.msg, l->said) != 0)
+			fprintf(stderr, "platter: limits: %s\n", err.msg);
+		snprintf(l->said, sizeof(l->said), "%s", err.msg);
+		return;
+	}
+	*l->said = '\0';
+	pthread_mutex_lock(&l->lock);
+	old = l->all;
+	l->all = all;
+	pthread_mutex_unlock(&l->lock);
+	json_decref(old);
+}
+
+static void *keep_fresh(void *opaque)
+{
+	struct limits *l = opaque;
+	struct timespec until;
+	bool stop = false;
+
+	while (!stop) {
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += l->refresh_sec;
+		pthread_mutex_lock(&l->lock);
+		while (!l->stop &&
+		       !pthread_cond_timedwait(&l->stop_cond, &l->lock, &until))
+			;
+		stop = l->stop;
+		pthread_mutex_unlock(&l->lock);
+		if (!stop)
+			refresh(l);
+	}
+	return NULL;
+}
+
+int limits_start(struct limits *l, struct keystone *k, struct error *err)
+{
+	if (!l || !l->from_keystone)
+		return 0;
+	if (!k)
+		return error_set(err, -EINVAL, 0,
+				 "limits=keystone needs auth=keystone:URL");
+	l->keystone = k;
+	refresh(l);
+	if (pthread_create(&l->refresher, NULL, keep_fresh, l))
+		return error_set(err, -EAGAIN, 0, "limits: no thread");
+	l->running = true;
+	return 0;
+}
+
+static int take_keystone(struct limits *l, const char *where, struct error *err)
+{
+	unsigned long n = REFRESH_SEC;
+	char *end = NULL;
+
+	if (where[8] == ':')
+		n = strtoul(where + 9, &end, 10);
+	if (end && (end == where + 9 || *end || !n || n > REFRESH_SEC_MAX))
+		return error_set(err, -EINVAL, 0,
+				 "limits=keystone:SECONDS: 1 to %u, not "
+				 "\"%.32s\"",
+				 REFRESH_SEC_MAX, where + 9);
+	l->from_keystone = true;
+	l->refresh_sec = (unsigned int)n;
+	return 0;
+}
+
+bool limits_are_keystones(const char *where)
+{
+	return !strncmp(where, "keystone", 8) && (!where[8] || where[8] == ':');
+}
+
 int limits_open(const char *path, struct limits **ret, struct error *err)
 {
 	struct limits *l;
@@ -107,11 +273,16 @@ int limits_open(const char *path, struct limits **ret, struct error *err)
 	if (!l)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	pthread_mutex_init(&l->lock, NULL);
-	r = json_file_open(&l->file, path, err);
-	if (r < 0)
-		error_prefix(err, "limits");
-	else
-		r = load(l, err);
+	pthread_cond_init(&l->stop_cond, NULL);
+	if (limits_are_keystones(path)) {
+		r = take_keystone(l, path, err);
+	} else {
+		r = json_file_open(&l->file, path, err);
+		if (r < 0)
+			error_prefix(err, "limits");
+		else
+			r = load(l, err);
+	}
 	if (r < 0) {
 		limits_free(l);
 		return r;
@@ -124,8 +295,17 @@ void limits_free(struct limits *l)
 {
 	if (!l)
 		return;
+	if (l->running) {
+		pthread_mutex_lock(&l->lock);
+		l->stop = true;
+		pthread_cond_signal(&l->stop_cond);
+		pthread_mutex_unlock(&l->lock);
+		pthread_join(l->refresher, NULL);
+	}
 	json_decref(l->all);
-	json_file_done(&l->file);
+	if (!l->from_keystone)
+		json_file_done(&l->file);
+	pthread_cond_destroy(&l->stop_cond);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
 }
@@ -137,8 +317,8 @@ static int64_t limit_of(struct limits *l, const char *project, enum limit what)
 	int64_t n;
 
 	pthread_mutex_lock(&l->lock);
-	if (json_file_changed(&l->file) && load(l, &why) < 0 &&
-	    !l->file.complained) {
+	if (!l->from_keystone && json_file_changed(&l->file) &&
+	    load(l, &why) < 0 && !l->file.complained) {
 		fprintf(stderr, "platter: %s; the limits before are in force\n",
 			why.msg);
 		l->file.complained = true;
@@ -149,7 +329,7 @@ static int64_t limit_of(struct limits *l, const char *project, enum limit what)
 	if (!v)
 		v = json_object_get(json_object_get(l->all, "default"),
 				    limits[what].name);
-	n = v ? json_integer_value(v) : NO_LIMIT;
+	n = v ? json_integer_value(v) : l->all ? NO_LIMIT : UNKNOWN;
 	pthread_mutex_unlock(&l->lock);
 	return n;
 }
@@ -176,6 +356,10 @@ int limits_check(struct limits *l, struct index_tx *tx, const char *project,
 	uint64_t used = 0;
 	int r;
 
+	if (max == UNKNOWN)
+		return error_set(err, -EAGAIN, 0,
+				 "Keystone has not told yet what a project may "
+				 "have");
 	if (max == NO_LIMIT)
 		return 0;
 	r = usage_of(tx, project, what, &used, err);

@@ -26,13 +26,23 @@ enum limit {
 
 struct limits;
 
-/* NULL: there are none; then *ret is NULL, which all functions take. */
-int limits_open(const char *path, struct limits **ret, struct error *err);
+struct keystone;
+
+/*
+ * @where: the file; "keystone", or "keystone:SECONDS": Keystone has them, and
+ * is asked again so often, once a minute if not told. NULL: there are none;
+ * then *ret is NULL, which all functions take.
+ */
+int limits_open(const char *where, struct limits **ret, struct error *err);
+/* Is @where the word for Keystone, and no file? */
+bool limits_are_keystones(const char *where);
+/* Asks Keystone (NULL: it is not known), and goes on to. After the fork. */
+int limits_start(struct limits *l, struct keystone *k, struct error *err);
 void limits_free(struct limits *l);
 
 /*
  * May @project (NULL: nobody's) have @more of @what, by the view of @tx?
- * -EDQUOT: no.
+ * -EDQUOT: no. -EAGAIN: Keystone has not told yet.
  */
 int limits_check(struct limits *l, struct index_tx *tx, const char *project,
 		 enum limit what, uint64_t more, struct error *err);

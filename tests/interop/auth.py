@@ -210,6 +210,54 @@ def nobody_is_let_in_from_afar_unasked(c):
             is_true(says in str(e), str(e))
 
 
+def keystone_has_the_limits(k, port, one, two, p1):
+    def ask(path, body=None):
+        return k.request("POST" if body else "GET", "/v3/" + path, body,
+                         k.token)[0]
+
+    service = ask("services?type=image")["services"][0]["id"]
+    for name, limit in ("image_count_total", 3), ("image_size_total", 100):
+        ask("registered_limits", {"registered_limits": [{
+            "service_id": service, "resource_name": name,
+            "default_limit": limit}]})
+    own = ask("limits", {"limits": [{
+        "service_id": service, "project_id": p1,
+        "resource_name": "image_count_total", "resource_limit": 1}]})
+    own = own["limits"][0]["id"]
+
+    def creates(g, token, wanted):
+        is_equal(status(g, token, "POST", "/v2/images", {}), wanted,
+                 "the status of a new image")
+
+    def limit_of(g, token):
+        usage = g.request("GET", "/v2/info/usage", token=token).json["usage"]
+        return usage["image_count_total"]["limit"]
+
+    with Glance("limits=keystone:1", f"glance=127.0.0.1:{port}",
+                *k.parameters(), tcp=port) as g:
+        for n in range(3):
+            creates(g, one, 413 if n else 201)
+            creates(g, two, 201)
+        creates(g, two, 413)
+        is_equal((limit_of(g, one), limit_of(g, two)), (1, 3), "the limits")
+        k.request("PATCH", f"/v3/limits/{own}", {
+            "limit": {"resource_limit": 2}}, k.token)
+        deadline = time.monotonic() + 15
+        while limit_of(g, one) != 2:
+            is_true(time.monotonic() < deadline, "a new limit is not known")
+            time.sleep(0.1)
+        creates(g, one, 201)
+    for text, says in (("keystone", "needs auth=keystone"),
+                       ("keystone:0", "SECONDS"), ("keystone:x", "SECONDS")):
+        try:
+            with Glance(f"limits={text}"):
+                pass
+        except Failure as e:
+            is_true(says in str(e), str(e))
+        else:
+            raise Failure(f"limits={text} is taken")
+
+
 def keystone_says_who_asks(c):
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -236,6 +284,10 @@ def keystone_says_who_asks(c):
                       env={n: v for n, v in os.environ.items()
                            if not n.startswith("OS_")})[1]
             is_equal(len(json.loads(out)), 2, "what openstack lists")
+        keystone_has_the_limits(k, port, one, two, p1)
+        with Glance(f"glance=127.0.0.1:{port}", *k.parameters(),
+                    tcp=port) as g:
+            shared = image_of(g, one)
             # A token that nobody remembers, and a Keystone that is gone.
             three = k.add_user("three")[0]
             k.process.terminate()
