@@ -106,8 +106,7 @@ static bool is_taken(const struct chain *c, const char *text,
 	struct layer *top = c->layers[0];
 	struct lookup l = { .text = text, .own_id = own_id };
 
-	return top->ops->snapshots &&
-	       top->ops->snapshots(top, match_snapshot, &l, NULL) > 0;
+	return layer_snapshots(top, match_snapshot, &l, NULL) > 0;
 }
 
 /* Its name, unless another snapshot answers to that or nobody can write it. */
@@ -146,8 +145,8 @@ static bool is_listed(const struct chain *c, struct layer *l)
 	struct layer *top = c->layers[0];
 	struct is_layer m = { .l = l };
 
-	if (l->ops->is_snapshot && top->ops->snapshots)
-		top->ops->snapshots(top, match_layer, &m, NULL);
+	if (l->ops->is_snapshot)
+		layer_snapshots(top, match_layer, &m, NULL);
 	return m.found;
 }
 
@@ -180,10 +179,8 @@ int history_each(const struct chain *c,
 	struct listing l = { .c = c, .each = each, .opaque = opaque };
 	struct layer *top = c->layers[0];
 	unsigned int i;
-	int r = 0;
+	int r = layer_snapshots(top, list_snapshot, &l, err);
 
-	if (top->ops->snapshots)
-		r = top->ops->snapshots(top, list_snapshot, &l, err);
 	for (i = 1; i < c->depth && !l.r; i++)
 		if (!is_listed(c, c->layers[i]))
 			l.r = list_layer(&l, i);

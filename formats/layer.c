@@ -292,3 +292,17 @@ bool layer_disk_bytes(const struct layer *l, uint64_t *ret)
 	*ret = (uint64_t)st.st_blocks * 512;
 	return true;
 }
+
+int layer_snapshots(struct layer *l,
+		    int (*each)(void *opaque, const struct snapshot *s),
+		    void *opaque, struct error *err)
+{
+	int r;
+
+	if (!l->ops->snapshots)
+		return 0;
+	r = l->ops->snapshots(l, each, opaque, err);
+	if (r < 0)
+		error_prefix(err, "%s", l->path);
+	return r;
+}

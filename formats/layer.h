@@ -148,4 +148,9 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 /* What the layer's file takes on disk; false: it cannot be told. */
 bool layer_disk_bytes(const struct layer *l, uint64_t *ret);
 
+/* As format_ops.snapshots, with the layer's name in @err; 0 without any. */
+int layer_snapshots(struct layer *l,
+		    int (*each)(void *opaque, const struct snapshot *s),
+		    void *opaque, struct error *err);
+
 #endif

@@ -108,10 +108,8 @@ json_t *report_layer(const struct layer *l, const char *name)
 static int add_snapshots(json_t *to, struct layer *l, struct error *err)
 {
 	json_t *all = json_array();
-	int r = 0;
+	int r = layer_snapshots(l, json_add_snapshot, all, err);
 
-	if (l->ops->snapshots)
-		r = l->ops->snapshots(l, json_add_snapshot, all, err);
 	if (json_array_size(all))
 		json_object_set(to, "snapshots", all);
 	json_decref(all);

@@ -286,7 +286,7 @@ static int print_text(const struct cmd *c, const struct layers *ls,
 	struct layer *top = ls->layers[0];
 	bool head = false;
 	uint64_t bytes;
-	int r = 0;
+	int r;
 
 	fputs("image: ", stdout);
 	cmd_put(stdout, c->image);
@@ -306,8 +306,7 @@ static int print_text(const struct cmd *c, const struct layers *ls,
 		printf("%s:\n", top->ops->name);
 		top->ops->info(top, &sink);
 	}
-	if (top->ops->snapshots)
-		r = top->ops->snapshots(top, print_snapshot, &head, err);
+	r = layer_snapshots(top, print_snapshot, &head, err);
 	print_tree(c, ls);
 	print_references(c, ls);
 	return r;

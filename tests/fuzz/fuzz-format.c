@@ -232,8 +232,7 @@ static void run(const uint8_t *data, size_t bytes, struct replay_outcome *ret)
 	}
 	if (l->ops->info)
 		l->ops->info(l, &s.sink);
-	if (l->ops->snapshots)
-		l->ops->snapshots(l, keep_first, &id, NULL);
+	layer_snapshots(l, keep_first, &id, NULL);
 	check_layer(l, ret);
 	use_layer(l, ret);
 
