@@ -35,9 +35,7 @@ def ciphers(b):
             options("aes-256", "xts", "plain"),
             options("serpent-256", "xts", "plain64"),
             options("serpent-128", "cbc", "essiv", "sha256", "sha256"),
-            options("serpent-256", "cbc", "plain64"),
             options("twofish-256", "xts", "plain64"),
-            options("twofish-128", "xts", "plain64"),
             options("twofish-256", "cbc", "essiv", "sha256", "sha256"))):
         b.make("luks", f"{i}.luks", 3 * MIB, o, encrypted=True)
         b.check("luks", f"{i}.luks", encrypted="key-secret")
