@@ -209,13 +209,11 @@ int image_set_field(struct record *r, const char *name, const json_t *v,
 	if (schema_read_only("image", name))
 		return error_set(err, -EPERM, 0, "Attribute '%s' is read-only.",
 				 name);
-	if (strcmp(name, "id") && image_name_reserved(name))
+	/* Locations are a matter of PATCH and of rows of their own. */
+	if ((strcmp(name, "id") && image_name_reserved(name)) ||
+	    !strcmp(name, "locations"))
 		return error_set(err, -EPERM, 0, "Attribute '%s' is reserved.",
 				 name);
-	if (!strcmp(name, "locations"))
-		return error_set(err, -EPERM, 0,
-				 "It's not allowed to add locations if "
-				 "locations are invisible.");
 	code = image_field_check(name, v, err);
 	if (code < 0)
 		return code;

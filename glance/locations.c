@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 
 #include "glance/digest.h"
-#include "glance/image-fields.h"
 #include "glance/inspect.h"
 #include "glance/json-body.h"
 #include "glance/locations.h"
@@ -445,18 +444,4 @@ int location_add_file(const struct glance *g, const struct identity *who,
 
 	return v ? location_add(g, who, r, v, err)
 		 : error_set(err, -ENOMEM, 0, "out of memory");
-}
-
-int location_add_all(const struct glance *g, const struct identity *who,
-		     struct record *r, const json_t *list, struct error *err)
-{
-	size_t i;
-	json_t *v;
-	int code = image_field_check("locations", list, err);
-
-	json_array_foreach(list, i, v) {
-		if (code >= 0)
-			code = location_add(g, who, r, v, err);
-	}
-	return code;
 }

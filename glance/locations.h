@@ -47,8 +47,5 @@ int location_add(const struct glance *g, const struct identity *who,
 		 struct record *r, json_t *value, struct error *err);
 int location_add_file(const struct glance *g, const struct identity *who,
 		      struct record *r, const char *url, struct error *err);
-/* A new image's, an array that nobody has checked. */
-int location_add_all(const struct glance *g, const struct identity *who,
-		     struct record *r, const json_t *list, struct error *err);
 
 #endif

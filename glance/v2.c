@@ -191,24 +191,6 @@ static int insert_image(struct index_tx *tx, struct change *c,
 			 c->image.id);
 }
 
-/* Where locations are shown, it may have its own, and its data with them. */
-static int new_image(struct request *q, json_t *body, struct record *ret,
-		     struct error *err)
-{
-	struct glance *g = q->app;
-	CLEANUP(json_decrefp) json_t *locations = NULL;
-	int r;
-
-	if (location_rules_show(g->locations)) {
-		locations = json_incref(json_object_get(body, "locations"));
-		json_object_del(body, "locations");
-	}
-	r = image_from_json(&q->who, body, ret, err);
-	return r < 0 || !locations
-		       ? r
-		       : location_add_all(g, &q->who, ret, locations, err);
-}
-
 static void post_image(struct request *q)
 {
 	CLEANUP(json_decrefp) json_t *body = request_json_object(q);
@@ -223,7 +205,7 @@ static void post_image(struct request *q)
 		respond_error(q, 403,
 			      "You are not authorized to complete add_image "
 			      "action.");
-	} else if (new_image(q, body, &c.image, &err) < 0) {
+	} else if (image_from_json(&q->who, body, &c.image, &err) < 0) {
 		respond_failure(q, &err);
 	} else if (change(q, &c) >= 0) {
 		snprintf(location, sizeof(location), "%s/v2/images/%s",
