@@ -131,10 +131,10 @@ static int freeze(struct overlay *o, const char *temp, const char *frozen,
 }
 
 /* An empty file over @frozen, under the name *ret_temp, which is the caller's. */
-static int create_top(const struct overlay *o, const char *frozen,
-		      char **ret_temp, struct error *err)
+static int create_top(uint64_t bytes, const char *frozen, char **ret_temp,
+		      struct error *err)
 {
-	struct overlay_new n = { .bytes = overlay_bytes(o),
+	struct overlay_new n = { .bytes = bytes,
 				 .base_name = overlay_file_name(frozen),
 				 .base_format = "qcow2" };
 	char *temp;
@@ -174,7 +174,7 @@ int overlay_snapshot(struct overlay *o, const char *name, struct error *err)
 		r = overlay_take_chain(o, err);
 	if (r < 0)
 		return r;
-	r = create_top(o, frozen, &temp, err);
+	r = create_top(overlay_bytes(o), frozen, &temp, err);
 	if (r < 0) {
 		overlay_leave_chain(o);
 		return r;
@@ -332,23 +332,22 @@ static int go_back(struct overlay *o, unsigned int at, const char *frozen,
 	CLEANUP(image_unrefp) struct image *base = NULL;
 	CLEANUP(freep) char *temp = NULL;
 	struct chain below;
-	uint64_t was = overlay_bytes(o);
 	int r;
 
 	chain_below(&o->file->base->chain, at, &below);
 	r = image_from_chain(&below, &base, err);
 	if (r < 0)
 		return r;
-	atomic_store(&o->bytes, base->bytes);
-	r = create_top(o, frozen, &temp, err);
-	if (r >= 0)
-		r = replace_top(o, temp, overlay_file_name(frozen), base, err);
-	if (r >= 0)
-		return sync_folder_of(o->path, err);
-	atomic_store(&o->bytes, was);
-	if (temp)
+	r = create_top(base->bytes, frozen, &temp, err);
+	if (r < 0)
+		return r;
+	r = replace_top(o, temp, overlay_file_name(frozen), base, err);
+	if (r < 0) {
 		unlink(temp);
-	return r;
+		return r;
+	}
+	atomic_store(&o->bytes, base->bytes);
+	return sync_folder_of(o->path, err);
 }
 
 int overlay_revert(struct overlay *o, const char *name, bool discard,

@@ -1144,6 +1144,18 @@ static void cut_is_sound(const uint8_t *flushed, const uint8_t *touched,
 	is_sound(0);
 }
 
+/* Ends a round, of which ten share a file. */
+static void cut_power(struct powered *p, const uint8_t *flushed,
+		      const uint8_t *touched, unsigned int round)
+{
+	write_watch(NULL);
+	overlay_unref(TAKE_PTR(ov));
+	write_cut(p, rnd(4));
+	cut_is_sound(flushed, touched, round);
+	if (round % 10 == 9)
+		image_unref(TAKE_PTR(base));
+}
+
 static void write_some(uint8_t *touched, uint8_t *flushed)
 {
 	static uint8_t buf[200000];
@@ -1212,12 +1224,7 @@ START_TEST(a_power_cut_loses_nothing_that_was_flushed)
 			forget_versions();
 			overlay_unref(TAKE_PTR(ov));
 		}
-		write_watch(NULL);
-		overlay_unref(TAKE_PTR(ov));
-		write_cut(&p, rnd(4));
-		cut_is_sound(flushed, touched, i);
-		if (i % 10 == 9)
-			image_unref(TAKE_PTR(base));
+		cut_power(&p, flushed, touched, i);
 	}
 	free(p.log);
 	free(p.durable);
@@ -1225,7 +1232,6 @@ START_TEST(a_power_cut_loses_nothing_that_was_flushed)
 }
 END_TEST
 
-/* At any moment the file leads to the snapshot, which is still there, or not. */
 /* Pages that a thread has for itself; their neighbours are others'. */
 #define PAGE 4096U
 
@@ -1325,12 +1331,7 @@ START_TEST(a_power_cut_under_load_loses_nothing_that_was_flushed)
 		p.left = 1 + rnd(250);
 		write_watch(&p.w);
 		unit_threads(THREADS, write_until_cut);
-		write_watch(NULL);
-		overlay_unref(TAKE_PTR(ov));
-		write_cut(&p, rnd(4));
-		cut_is_sound(cut_flushed, cut_touched, i);
-		if (i % 10 == 9)
-			image_unref(TAKE_PTR(base));
+		cut_power(&p, cut_flushed, cut_touched, i);
 	}
 	free(p.log);
 	free(p.durable);
@@ -1338,6 +1339,7 @@ START_TEST(a_power_cut_under_load_loses_nothing_that_was_flushed)
 }
 END_TEST
 
+/* At any moment the file leads to the snapshot, which is still there, or not. */
 START_TEST(a_power_cut_in_a_merge_harms_nothing)
 {
 	struct powered p = { .w = { before, after },
