@@ -686,6 +686,30 @@ START_TEST(a_revert_goes_back_to_any_snapshot)
 }
 END_TEST
 
+START_TEST(a_revert_makes_the_disk_as_long_as_it_was)
+{
+	make(DISK_BYTES, true);
+	reopen(0);
+	unlink(unit_path("top@short.qcow2"));
+	must(overlay_snapshot(ov, "short", &err), err);
+	must(overlay_resize(ov, 2 * DISK_BYTES, &err), err);
+	must(overlay_write(ov, model, 4096, 2 * DISK_BYTES - 4096, true, &err),
+	     err);
+	must(overlay_revert(ov, "short", false, &err), err);
+	ck_assert_uint_eq(overlay_bytes(ov), DISK_BYTES);
+	is_as_the_model();
+	ck_assert_int_eq(overlay_write(ov, model, 512, DISK_BYTES, false, &err),
+			 -EINVAL);
+	error_clear(&err);
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	reopen(0);
+	ck_assert_uint_eq(overlay_bytes(ov), DISK_BYTES);
+	is_as_the_model();
+	done();
+}
+END_TEST
+
 static void write_or_delete(unsigned int number)
 {
 	struct error e = { 0 };
@@ -1412,6 +1436,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, snapshots_under_load_lose_nothing);
 	tcase_add_loop_test(tc, a_deleted_snapshot_takes_nothing_along, 0, 18);
 	tcase_add_loop_test(tc, a_revert_goes_back_to_any_snapshot, 0, 3);
+	tcase_add_test(tc, a_revert_makes_the_disk_as_long_as_it_was);
 	tcase_add_loop_test(tc, deleting_under_load_loses_nothing, 0, 2);
 	tcase_add_test(tc, a_disk_grows_by_zeroes);
 	tcase_add_loop_test(tc, a_power_cut_in_a_merge_harms_nothing, 0, 2);
