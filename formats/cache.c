@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "formats/cache.h"
 
@@ -13,6 +14,13 @@
  * what is marked when it would be dropped becomes the newest instead, so hits
  * need not move anything. The budget is common to all shards: a fill that
  * exceeds it drops from its own shard first, then from the others.
+ *
+ * A decoded cluster is not dropped but lent: its pages stay mapped, and the
+ * kernel, told by MADV_FREE, takes them when it needs them. A page that was
+ * taken reads as zeroes. So each page has a witness, a byte that is not zero: a
+ * reader copies what it wants and then looks whether the witnesses are still
+ * there. What is all zeroes needs none. Nothing writes to a lent page, which
+ * would make it the process's own again.
  */
 
 #define SHARDS	      16U
@@ -21,23 +29,33 @@
 
 enum entry_state { ENTRY_FILLING, ENTRY_READY, ENTRY_FAILED };
 
+enum tier { TIER_HELD, TIER_LENT, TIERS };
+
+#define NO_WITNESS UINT32_MAX
+
 struct entry {
 	struct cache_blob blob;
 	struct cache_key key;
 	struct shard *shard;
 	struct entry *next_in_bucket;
-	struct entry *newer, *older; /* in the list while READY */
+	struct entry *newer, *older; /* in its tier's list while READY */
+	uint32_t *witnesses; /* by page, offset in it; NULL: not to be lent */
 	unsigned int refs; /* holders; under the shard's lock */
 	int code; /* FAILED: why */
 	uint8_t state; /* enum entry_state */
+	uint8_t tier; /* enum tier; does not change while a reader holds it */
 	bool hashed; /* found by look-ups */
 	bool used; /* since evict() last saw it */
+};
+
+struct list {
+	struct entry *newest, *oldest;
 };
 
 struct shard {
 	pthread_mutex_t lock;
 	pthread_cond_t filled;
-	struct entry *newest, *oldest;
+	struct list lists[TIERS];
 	struct entry *buckets[SHARD_BUCKETS];
 	uint64_t hits, misses;
 };
@@ -68,25 +86,38 @@ struct meta_slot {
 typedef atomic_uint_fast64_t meta_word;
 
 static struct {
-	uint64_t budget; /* of blobs, bytes */
+	uint64_t budgets[TIERS]; /* of blobs, bytes */
+	atomic_uint_fast64_t bytes[TIERS];
 	uint64_t meta_sets;
 	struct meta_slot *slots;
 	meta_word *pages;
 	size_t pages_bytes;
 	pthread_mutex_t meta_locks[META_LOCKS]; /* of writers, by set */
 	uint8_t *hands; /* of the clock, by set */
-	atomic_uint_fast64_t bytes;
 	atomic_uint_fast64_t meta_misses;
 	struct shard shards[SHARDS];
 } cache;
 
 static uint64_t configured_bytes = CACHE_BYTES_DEFAULT;
+static uint64_t configured_spare;
+static size_t page_bytes; /* the machine's */
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool started;
 
-void cache_configure(uint64_t bytes)
+uint64_t cache_spare_default(void)
+{
+	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+
+	if (pages < 1 || page < 1)
+		return 0;
+	return min_u64((uint64_t)pages * (uint64_t)page / 16,
+		       CACHE_SPARE_MAX_DEFAULT);
+}
+
+void cache_configure(uint64_t bytes, uint64_t spare_bytes)
 {
 	configured_bytes = bytes;
+	configured_spare = spare_bytes;
 }
 
 /* A quarter of the budget is for metadata, but never none. */
@@ -118,8 +149,11 @@ static void start(void)
 		}
 		if (!start_meta())
 			abort(); /* not even one page of memory at start */
-		cache.budget = configured_bytes -
-			       min_u64(configured_bytes, cache.pages_bytes);
+		page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+		cache.budgets[TIER_HELD] =
+			configured_bytes -
+			min_u64(configured_bytes, cache.pages_bytes);
+		cache.budgets[TIER_LENT] = configured_spare;
 		atomic_store(&started, true);
 	}
 	pthread_mutex_unlock(&start_lock);
@@ -157,27 +191,32 @@ static struct entry *find(struct entry *e, const struct cache_key *key)
 	return e;
 }
 
-static void list_push(struct shard *s, struct entry *e)
+static void list_push(struct list *l, struct entry *e)
 {
 	e->newer = NULL;
-	e->older = s->newest;
-	if (s->newest)
-		s->newest->newer = e;
+	e->older = l->newest;
+	if (l->newest)
+		l->newest->newer = e;
 	else
-		s->oldest = e;
-	s->newest = e;
+		l->oldest = e;
+	l->newest = e;
 }
 
-static void list_remove(struct shard *s, struct entry *e)
+static void list_remove(struct list *l, struct entry *e)
 {
 	if (e->newer)
 		e->newer->older = e->older;
 	else
-		s->newest = e->older;
+		l->newest = e->older;
 	if (e->older)
 		e->older->newer = e->newer;
 	else
-		s->oldest = e->newer;
+		l->oldest = e->newer;
+}
+
+static struct list *list_of(const struct entry *e)
+{
+	return &e->shard->lists[e->tier];
 }
 
 static void unhash(struct entry *e)
@@ -190,44 +229,85 @@ static void unhash(struct entry *e)
 	e->hashed = false;
 }
 
+static size_t pages_of(const struct entry *e)
+{
+	return (size_t)div_round_up(e->blob.bytes, page_bytes);
+}
+
+static uint64_t cost(const struct entry *e)
+{
+	if (!e->witnesses)
+		return e->blob.bytes + ENTRY_BYTES;
+	return pages_of(e) * (page_bytes + sizeof(*e->witnesses)) + ENTRY_BYTES;
+}
+
 static void entry_free(struct entry *e)
 {
 	if (e->state == ENTRY_READY)
-		atomic_fetch_sub(&cache.bytes, e->blob.bytes + ENTRY_BYTES);
+		atomic_fetch_sub(&cache.bytes[e->tier], cost(e));
 	free(e->blob.data);
+	free(e->witnesses);
 	free(e);
 }
 
-/* Drops what nobody holds, oldest first, until the budget is kept. */
-static void evict(struct shard *s)
+/* False: it may not be, or the kernel does not take it. */
+static bool lend(struct entry *e)
 {
+	if (!e->witnesses || cost(e) > cache.budgets[TIER_LENT] ||
+	    madvise(e->blob.data, pages_of(e) * page_bytes, MADV_FREE))
+		return false;
+	atomic_fetch_sub(&cache.bytes[TIER_HELD], cost(e));
+	atomic_fetch_add(&cache.bytes[TIER_LENT], cost(e));
+	e->tier = TIER_LENT;
+	list_push(list_of(e), e);
+	return true;
+}
+
+static bool over(enum tier t, uint64_t budget)
+{
+	return atomic_load_explicit(&cache.bytes[t], memory_order_relaxed) >
+	       budget;
+}
+
+/* Drops or lends what nobody holds, oldest first, until the budget is kept. */
+static void evict(struct shard *s, enum tier t, uint64_t budget)
+{
+	struct list *l = &s->lists[t];
 	struct entry *e, *newer;
 
 	pthread_mutex_lock(&s->lock);
-	for (e = s->oldest; e && atomic_load(&cache.bytes) > cache.budget;
-	     e = newer) {
+	for (e = l->oldest; e && over(t, budget); e = newer) {
 		newer = e->newer;
 		if (e->refs)
 			continue;
-		list_remove(s, e);
+		list_remove(l, e);
 		if (e->used) {
 			e->used = false;
-			list_push(s, e);
+			list_push(l, e);
 			newer = newer ? newer : e;
 			continue;
 		}
+		if (t == TIER_HELD && lend(e))
+			continue;
 		unhash(e);
 		entry_free(e);
 	}
 	pthread_mutex_unlock(&s->lock);
 }
 
-static void keep_budget(struct shard *first)
+static void evict_all(struct shard *first, enum tier t, uint64_t budget)
 {
 	size_t i, at = (size_t)(first - cache.shards);
 
-	for (i = 0; i < SHARDS && atomic_load(&cache.bytes) > cache.budget; i++)
-		evict(&cache.shards[(at + i) % SHARDS]);
+	for (i = 0; i < SHARDS && over(t, budget); i++)
+		evict(&cache.shards[(at + i) % SHARDS], t, budget);
+}
+
+static void keep_budget(struct shard *first)
+{
+	/* The first may fill the second. */
+	evict_all(first, TIER_HELD, cache.budgets[TIER_HELD]);
+	evict_all(first, TIER_LENT, cache.budgets[TIER_LENT]);
 }
 
 bool cache_peek(const struct cache_key *key, struct cache_blob **ret)
@@ -285,20 +365,131 @@ enum cache_answer cache_get(const struct cache_key *key,
 	return answer;
 }
 
-void cache_fill(struct cache_blob *b, void *data, size_t bytes)
+static void fill(struct entry *e, void *data, size_t bytes, uint32_t *witnesses)
 {
-	struct entry *e = entry_of(b);
 	struct shard *s = e->shard;
 
 	pthread_mutex_lock(&s->lock);
-	b->data = data;
-	b->bytes = bytes;
+	e->blob.data = data;
+	e->blob.bytes = bytes;
+	e->witnesses = witnesses;
 	e->state = ENTRY_READY;
-	list_push(s, e);
-	atomic_fetch_add(&cache.bytes, bytes + ENTRY_BYTES);
+	list_push(list_of(e), e);
+	atomic_fetch_add(&cache.bytes[TIER_HELD], cost(e));
 	pthread_cond_broadcast(&s->filled);
 	pthread_mutex_unlock(&s->lock);
 	keep_budget(s);
+}
+
+void cache_fill(struct cache_blob *b, void *data, size_t bytes)
+{
+	fill(entry_of(b), data, bytes, NULL);
+}
+
+static size_t whole_pages(size_t bytes)
+{
+	return (size_t)round_up(bytes, page_bytes);
+}
+
+void *cache_alloc(size_t bytes)
+{
+	void *data;
+
+	ensure_started();
+	data = aligned_alloc(page_bytes, whole_pages(bytes));
+	if (data)
+		return data;
+	evict_all(cache.shards, TIER_LENT, 0);
+	return aligned_alloc(page_bytes, whole_pages(bytes));
+}
+
+static uint32_t find_witness(const uint8_t *page, size_t bytes)
+{
+	size_t i = 0;
+	uint64_t word = 0;
+
+	for (; !word && i + sizeof(word) <= bytes; i += sizeof(word))
+		memcpy(&word, page + i, sizeof(word));
+	for (i = word ? i - sizeof(word) : i; i < bytes; i++)
+		if (page[i])
+			return (uint32_t)i;
+	return NO_WITNESS;
+}
+
+/* NULL: there is no memory for them. */
+static uint32_t *find_witnesses(const uint8_t *data, size_t bytes)
+{
+	size_t i, pages = (size_t)div_round_up(bytes, page_bytes);
+	uint32_t *ret = malloc(pages * sizeof(*ret));
+
+	for (i = 0; ret && i < pages; i++)
+		ret[i] = find_witness(
+			data + i * page_bytes,
+			min_size(page_bytes, bytes - i * page_bytes));
+	return ret;
+}
+
+void cache_fill_spare(struct cache_blob *b, void *data, size_t bytes)
+{
+	fill(entry_of(b), data, bytes,
+	     cache.budgets[TIER_LENT] ? find_witnesses(data, bytes) : NULL);
+}
+
+/* After the copy: what is there now was there then. */
+static bool is_there(const struct entry *e, size_t off, size_t len)
+{
+	const volatile uint8_t *data = e->blob.data;
+	size_t i;
+
+	atomic_thread_fence(memory_order_acquire);
+	for (i = off / page_bytes; i * page_bytes < off + len; i++)
+		if (e->witnesses[i] != NO_WITNESS &&
+		    !data[i * page_bytes + e->witnesses[i]])
+			return false;
+	return true;
+}
+
+/* Under the shard's lock. */
+static void take_out(struct entry *e)
+{
+	list_remove(list_of(e), e);
+	unhash(e);
+}
+
+static void forget(struct entry *e)
+{
+	pthread_mutex_lock(&e->shard->lock);
+	if (e->hashed)
+		take_out(e);
+	pthread_mutex_unlock(&e->shard->lock);
+}
+
+void cache_drop(const struct cache_key *key)
+{
+	uint64_t hash = hash_key(key);
+	struct shard *s = &cache.shards[hash % SHARDS];
+	struct entry *e;
+
+	ensure_started();
+	pthread_mutex_lock(&s->lock);
+	e = find(*bucket_of(s, hash), key);
+	if (e && e->state == ENTRY_READY) {
+		take_out(e);
+		if (!e->refs)
+			entry_free(e); /* else who holds it does */
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+bool cache_copy(struct cache_blob *b, void *dest, size_t off, size_t len)
+{
+	struct entry *e = entry_of(b);
+
+	memcpy(dest, (const uint8_t *)b->data + off, len);
+	if (e->tier == TIER_HELD || is_there(e, off, len))
+		return true;
+	forget(e);
+	return false;
 }
 
 void cache_fail(struct cache_blob *b, int code)
@@ -339,20 +530,25 @@ void cache_put(struct cache_blob *b)
 	pthread_mutex_unlock(&s->lock);
 	if (gone)
 		entry_free(e);
-	else if (atomic_load_explicit(&cache.bytes, memory_order_relaxed) >
-		 cache.budget)
+	else if (over(TIER_HELD, cache.budgets[TIER_HELD]))
 		keep_budget(s);
+}
+
+static void list_clear(struct list *l)
+{
+	while (l->newest) {
+		struct entry *e = l->newest;
+
+		list_remove(l, e);
+		unhash(e);
+		entry_free(e);
+	}
 }
 
 static void shard_clear(struct shard *s)
 {
-	while (s->newest) {
-		struct entry *e = s->newest;
-
-		list_remove(s, e);
-		unhash(e);
-		entry_free(e);
-	}
+	list_clear(&s->lists[TIER_HELD]);
+	list_clear(&s->lists[TIER_LENT]);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->filled);
 	memset(s, 0, sizeof(*s));
@@ -379,7 +575,8 @@ void cache_shutdown(void)
 void cache_get_stats(struct cache_stats *ret)
 {
 	struct cache_stats s = {
-		.bytes = atomic_load(&cache.bytes),
+		.bytes = atomic_load(&cache.bytes[TIER_HELD]),
+		.spare_bytes = atomic_load(&cache.bytes[TIER_LENT]),
 		.meta_misses = atomic_load(&cache.meta_misses),
 	};
 	size_t i;

@@ -308,6 +308,12 @@ static void add_io(struct round *rd, struct source *src, uint64_t off,
 /* Marks the key of a unit's beginning, which is not the unit's. */
 #define KEY_BEGINNING (1ULL << 63)
 
+static struct cache_key beginning_of(const struct extent *e)
+{
+	return (struct cache_key){ .owner = e->src->id,
+				   .at = e->host_off | KEY_BEGINNING };
+}
+
 /*
  * Looks for the unit, or for enough of its beginning. A second reader of a
  * unit whose beginning did not suffice has it decoded whole, so reading on
@@ -317,8 +323,7 @@ static void look_up_unit(struct unit *u)
 {
 	const struct extent *e = u->e;
 	struct cache_key key = { .owner = e->src->id, .at = e->host_off };
-	struct cache_key beginning = { .owner = e->src->id,
-				       .at = e->host_off | KEY_BEGINNING };
+	struct cache_key beginning = beginning_of(e);
 	uint32_t end = e->unit_off + (uint32_t)e->len;
 
 	u->bytes = codec_worthwhile(e->codec, end, e->unit_bytes);
@@ -337,13 +342,38 @@ static void look_up_unit(struct unit *u)
 	u->answer = (uint8_t)cache_get(&key, &u->blob);
 }
 
+/* Two tables' entries may disagree on what one place decodes to. */
+static int check_unit_size(const struct unit *u, struct error *err)
+{
+	if (range_inside(u->e->unit_off, u->e->len, u->blob->bytes))
+		return 0;
+	return error_set(err, -EIO, u->e->host_off,
+			 "compressed data at %" PRIu64 " are of two sizes",
+			 u->e->host_off);
+}
+
+static bool copy_unit(const struct unit *u)
+{
+	return cache_copy(u->blob, u->dest, u->e->unit_off, u->e->len);
+}
+
+/* Takes what the cache has. Else there is one more unit to finish. */
 static int add_unit(struct round *rd, const struct extent *e, uint8_t *dest,
 		    struct error *err)
 {
-	struct unit *u = &rd->units[rd->n_units++];
+	struct unit *u = &rd->units[rd->n_units];
+	bool copied;
+	int r;
 
 	*u = (struct unit){ .e = e, .dest = dest };
-	look_up_unit(u);
+	for (look_up_unit(u); u->answer == CACHE_HIT; look_up_unit(u)) {
+		r = check_unit_size(u, err);
+		copied = !r && copy_unit(u);
+		cache_put(u->blob);
+		if (r || copied)
+			return r;
+	}
+	rd->n_units++;
 	if (u->answer != CACHE_CLAIMED)
 		return 0;
 	u->in = malloc(e->comp_bytes);
@@ -360,7 +390,8 @@ static int add_unit(struct round *rd, const struct extent *e, uint8_t *dest,
 /* Decodes a claimed unit and gives it to the cache, or tells that it failed. */
 static int decode_unit(struct round *rd, struct unit *u, struct error *err)
 {
-	uint8_t *out = malloc(u->bytes);
+	struct cache_key beginning = beginning_of(u->e);
+	uint8_t *out = cache_alloc(u->bytes);
 	int r = rd->ios[u->in_idx].ret;
 
 	if (!out)
@@ -378,8 +409,9 @@ static int decode_unit(struct round *rd, struct unit *u, struct error *err)
 		cache_fail(u->blob, r);
 		return r;
 	}
-	cache_fill(u->blob, out, u->bytes);
-	u->answer = CACHE_HIT;
+	cache_fill_spare(u->blob, out, u->bytes);
+	if (u->bytes == u->e->unit_bytes)
+		cache_drop(&beginning);
 	return 0;
 }
 
@@ -394,14 +426,13 @@ static int finish_unit(struct unit *u, struct error *err)
 				 "compressed data at %" PRIu64
 				 " cannot be decoded: %s",
 				 u->e->host_off, errno_text(-r));
-	/* Two tables' entries may disagree on what one place decodes to. */
-	if (!range_inside(u->e->unit_off, u->e->len, u->blob->bytes))
-		return error_set(err, -EIO, u->e->host_off,
-				 "compressed data at %" PRIu64
-				 " are of two sizes",
-				 u->e->host_off);
-	memcpy(u->dest, (uint8_t *)u->blob->data + u->e->unit_off, u->e->len);
-	return 0;
+	r = check_unit_size(u, err);
+	if (r < 0)
+		return r;
+	/* Held since before it was filled, so it is not lent. */
+	return copy_unit(u) ? 0
+			    : error_set(err, -EIO, u->e->host_off,
+					"decoded data are gone");
 }
 
 /* Every unit is seen to, also after a failure: others may wait for it. */

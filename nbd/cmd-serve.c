@@ -55,6 +55,9 @@ static const char help[] =
 	"      --allow X        a folder or prefix that images may refer to\n"
 	"      --force parent   take a parent whose ids do not match\n"
 	"      --cache SIZE     memory for caches (default 64M)\n"
+	"      --spare SIZE     more for decoded clusters, which the kernel takes\n"
+	"                       back when it needs it (default: 1/16 of all\n"
+	"                       memory, at most 1G)\n"
 	"      --io MODE        auto, uring or sync\n"
 	"      --direct         read with O_DIRECT\n"
 	"      --diff MODE      what has not changed in an export \"@A..B\" is a hole\n"
@@ -537,8 +540,8 @@ enum {
 
 /* Options that are the plugin's parameters as they are. */
 static const char *const param_names[] = {
-	"diff",	       "overlay",      "overlay-scope", "overlays",
-	"overlay-max", "overlay-free", "detect",	"control",
+	"diff",		"overlay", "overlay-scope", "overlays", "overlay-max",
+	"overlay-free", "detect",  "control",	    "spare",
 };
 
 static const struct option options[] = {
@@ -556,6 +559,7 @@ static const struct option options[] = {
 	{ "overlay-free", required_argument, NULL, OPT_PARAM + 5 },
 	{ "detect", required_argument, NULL, OPT_PARAM + 6 },
 	{ "control", required_argument, NULL, OPT_PARAM + 7 },
+	{ "spare", required_argument, NULL, OPT_PARAM + 8 },
 	{ "tls", required_argument, NULL, OPT_TLS },
 	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },
 	{ "tls-psk", required_argument, NULL, OPT_TLS_PSK },

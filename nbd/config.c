@@ -24,6 +24,8 @@ const char config_help[] =
 	"                 inside images may lead; or \"guessed\" (may repeat)\n"
 	"force=parent     take a parent whose ids do not match its child's\n"
 	"cache=SIZE       memory for tables and decoded clusters [64M]\n"
+	"spare=SIZE       more for decoded clusters, which the kernel takes back\n"
+	"                 when it needs it [1/16 of all memory, at most 1G]\n"
 	"io=auto|uring|sync  how files are read [auto]\n"
 	"direct=true      bypass the page cache (O_DIRECT) [false]\n"
 	"diff=holes|apply what has not changed in an export \"@A..B\": a hole, or a\n"
@@ -56,7 +58,8 @@ const char config_help[] =
 
 void config_init(struct config *c)
 {
-	*c = (struct config){ .cache_bytes = CACHE_BYTES_DEFAULT };
+	*c = (struct config){ .cache_bytes = CACHE_BYTES_DEFAULT,
+			      .spare_bytes = cache_spare_default() };
 }
 
 static void free_key(struct config *c)
@@ -209,19 +212,30 @@ bool config_size(const char *value, uint64_t *ret)
 	return true;
 }
 
-static int set_cache(struct config *c, const char *value, struct error *err)
+static int read_memory(const char *name, const char *value, uint64_t *ret,
+		       struct error *err)
 {
 	uint64_t n;
 
 	if (!config_size(value, &n))
 		return error_set(err, -EINVAL, 0,
-				 "cache: \"%s\" is not a size such as 64M",
+				 "%s: \"%s\" is not a size such as 64M", name,
 				 value);
 	if (n > CACHE_BYTES_MAX)
 		return error_set(err, -EINVAL, 0,
-				 "cache: %s is over the limit of 1T", value);
-	c->cache_bytes = n;
+				 "%s: %s is over the limit of 1T", name, value);
+	*ret = n;
 	return 0;
+}
+
+static int set_cache(struct config *c, const char *value, struct error *err)
+{
+	return read_memory("cache", value, &c->cache_bytes, err);
+}
+
+static int set_spare(struct config *c, const char *value, struct error *err)
+{
+	return read_memory("spare", value, &c->spare_bytes, err);
 }
 
 /* "cid" is what a parent's id is called in VMDK. */
@@ -418,6 +432,7 @@ int config_set(struct config *c, const char *key, const char *value,
 		{ "key", set_key },
 		{ "allow", set_allow },
 		{ "cache", set_cache },
+		{ "spare", set_spare },
 		{ "io", set_io },
 		{ "direct", set_direct },
 		{ "force", set_force },
@@ -456,7 +471,7 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 {
 	int r;
 
-	cache_configure(c->cache_bytes);
+	cache_configure(c->cache_bytes, c->spare_bytes);
 	engine_configure(c->io, say);
 	if (c->io != ENGINE_URING)
 		return 0;

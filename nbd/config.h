@@ -24,6 +24,7 @@ struct config {
 	size_t n_allow_values;
 	struct allow allow;
 	uint64_t cache_bytes;
+	uint64_t spare_bytes; /* of the cache, that the kernel may take */
 	enum engine_mode io;
 	bool direct;
 	bool force_parent;
@@ -44,7 +45,7 @@ void config_done(struct config *c); /* wipes the key */
 
 /*
  * Sets parameter @key: image, format, snapshot, key, allow (may repeat),
- * force, cache, io, direct, diff, overlay, overlay-scope, overlays,
+ * force, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
  * overlay-max, overlay-free, detect, control. Returns 0, -ENOENT when there is no such parameter (and
  * @err is not touched), or -EINVAL with the reason.
  */
@@ -54,7 +55,7 @@ int config_set(struct config *c, const char *key, const char *value,
 /* Points into @c, which must outlive the result's use. */
 void config_open_options(const struct config *c, struct open_options *ret);
 
-/* Hands cache and io to the rooms below, once, before the first image. */
+/* Hands cache, spare and io to the rooms below, once, before the first image. */
 int config_apply(const struct config *c, void (*say)(const char *line),
 		 struct error *err);
 

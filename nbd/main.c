@@ -19,6 +19,7 @@ void cmd_init(struct cmd *c, const struct verb *verb)
 {
 	*c = (struct cmd){ .verb = verb };
 	config_init(&c->config);
+	c->config.spare_bytes = 0; /* a command reads nothing twice */
 }
 
 void cmd_done(struct cmd *c)

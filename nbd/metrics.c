@@ -111,4 +111,7 @@ void metrics_add(struct text_buf *b)
 		    "Pages of images' tables read.", cache.meta_misses);
 	add_gauge(b, "platter_cache_bytes", "What is kept of them.",
 		  cache.bytes);
+	add_gauge(b, "platter_cache_spare_bytes",
+		  "Decoded clusters in memory that the kernel may take back.",
+		  cache.spare_bytes);
 }

@@ -168,7 +168,7 @@ START_TEST(the_budget_is_kept_and_the_oldest_go_first)
 	struct cache_stats st;
 	unsigned int kept = 0;
 
-	cache_configure(budget);
+	cache_configure(budget, 0);
 	ck_assert_int_eq(cache_get(&key, &held), CACHE_CLAIMED);
 	cache_fill(held, content(0, 9000), 9000);
 	for (i = 1; i < 2000; i++) {
@@ -230,12 +230,218 @@ START_TEST(a_cache_of_any_size_works_for_many_threads)
 {
 	struct cache_stats st;
 
-	cache_configure(budgets[_i]);
+	cache_configure(budgets[_i], 0);
 	owner = source_new_id();
 	unit_threads(THREADS, churn);
 	ck_assert_uint_eq(wrong, 0);
 	cache_get_stats(&st);
 	ck_assert_uint_le(st.bytes, budgets[_i]);
+	cache_shutdown();
+}
+END_TEST
+
+#define LENT_BYTES 20000U
+
+static struct cache_key lent_key(uint64_t at)
+{
+	return (struct cache_key){ owner, at };
+}
+
+static void fill_to_lend(struct cache_blob *b, uint64_t at)
+{
+	CLEANUP(freep) void *data = content(at, LENT_BYTES);
+	uint8_t *pages = cache_alloc(LENT_BYTES);
+
+	memcpy(pages, data, LENT_BYTES);
+	if (at % 5 == 1)
+		memset(pages, 0, 9000); /* two pages have no witness */
+	cache_fill_spare(b, pages, LENT_BYTES);
+}
+
+/* 1: as it was, 0: it is gone, -1: something else */
+static int copy_lent(struct cache_blob *b, uint64_t at, size_t off, size_t len)
+{
+	CLEANUP(freep) uint8_t *data = content(at, LENT_BYTES);
+	CLEANUP(freep) uint8_t *copy = malloc(len);
+
+	if (at % 5 == 1)
+		memset(data, 0, 9000);
+	if (!cache_copy(b, copy, off, len))
+		return 0;
+	return memcmp(copy, data + off, len) ? -1 : 1;
+}
+
+/* How many of [0, n) are there, read whole. */
+static unsigned int count_lent(unsigned int n)
+{
+	unsigned int i, found = 0;
+	struct cache_blob *b;
+
+	for (i = 0; i < n; i++) {
+		struct cache_key key = lent_key(i);
+		int r;
+
+		if (!cache_peek(&key, &b))
+			continue;
+		r = copy_lent(b, i, 0, LENT_BYTES);
+		ck_assert_int_ge(r, 0);
+		found += (unsigned int)r;
+		cache_put(b);
+	}
+	return found;
+}
+
+static void lend_some(unsigned int n)
+{
+	struct cache_blob *b;
+	unsigned int i;
+
+	owner = source_new_id();
+	for (i = 0; i < n; i++) {
+		struct cache_key key = lent_key(i);
+
+		ck_assert_int_eq(cache_get(&key, &b), CACHE_CLAIMED);
+		fill_to_lend(b, i);
+		cache_put(b);
+	}
+}
+
+START_TEST(what_the_budget_has_no_room_for_is_lent)
+{
+	struct cache_stats st;
+
+	cache_configure(0, 16 << 20);
+	lend_some(100);
+	cache_get_stats(&st);
+	ck_assert_uint_eq(st.bytes, 0);
+	ck_assert_uint_ge(st.spare_bytes, 100 * LENT_BYTES);
+	ck_assert_uint_le(st.spare_bytes, 16 << 20);
+	ck_assert_uint_eq(count_lent(100), 100);
+	cache_shutdown();
+	cache_get_stats(&st);
+	ck_assert_uint_eq(st.spare_bytes, 0);
+}
+END_TEST
+
+START_TEST(no_more_is_lent_than_was_allowed)
+{
+	struct cache_stats st;
+
+	cache_configure(0, 1 << 20);
+	lend_some(500);
+	cache_get_stats(&st);
+	ck_assert_uint_le(st.spare_bytes, 1 << 20);
+	ck_assert_uint_ge(count_lent(500), 30);
+	cache_shutdown();
+	cache_configure(0, 0);
+	lend_some(100);
+	cache_get_stats(&st);
+	ck_assert_uint_eq(st.spare_bytes + st.bytes, 0);
+	ck_assert_uint_eq(count_lent(100), 0);
+	cache_shutdown();
+}
+END_TEST
+
+START_TEST(what_the_kernel_has_taken_is_not_found_again)
+{
+	struct cache_key key;
+	struct cache_blob *b, *other;
+	struct cache_stats st;
+
+	cache_configure(0, 16 << 20);
+	lend_some(100);
+	unit_take_lent();
+	key = lent_key(7);
+	ck_assert_int_eq(cache_get(&key, &b), CACHE_HIT);
+	ck_assert(cache_peek(&key, &other));
+	ck_assert_int_eq(copy_lent(b, 7, 19999, 1), 0);
+	ck_assert_int_eq(copy_lent(other, 7, 0, 1), 0);
+	cache_put(b);
+	cache_put(other);
+	ck_assert_int_eq(cache_get(&key, &b), CACHE_CLAIMED);
+	fill_to_lend(b, 7);
+	/* Held, so it cannot be lent. */
+	unit_take_lent();
+	ck_assert_int_eq(copy_lent(b, 7, 0, LENT_BYTES), 1);
+	cache_put(b);
+	/* Zeroes are zeroes, whoever has them. */
+	key = lent_key(11);
+	ck_assert_int_eq(cache_get(&key, &b), CACHE_HIT);
+	ck_assert_int_eq(copy_lent(b, 11, 10, 8000), 1);
+	ck_assert_int_eq(copy_lent(b, 11, 10, 9000), 0);
+	cache_put(b);
+	ck_assert_uint_eq(count_lent(100), 1);
+	ck_assert_uint_eq(count_lent(100), 1);
+	cache_get_stats(&st);
+	ck_assert_uint_lt(st.spare_bytes, 2 * LENT_BYTES + 10000);
+	cache_shutdown();
+}
+END_TEST
+
+START_TEST(what_is_dropped_is_not_found)
+{
+	struct cache_key key = { source_new_id(), 3 };
+	struct cache_blob *b, *again;
+
+	cache_drop(&key);
+	ck_assert_int_eq(cache_get(&key, &b), CACHE_CLAIMED);
+	cache_drop(&key); /* not while it is being filled */
+	cache_fill(b, content(3, 100), 100);
+	cache_put(b);
+	ck_assert(cache_peek(&key, &b));
+	cache_drop(&key);
+	ck_assert(is_content(b, 3, 100));
+	ck_assert_int_eq(cache_get(&key, &again), CACHE_CLAIMED);
+	cache_put(b);
+	cache_fail(again, -EIO);
+	cache_put(again);
+	cache_shutdown();
+}
+END_TEST
+
+static atomic_uint readers_left, taken;
+
+/* The last thread is the kernel's hand. */
+static void read_what_is_taken(unsigned int number)
+{
+	unsigned int i;
+
+	if (number == THREADS - 1)
+		while (atomic_load(&readers_left))
+			unit_take_lent();
+	for (i = 0; number < THREADS - 1 && i < 6000; i++) {
+		struct cache_key key = lent_key((i * 7 + number * 31) % 300);
+		struct cache_blob *b;
+		int r;
+
+		switch (cache_get(&key, &b)) {
+		case CACHE_CLAIMED:
+			fill_to_lend(b, key.at);
+			break;
+		case CACHE_BUSY:
+			expect(!cache_wait(b));
+			break;
+		case CACHE_HIT:
+			break;
+		}
+		r = copy_lent(b, key.at, i % 9000, LENT_BYTES - i % 9000);
+		expect(r >= 0);
+		if (!r)
+			atomic_fetch_add(&taken, 1);
+		cache_put(b);
+	}
+	if (number < THREADS - 1)
+		atomic_fetch_sub(&readers_left, 1);
+}
+
+START_TEST(readers_see_all_or_nothing_while_the_kernel_takes)
+{
+	cache_configure(1 << 20, 4 << 20);
+	owner = source_new_id();
+	readers_left = THREADS - 1;
+	unit_threads(THREADS, read_what_is_taken);
+	ck_assert_uint_eq(wrong, 0);
+	ck_assert_uint_gt(taken, 0);
 	cache_shutdown();
 }
 END_TEST
@@ -291,7 +497,7 @@ START_TEST(pages_that_are_recycled_are_never_mixed_up)
 	struct cache_stats st;
 
 	/* The arena's least: 64 pages for 3 MiB of tables. */
-	cache_configure(0);
+	cache_configure(0, 0);
 	make_sources();
 	unit_threads(THREADS, read_tables);
 	ck_assert_uint_eq(wrong, 0);
@@ -345,6 +551,11 @@ static void add(TCase *tc)
 	tcase_add_test(tc, one_thread_fills_and_the_others_wait);
 	tcase_add_test(tc, the_budget_is_kept_and_the_oldest_go_first);
 	LOOP(tc, a_cache_of_any_size_works_for_many_threads, budgets);
+	tcase_add_test(tc, what_the_budget_has_no_room_for_is_lent);
+	tcase_add_test(tc, no_more_is_lent_than_was_allowed);
+	tcase_add_test(tc, what_the_kernel_has_taken_is_not_found_again);
+	tcase_add_test(tc, what_is_dropped_is_not_found);
+	tcase_add_test(tc, readers_see_all_or_nothing_while_the_kernel_takes);
 	tcase_add_test(tc, pages_that_are_recycled_are_never_mixed_up);
 	tcase_add_test(tc, a_page_is_read_once_when_there_is_room);
 	tcase_add_test(tc, a_page_that_cannot_be_read_is_not_remembered);

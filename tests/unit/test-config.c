@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "formats/cache.h"
 #include "nbd/config.h"
 #include "tests/lib/unit.h"
 
@@ -83,6 +84,8 @@ static const struct {
 	{ "cache", "1MM", "1MM" },
 	{ "cache", "0x10", "0x10" },
 	{ "cache", "2T", "1T" },
+	{ "spare", "lots", "64M" },
+	{ "spare", "1048577M", "1T" },
 	{ "cache", "18446744073709551616", "1T" },
 	{ "cache", "17592186044416M", "1T" },
 	{ "direct", "", "true" },
@@ -115,6 +118,7 @@ START_TEST(what_makes_no_sense_is_refused_and_named)
 	unit_says(&err, refused[_i].key);
 	ck_assert_uint_eq(c.allow.n_folders, 0);
 	ck_assert_uint_eq(c.cache_bytes, 64 << 20);
+	ck_assert_uint_eq(c.spare_bytes, cache_spare_default());
 	config_done(&c);
 }
 END_TEST
