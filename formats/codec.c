@@ -1,28 +1,22 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <bzlib.h>
 #include <errno.h>
-#include <libdeflate.h>
 #include <limits.h>
-#include <lzma.h>
 #include <pthread.h>
 #include <string.h>
-#include <zlib.h>
-#include <zstd.h>
-#ifdef HAVE_ISAL
-#include <isa-l/igzip_lib.h>
-#endif
 
 #include "formats/adc.h"
+#include "formats/codec-lib.h"
 #include "formats/codec.h"
-#include "formats/library.h"
 
 /* A frame may ask for as much memory as its window: not for more than this. */
 #define ZSTD_WINDOW_LOG_MAX 26 /* 64 MiB */
 #define XZ_MEMORY_MAX	    (66ULL << 20) /* a dictionary of 64 MiB */
 
+/* Each is made when the thread first needs it. */
 struct decoders {
 	struct libdeflate_decompressor *deflate;
 	ZSTD_DCtx *zstd;
+	bool has_zlib;
 	z_stream zlib;
 #ifdef HAVE_ISAL
 	struct inflate_state isal;
@@ -39,9 +33,11 @@ static void decoders_free(void *opaque)
 	if (!d)
 		return;
 	if (d->deflate)
-		libdeflate_free_decompressor(d->deflate);
-	ZSTD_freeDCtx(d->zstd);
-	inflateEnd(&d->zlib);
+		libdeflate.free_decompressor(d->deflate);
+	if (d->zstd)
+		zstd.freeDCtx(d->zstd);
+	if (d->has_zlib)
+		zlib.inflateEnd(&d->zlib);
 	free(d);
 }
 
@@ -63,16 +59,33 @@ static struct decoders *this_thread(void)
 	d = calloc(1, sizeof(*d));
 	if (!d)
 		return NULL;
-	d->deflate = libdeflate_alloc_decompressor();
-	d->zstd = ZSTD_createDCtx();
-	if (!d->deflate || !d->zstd || inflateInit(&d->zlib) != Z_OK ||
-	    pthread_setspecific(thread_key, d)) {
-		decoders_free(d);
+	if (pthread_setspecific(thread_key, d)) {
+		free(d);
 		return NULL;
 	}
-	ZSTD_DCtx_setParameter(d->zstd, ZSTD_d_windowLogMax,
-			       ZSTD_WINDOW_LOG_MAX);
 	return d;
+}
+
+static bool need_deflate(struct decoders *d)
+{
+	if (!d->deflate)
+		d->deflate = libdeflate.alloc_decompressor();
+	if (!d->has_zlib)
+		d->has_zlib =
+			zlib.inflateInit2_(&d->zlib, MAX_WBITS, ZLIB_VERSION,
+					   sizeof(d->zlib)) == Z_OK;
+	return d->deflate && d->has_zlib;
+}
+
+static bool need_zstd(struct decoders *d)
+{
+	if (d->zstd)
+		return true;
+	d->zstd = zstd.createDCtx();
+	if (d->zstd)
+		zstd.DCtx_setParameter(d->zstd, ZSTD_d_windowLogMax,
+				       ZSTD_WINDOW_LOG_MAX);
+	return d->zstd;
 }
 
 const char *codec_name(enum codec codec)
@@ -93,13 +106,13 @@ static bool inflate_until_full(z_stream *z, bool raw, const void *in,
 	int r;
 
 	if (in_len > UINT_MAX || out_len > UINT_MAX ||
-	    inflateReset2(z, raw ? -MAX_WBITS : MAX_WBITS) != Z_OK)
+	    zlib.inflateReset2(z, raw ? -MAX_WBITS : MAX_WBITS) != Z_OK)
 		return false;
 	z->next_in = (Bytef *)(uintptr_t)in;
 	z->avail_in = (uInt)in_len;
 	z->next_out = out;
 	z->avail_out = (uInt)out_len;
-	r = inflate(z, Z_FINISH);
+	r = zlib.inflate(z, Z_FINISH);
 	return (r == Z_STREAM_END || r == Z_BUF_ERROR) && !z->avail_out;
 }
 
@@ -117,15 +130,18 @@ static bool inflate_beginning(struct decoders *d, bool raw, const void *in,
 	struct inflate_state *s = &d->isal;
 	int r;
 
+	if (!codec_lib_load(LIB_ISAL))
+		return inflate_until_full(&d->zlib, raw, in, in_len, out,
+					  out_len);
 	if (in_len > UINT_MAX || out_len > UINT_MAX)
 		return false;
-	isal_inflate_init(s);
+	isal.inflate_init(s);
 	s->crc_flag = raw ? ISAL_DEFLATE : ISAL_ZLIB;
 	s->next_in = (uint8_t *)(uintptr_t)in;
 	s->avail_in = (uint32_t)in_len;
 	s->next_out = out;
 	s->avail_out = (uint32_t)out_len;
-	r = isal_inflate_stateless(s);
+	r = isal.inflate_stateless(s);
 	/* Positive: one of the two ended before the stream did. */
 	return r >= ISAL_DECOMP_OK && !s->avail_out;
 }
@@ -171,8 +187,8 @@ static bool decode_deflate(struct decoders *d, bool raw, const void *in,
 
 	if (!whole)
 		return inflate_beginning(d, raw, in, in_len, out, out_len);
-	r = (raw ? libdeflate_deflate_decompress_ex
-		 : libdeflate_zlib_decompress_ex)(d->deflate, in, in_len, out,
+	r = (raw ? libdeflate.deflate_decompress_ex
+		 : libdeflate.zlib_decompress_ex)(d->deflate, in, in_len, out,
 						  out_len, &used, &made);
 	if (r == LIBDEFLATE_SUCCESS)
 		return made == out_len;
@@ -186,68 +202,55 @@ static bool decode_deflate(struct decoders *d, bool raw, const void *in,
 static bool decode_zstd(struct decoders *d, const void *in, size_t in_len,
 			void *out, size_t out_len)
 {
-	size_t frame = ZSTD_findFrameCompressedSize(in, in_len), r;
+	size_t frame = zstd.findFrameCompressedSize(in, in_len), r;
 	ZSTD_inBuffer src = { in, in_len, 0 };
 	ZSTD_outBuffer dst = { out, out_len, 0 };
 
-	if (!ZSTD_isError(frame) &&
-	    ZSTD_decompressDCtx(d->zstd, out, out_len, in, frame) == out_len)
+	if (!zstd.isError(frame) &&
+	    zstd.decompressDCtx(d->zstd, out, out_len, in, frame) == out_len)
 		return true;
-	ZSTD_DCtx_reset(d->zstd, ZSTD_reset_session_only);
+	zstd.DCtx_reset(d->zstd, ZSTD_reset_session_only);
 	while (dst.pos < dst.size && src.pos < src.size) {
-		r = ZSTD_decompressStream(d->zstd, &dst, &src);
-		if (ZSTD_isError(r))
+		r = zstd.decompressStream(d->zstd, &dst, &src);
+		if (zstd.isError(r))
 			return false;
 	}
 	return dst.pos == dst.size;
 }
 
-/* Decoders that few images need; library.h */
-static struct {
-	int (*init)(bz_stream *z, int verbosity, int small);
-	int (*decompress)(bz_stream *z);
-	int (*end)(bz_stream *z);
-} bzip2;
-
-static struct {
-	lzma_ret (*stream_decoder)(lzma_stream *z, uint64_t memlimit,
-				   uint32_t flags);
-	lzma_ret (*code)(lzma_stream *z, lzma_action action);
-	void (*end)(lzma_stream *z);
-} xz;
-
-static pthread_once_t libraries_once = PTHREAD_ONCE_INIT;
-static bool have_bzip2, have_xz;
-
-static void load_libraries(void)
+static bool need_library(enum codec_lib lib, struct error *err)
 {
-	static const struct library_symbol bzip2_symbols[] = {
-		{ "BZ2_bzDecompressInit", (void **)&bzip2.init },
-		{ "BZ2_bzDecompress", (void **)&bzip2.decompress },
-		{ "BZ2_bzDecompressEnd", (void **)&bzip2.end },
-	};
-	static const struct library_symbol xz_symbols[] = {
-		{ "lzma_stream_decoder", (void **)&xz.stream_decoder },
-		{ "lzma_code", (void **)&xz.code },
-		{ "lzma_end", (void **)&xz.end },
-	};
-
-	have_bzip2 = library_load("libbz2.so.1.0", bzip2_symbols,
-				  ARRAY_SIZE(bzip2_symbols));
-	have_xz = library_load("liblzma.so.5", xz_symbols,
-			       ARRAY_SIZE(xz_symbols));
+	if (codec_lib_load(lib))
+		return true;
+	error_set(err, -ENOTSUP, 0,
+		  "%s is needed to read this, and not installed",
+		  codec_lib_name(lib));
+	return false;
 }
 
 int codec_need(enum codec codec, struct error *err)
 {
-	if (codec != CODEC_BZIP2 && codec != CODEC_XZ)
-		return 0;
-	pthread_once(&libraries_once, load_libraries);
-	if (codec == CODEC_BZIP2 ? have_bzip2 : have_xz)
-		return 0;
-	return error_set(err, -ENOTSUP, 0,
-			 "%s is needed to read this, and not installed",
-			 codec == CODEC_BZIP2 ? "libbz2" : "liblzma");
+	bool ok = true;
+
+	switch (codec) {
+	case CODEC_DEFLATE:
+	case CODEC_ZLIB:
+		ok = need_library(LIB_ZLIB, err) &&
+		     need_library(LIB_DEFLATE, err);
+		break;
+	case CODEC_ZSTD:
+		ok = need_library(LIB_ZSTD, err);
+		break;
+	case CODEC_BZIP2:
+		ok = need_library(LIB_BZIP2, err);
+		break;
+	case CODEC_XZ:
+		ok = need_library(LIB_XZ, err);
+		break;
+	case CODEC_ADC:
+		break;
+	}
+	return ok ? 0 : -ENOTSUP;
 }
 
 /* Memory of bzip2's and xz's is of one stream: both want megabytes. */
@@ -258,18 +261,18 @@ static bool decode_bzip2(const void *in, size_t in_len, void *out,
 	int r = BZ_OK;
 
 	if (in_len > UINT_MAX || out_len > UINT_MAX ||
-	    bzip2.init(&z, 0, 0) != BZ_OK)
+	    bzip2.DecompressInit(&z, 0, 0) != BZ_OK)
 		return false;
 	z.next_in = (char *)(uintptr_t)in;
 	z.avail_in = (unsigned int)in_len;
 	z.next_out = out;
 	z.avail_out = (unsigned int)out_len;
 	while (r == BZ_OK && z.avail_out && z.avail_in)
-		r = bzip2.decompress(&z);
+		r = bzip2.Decompress(&z);
 	/* What it holds back comes when there is nothing to read. */
 	if (r == BZ_OK && z.avail_out)
-		r = bzip2.decompress(&z);
-	bzip2.end(&z);
+		r = bzip2.Decompress(&z);
+	bzip2.DecompressEnd(&z);
 	return (r == BZ_OK || r == BZ_STREAM_END) && !z.avail_out;
 }
 
@@ -303,11 +306,12 @@ int codec_decode(enum codec codec, const void *in, size_t in_len, void *out,
 	switch (codec) {
 	case CODEC_DEFLATE:
 	case CODEC_ZLIB:
-		ok = decode_deflate(d, codec == CODEC_DEFLATE, in, in_len, out,
+		ok = need_deflate(d) &&
+		     decode_deflate(d, codec == CODEC_DEFLATE, in, in_len, out,
 				    out_len, whole);
 		break;
 	case CODEC_ZSTD:
-		ok = decode_zstd(d, in, in_len, out, out_len);
+		ok = need_zstd(d) && decode_zstd(d, in, in_len, out, out_len);
 		break;
 	case CODEC_BZIP2:
 		ok = decode_bzip2(in, in_len, out, out_len);

@@ -4,11 +4,10 @@
  * Contexts are made once a thread and reset for each cluster.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
-#include <zlib.h>
-#include <zstd.h>
-
+#include "formats/codec-lib.h"
 #include "formats/encoder.h"
 #include "iouring/util.h"
 
@@ -24,28 +23,39 @@ struct encoder {
 
 int encoder_level_max(enum codec codec)
 {
-	return codec == CODEC_ZSTD ? ZSTD_maxCLevel() : DEFLATE_LEVEL_MAX;
+	if (codec != CODEC_ZSTD)
+		return DEFLATE_LEVEL_MAX;
+	/* encoder_new() says that it is not installed. */
+	return codec_lib_load(LIB_ZSTD) ? zstd.maxCLevel() : INT_MAX;
 }
 
 static bool encoder_init(struct encoder *e, int level)
 {
 	if (e->codec == CODEC_ZSTD) {
-		e->zstd = ZSTD_createCCtx();
+		e->zstd = zstd.createCCtx();
 		return e->zstd &&
-		       !ZSTD_isError(ZSTD_CCtx_setParameter(
+		       !zstd.isError(zstd.CCtx_setParameter(
 			       e->zstd, ZSTD_c_compressionLevel, level));
 	}
 	/* A negative window: no header. */
-	return deflateInit2(&e->z, level ? level : Z_DEFAULT_COMPRESSION,
-			    Z_DEFLATED, -DEFLATE_WINDOW_BITS, DEFLATE_MEM_LEVEL,
-			    Z_DEFAULT_STRATEGY) == Z_OK;
+	return zlib.deflateInit2_(&e->z, level ? level : Z_DEFAULT_COMPRESSION,
+				  Z_DEFLATED, -DEFLATE_WINDOW_BITS,
+				  DEFLATE_MEM_LEVEL, Z_DEFAULT_STRATEGY,
+				  ZLIB_VERSION, sizeof(e->z)) == Z_OK;
 }
 
 int encoder_new(enum codec codec, int level, struct encoder **ret,
 		struct error *err)
 {
-	struct encoder *e = calloc(1, sizeof(*e));
+	enum codec_lib lib = codec == CODEC_ZSTD ? LIB_ZSTD : LIB_ZLIB;
+	struct encoder *e;
 
+	if (!codec_lib_load(lib))
+		return error_set(err, -ENOTSUP, 0,
+				 "%s is needed to write this, and not "
+				 "installed",
+				 codec_lib_name(lib));
+	e = calloc(1, sizeof(*e));
 	if (!e)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	e->codec = codec;
@@ -64,22 +74,22 @@ void encoder_free(struct encoder *e)
 	if (!e)
 		return;
 	if (e->codec == CODEC_ZSTD)
-		ZSTD_freeCCtx(e->zstd);
+		zstd.freeCCtx(e->zstd);
 	else
-		deflateEnd(&e->z);
+		zlib.deflateEnd(&e->z);
 	free(e);
 }
 
 static size_t run_deflate(z_stream *z, const void *in, size_t in_len, void *out,
 			  size_t out_len)
 {
-	if (deflateReset(z) != Z_OK)
+	if (zlib.deflateReset(z) != Z_OK)
 		return 0;
 	z->next_in = (Bytef *)in;
 	z->avail_in = (uInt)in_len;
 	z->next_out = out;
 	z->avail_out = (uInt)out_len;
-	return deflate(z, Z_FINISH) == Z_STREAM_END ? z->total_out : 0;
+	return zlib.deflate(z, Z_FINISH) == Z_STREAM_END ? z->total_out : 0;
 }
 
 size_t encoder_run(struct encoder *e, const void *in, size_t in_len, void *out,
@@ -89,6 +99,6 @@ size_t encoder_run(struct encoder *e, const void *in, size_t in_len, void *out,
 
 	if (e->codec != CODEC_ZSTD)
 		return run_deflate(&e->z, in, in_len, out, out_len);
-	n = ZSTD_compress2(e->zstd, out, out_len, in, in_len);
-	return ZSTD_isError(n) ? 0 : n;
+	n = zstd.compress2(e->zstd, out, out_len, in, in_len);
+	return zstd.isError(n) ? 0 : n;
 }

@@ -143,11 +143,11 @@ static int reset(struct index_tx *tx, const char *status,
 	while ((r = index_step(st, err)) == 1) {
 		if (keep && keep(g, index_text(st, 1)))
 			continue;
-		sqlite3_bind_int64(up, 1, sqlite3_column_int64(st, 0));
+		sqlite.bind_int64(up, 1, sqlite.column_int64(st, 0));
 		r = index_run(up, err);
 		if (r < 0)
 			break;
-		sqlite3_reset(up);
+		sqlite.reset(up);
 	}
 	return r;
 }
@@ -242,7 +242,7 @@ static int find_by_name(struct index_tx *tx, const char *name, int64_t *ret,
 		return r;
 	index_bind_text(st, 1, name);
 	while ((r = index_step(st, err)) == 1) {
-		n = sqlite3_column_int64(st, 0);
+		n = sqlite.column_int64(st, 0);
 		found++;
 	}
 	*ret = found == 1 ? n : 0;
@@ -344,8 +344,8 @@ int glance_each_image(struct glance *g, unsigned int max,
 			      &st, NULL);
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, !g->auth || !auth_asks(g->auth));
-	sqlite3_bind_int64(st, 2, max);
+	sqlite.bind_int64(st, 1, !g->auth || !auth_asks(g->auth));
+	sqlite.bind_int64(st, 2, max);
 	while ((r = index_step(st, NULL)) == 1) {
 		r = each(opaque, index_text(st, 0), index_text(st, 1));
 		if (r)

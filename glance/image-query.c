@@ -381,10 +381,10 @@ static int count_links(struct index_tx *tx, const struct list_term *t,
 	if (t->property)
 		index_bind_text(st, at++, t->property);
 	index_bind_text(st, at++, t->text);
-	sqlite3_bind_int64(st, at, max);
+	sqlite.bind_int64(st, at, max);
 	r = index_step(st, err);
 	if (r >= 0)
-		*ret = sqlite3_column_int64(st, 0);
+		*ret = sqlite.column_int64(st, 0);
 	return r;
 }
 
@@ -453,7 +453,7 @@ static void bind_values(sqlite3_stmt *st, const struct query *q)
 		const struct value *v = &q->values[i];
 
 		if (v->is_number)
-			sqlite3_bind_int64(st, (int)i + 1, v->number);
+			sqlite.bind_int64(st, (int)i + 1, v->number);
 		else
 			index_bind_text(st, (int)i + 1, v->text);
 	}
@@ -472,7 +472,7 @@ static int run(struct index_tx *tx, const struct query *q,
 	while ((r = index_step(st, err)) > 0) {
 		struct record rec;
 
-		r = record_load_n(tx, sqlite3_column_int64(st, 0), &rec, err);
+		r = record_load_n(tx, sqlite.column_int64(st, 0), &rec, err);
 		if (r < 0)
 			return r;
 		r = each(opaque, &rec);

@@ -64,15 +64,15 @@ struct index {
 
 static int sqlite_code(sqlite3 *db)
 {
-	switch (sqlite3_errcode(db)) {
+	switch (sqlite.errcode(db)) {
 	case SQLITE_NOMEM:
 		return -ENOMEM;
 	case SQLITE_FULL:
 		return -ENOSPC;
 	case SQLITE_CONSTRAINT:
-		return sqlite3_extended_errcode(db) ==
+		return sqlite.extended_errcode(db) ==
 					       SQLITE_CONSTRAINT_UNIQUE ||
-				       sqlite3_extended_errcode(db) ==
+				       sqlite.extended_errcode(db) ==
 					       SQLITE_CONSTRAINT_PRIMARYKEY
 			       ? -EEXIST
 			       : -EINVAL;
@@ -89,7 +89,7 @@ static int sqlite_code(sqlite3 *db)
 static int db_error(sqlite3 *db, const char *what, struct error *err)
 {
 	return error_set(err, sqlite_code(db), 0, "the index: %s: %s", what,
-			 sqlite3_errmsg(db));
+			 sqlite.errmsg(db));
 }
 
 int index_error(struct index_tx *tx, const char *what, struct error *err)
@@ -106,16 +106,16 @@ static void tx_free(struct index_tx *tx)
 	if (!tx)
 		return;
 	for (i = 0; i < tx->n_statements; i++) {
-		sqlite3_finalize(tx->statements[i].st);
+		sqlite.finalize(tx->statements[i].st);
 		free(tx->statements[i].sql);
 	}
-	sqlite3_close(tx->db);
+	sqlite.close(tx->db);
 	free(tx);
 }
 
 static int exec(struct index_tx *tx, const char *sql, struct error *err)
 {
-	if (sqlite3_exec(tx->db, sql, NULL, NULL, NULL) != SQLITE_OK)
+	if (sqlite.exec(tx->db, sql, NULL, NULL, NULL) != SQLITE_OK)
 		return index_error(tx, "a statement failed", err);
 	return 0;
 }
@@ -130,19 +130,19 @@ static int tx_new(struct index *ix, bool writes, struct index_tx **ret,
 	if (!tx)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	tx->ix = ix;
-	r = sqlite3_open_v2(ix->path, &tx->db,
-			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
-				    (writes ? SQLITE_OPEN_CREATE : 0),
-			    NULL);
+	r = sqlite.open_v2(ix->path, &tx->db,
+			   SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
+				   (writes ? SQLITE_OPEN_CREATE : 0),
+			   NULL);
 	if (r != SQLITE_OK) {
 		r = tx->db ? db_error(tx->db, ix->path, err)
 			   : error_set(err, -ENOMEM, 0, "out of memory");
 		tx_free(tx);
 		return r;
 	}
-	sqlite3_busy_timeout(tx->db, BUSY_MSEC);
-	sqlite3_db_config(tx->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-	sqlite3_db_config(tx->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+	sqlite.busy_timeout(tx->db, BUSY_MSEC);
+	sqlite.db_config(tx->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+	sqlite.db_config(tx->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
 	snprintf(pragmas, sizeof(pragmas),
 		 "PRAGMA cache_size = -%d; PRAGMA foreign_keys = ON;"
 		 "%s",
@@ -169,7 +169,7 @@ static int get_version(struct index_tx *tx, unsigned int *ret,
 		r = index_step(st, err);
 	if (r < 0)
 		return r;
-	*ret = (unsigned int)sqlite3_column_int(st, 0);
+	*ret = (unsigned int)sqlite.column_int(st, 0);
 	return 0;
 }
 
@@ -211,9 +211,12 @@ static int migrate(struct index_tx *tx, struct error *err)
 
 int index_open(const char *path, struct index **ret, struct error *err)
 {
-	struct index *ix = calloc(1, sizeof(*ix));
-	int r;
+	struct index *ix;
+	int r = sqlite_load(err);
 
+	if (r < 0)
+		return r;
+	ix = calloc(1, sizeof(*ix));
 	if (!ix)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	pthread_mutex_init(&ix->readers_lock, NULL);
@@ -288,13 +291,13 @@ static struct statement *new_statement(struct index_tx *tx)
 	for (i = 0; i < tx->n_statements; i++) {
 		struct statement *s = &tx->statements[i];
 
-		if (!sqlite3_stmt_busy(s->st) &&
+		if (!sqlite.stmt_busy(s->st) &&
 		    (!oldest || s->used < oldest->used))
 			oldest = s;
 	}
 	if (!oldest)
 		return NULL;
-	sqlite3_finalize(oldest->st);
+	sqlite.finalize(oldest->st);
 	free(oldest->sql);
 	return oldest;
 }
@@ -306,17 +309,17 @@ static int prepare(struct index_tx *tx, const char *sql, uint32_t hash,
 	sqlite3_stmt *st;
 	char *copy;
 
-	if (sqlite3_prepare_v3(tx->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &st,
-			       NULL) != SQLITE_OK)
+	if (sqlite.prepare_v3(tx->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &st,
+			      NULL) != SQLITE_OK)
 		return index_error(tx, "preparing a statement", err);
 	copy = strdup(sql);
 	if (!copy) {
-		sqlite3_finalize(st);
+		sqlite.finalize(st);
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	s = new_statement(tx);
 	if (!s) {
-		sqlite3_finalize(st);
+		sqlite.finalize(st);
 		free(copy);
 		return error_set(err, -EIO, 0,
 				 "the index: %d statements are in use",
@@ -349,20 +352,20 @@ void index_reset(sqlite3_stmt **st)
 {
 	if (!*st)
 		return;
-	sqlite3_reset(*st);
-	sqlite3_clear_bindings(*st);
+	sqlite.reset(*st);
+	sqlite.clear_bindings(*st);
 	*st = NULL;
 }
 
 int index_step(sqlite3_stmt *st, struct error *err)
 {
-	switch (sqlite3_step(st)) {
+	switch (sqlite.step(st)) {
 	case SQLITE_ROW:
 		return 1;
 	case SQLITE_DONE:
 		return 0;
 	default:
-		return db_error(sqlite3_db_handle(st), "a statement failed",
+		return db_error(sqlite.db_handle(st), "a statement failed",
 				err);
 	}
 }
@@ -380,29 +383,29 @@ int index_run(sqlite3_stmt *st, struct error *err)
 void index_bind_text(sqlite3_stmt *st, int at, const char *text)
 {
 	if (text)
-		sqlite3_bind_text(st, at, text, -1, SQLITE_TRANSIENT);
+		sqlite.bind_text(st, at, text, -1, SQLITE_TRANSIENT);
 	else
-		sqlite3_bind_null(st, at);
+		sqlite.bind_null(st, at);
 }
 
 void index_bind_u64(sqlite3_stmt *st, int at, uint64_t v)
 {
-	sqlite3_bind_int64(st, at, (sqlite3_int64)min_u64(v, INT64_MAX));
+	sqlite.bind_int64(st, at, (sqlite3_int64)min_u64(v, INT64_MAX));
 }
 
 int index_changes(struct index_tx *tx)
 {
-	return sqlite3_changes(tx->db);
+	return sqlite.changes(tx->db);
 }
 
 int64_t index_last_rowid(struct index_tx *tx)
 {
-	return sqlite3_last_insert_rowid(tx->db);
+	return sqlite.last_insert_rowid(tx->db);
 }
 
 const char *index_text(sqlite3_stmt *st, int col)
 {
-	return (const char *)sqlite3_column_text(st, col);
+	return (const char *)sqlite.column_text(st, col);
 }
 
 /* Runs a statement of transaction control. */
@@ -591,18 +594,18 @@ int index_backup(struct index *ix, const char *path, struct error *err)
 
 	if (r < 0)
 		return r;
-	if (sqlite3_open_v2(path, &to,
-			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
-			    NULL) != SQLITE_OK ||
-	    !(b = sqlite3_backup_init(to, "main", tx->db, "main"))) {
+	if (sqlite.open_v2(path, &to,
+			   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+			   NULL) != SQLITE_OK ||
+	    !(b = sqlite.backup_init(to, "main", tx->db, "main"))) {
 		r = to ? db_error(to, path, err)
 		       : error_set(err, -ENOMEM, 0, "out of memory");
 	} else {
-		sqlite3_backup_step(b, -1);
-		if (sqlite3_backup_finish(b) != SQLITE_OK)
+		sqlite.backup_step(b, -1);
+		if (sqlite.backup_finish(b) != SQLITE_OK)
 			r = db_error(to, path, err);
 	}
-	sqlite3_close(to);
+	sqlite.close(to);
 	put_reader(tx);
 	return r;
 }

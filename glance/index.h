@@ -14,10 +14,10 @@
 #ifndef GLANCE_INDEX_H
 #define GLANCE_INDEX_H
 
-#include <sqlite3.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "glance/sqlite-lib.h"
 #include "iouring/error.h"
 
 struct index;

@@ -519,7 +519,7 @@ static int find_registered(struct index_tx *tx, struct registration *g,
 	index_bind_text(st, 2, g->except);
 	r = index_step(st, err);
 	if (r == 1)
-		r = record_load_n(tx, sqlite3_column_int64(st, 0), image, err);
+		r = record_load_n(tx, sqlite.column_int64(st, 0), image, err);
 	if (r < 0 || !image->id)
 		return r;
 	if (!image_may_change(&g->q->who, image))

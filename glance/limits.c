@@ -345,7 +345,7 @@ static int usage_of(struct index_tx *tx, const char *project, enum limit what,
 	index_bind_text(st, 1, project);
 	r = index_step(st, err);
 	if (r > 0)
-		*ret = (uint64_t)sqlite3_column_int64(st, 0);
+		*ret = (uint64_t)sqlite.column_int64(st, 0);
 	return r < 0 ? r : 0;
 }
 

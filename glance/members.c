@@ -24,12 +24,12 @@ int members_each(struct index_tx *tx, int64_t n,
 
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, n);
+	sqlite.bind_int64(st, 1, n);
 	while ((r = index_step(st, err)) == 1) {
 		struct member m = { index_text(st, 0), index_text(st, 1),
-				    sqlite3_column_int(st, 4) != 0,
-				    sqlite3_column_int64(st, 2),
-				    sqlite3_column_int64(st, 3) };
+				    sqlite.column_int(st, 4) != 0,
+				    sqlite.column_int64(st, 2),
+				    sqlite.column_int64(st, 3) };
 
 		r = each(opaque, &m);
 		if (r)
@@ -55,7 +55,7 @@ int members_each_image(struct index_tx *tx, const char *project,
 	index_bind_text(st, 1, project);
 	while ((r = index_step(st, err)) == 1) {
 		r = each(opaque, index_text(st, 0),
-			 sqlite3_column_int(st, 1) != 0);
+			 sqlite.column_int(st, 1) != 0);
 		if (r)
 			return r;
 	}
@@ -74,10 +74,10 @@ int member_add(struct index_tx *tx, int64_t n, const char *project,
 
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, n);
+	sqlite.bind_int64(st, 1, n);
 	index_bind_text(st, 2, project);
-	sqlite3_bind_int64(st, 3, now);
-	sqlite3_bind_int64(st, 4, now);
+	sqlite.bind_int64(st, 3, now);
+	sqlite.bind_int64(st, 4, now);
 	return index_run(st, err);
 }
 
@@ -94,10 +94,10 @@ int member_put(struct index_tx *tx, int64_t n, const char *project,
 
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, n);
+	sqlite.bind_int64(st, 1, n);
 	index_bind_text(st, 2, project);
-	sqlite3_bind_int(st, 3, can_share);
-	sqlite3_bind_int64(st, 4, time_now_usec());
+	sqlite.bind_int(st, 3, can_share);
+	sqlite.bind_int64(st, 4, time_now_usec());
 	return index_run(st, err);
 }
 
@@ -108,7 +108,7 @@ int members_clear(struct index_tx *tx, int64_t n, struct error *err)
 
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, n);
+	sqlite.bind_int64(st, 1, n);
 	return index_run(st, err);
 }
 
@@ -133,8 +133,8 @@ int member_set_status(struct index_tx *tx, int64_t n, const char *project,
 	if (r < 0)
 		return r;
 	index_bind_text(st, 1, status);
-	sqlite3_bind_int64(st, 2, time_now_usec());
-	sqlite3_bind_int64(st, 3, n);
+	sqlite.bind_int64(st, 2, time_now_usec());
+	sqlite.bind_int64(st, 3, n);
 	index_bind_text(st, 4, project);
 	r = index_run(st, err);
 	return r < 0 ? r : changed_one(tx, project, err);
@@ -150,7 +150,7 @@ int member_remove(struct index_tx *tx, int64_t n, const char *project,
 
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, n);
+	sqlite.bind_int64(st, 1, n);
 	index_bind_text(st, 2, project);
 	r = index_run(st, err);
 	return r < 0 ? r : changed_one(tx, project, err);

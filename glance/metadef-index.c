@@ -101,8 +101,8 @@ static int ns_from_row(sqlite3_stmt *st, struct metadef_ns *ret,
 		       struct error *err)
 {
 	json_t *o = json_object();
-	struct metadef_ns ns = { .n = sqlite3_column_int64(st, 0),
-				 .is_protected = sqlite3_column_int(st, 5),
+	struct metadef_ns ns = { .n = sqlite.column_int64(st, 0),
+				 .is_protected = sqlite.column_int(st, 5),
 				 .fields = o };
 
 	if (!o || set_text(o, "namespace", st, 1) < 0 ||
@@ -113,9 +113,9 @@ static int ns_from_row(sqlite3_stmt *st, struct metadef_ns *ret,
 		    0 ||
 	    set_text(o, "owner", st, 6) < 0 ||
 	    json_object_set_new(o, "created_at",
-				json_time(sqlite3_column_int64(st, 7))) < 0 ||
+				json_time(sqlite.column_int64(st, 7))) < 0 ||
 	    json_object_set_new(o, "updated_at",
-				json_time(sqlite3_column_int64(st, 8))) < 0) {
+				json_time(sqlite.column_int64(st, 8))) < 0) {
 		metadef_ns_done(&ns);
 		return no_memory(err);
 	}
@@ -299,7 +299,7 @@ static void bind_page(sqlite3_stmt *st, const struct metadef_page *page,
 	if (page)
 		index_bind_u64(st, 2, page->limit);
 	else
-		sqlite3_bind_int64(st, 2, -1);
+		sqlite.bind_int64(st, 2, -1);
 }
 
 static int find_marker(struct index_tx *tx, const struct identity *who,
@@ -426,9 +426,9 @@ static json_t *item_from_row(sqlite3_stmt *st)
 	    json_object_set_new(o, "body",
 				json_loads(index_text(st, 2), 0, NULL)) < 0 ||
 	    json_object_set_new(o, "created_at",
-				json_time(sqlite3_column_int64(st, 3))) < 0 ||
+				json_time(sqlite.column_int64(st, 3))) < 0 ||
 	    json_object_set_new(o, "updated_at",
-				json_time(sqlite3_column_int64(st, 4))) < 0) {
+				json_time(sqlite.column_int64(st, 4))) < 0) {
 		json_decref(o);
 		return NULL;
 	}
@@ -467,7 +467,7 @@ static int get_item(struct index_tx *tx, int64_t ns, enum metadef_kind kind,
 	if (r <= 0)
 		return r < 0 ? r : no_item(kind, name, err);
 	if (ret_n)
-		*ret_n = sqlite3_column_int64(st, 0);
+		*ret_n = sqlite.column_int64(st, 0);
 	if (!ret)
 		return 0;
 	item = item_from_row(st);
@@ -609,10 +609,10 @@ int metadef_items(struct index_tx *tx, const struct metadef_ns *ns,
 static int add_times(json_t *o, sqlite3_stmt *st, int col)
 {
 	if (json_object_set_new(o, "created_at",
-				json_time(sqlite3_column_int64(st, col))) < 0)
+				json_time(sqlite.column_int64(st, col))) < 0)
 		return -1;
-	return json_object_set_new(
-		o, "updated_at", json_time(sqlite3_column_int64(st, col + 1)));
+	return json_object_set_new(o, "updated_at",
+				   json_time(sqlite.column_int64(st, col + 1)));
 }
 
 int metadef_types(struct index_tx *tx, json_t *ret, struct error *err)

@@ -265,7 +265,7 @@ static void add_images(struct text_buf *b, struct glance *g)
 	while (index_step(st, NULL) == 1)
 		text_addf(b, "platter_images{status=\"%s\"} %lld\n",
 			  index_text(st, 0),
-			  (long long)sqlite3_column_int64(st, 1));
+			  (long long)sqlite.column_int64(st, 1));
 }
 
 static void get_metrics(struct request *q)

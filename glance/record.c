@@ -338,9 +338,9 @@ static int read_texts(sqlite3_stmt *st, struct record *r, struct error *err)
 
 static bool read_u64(sqlite3_stmt *st, int col, uint64_t *ret)
 {
-	if (sqlite3_column_type(st, col) == SQLITE_NULL)
+	if (sqlite.column_type(st, col) == SQLITE_NULL)
 		return false;
-	*ret = (uint64_t)sqlite3_column_int64(st, col);
+	*ret = (uint64_t)sqlite.column_int64(st, col);
 	return true;
 }
 
@@ -350,15 +350,15 @@ static int read_row(sqlite3_stmt *st, struct record *r, struct error *err)
 
 	if (r2 < 0)
 		return r2;
-	r->n = sqlite3_column_int64(st, COL_N);
+	r->n = sqlite.column_int64(st, COL_N);
 	r->has_size = read_u64(st, COL_SIZE, &r->size);
 	r->has_virtual_size = read_u64(st, COL_VIRTUAL_SIZE, &r->virtual_size);
 	read_u64(st, COL_MIN_DISK, &r->min_disk);
 	read_u64(st, COL_MIN_RAM, &r->min_ram);
-	r->protected_ = sqlite3_column_int(st, COL_PROTECTED);
-	r->hidden = sqlite3_column_int(st, COL_HIDDEN);
-	r->created_usec = sqlite3_column_int64(st, COL_CREATED);
-	r->updated_usec = sqlite3_column_int64(st, COL_UPDATED);
+	r->protected_ = sqlite.column_int(st, COL_PROTECTED);
+	r->hidden = sqlite.column_int(st, COL_HIDDEN);
+	r->created_usec = sqlite.column_int64(st, COL_CREATED);
+	r->updated_usec = sqlite.column_int64(st, COL_UPDATED);
 	if (!image_status_by_name(index_text(st, COL_STATUS), &r->status) ||
 	    !image_visibility_by_name(index_text(st, COL_VISIBILITY),
 				      &r->visibility))
@@ -381,7 +381,7 @@ static int for_rows(struct index_tx *tx, const char *sql, struct record *r,
 
 	if (r2 < 0)
 		return r2;
-	sqlite3_bind_int64(st, 1, r->n);
+	sqlite.bind_int64(st, 1, r->n);
 	while ((r2 = index_step(st, err)) > 0) {
 		r2 = each(st, r, err);
 		if (r2 < 0)
@@ -402,7 +402,7 @@ static int read_tag(sqlite3_stmt *st, struct record *r, struct error *err)
 
 static int read_location(sqlite3_stmt *st, struct record *r, struct error *err)
 {
-	struct location l = { .own = sqlite3_column_int(st, 3) };
+	struct location l = { .own = sqlite.column_int(st, 3) };
 
 	if (read_text(st, 0, &l.url, err) < 0 ||
 	    read_text(st, 1, &l.store, err) < 0 ||
@@ -469,7 +469,7 @@ int record_load_n(struct index_tx *tx, int64_t n, struct record *ret,
 
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, n);
+	sqlite.bind_int64(st, 1, n);
 	return load(tx, st, ret, err);
 }
 
@@ -487,7 +487,7 @@ int record_is_member(struct index_tx *tx, int64_t n, const char *project,
 		      &st, err);
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, n);
+	sqlite.bind_int64(st, 1, n);
 	index_bind_text(st, 2, project);
 	index_bind_text(st, 3, status);
 	return index_step(st, err);
@@ -514,13 +514,13 @@ static void bind_row(sqlite3_stmt *st, const struct record *r)
 	bind_or_null(st, 8, r->has_virtual_size, r->virtual_size);
 	index_bind_u64(st, 9, r->min_disk);
 	index_bind_u64(st, 10, r->min_ram);
-	sqlite3_bind_int(st, 11, r->protected_);
-	sqlite3_bind_int(st, 12, r->hidden);
+	sqlite.bind_int(st, 11, r->protected_);
+	sqlite.bind_int(st, 12, r->hidden);
 	index_bind_text(st, 13, r->checksum);
 	index_bind_text(st, 14, r->hash_algo);
 	index_bind_text(st, 15, r->hash_value);
-	sqlite3_bind_int64(st, 16, r->created_usec);
-	sqlite3_bind_int64(st, 17, r->updated_usec);
+	sqlite.bind_int64(st, 16, r->created_usec);
+	sqlite.bind_int64(st, 17, r->updated_usec);
 	index_bind_text(st, 18, r->dialect ? r->dialect : "v2");
 }
 
@@ -540,8 +540,8 @@ static int insert_link(struct index_tx *tx, const struct record *r,
 
 	if (r2 < 0)
 		return r2;
-	sqlite3_bind_int64(st, 1, r->n);
-	sqlite3_bind_int64(st, 2, r->created_usec);
+	sqlite.bind_int64(st, 1, r->n);
+	sqlite.bind_int64(st, 2, r->created_usec);
 	index_bind_text(st, 3, name);
 	if (value)
 		index_bind_text(st, 4, value);
@@ -560,12 +560,12 @@ static int insert_location(struct index_tx *tx, int64_t n, size_t at,
 
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, n);
-	sqlite3_bind_int64(st, 2, (sqlite3_int64)at);
+	sqlite.bind_int64(st, 1, n);
+	sqlite.bind_int64(st, 2, (sqlite3_int64)at);
 	index_bind_text(st, 3, l->url);
 	index_bind_text(st, 4, l->store);
 	index_bind_text(st, 5, l->metadata);
-	sqlite3_bind_int(st, 6, l->own);
+	sqlite.bind_int(st, 6, l->own);
 	return index_run(st, err);
 }
 
@@ -648,7 +648,7 @@ static int run_with(struct index_tx *tx, const char *sql, int64_t n,
 
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, n);
+	sqlite.bind_int64(st, 1, n);
 	return index_run(st, err);
 }
 
@@ -669,7 +669,7 @@ static int update_row(struct index_tx *tx, const struct record *r,
 	if (r2 < 0)
 		return r2;
 	bind_row(st, r);
-	sqlite3_bind_int64(st, 19, r->n);
+	sqlite.bind_int64(st, 19, r->n);
 	r2 = index_run(st, err);
 	if (r2 >= 0 && !index_changes(tx))
 		return error_set(err, -ENOENT, 0, "the image %s is gone",
@@ -712,7 +712,7 @@ int record_delete(struct index_tx *tx, const struct record *r,
 	if (r2 < 0)
 		return r2;
 	index_bind_text(st, 1, r->id);
-	sqlite3_bind_int64(st, 2, time_now_usec());
+	sqlite.bind_int64(st, 2, time_now_usec());
 	return index_run(st, err);
 }
 

@@ -339,7 +339,7 @@ static int find_known(struct run *r, const char *url, struct record *ret,
 		return code;
 	if (strcmp(index_text(st, 1), SCAN_STORE) != 0)
 		return 2;
-	code = record_load_n(tx, sqlite3_column_int64(st, 0), ret, err);
+	code = record_load_n(tx, sqlite.column_int64(st, 0), ret, err);
 	return code < 0 ? code : 1;
 }
 
@@ -568,7 +568,7 @@ static int each_found(struct run *r, const char *folder, struct error *err)
 	index_bind_text(st, 1, from);
 	index_bind_text(st, 2, to);
 	while ((code = index_step(st, err)) == 1) {
-		code = look_for_gone(r, sqlite3_column_int64(st, 0),
+		code = look_for_gone(r, sqlite.column_int64(st, 0),
 				     index_text(st, 1), err);
 		if (code < 0)
 			break;

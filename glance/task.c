@@ -40,7 +40,7 @@ static int forget_old(struct index_tx *tx, struct error *err)
 
 	if (r < 0)
 		return r;
-	sqlite3_bind_int64(st, 1, time_now_usec());
+	sqlite.bind_int64(st, 1, time_now_usec());
 	return index_run(st, err);
 }
 
@@ -73,8 +73,8 @@ int task_insert(struct index_tx *tx, struct task *t, struct error *err)
 	index_bind_text(st, 6, t->request_id);
 	index_bind_text(st, 7, t->user_id);
 	index_bind_text(st, 8, t->input);
-	sqlite3_bind_int64(st, 9, t->created_usec);
-	sqlite3_bind_int64(st, 10, t->updated_usec);
+	sqlite.bind_int64(st, 9, t->created_usec);
+	sqlite.bind_int64(st, 10, t->updated_usec);
 	return index_run(st, err);
 }
 
@@ -93,10 +93,10 @@ static int read_row(sqlite3_stmt *st, struct task *ret, struct error *err)
 			return -ENOMEM;
 		}
 	}
-	t.created_usec = sqlite3_column_int64(st, COL_CREATED);
-	t.updated_usec = sqlite3_column_int64(st, COL_UPDATED);
-	t.has_expires = sqlite3_column_type(st, COL_EXPIRES) != SQLITE_NULL;
-	t.expires_usec = sqlite3_column_int64(st, COL_EXPIRES);
+	t.created_usec = sqlite.column_int64(st, COL_CREATED);
+	t.updated_usec = sqlite.column_int64(st, COL_UPDATED);
+	t.has_expires = sqlite.column_type(st, COL_EXPIRES) != SQLITE_NULL;
+	t.expires_usec = sqlite.column_int64(st, COL_EXPIRES);
 	*ret = t;
 	return 0;
 }
@@ -129,7 +129,7 @@ static int get_number(struct index_tx *tx, const char *id, int64_t *ret,
 	index_bind_text(st, 1, id);
 	r = index_step(st, err);
 	if (r > 0)
-		*ret = sqlite3_column_int64(st, 0);
+		*ret = sqlite.column_int64(st, 0);
 	return r ? r
 		 : error_set(err, -EINVAL, 0, "No task found with ID %.64s",
 			     id);
@@ -161,7 +161,7 @@ int task_each(struct index_tx *tx, const struct task_filter *f,
 	index_bind_text(st, 1, f->image_id);
 	index_bind_text(st, 2, f->status);
 	index_bind_text(st, 3, f->type);
-	sqlite3_bind_int64(st, 4, n);
+	sqlite.bind_int64(st, 4, n);
 	index_bind_u64(st, 5, f->limit);
 	while ((r = index_step(st, err)) == 1) {
 		CLEANUP(task_done) struct task t = { 0 };
@@ -187,7 +187,7 @@ static int set_status(struct index_tx *tx, const char *id, const char *status,
 	if (r < 0)
 		return r;
 	index_bind_text(st, 1, status);
-	sqlite3_bind_int64(st, 2, time_now_usec());
+	sqlite.bind_int64(st, 2, time_now_usec());
 	index_bind_text(st, 3, id);
 	return index_run(st, err);
 }
@@ -243,8 +243,8 @@ int task_end(struct index_tx *tx, const char *id, const char *status,
 	index_bind_text(st, 1, status);
 	index_bind_text(st, 2, result);
 	index_bind_text(st, 3, message);
-	sqlite3_bind_int64(st, 4, now);
-	sqlite3_bind_int64(st, 5, now + LIFE_USEC);
+	sqlite.bind_int64(st, 4, now);
+	sqlite.bind_int64(st, 5, now + LIFE_USEC);
 	index_bind_text(st, 6, id);
 	return index_run(st, err);
 }
