@@ -22,6 +22,7 @@ void glance_config_done(struct glance_config *c)
 	free(c->import_ports);
 	free(c->import_nets);
 	free(c->show_locations);
+	free(c->min_disk);
 	free(c->location_dirs);
 	free(c->direct_url);
 	free(c->limits);
@@ -91,6 +92,7 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "limits", &c->limits, limits_place },
 		{ "glance-timeout", &c->timeout, strdup },
 		{ "health-disable", &c->health_disable, absolute },
+		{ "min-disk", &c->min_disk, strdup },
 	};
 	size_t i;
 	char *copy;
@@ -102,6 +104,12 @@ int glance_config_set(struct glance_config *c, const char *key,
 	if (!*value)
 		return error_set(err, -EINVAL, 0, "%s: the value is empty",
 				 key);
+	if (params[i].field == &c->min_disk && strcmp(value, "inspected") &&
+	    strcmp(value, "asked"))
+		return error_set(err, -EINVAL, 0,
+				 "min-disk: \"%s\" is neither inspected nor "
+				 "asked",
+				 value);
 	copy = params[i].make(value);
 	if (!copy)
 		return error_set(err, -ENOMEM, 0, "out of memory");

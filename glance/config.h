@@ -26,6 +26,7 @@ struct glance_config {
 	char *timeout; /* of slow clients of HTTP, seconds */
 	char *health_disable; /* a file; absolute */
 	char *limits; /* a file, see limits.h */
+	char *min_disk; /* inspected or asked */
 };
 
 void glance_config_done(struct glance_config *c);

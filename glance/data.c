@@ -269,43 +269,42 @@ static void get_data(struct request *q)
 /* ---- what they are ---- */
 
 static void respond_report(struct request *q, const struct record *image,
-			   struct layer *l, const struct error *refused)
+			   json_t *j)
 {
-	json_t *j = report_layer(l, image->id), *references = json_array();
-	struct error err = { 0 };
-	size_t i;
-
-	if (report_details(j, l, &err) < 0)
-		json_object_set_new(j, "error", report_text(err.msg));
-	for (i = 0; i < l->n_files; i++)
-		report_reference(references, image->id, "data file",
-				 l->files[i].name, REFERENCE_OUTSIDE);
-	if (l->parent.name)
-		report_reference(references, image->id, "backing file",
-				 l->parent.name, REFERENCE_OUTSIDE);
-	json_object_set_new(j, "references", references);
 	json_object_set_new(j, "declared-format",
 			    json_string(image->disk_format));
-	json_object_set_new(j, "safe", json_boolean(!refused->code));
-	if (refused->code)
-		json_object_set_new(j, "reason", report_text(refused->msg));
+	json_object_set_new(j, "min-disk",
+			    json_integer((json_int_t)image->min_disk));
 	respond_json_value(q, 200, j);
 }
 
-/* As platter info has it, and whether an upload of it would be taken today. */
-static void inspect(struct request *q, const struct record *image)
+/* NULL: the index does not know what is in that file. */
+static json_t *known_report(const struct glance *g, const struct record *image)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(freep) char *path = NULL;
+	struct file_looks looks;
+	json_t *j;
+
+	if (location_path(g, image, &path, NULL) < 0)
+		return NULL;
+	file_looks(path, &looks);
+	if (index_read(g->index, &tx, NULL) < 0 ||
+	    findings_report(tx, image->n, &looks, &j, NULL) <= 0)
+		return NULL;
+	return j;
+}
+
+static void look_into_file(struct request *q, const struct record *image)
 {
 	struct open_options options = { .format = inspect_format(
 						image->disk_format) };
+	CLEANUP(inspection_done) struct inspection found = { 0 };
 	CLEANUP(freep) char *path = NULL;
-	struct inspection found;
 	struct error err = { 0 }, refused = { 0 };
 	struct layer *l;
 
-	if (image->status != IMAGE_ACTIVE && image->status != IMAGE_DEACTIVATED)
-		respond_errorf(q, 409, "Image %s is %s: it has no data",
-			       image->id, image_status_name(image->status));
-	else if (location_path(q->app, image, &path, &err) < 0)
+	if (location_path(q->app, image, &path, &err) < 0)
 		respond_failure(q, &err);
 	else if (!options.format ||
 		 chain_open_top(path, &options, &l, &err) < 0)
@@ -313,9 +312,27 @@ static void inspect(struct request *q, const struct record *image)
 			       image->id);
 	else {
 		inspect_data(image, path, &found, &refused);
-		respond_report(q, image, l, &refused);
+		respond_report(q, image,
+			       inspect_report(l, image->id, &refused));
 		layer_unref(l);
 	}
+}
+
+static void inspect(struct request *q, const struct record *image)
+{
+	json_t *known;
+
+	if (image->status != IMAGE_ACTIVE &&
+	    image->status != IMAGE_DEACTIVATED) {
+		respond_errorf(q, 409, "Image %s is %s: it has no data",
+			       image->id, image_status_name(image->status));
+		return;
+	}
+	known = known_report(q->app, image);
+	if (known)
+		respond_report(q, image, known);
+	else
+		look_into_file(q, image);
 }
 
 static void get_inspect(struct request *q)

@@ -46,6 +46,11 @@ static int check_direct_url(const char *url, struct error *err)
 			 url);
 }
 
+bool glance_sets_min_disk(const struct glance *g)
+{
+	return !g->config->min_disk || strcmp(g->config->min_disk, "asked");
+}
+
 int glance_prepare(const struct glance_config *c, struct glance **ret,
 		   struct error *err)
 {

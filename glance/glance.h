@@ -52,6 +52,9 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 int glance_start(struct glance *g, struct error *err);
 void glance_free(struct glance *g); /* stops; NULL is fine */
 
+/* min-disk=: does the inspection set what the client left at 0? */
+bool glance_sets_min_disk(const struct glance *g);
+
 /* An image whose data can be served. Strings are owned. */
 struct glance_image {
 	char *id;

@@ -152,4 +152,9 @@ static const char links_by_time[] =
 	" ON properties (name, value, image_created, image);"
 	"CREATE INDEX tags_tag ON tags (tag, image_created, image);";
 
-const char *const index_steps[] = { first, metadef_step, links_by_time, NULL };
+/* An inspection holds as long as the file is the one that was inspected. */
+static const char looks_of_inspected[] =
+	"ALTER TABLE inspections ADD COLUMN looks TEXT NOT NULL DEFAULT '';";
+
+const char *const index_steps[] = { first, metadef_step, links_by_time,
+				    looks_of_inspected, NULL };

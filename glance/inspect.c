@@ -3,7 +3,26 @@
 #include <string.h>
 
 #include "formats/chain.h"
+#include "formats/report.h"
 #include "glance/inspect.h"
+
+#define GIB	     (1ULL << 30)
+#define MIN_DISK_MAX INT32_MAX /* of the API's schema */
+
+void inspection_done(struct inspection *i)
+{
+	findings_free(TAKE_PTR(i->findings));
+}
+
+void inspection_apply(struct inspection *i, struct record *r, bool min_disk)
+{
+	r->has_virtual_size = i->has_virtual_size;
+	r->virtual_size = i->virtual_size;
+	if (min_disk && !r->min_disk)
+		r->min_disk = i->min_disk;
+	findings_free(r->findings);
+	r->findings = TAKE_PTR(i->findings);
+}
 
 const char *inspect_format(const char *disk_format)
 {
@@ -75,6 +94,84 @@ static int refuse_references(const struct layer *l, struct error *err)
 	return 0;
 }
 
+json_t *inspect_report(struct layer *l, const char *id,
+		       const struct error *refused)
+{
+	json_t *j = report_layer(l, id), *references = json_array();
+	struct error err = { 0 };
+	size_t i;
+
+	if (report_details(j, l, &err) < 0)
+		json_object_set_new(j, "error", report_text(err.msg));
+	for (i = 0; i < l->n_files; i++)
+		report_reference(references, id, "data file", l->files[i].name,
+				 REFERENCE_OUTSIDE);
+	if (l->parent.name)
+		report_reference(references, id, "backing file", l->parent.name,
+				 REFERENCE_OUTSIDE);
+	json_object_set_new(j, "references", references);
+	json_object_set_new(j, "safe", json_boolean(!refused->code));
+	if (refused->code)
+		json_object_set_new(j, "reason", report_text(refused->msg));
+	return j;
+}
+
+static int add_snapshot(void *opaque, const struct snapshot *s)
+{
+	struct findings *f = opaque;
+	struct found_snapshot *list;
+
+	if (f->n_snapshots == FINDINGS_SNAPSHOTS_MAX)
+		return -EFBIG;
+	list = realloc(f->snapshots, (f->n_snapshots + 1) * sizeof(*list));
+	if (!list)
+		return -ENOMEM;
+	f->snapshots = list;
+	list += f->n_snapshots++;
+	*list = (struct found_snapshot){ .id = strdup(s->id),
+					 .name = strdup(s->name),
+					 .bytes = s->bytes,
+					 .date_sec = s->date_sec };
+	return list->id && list->name ? 0 : -ENOMEM;
+}
+
+/* A layer that refers to nothing is all that there is. */
+static bool add_layer(struct findings *f, const struct layer *l, const char *id)
+{
+	f->layers = calloc(1, sizeof(*f->layers));
+	if (!f->layers)
+		return false;
+	f->n_layers = 1;
+	f->layers[0] = (struct found_layer){ .format = strdup(l->ops->name),
+					     .file = strdup(id),
+					     .bytes = l->bytes };
+	return f->layers[0].format && f->layers[0].file;
+}
+
+/* What cannot be kept is asked of the file when somebody wants to know. */
+static void fill_findings(struct findings *f, struct layer *l, const char *id)
+{
+	static const struct error fine;
+	json_t *j;
+
+	if (layer_snapshots(l, add_snapshot, f, NULL) < 0 ||
+	    !add_layer(f, l, id))
+		return;
+	j = inspect_report(l, id, &fine);
+	f->report = json_dumps(j, JSON_COMPACT);
+	json_decref(j);
+	if (f->report && strlen(f->report) <= FINDINGS_REPORT_BYTES_MAX)
+		f->format = strdup(l->ops->name);
+}
+
+/* Raw blocks are as large as their file, and need not be its guest's disk. */
+static uint64_t least_disk(const struct layer *l)
+{
+	uint64_t gib = l->bytes / GIB + (l->bytes % GIB ? 1 : 0);
+
+	return strcmp(l->ops->name, "raw") && gib <= MIN_DISK_MAX ? gib : 0;
+}
+
 static int look(const struct record *r, const char *path, const char *format,
 		struct inspection *ret, struct error *err)
 {
@@ -96,8 +193,12 @@ static int look(const struct record *r, const char *path, const char *format,
 				 r->disk_format, text);
 	}
 	code = refuse_references(l, err);
-	if (code >= 0)
-		*ret = (struct inspection){ true, l->bytes };
+	if (code >= 0) {
+		ret->has_virtual_size = true;
+		ret->virtual_size = l->bytes;
+		ret->min_disk = least_disk(l);
+		fill_findings(ret->findings, l, r->id);
+	}
 	layer_unref(l);
 	return code;
 }
@@ -108,7 +209,11 @@ int inspect_data(const struct record *r, const char *path,
 	const char *format = inspect_format(r->disk_format);
 	int code = 0;
 
-	*ret = (struct inspection){ 0 };
+	*ret = (struct inspection){ .findings =
+					    calloc(1, sizeof(*ret->findings)) };
+	if (!ret->findings)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	file_looks(path, &ret->findings->looks);
 	/* What is in a container is not looked at. */
 	if (!format || !r->container_format ||
 	    strcmp(r->container_format, "ova") == 0 ||
@@ -119,5 +224,9 @@ int inspect_data(const struct record *r, const char *path,
 		code = check_iso(path, err);
 	else if (!strcmp(format, "raw"))
 		code = check_blocks(r, path, err);
-	return code < 0 ? code : look(r, path, format, ret, err);
+	if (code >= 0)
+		code = look(r, path, format, ret, err);
+	if (code < 0)
+		inspection_done(ret);
+	return code;
 }

@@ -3,15 +3,28 @@
 #ifndef GLANCE_INSPECT_H
 #define GLANCE_INSPECT_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "formats/layer.h"
+#include "glance/findings.h"
 #include "glance/record.h"
 
 struct inspection {
 	bool has_virtual_size;
 	uint64_t virtual_size; /* bytes */
+	uint64_t min_disk; /* GiB; 0: the format does not say */
+	struct findings *findings; /* owned */
 };
+
+void inspection_done(struct inspection *i);
+
+/*
+ * Hands what was found over to @r, to be written with it. @min_disk: also
+ * that, unless the client has named one.
+ */
+void inspection_apply(struct inspection *i, struct record *r, bool min_disk);
 
 /*
  * The driver of what Glance calls @disk_format; NULL: we have none for it (iso
@@ -25,5 +38,12 @@ const char *inspect_format(const char *disk_format);
  */
 int inspect_data(const struct record *r, const char *path,
 		 struct inspection *ret, struct error *err);
+
+/*
+ * What is said of @l, image @id's: as platter info has it, what it refers to,
+ * and whether an upload of it would be taken: @refused says why not.
+ */
+json_t *inspect_report(struct layer *l, const char *id,
+		       const struct error *refused);
 
 #endif

@@ -305,8 +305,8 @@ static int take_validation(const json_t *v, struct record *r, struct error *err)
 static int look_at(const struct glance *g, struct record *r, const char *url,
 		   struct error *err)
 {
+	CLEANUP(inspection_done) struct inspection found = { 0 };
 	CLEANUP(freep) char *path = NULL;
-	struct inspection found;
 	struct error why = { 0 };
 	struct stat st;
 	int code = open_path(g->locations, url, false, &path, &st, &why);
@@ -323,8 +323,7 @@ static int look_at(const struct glance *g, struct record *r, const char *url,
 				 "%.256s has not the size of the image", url);
 	r->has_size = true;
 	r->size = (uint64_t)st.st_size;
-	r->has_virtual_size = found.has_virtual_size;
-	r->virtual_size = found.virtual_size;
+	inspection_apply(&found, r, glance_sets_min_disk(g));
 	return 0;
 }
 

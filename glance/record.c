@@ -119,6 +119,7 @@ void record_done(struct record *r)
 	for (i = 0; i < r->n_locations; i++)
 		location_done(&r->locations[i]);
 	free(r->locations);
+	findings_free(r->findings);
 	*r = (struct record){ 0 };
 }
 
@@ -582,6 +583,8 @@ static int insert_hangers(struct index_tx *tx, const struct record *r,
 		r2 = insert_link(tx, r, r->tags[i], NULL, err);
 	for (i = 0; r2 >= 0 && i < r->n_locations; i++)
 		r2 = insert_location(tx, r->n, i, &r->locations[i], err);
+	if (r2 >= 0 && r->findings)
+		r2 = findings_save(tx, r->n, r->findings, err);
 	return r2;
 }
 

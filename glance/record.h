@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "glance/findings.h"
 #include "glance/index.h"
 
 /* As the API spells them: image_status_name(). */
@@ -84,6 +85,7 @@ struct record {
 	size_t n_tags;
 	struct location *locations;
 	size_t n_locations;
+	struct findings *findings; /* to be written; NULL: as they are */
 };
 
 void record_done(struct record *r);

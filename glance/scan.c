@@ -300,7 +300,7 @@ static int take_looks(struct record *image, const char *path,
 		      const char *format, const struct stat *st,
 		      struct error *err)
 {
-	struct inspection found;
+	CLEANUP(inspection_done) struct inspection found = { 0 };
 	int code = record_set(&image->disk_format, format, err);
 
 	if (code >= 0)
@@ -309,8 +309,7 @@ static int take_looks(struct record *image, const char *path,
 		return code;
 	image->has_size = true;
 	image->size = (uint64_t)st->st_size;
-	image->has_virtual_size = found.has_virtual_size;
-	image->virtual_size = found.virtual_size;
+	inspection_apply(&found, image, true);
 	/* Of what was there before. */
 	free(TAKE_PTR(image->checksum));
 	free(TAKE_PTR(image->hash_algo));

@@ -136,8 +136,7 @@ static int set_here(struct index_tx *tx, void *opaque, struct error *err)
 	if (u->kind == UPLOAD_STAGE)
 		return record_update(tx, &image, err);
 	image.status = IMAGE_ACTIVE;
-	image.has_virtual_size = u->found.has_virtual_size;
-	image.virtual_size = u->found.virtual_size;
+	inspection_apply(&u->found, &image, glance_sets_min_disk(u->g));
 	r = record_set(&image.checksum, u->md5, err);
 	if (r >= 0)
 		r = record_set(&image.hash_algo, DIGEST_ALGO, err);
@@ -196,6 +195,7 @@ void upload_free(struct upload *u)
 		index_write(u->g->index, set_ended, u, NULL);
 	closep(&u->fd);
 	digest_free(u->digest);
+	inspection_done(&u->found);
 	free(u);
 }
 

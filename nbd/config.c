@@ -50,6 +50,7 @@ const char config_help[] =
 	"glance-timeout=SECONDS  for clients of HTTP that are silent (60)\n"
 	"health-disable=FILE  while it is there, /healthcheck says so\n"
 	"limits=FILE|keystone  how much each project may have\n"
+	"min-disk=asked   leave min_disk as the client gave it [inspected]\n"
 	"glance-cert=FILE, glance-key=FILE  TLS for it (PEM)\n"
 	"access-log=FILE  a line for each request of the API\n"
 	"auth=none|tokens:FILE|keystone:URL  who may use it [none]\n"

@@ -153,6 +153,7 @@ def an_index_of_before_is_taken_over(c):
             "CREATE INDEX properties_value ON properties"
             " (name, value, image);"
             "CREATE INDEX tags_tag ON tags (tag, image);"
+            "ALTER TABLE inspections DROP COLUMN looks;"
             "PRAGMA user_version = 2")
     with Glance(store=c.store) as g:
         ask_all(g, random.Random(c.seed + 1), QUESTIONS // 4)

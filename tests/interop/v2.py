@@ -8,6 +8,7 @@ import json
 import os
 import random
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -658,6 +659,75 @@ def images_are_inspected(c):
                 "filename": "/etc/passwd", "allowed": False}]}))
 
 
+def rows(g, sql, *values):
+    db = sqlite3.connect(os.path.join(g.store, "index.sqlite"))
+    try:
+        with db:
+            return db.execute(sql, values).fetchall()
+    finally:
+        db.close()
+
+
+def what_was_found_is_kept(c):
+    """In the index, from when an image becomes active to when it goes."""
+    path = c.path("snapshots.qcow2")
+    run(["qemu-img", "create", "-q", "-f", "qcow2", path, "3G"])
+    run(["qemu-img", "snapshot", "-c", "monday", path])
+    run(["qemu-img", "resize", "-q", path, "5369757696"])
+    run(["qemu-img", "snapshot", "-c", "d'or", path])
+    with open(path, "rb") as f:
+        data = f.read()
+    with Glance() as g:
+        i = create(g, "qcow2")
+        upload(g, i, data)
+        n = rows(g, "SELECT n FROM images WHERE id = ?", i)[0][0]
+        is_equal(rows(g, "SELECT id, name, bytes FROM snapshots WHERE"
+                         " image = ? ORDER BY at", n),
+                 [("1", "monday", 3 << 30), ("2", "d'or", 5369757696)],
+                 "the snapshots in the index")
+        is_equal(rows(g, "SELECT depth, format, bytes, file FROM layers WHERE"
+                         " image = ?", n),
+                 [(0, "qcow2", 5369757696, i)], "the layers in the index")
+        inspect = f"/v2/images/{i}/inspect"
+        a = run_row(g, Row("GET", inspect, 200, {
+            "safe": True, "min-disk": 6, "virtual-size": 5369757696}))
+        is_equal([s["name"] for s in a.json["snapshots"]],
+                 ["monday", "d'or"], "the snapshots that are told")
+        # Who asks is answered from there, until the file changes.
+        rows(g, "UPDATE inspections SET report ="
+                " json_set(report, '$.format', 'kept')")
+        is_equal(g.request("GET", inspect).json["format"], "kept", "format")
+        stored = os.path.join(g.store, "images", i[:2], i)
+        run(["qemu-img", "snapshot", "-d", "monday", stored])
+        a = run_row(g, Row("GET", inspect, 200, {"format": "qcow2"}))
+        is_equal([s["name"] for s in a.json["snapshots"]], ["d'or"],
+                 "the snapshots of the file as it is")
+        run_row(g, Row("DELETE", f"/v2/images/{i}", 204))
+        for table in "inspections", "snapshots", "layers":
+            is_equal(rows(g, f"SELECT count(*) FROM {table}"), [(0,)], table)
+        # What is not looked into has none.
+        i = create(g, "raw", container_format="ova")
+        upload(g, i, c.files["qcow2"])
+        is_equal(rows(g, "SELECT count(*) FROM inspections"), [(0,)], "ova")
+
+
+def the_least_disk_is_what_the_image_needs(c):
+    for parameters, least in ((), 1), (("min-disk=asked",), 0):
+        with Glance(*parameters) as g:
+            for fmt, fields, want in (
+                    ("qcow2", {}, least), ("vmdk", {}, least),
+                    ("qcow2", {"min_disk": 7}, 7), ("raw", {}, 0)):
+                i = create(g, fmt, **fields)
+                is_equal(show(g, i)["min_disk"], fields.get("min_disk", 0),
+                         "min_disk without data")
+                upload(g, i, c.disk if fmt == "raw" else c.files[fmt])
+                is_equal(show(g, i)["min_disk"], want,
+                         f"min_disk of {fmt} with {parameters}")
+            run_row(g, Row("PATCH", f"/v2/images/{i}", 200, {"min_disk": 3},
+                           [{"op": "replace", "path": "/min_disk",
+                             "value": 3}], headers=PATCH))
+
+
 # A life by python3-glanceclient, which checks digests as it downloads.
 GLANCECLIENT = """
 import sys
@@ -833,6 +903,8 @@ if __name__ == "__main__":
         images_are_registered_in_place,
         locations_have_an_endpoint,
         images_are_inspected,
+        what_was_found_is_kept,
+        the_least_disk_is_what_the_image_needs,
         glanceclient_lives_with_it,
         openstackclient_lives_with_it,
         load_balancers_are_told,
