@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import sqlite3
+import struct
 import sys
 import threading
 import time
@@ -668,6 +669,40 @@ def rows(g, sql, *values):
         db.close()
 
 
+def with_snapshots(path, count):
+    """The qcow2 file, with its one snapshot listed @count times."""
+    with open(path, "rb") as f:
+        data = bytearray(f.read())
+    table = struct.unpack_from(">Q", data, 64)[0]
+    l1 = data[table:table + 12]
+    data += bytes(-len(data) % 65536)
+    struct.pack_into(">IQ", data, 60, count, len(data))
+    for k in range(count):
+        name = b"%d" % (k + 1)
+        entry = l1 + struct.pack(">HHIIQII", len(name), len(name), 0, 0, 0, 0,
+                                 16) + struct.pack(">QQ", 0, 1 << 20)
+        entry += name * 2
+        data += entry + bytes(-len(entry) % 8)
+    return bytes(data)
+
+
+def what_is_too_much_to_keep_is_told(c):
+    path = c.path("many.qcow2")
+    run(["qemu-img", "create", "-q", "-f", "qcow2", path, "1M"])
+    run(["qemu-img", "snapshot", "-c", "one", path])
+    with Glance() as g:
+        for count, kept in (1024, 1), (1025, 0):
+            i = create(g, "qcow2")
+            upload(g, i, with_snapshots(path, count))
+            is_equal(rows(g, "SELECT count(*) FROM inspections JOIN images"
+                             " ON n = image WHERE id = ?", i), [(kept,)],
+                     f"reports kept of an image with {count} snapshots")
+            a = g.request("GET", f"/v2/images/{i}/inspect")
+            is_equal(len(a.json["snapshots"]), count, "snapshots that are told")
+        is_equal(rows(g, "SELECT count(*) FROM snapshots"), [(1024,)],
+                 "snapshots that are kept")
+
+
 def what_was_found_is_kept(c):
     """In the index, from when an image becomes active to when it goes."""
     path = c.path("snapshots.qcow2")
@@ -904,6 +939,7 @@ if __name__ == "__main__":
         locations_have_an_endpoint,
         images_are_inspected,
         what_was_found_is_kept,
+        what_is_too_much_to_keep_is_told,
         the_least_disk_is_what_the_image_needs,
         glanceclient_lives_with_it,
         openstackclient_lives_with_it,
