@@ -12,12 +12,15 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "glance/scan.h"
 #include "iouring/util.h"
 
+/* A scan waits for so long after a change, and not longer after the first. */
 #define SETTLE_MSEC 200
+#define DUE_MSEC    2000
 
 #define EVENTS                                                                \
 	(IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |           \
@@ -94,22 +97,54 @@ static bool take_events(const struct scanner *s)
 	return any;
 }
 
+/* When to scan, in milliseconds of now_ms(); 0: there is no need. */
+struct due {
+	int64_t settled, latest;
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void set_due(struct due *d)
+{
+	int64_t now = now_ms();
+
+	d->settled = now + SETTLE_MSEC;
+	if (!d->latest)
+		d->latest = now + DUE_MSEC;
+}
+
+/* For poll(). */
+static int msec_until(const struct due *d)
+{
+	int64_t at = d->settled < d->latest ? d->settled : d->latest;
+	int64_t left = at - now_ms();
+
+	if (!d->latest)
+		return -1;
+	return left < 0 ? 0 : (int)left;
+}
+
 static void *follow(void *opaque)
 {
 	struct scanner *s = opaque;
 	struct pollfd fds[] = { { .fd = s->inotify, .events = POLLIN },
 				{ .fd = s->stop, .events = POLLIN } };
-	bool due = false;
-	int n;
+	struct due due = { 0 };
 
 	for (;;) {
-		n = poll(fds, 2, due ? SETTLE_MSEC : -1);
+		poll(fds, 2, msec_until(&due));
 		if (fds[1].revents)
 			return NULL;
-		if (n > 0 && fds[0].revents)
-			due = take_events(s) || due;
-		else if (!n) {
-			due = false;
+		if (fds[0].revents && take_events(s))
+			set_due(&due);
+		if (!msec_until(&due)) {
+			due = (struct due){ 0 };
 			scan_store(s);
 		}
 	}

@@ -237,6 +237,30 @@ def who_writes_meanwhile_harms_nobody(c):
     is_equal(out["known"], 1, "the files known in the end")
 
 
+def what_is_known_follows_the_file(c):
+    """The index's snapshots are those of the file that lies there now."""
+    store = c.store("known", a_qcow2="qcow2")
+
+    def snapshots():
+        db = sqlite3.connect(os.path.join(store, "index.sqlite"))
+        try:
+            return [r[0] for r in db.execute(
+                "SELECT name FROM snapshots ORDER BY at")]
+        finally:
+            db.close()
+    with Glance(store=store) as g:
+        is_equal(images(g)["a"]["min_disk"], 1, "min_disk")
+        is_equal(snapshots(), [], "snapshots in the index")
+        run(["qemu-img", "snapshot", "-c", "s",
+             os.path.join(store, "a.qcow2")])
+        wait_for(lambda: snapshots() == ["s"], "a snapshot is not known")
+        os.remove(os.path.join(store, "a.qcow2"))
+        wait_for(lambda: images(g)["a"]["status"] == "deactivated",
+                 "a file that has gone is active")
+        g.request("DELETE", f"/v2/images/{images(g)['a']['id']}")
+        is_equal(snapshots(), [], "snapshots of an image that is gone")
+
+
 def mistakes_are_one_line(c):
     for status, argv in (
             (2, []), (2, ["scan"]), (2, ["look", "--store", c.folder]),
@@ -257,4 +281,5 @@ if __name__ == "__main__":
     run_checks(Context, [what_lies_there_is_served, changes_are_followed,
                          a_command_scans_and_backs_up,
                          who_writes_meanwhile_harms_nobody,
+                         what_is_known_follows_the_file,
                          mistakes_are_one_line])
