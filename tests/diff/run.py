@@ -32,7 +32,8 @@ import maps  # noqa: E402
 import peers  # noqa: E402
 import support  # noqa: E402
 from server import (Failure, Server, Totals, compare, environment,  # noqa: E402
-                    image_options, need_programs, run, run_json, skip)
+                    image_options, need_programs, run, run_json,
+                    run_with_key, skip)
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -265,12 +266,7 @@ def create(b, name, o, size):
                       "encrypt.ivgen-hash-alg=sha256"])
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", *objects, "-o",
             ",".join(args), b.path(name), size]
-    for _ in range(40):
-        status, _, said = run(argv, ok=None)
-        # qemu times PBKDF2, and gives up where the clock is too coarse.
-        if "accurate CPU usage" not in said:
-            break
-        time.sleep(0.02)  # another place between two ticks
+    status, _, said = run_with_key(argv)
     if status:
         raise Failure(f"{' '.join(map(str, argv))}: {said.strip()}")
 

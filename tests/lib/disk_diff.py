@@ -20,7 +20,7 @@ import maps
 import support
 from qcow2_build import Expect
 from server import (Failure, Refused, Server, Totals, compare, environment,
-                    image_options, need_programs, run, run_json)
+                    image_options, need_programs, run, run_json, run_with_key)
 
 KIB, MIB = 1024, 1024 * 1024
 SECRET = b"correct horse battery staple"
@@ -139,11 +139,7 @@ class Bench(Place):
         return ["--object", f"secret,id=s,file={self.key()}"]
 
     def img(self, *args, ok=(0,)):
-        for _ in range(10):
-            status, out, said = run(["qemu-img", *args], ok=None)
-            # qemu times PBKDF2, and gives up where the clock is too coarse.
-            if "accurate CPU usage" not in said:
-                break
+        status, out, said = run_with_key(["qemu-img", *args])
         if ok is not None and status not in ok:
             raise Failure(f"qemu-img {' '.join(map(str, args))}: {said}")
         return out
