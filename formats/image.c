@@ -409,7 +409,11 @@ static int decode_unit(struct round *rd, struct unit *u, struct error *err)
 		cache_fail(u->blob, r);
 		return r;
 	}
-	cache_fill_spare(u->blob, out, u->bytes);
+	/* Who had all of it in one read goes through the disk, and on. */
+	if (u->e->len == u->e->unit_bytes)
+		cache_fill(u->blob, out, u->bytes);
+	else
+		cache_fill_spare(u->blob, out, u->bytes);
 	if (u->bytes == u->e->unit_bytes)
 		cache_drop(&beginning);
 	return 0;

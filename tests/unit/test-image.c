@@ -185,6 +185,29 @@ START_TEST(what_the_kernel_took_is_decoded_again)
 }
 END_TEST
 
+START_TEST(what_was_read_in_one_piece_is_not_lent)
+{
+	struct cache_stats st;
+	unsigned int i;
+	struct qb q;
+
+	cache_configure(0, 64 << 20);
+	make_mixed(&q);
+	img = image_of_qb(&q);
+	must(image_read(img, got, DISK, 0, &err), err);
+	ck_assert_mem_eq(got, disk, DISK);
+	cache_get_stats(&st);
+	ck_assert_uint_eq(st.spare_bytes, 0);
+	for (i = 0; i < DISK; i += CLUSTER)
+		must(image_read(img, got, 512, i, &err), err);
+	cache_get_stats(&st);
+	ck_assert_uint_gt(st.spare_bytes, 0);
+	image_unref(img);
+	qb_done(&q);
+	cache_shutdown();
+}
+END_TEST
+
 static struct fault_source *counted;
 
 static void read_all_backwards_or_not(unsigned int number)
@@ -542,6 +565,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, every_kind_of_extent_is_read_across_its_borders);
 	LOOP(tc, sixteen_threads_read_the_same_with_any_cache, budgets);
 	tcase_add_test(tc, what_the_kernel_took_is_decoded_again);
+	tcase_add_test(tc, what_was_read_in_one_piece_is_not_lent);
 	tcase_add_test(tc, a_compressed_unit_is_decoded_once_for_all_threads);
 	tcase_add_test(tc, sixty_four_layers_read_as_one_would);
 	LOOP(tc, damage_is_eio_for_its_range_and_no_other, damages);
