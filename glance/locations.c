@@ -323,7 +323,9 @@ static int look_at(const struct glance *g, struct record *r, const char *url,
 				 "%.256s has not the size of the image", url);
 	r->has_size = true;
 	r->size = (uint64_t)st.st_size;
-	inspection_apply(&found, r, glance_sets_min_disk(g));
+	/* An active image's min_disk is what its owner has made of it. */
+	inspection_apply(&found, r,
+			 r->status != IMAGE_ACTIVE && glance_sets_min_disk(g));
 	return 0;
 }
 
