@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <unistd.h>
 
 #include "formats/file-lock.h"
+#include "iouring/util.h"
+
+#define RETRY_USEC    5000U
+#define NSEC_PER_MSEC 1000000ULL
 
 enum { USE_AT = 100, BAR_AT = 200 };
 enum { USE_READ = 0, USE_WRITE = 1, USE_RESIZE = 3 };
@@ -32,6 +36,15 @@ static int is_held(int fd, int at)
 	return l.l_type != F_UNLCK;
 }
 
+void file_unlock(const struct source *src)
+{
+	struct flock l = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+	l.l_start = USE_AT;
+	l.l_len = 2 * (BAR_AT - USE_AT);
+	fcntl(src->fd, F_OFD_SETLK, &l);
+}
+
 struct locks {
 	const int *ours, *theirs; /* bytes, ended by 0 */
 };
@@ -52,40 +65,33 @@ static int lock_bytes(int fd, const struct locks *l)
 	return r;
 }
 
-/* @flags: what the file is opened with once more. */
-static int lock(const struct source *src, int flags, const struct locks *l,
-		int *ret_fd, struct error *err)
+static int lock(const struct source *src, const struct locks *l,
+		const char *hint, struct error *err)
 {
-	CLEANUP(closep) int fd = -1;
-	char again[32];
-	int r;
+	int r = lock_bytes(src->fd, l);
 
-	snprintf(again, sizeof(again), "/proc/self/fd/%d", src->fd);
-	fd = open(again, flags | O_CLOEXEC);
-	if (fd < 0)
-		return error_set(err, -errno, 0, "cannot be locked: %s",
-				 errno_text(errno));
-	r = lock_bytes(fd, l);
 	switch (r) {
 	case 0:
 	case -ENOLCK:
 	case -EINVAL:
 	case -EOPNOTSUPP:
-		*ret_fd = TAKE_FD(fd);
 		return 0;
 	case 1:
 	case -EAGAIN:
 	case -EACCES:
+		file_unlock(src);
 		return error_set(err, -EBUSY, 0,
 				 "is in use by another process, which may "
-				 "write it or relies on that nobody does");
+				 "write it or relies on that nobody does%s",
+				 hint);
 	default:
 		return error_set(err, r, 0, "cannot be locked: %s",
 				 errno_text(-r));
 	}
 }
 
-int file_lock_writer(const struct source *src, int *ret_fd, struct error *err)
+int file_lock_writer(const struct source *src, unsigned int patience_ms,
+		     struct error *err)
 {
 	static const int ours[] = { USE_AT + USE_READ,	 USE_AT + USE_WRITE,
 				    USE_AT + USE_RESIZE, BAR_AT + USE_WRITE,
@@ -93,17 +99,25 @@ int file_lock_writer(const struct source *src, int *ret_fd, struct error *err)
 	static const int theirs[] = { BAR_AT + USE_READ,   BAR_AT + USE_WRITE,
 				      BAR_AT + USE_RESIZE, USE_AT + USE_WRITE,
 				      USE_AT + USE_RESIZE, 0 };
+	uint64_t end = now_nsec() + patience_ms * NSEC_PER_MSEC;
+	int r;
 
-	return lock(src, O_RDWR, &(struct locks){ ours, theirs }, ret_fd, err);
+	for (;;) {
+		r = lock(src, &(struct locks){ ours, theirs }, "", err);
+		if (r != -EBUSY || now_nsec() >= end)
+			return r;
+		error_clear(err);
+		usleep(RETRY_USEC);
+	}
 }
 
-int file_lock_reader(const struct source *src, int *ret_fd, struct error *err)
+int file_lock_reader(const struct source *src, struct error *err)
 {
 	static const int ours[] = { USE_AT + USE_READ, BAR_AT + USE_WRITE,
 				    BAR_AT + USE_RESIZE, 0 };
 	static const int theirs[] = { BAR_AT + USE_READ, USE_AT + USE_WRITE,
 				      USE_AT + USE_RESIZE, 0 };
 
-	return lock(src, O_RDONLY, &(struct locks){ ours, theirs }, ret_fd,
-		    err);
+	return lock(src, &(struct locks){ ours, theirs },
+		    ": --force-share (force=share) reads it all the same", err);
 }

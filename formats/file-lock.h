@@ -16,18 +16,23 @@
 #include "iouring/source.h"
 
 /*
- * Locks the file of @src for reading, writing and resizing by us alone.
- * *ret_fd holds the locks until it is closed: a descriptor of its own, as the
- * kernel's side of a ring keeps those that it knows for a while after the
- * process is gone. -EBUSY: somebody has it open in a way that this excludes. A
- * file system without locks is no failure.
+ * Locks the file of @src for reading, writing and resizing by us alone. The
+ * locks are those of @src's own descriptor and end with the source: a process
+ * that is killed keeps them until the last of its requests for the file, a
+ * write by O_DIRECT perhaps, has ended. Somebody who has it open in a way that
+ * this excludes is waited for @patience_ms; then -EBUSY. A file system without
+ * locks is no failure.
  */
-int file_lock_writer(const struct source *src, int *ret_fd, struct error *err);
+int file_lock_writer(const struct source *src, unsigned int patience_ms,
+		     struct error *err);
 
 /*
  * The same for who reads, and does not bear that others write or resize; many
  * may. -EBUSY: somebody may write it.
  */
-int file_lock_reader(const struct source *src, int *ret_fd, struct error *err);
+int file_lock_reader(const struct source *src, struct error *err);
+
+/* Ends either, before the source does. */
+void file_unlock(const struct source *src);
 
 #endif

@@ -25,13 +25,17 @@ static int choose_format(struct layer *l, const char *format, struct error *err)
 static int open_driver(struct layer *l, const char *format, struct error *err)
 {
 	struct stat st;
-	int r;
+	int r = 0;
 
 	if (l->src->fd >= 0 && !fstat(l->src->fd, &st)) {
 		l->dev = st.st_dev;
 		l->ino = st.st_ino;
 	}
-	r = choose_format(l, format, err);
+	/* Before it is read: what is written meanwhile is no image. */
+	if (l->options->lock && l->src->fd >= 0)
+		r = file_lock_reader(l->src, err);
+	if (r >= 0)
+		r = choose_format(l, format, err);
 	if (r < 0)
 		return r;
 	if (l->ops->state_bytes) {
@@ -74,6 +78,10 @@ int layer_open(struct source *src, const char *path, struct folder *folder,
 		error_prefix(err, "%s", path);
 		return r;
 	}
+	if (options->lock)
+		r = layer_hold(l, err);
+	if (r < 0)
+		return r;
 	*ret = TAKE_PTR(l);
 	return 0;
 }
@@ -93,8 +101,6 @@ void layer_unref(struct layer *l)
 		return;
 	if (l->state && l->ops->close)
 		l->ops->close(l);
-	if (l->held)
-		close(l->hold_fd);
 	for (i = 0; i < l->n_files; i++) {
 		source_unref(l->files[i].src);
 		free(l->files[i].name);
@@ -109,20 +115,51 @@ void layer_unref(struct layer *l)
 	free(l);
 }
 
+static int hold_source(const struct source *src, const char *name,
+		       struct error *err)
+{
+	int r = src->fd >= 0 ? file_lock_reader(src, err) : 0;
+
+	if (r < 0)
+		error_prefix(err, "%s", name);
+	return r;
+}
+
+/* The image file, then the others that its data lie in. */
+static int hold_all(struct layer *l, struct error *err)
+{
+	int r = hold_source(l->src, l->path, err);
+	unsigned int i;
+
+	for (i = 0; i < l->n_files && r >= 0; i++)
+		r = hold_source(l->files[i].src, l->files[i].name, err);
+	return r;
+}
+
 int layer_hold(struct layer *l, struct error *err)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	int r = 0;
 
 	pthread_mutex_lock(&lock);
-	if (!l->held && l->src->fd >= 0) {
-		r = file_lock_reader(l->src, &l->hold_fd, err);
+	if (!l->held) {
+		r = hold_all(l, err);
 		l->held = r >= 0;
 	}
 	pthread_mutex_unlock(&lock);
-	if (r < 0)
-		error_prefix(err, "%s", l->path);
 	return r;
+}
+
+void layer_release(struct layer *l)
+{
+	unsigned int i;
+
+	if (l->src->fd >= 0)
+		file_unlock(l->src);
+	for (i = 0; i < l->n_files; i++)
+		if (l->files[i].src->fd >= 0)
+			file_unlock(l->files[i].src);
+	l->held = false;
 }
 
 void layer_unrefp(struct layer **l)

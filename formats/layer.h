@@ -31,6 +31,10 @@ struct open_options {
 	struct allow allow;
 	bool direct; /* O_DIRECT */
 	bool force_parent; /* take a parent whose ids do not match */
+	bool lock; /* layer_hold() each layer before it is read */
+	bool share; /* read what somebody may be writing, or was when he
+		       died: what is found may be half of it */
+	bool writer; /* by who writes the top himself, and has it locked */
 };
 
 /* A parent as the image names it; the strings are the layer's. */
@@ -63,8 +67,7 @@ struct layer {
 	bool guessed; /* the format was not declared */
 	bool top; /* named by the user, not by another image */
 	bool encrypted;
-	bool held; /* by layer_hold(), in hold_fd */
-	int hold_fd;
+	bool held; /* by layer_hold() */
 	bool locked; /* encrypted, and no key was given: headers can
 				   be looked at, data cannot be read */
 
@@ -89,10 +92,13 @@ void layer_unref(struct layer *l); /* NULL is fine */
 void layer_unrefp(struct layer **l);
 
 /*
- * Locks the image file against who would write it, as long as the layer lives.
- * -EBUSY: somebody may. Any number of times; any thread.
+ * Locks the image file, and the others that its data lie in, against who would
+ * write them, as long as the layer lives. -EBUSY: somebody may. Any number of
+ * times; any thread.
  */
 int layer_hold(struct layer *l, struct error *err);
+/* Ends that, so that the caller himself can write the file. */
+void layer_release(struct layer *l);
 
 /*
  * For drivers, in open(): names the parent. @format may be NULL. Strings are

@@ -14,7 +14,6 @@
 struct target {
 	struct overlay *overlay; /* a qcow2 file; NULL: raw */
 	struct source *src; /* of a raw one */
-	int lock_fd;
 	uint64_t bytes;
 };
 
@@ -22,7 +21,6 @@ static void target_done(struct target *t)
 {
 	overlay_unref(t->overlay);
 	source_unref(t->src);
-	closep(&t->lock_fd);
 }
 
 static int open_raw(struct target *t, const struct layer *l, struct error *err)
@@ -31,7 +29,7 @@ static int open_raw(struct target *t, const struct layer *l, struct error *err)
 	int r = file_source_open_rw(l->path, 0, &t->src, err);
 
 	if (r >= 0)
-		r = file_lock_writer(t->src, &t->lock_fd, err);
+		r = file_lock_writer(t->src, 0, err);
 	if (r < 0)
 		return r;
 	if (fstat(t->src->fd, &st) < 0 || st.st_dev != l->dev ||
@@ -187,12 +185,14 @@ int overlay_commit(struct overlay *o, const struct open_options *options,
 		   void *opaque, struct error *err)
 {
 	const struct image *base = overlay_base(o);
-	struct commit c = { .o = o, .target.lock_fd = -1 };
+	struct commit c = { .o = o };
 	int r;
 
 	if (!base)
 		return error_set(err, -ENOTSUP, 0,
 				 "nothing lies below the overlay");
+	/* That we read it keeps others from writing it, not us. */
+	layer_release(base->chain.layers[0]);
 	c.buf = malloc(COPY_BYTES);
 	r = c.buf ? open_target(&c.target, base->chain.layers[0], options, err)
 		  : error_set(err, -ENOMEM, 0, "out of memory");

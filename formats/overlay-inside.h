@@ -52,9 +52,9 @@ char *overlay_layer_path(const struct overlay *o, unsigned int at);
 
 /*
  * Nobody else may rely on the file @path of the snapshot @name; it is locked
- * until *ret_fd goes.
+ * until *ret goes.
  */
-int overlay_lock_frozen(const char *path, const char *name, int *ret_fd,
+int overlay_lock_frozen(const char *path, const char *name, struct source **ret,
 			struct error *err);
 int overlay_remove_frozen(const char *path, struct error *err);
 

@@ -365,12 +365,12 @@ int overlay_delete(struct overlay *o, const char *name,
 		   void *opaque, struct error *err)
 {
 	struct pull p = { .progress = progress, .opaque = opaque };
-	CLEANUP(closep) int lock_fd = -1;
+	CLEANUP(source_unrefp) struct source *frozen = NULL;
 	CLEANUP(freep) char *path = NULL;
 	int r = overlay_snapshot_path(o, name, &path, err);
 
 	if (r >= 0)
-		r = overlay_lock_frozen(path, name, &lock_fd, err);
+		r = overlay_lock_frozen(path, name, &frozen, err);
 	if (r >= 0)
 		r = overlay_take_chain(o, err);
 	if (r < 0)

@@ -219,7 +219,7 @@ char *overlay_layer_path(const struct overlay *o, unsigned int at)
 	return asprintf(&ret, "%.*s%s", folder, o->path, name) < 0 ? NULL : ret;
 }
 
-int overlay_lock_frozen(const char *path, const char *name, int *ret_fd,
+int overlay_lock_frozen(const char *path, const char *name, struct source **ret,
 			struct error *err)
 {
 	CLEANUP(source_unrefp) struct source *src = NULL;
@@ -230,10 +230,13 @@ int overlay_lock_frozen(const char *path, const char *name, int *ret_fd,
 				 name);
 	r = file_source_open_rw(path, 0, &src, err);
 	if (r >= 0)
-		r = file_lock_writer(src, ret_fd, err);
-	if (r < 0)
+		r = file_lock_writer(src, 0, err);
+	if (r < 0) {
 		error_prefix(err, "%s", path);
-	return r;
+		return r;
+	}
+	*ret = TAKE_PTR(src);
+	return 0;
 }
 
 int overlay_remove_frozen(const char *path, struct error *err)
@@ -268,7 +271,7 @@ static char *snapshot_name(const struct overlay *o, unsigned int at)
 struct later {
 	unsigned int n;
 	char *paths[CHAIN_DEPTH_MAX];
-	int lock_fds[CHAIN_DEPTH_MAX];
+	struct source *locks[CHAIN_DEPTH_MAX];
 };
 
 static void later_done(struct later *l)
@@ -276,7 +279,7 @@ static void later_done(struct later *l)
 	while (l->n) {
 		l->n--;
 		free(l->paths[l->n]);
-		closep(&l->lock_fds[l->n]);
+		source_unref(l->locks[l->n]);
 	}
 }
 
@@ -294,10 +297,9 @@ static int find_later(const struct overlay *o, unsigned int n,
 		if (!path)
 			return error_set(err, -ENOMEM, 0, "out of memory");
 		ret->paths[i] = path;
-		ret->lock_fds[i] = -1;
+		ret->locks[i] = NULL;
 		ret->n++;
-		r = name ? overlay_lock_frozen(path, name, &ret->lock_fds[i],
-					       err)
+		r = name ? overlay_lock_frozen(path, name, &ret->locks[i], err)
 			 : error_set(err, -EINVAL, 0,
 				     "%s, which lies above, is no snapshot",
 				     path);

@@ -8,8 +8,9 @@
  *
  * What was written before a flush began that ended with 0 survives a crash of
  * the process and of the machine. What was not is there as it was before or as
- * it was written, by pieces of 512 bytes; never else. After a crash the file
- * has leaks at most, until it is opened here again, and is marked as dirty; after
+ * it was written, by pieces of 512 bytes; never else. With options.log, all that
+ * was answered survives a crash of the process. After a crash the file has
+ * leaks at most, until it is opened here again, and is marked as dirty; after
  * overlay_unref() it has none.
  */
 #ifndef FORMATS_OVERLAY_H
@@ -35,6 +36,25 @@ struct overlay_options {
 	uint64_t bytes_max; /* of the file; 0: no limit. Beyond: -ENOSPC */
 	uint64_t free_min; /* bytes of its file system that stay free */
 	bool alone; /* what it names is not opened: for its header's sake */
+	/*
+	 * What is answered outlives this process: a log beside the file keeps
+	 * it for the next who opens it, until a power cut. Without it, as for
+	 * commands whose user is told how they ended, what was not flushed is
+	 * lost with the process.
+	 */
+	bool log;
+	bool discard_log; /* of a process that died: go on without */
+	/*
+	 * A temporary one, with log: in files that outlive this process, empty
+	 * or from the one before it. NULL: in one of its own.
+	 */
+	const struct overlay_kept *kept;
+};
+
+/* Descriptors, to read and write; who opens the overlay keeps none of them. */
+struct overlay_kept {
+	int fd; /* the disk */
+	int log_fd;
 };
 
 /* What a new overlay is. Strings go into its header. */

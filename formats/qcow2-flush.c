@@ -162,6 +162,7 @@ static int collect(struct qcow2_file *o, struct flush *f, struct error *err)
 	if (r >= 0) {
 		clean_refcounts(o);
 		clean_tables(o);
+		log_turn(o);
 		o->in_flight = true;
 		f->refcounts_written = o->rc.written;
 		f->freed = o->freed;
@@ -222,6 +223,7 @@ void flush_break(struct qcow2_file *o, int code)
 	pthread_mutex_lock(&o->flush_lock);
 	o->broken = code;
 	pthread_mutex_unlock(&o->flush_lock);
+	log_spoil(o);
 }
 
 int flush_sync(struct qcow2_file *o, struct error *err)
@@ -382,6 +384,8 @@ static void settle(struct qcow2_file *o, struct flush *f, bool ok)
 		mark_again(o, f);
 	else if (f->refcounts_written != o->rc.written)
 		dirty_refcounts(o); /* ours may have come later */
+	if (ok)
+		log_flushed(o);
 	for (i = 0; i < o->n_l1; i++)
 		if (o->l2[i])
 			o->l2[i]->was_fresh = false;
@@ -513,5 +517,11 @@ int flush_last(struct qcow2_file *o, struct error *err)
 	if (r >= 0)
 		r = flush_sync(o, err);
 	/* All before this is on the disk. */
-	return r < 0 ? r : repair_unmark(o, err);
+	if (r >= 0)
+		r = log_end(o, err);
+	if (r >= 0)
+		r = repair_unmark(o, err);
+	if (r >= 0)
+		log_remove(o);
+	return r;
 }

@@ -19,6 +19,14 @@ size_t qcow2_put_format(uint8_t *buf, size_t at, const char *format)
 	return at + 8 + (size_t)round_up(bytes, 8);
 }
 
+size_t qcow2_put_mark(uint8_t *buf, size_t at)
+{
+	put_be32(buf, at, QCOW2_EXT_MARK);
+	put_be32(buf, at + 4, QCOW2_MARK_BYTES);
+	memset(buf + at + 8, 0, QCOW2_MARK_BYTES);
+	return at + 8 + QCOW2_MARK_BYTES;
+}
+
 /* ---- the backing file ---- */
 
 /* What the header's cluster has now, and what its first sector shall have. */
@@ -27,14 +35,18 @@ struct header {
 	size_t old_bytes;
 	uint8_t sector[SECTOR_BYTES];
 	size_t used; /* of the sector */
+	size_t mark_off; /* of the mark's data; 0: it has none */
 };
 
 /* Appends an extension, head and padding included. False: no room. */
-static bool add_extension(struct header *h, const uint8_t *ext, size_t bytes)
+static bool add_extension(struct header *h, uint32_t type, const uint8_t *ext,
+			  size_t bytes)
 {
 	/* The last one ends the list. */
 	if (bytes > SECTOR_BYTES - 8 - h->used)
 		return false;
+	if (type == QCOW2_EXT_MARK && bytes == 8 + QCOW2_MARK_BYTES)
+		h->mark_off = h->used + 8;
 	memcpy(h->sector + h->used, ext, bytes);
 	h->used += bytes;
 	return true;
@@ -58,6 +70,7 @@ static bool copy_extensions(struct header *h, const struct qcow2_file *f,
 	memset(h->sector, 0, sizeof(h->sector));
 	memcpy(h->sector, h->old, at);
 	h->used = at;
+	h->mark_off = 0;
 	if (format && strlen(format) > SECTOR_BYTES - 24 - at)
 		return false;
 	if (format)
@@ -73,11 +86,10 @@ static bool copy_extensions(struct header *h, const struct qcow2_file *f,
 			return false;
 		if (type != QCOW2_EXT_BACKING_FORMAT &&
 		    (features || type != QCOW2_EXT_FEATURE_NAMES) &&
-		    !add_extension(h, h->old + at, whole))
+		    !add_extension(h, type, h->old + at, whole))
 			return false;
 		at += whole;
 	}
-	h->used += 8;
 	return true;
 }
 
@@ -132,6 +144,7 @@ static int set_base(struct qcow2_file *f, struct header *h, const char *name,
 		    const char *format, struct error *err)
 {
 	struct cursor c = { .buf = h->sector, .len = sizeof(h->sector) };
+	uint8_t mark[8 + QCOW2_MARK_BYTES];
 	int r = source_read(f->src, h->old, h->old_bytes, 0, err);
 
 	if (r < 0)
@@ -141,6 +154,10 @@ static int set_base(struct qcow2_file *f, struct header *h, const char *name,
 		return error_set(err, -ENOTSUP, f->s->h.header_bytes,
 				 "the header's extensions leave no room for a "
 				 "backing format");
+	qcow2_put_mark(mark, 0);
+	if (!h->mark_off)
+		add_extension(h, QCOW2_EXT_MARK, mark, sizeof(mark));
+	h->used += 8;
 	r = place_name(h, f, name, err);
 	if (r >= 0)
 		r = source_write(f->src, h->sector, sizeof(h->sector), 0, err);
@@ -150,6 +167,7 @@ static int set_base(struct qcow2_file *f, struct header *h, const char *name,
 		return r;
 	known_header(f)->backing_off = cursor_be64_at(&c, QCOW2_BACKING_OFF_AT);
 	known_header(f)->backing_bytes = name ? (uint32_t)strlen(name) : 0;
+	((struct qcow2_state *)f->top->state)->mark_off = h->mark_off;
 	return 0;
 }
 
@@ -169,6 +187,21 @@ int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
 		  : error_set(err, -ENOMEM, 0, "out of memory");
 	free(h.old);
 	return r;
+}
+
+int qcow2_make_room_for_mark(struct qcow2_file *f, struct error *err)
+{
+	const struct parent_ref *p = &f->top->parent;
+	int r;
+
+	if (f->s->mark_off)
+		return 0;
+	r = qcow2_set_base(f, p->name, p->format, NULL);
+	/* One that is full does without. */
+	if (r >= 0 || r == -ENOTSUP)
+		return 0;
+	return error_set(err, r, 0, "the header cannot be written: %s",
+			 errno_text(-r));
 }
 
 /* ---- the size ---- */

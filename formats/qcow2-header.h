@@ -14,6 +14,15 @@
  */
 size_t qcow2_put_format(uint8_t *buf, size_t at, const char *format);
 
+/* The same for a mark (qcow2.h) that says nothing yet. */
+size_t qcow2_put_mark(uint8_t *buf, size_t at);
+
+/*
+ * Adds one to the header of a file that has none, where it finds room.
+ * Meta is held, or nobody else is there.
+ */
+int qcow2_make_room_for_mark(struct qcow2_file *f, struct error *err);
+
 /*
  * The file's backing file is @name, of @format, from now on; either NULL:
  * none. Durable when it returns 0. -ENOTSUP: the header has no room for them.

@@ -45,6 +45,7 @@ static void put_header(uint8_t *h, const struct overlay_new *n,
 	put_be64(h, QCOW2_INCOMPATIBLE_AT, QCOW2_INCOMPAT_EXTENDED_L2);
 	put_be32(h, QCOW2_REFCOUNT_ORDER_AT, NEW_REFCOUNT_ORDER);
 	put_be32(h, QCOW2_HEADER_BYTES_AT, NEW_HEADER_BYTES);
+	at = qcow2_put_mark(h, at);
 	if (!name_bytes)
 		return;
 	if (n->base_format)
@@ -359,14 +360,14 @@ void qcow2_file_close(struct qcow2_file *o)
 
 	if (!o)
 		return;
+	log_done(o);
 	tables_done(o);
 	refs_done(o);
 	image_unref(o->base);
 	layer_unref(o->top);
-	if (o->src && o->temporary)
+	if (o->src && o->temporary && !o->options.log)
 		source_truncate(o->src, 0, NULL);
 	source_unref(o->src);
-	closep(&o->lock_fd);
 	for (i = 0; i < STRIPES; i++)
 		pthread_rwlock_destroy(&o->stripes[i]);
 	pthread_mutex_destroy(&o->meta);
@@ -387,7 +388,6 @@ static struct qcow2_file *file_new(const char *path,
 	o->gate = gate;
 	o->path = strdup(path);
 	o->options = *options;
-	o->lock_fd = -1;
 	/* The caller's strings need not outlive the opening. */
 	o->options.open = (struct open_options){ 0 };
 	if (!o->path) {
@@ -396,6 +396,29 @@ static struct qcow2_file *file_new(const char *path,
 	}
 	init_locks(o);
 	return o;
+}
+
+/*
+ * After a crash: what the log has, refcounts for what it leads to, all of it
+ * durable; then the file is as any other.
+ */
+static int recover(struct qcow2_file *o, struct error *err)
+{
+	int r = 0;
+
+	o->dirty = o->s->h.incompatible & QCOW2_INCOMPAT_DIRTY;
+	if (log_was_left(o))
+		r = log_replay(o, err);
+	if (r >= 0 && o->dirty)
+		r = repair_refcounts(o, err);
+	/* Nobody else is there: what it gives back need not be waited for. */
+	o->gate_held = true;
+	if (r >= 0 && log_was_left(o))
+		r = flush_run(o, err);
+	o->gate_held = false;
+	if (r >= 0 && log_was_left(o))
+		r = log_forget(o, err);
+	return r < 0 ? r : repair_unmark(o, err);
 }
 
 static int open_inside(struct qcow2_file *o, const char *path,
@@ -407,6 +430,9 @@ static int open_inside(struct qcow2_file *o, const char *path,
 
 	open.format = "qcow2";
 	open.snapshot = NULL;
+	/* We have it locked ourselves. */
+	open.lock = false;
+	open.writer = true;
 	r = chain_open_top(path, &open, &o->top, err);
 	if (r < 0)
 		return r;
@@ -415,6 +441,8 @@ static int open_inside(struct qcow2_file *o, const char *path,
 	if (r >= 0)
 		r = check_writable(o, err);
 	if (r >= 0)
+		r = log_open(o, err);
+	if (r >= 0)
 		r = take_base(o, path, base, base_name, &open, err);
 	if (r >= 0)
 		r = take_end(o, err);
@@ -422,8 +450,8 @@ static int open_inside(struct qcow2_file *o, const char *path,
 		r = refs_open(o, err);
 	if (r >= 0)
 		r = tables_open(o, err);
-	if (r >= 0 && o->s->h.incompatible & QCOW2_INCOMPAT_DIRTY)
-		r = repair_refcounts(o, err);
+	if (r >= 0)
+		r = recover(o, err);
 	if (r >= 0)
 		r = tables_remember(o, err);
 	return r < 0 ? r : clear_autoclear(o, err);
@@ -431,7 +459,8 @@ static int open_inside(struct qcow2_file *o, const char *path,
 
 /* @name: for people; @path: where it can be opened once more. */
 static int open_source(struct source *src, const char *name, const char *path,
-		       struct image *base, const char *base_name,
+		       bool temporary, struct image *base,
+		       const char *base_name,
 		       const struct overlay_options *options,
 		       pthread_rwlock_t *gate, struct qcow2_file **ret,
 		       struct error *err)
@@ -444,9 +473,13 @@ static int open_source(struct source *src, const char *name, const char *path,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	o->src = src;
-	r = file_lock_writer(src, &o->lock_fd, err);
+	o->temporary = temporary;
+	r = file_lock_writer(src, log_patience_ms(name), err);
+	if (r >= 0 && !temporary)
+		r = log_drop_unwritten(o, err);
 	if (r >= 0)
 		r = open_inside(o, path, base, base_name, options, err);
+	o->options.kept = NULL; /* the caller's */
 	if (r < 0) {
 		qcow2_file_close(o);
 		return r;
@@ -465,11 +498,44 @@ int qcow2_file_open(const char *path, struct image *base, const char *base_name,
 		path, options->open.direct ? FILE_DIRECT : 0, &src, err);
 
 	if (r >= 0)
-		r = open_source(src, path, path, base, base_name, options, gate,
-				ret, err);
+		r = open_source(src, path, path, false, base, base_name,
+				options, gate, ret, err);
 	if (r < 0 && err && !strstr(err->msg, path))
 		error_prefix(err, "%s", path);
 	return r;
+}
+
+/* The file that is kept for us, or one of our own, without a name. */
+static int open_temp_source(const char *folder, const struct overlay_new *n,
+			    const struct overlay_options *options,
+			    struct source **ret, struct error *err)
+{
+	unsigned int flags = options->open.direct ? FILE_DIRECT : 0;
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	CLEANUP(freep) char *temp = NULL;
+	uint64_t bytes = 0;
+	int fd = -1, r;
+
+	if (options->kept) {
+		fd = dup(options->kept->fd);
+		r = fd < 0 ? error_set(err, -errno, 0, "temporary overlay: %s",
+				       errno_text(errno))
+			   : 0;
+	} else {
+		r = open_nameless(folder, &temp, &fd, err);
+		if (r >= 0)
+			unlink(temp);
+	}
+	if (r >= 0)
+		r = file_source_adopt_rw(fd, flags, &src, err);
+	if (r >= 0)
+		r = source_measure(src, &bytes, NULL, err);
+	if (r >= 0 && !bytes)
+		r = write_new(src, n, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(src);
+	return 0;
 }
 
 int qcow2_file_open_temp(const char *folder, struct image *base,
@@ -478,29 +544,18 @@ int qcow2_file_open_temp(const char *folder, struct image *base,
 			 struct error *err)
 {
 	struct overlay_new n = { .bytes = base->bytes };
-	CLEANUP(freep) char *temp = NULL;
+	struct overlay_options own = *options;
 	struct source *src = NULL;
 	char again[32];
-	int fd = -1, r = check_new(&n, err);
+	int r = check_new(&n, err);
 
+	/* Who would read a log that is gone with the process? */
+	own.log = own.log && own.kept;
 	if (r >= 0)
-		r = open_nameless(folder, &temp, &fd, err);
+		r = open_temp_source(folder, &n, &own, &src, err);
 	if (r < 0)
 		return r;
-	unlink(temp);
-	r = file_source_adopt_rw(fd, options->open.direct ? FILE_DIRECT : 0,
-				 &src, err);
-	if (r < 0)
-		return r;
-	r = write_new(src, &n, err);
-	if (r < 0) {
-		source_unref(src);
-		return r;
-	}
 	snprintf(again, sizeof(again), "/proc/self/fd/%d", src->fd);
-	r = open_source(src, "temporary overlay", again, base, NULL, options,
-			gate, ret, err);
-	if (r >= 0)
-		(*ret)->temporary = true;
-	return r;
+	return open_source(src, "temporary overlay", again, true, base, NULL,
+			   &own, gate, ret, err);
 }

@@ -333,7 +333,12 @@ int qcow2_file_read(struct qcow2_file *o, void *buf, size_t len, uint64_t off,
 {
 	int r = check_range(o, off, len, err);
 
-	return r < 0 || !len ? r : read_inside(o, buf, len, off, err);
+	if (r < 0 || !len)
+		return r;
+	r = read_inside(o, buf, len, off, err);
+	/* What was seen once is not to be unseen, though nobody was told. */
+	log_commit(o, NULL);
+	return r;
 }
 
 int qcow2_file_walk(struct qcow2_file *o, uint64_t off, uint64_t len,
@@ -829,7 +834,7 @@ bool qcow2_file_is_full(struct qcow2_file *o)
 	bool many;
 
 	pthread_mutex_lock(&o->meta);
-	many = tables_are_many_dirty(o);
+	many = tables_are_many_dirty(o) || log_is_due(o);
 	pthread_mutex_unlock(&o->meta);
 	return many;
 }
@@ -906,8 +911,11 @@ int qcow2_file_write(struct qcow2_file *o, const void *buf, size_t len,
 
 	if (r < 0 || !len)
 		return r;
-	return o->options.detect ? write_detecting(o, buf, len, off, err)
-				 : write_inside(o, buf, len, off, err);
+	r = log_begin(o, err);
+	if (r >= 0)
+		r = o->options.detect ? write_detecting(o, buf, len, off, err)
+				      : write_inside(o, buf, len, off, err);
+	return r < 0 ? r : log_commit(o, err);
 }
 
 int qcow2_file_zero(struct qcow2_file *o, uint64_t off, uint64_t len,
@@ -915,7 +923,12 @@ int qcow2_file_zero(struct qcow2_file *o, uint64_t off, uint64_t len,
 {
 	int r = check_range(o, off, len, err);
 
-	return r < 0 || !len ? r : zero_inside(o, off, len, flags, err);
+	if (r < 0 || !len)
+		return r;
+	r = log_begin(o, err);
+	if (r >= 0)
+		r = zero_inside(o, off, len, flags, err);
+	return r < 0 ? r : log_commit(o, err);
 }
 
 int qcow2_file_trim(struct qcow2_file *o, uint64_t off, uint64_t len,
@@ -924,6 +937,8 @@ int qcow2_file_trim(struct qcow2_file *o, uint64_t off, uint64_t len,
 	uint64_t whole, n;
 	int r = check_range(o, off, len, err);
 
+	if (r >= 0)
+		r = log_begin(o, err);
 	if (r < 0)
 		return r;
 	whole_subs(o, off, len, &whole, &n);
@@ -933,6 +948,8 @@ int qcow2_file_trim(struct qcow2_file *o, uint64_t off, uint64_t len,
 			      NULL);
 	if (r == -EOPNOTSUPP)
 		r = 0;
+	if (r >= 0)
+		r = log_commit(o, err);
 	if (r < 0)
 		error_set(err, r, 0, "cannot be trimmed: %s", errno_text(-r));
 	return r;

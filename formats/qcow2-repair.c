@@ -55,18 +55,49 @@ static int count_entry(struct repair *p, uint64_t entry)
 	return off ? count(p, off, p->o->cluster_bytes) : 0;
 }
 
-static int count_l2(struct repair *p, uint64_t off)
+/* @known: the table, where it is in memory. */
+static int count_l2(struct repair *p, uint64_t off, const uint8_t *known)
 {
 	uint64_t step = p->o->s->l2_entry_bytes, at, v;
+	const uint8_t *table = known ? known : p->table;
 	int r = count(p, off, p->o->cluster_bytes);
 
-	if (r >= 0)
+	if (r >= 0 && !known)
 		r = source_read(p->o->src, p->table, p->o->cluster_bytes, off,
 				p->err);
 	for (at = 0; at < p->o->cluster_bytes && r >= 0; at += step) {
-		memcpy(&v, p->table + at, sizeof(v));
+		memcpy(&v, table + at, sizeof(v));
 		r = count_entry(p, be64toh(v));
 	}
+	return r;
+}
+
+/* The live state's, of which a log may have changed some in memory. */
+static int count_live(struct repair *p)
+{
+	const struct qcow2_file *o = p->o;
+	uint64_t i, l2;
+	int r = count(p, o->s->h.l1_off, o->n_l1 * sizeof(*o->l1));
+
+	for (i = 0; i < o->n_l1 && r >= 0; i++) {
+		l2 = be64toh(o->l1[i]) & QCOW2_OFFSET_MASK;
+		if (l2)
+			r = count_l2(p, l2, o->l2[i] ? o->l2[i]->buf : NULL);
+	}
+	return r;
+}
+
+/* What it was given for that, and has not used. */
+static int count_ahead(struct repair *p)
+{
+	const struct qcow2_file *o = p->o;
+	size_t i;
+	int r = count(p, o->ahead << o->cluster_bits,
+		      (o->ahead_end - o->ahead) << o->cluster_bits);
+
+	for (i = 0; i < o->pool.n && r >= 0; i++)
+		r = count(p, o->pool.items[i] << o->cluster_bits,
+			  o->cluster_bytes);
 	return r;
 }
 
@@ -87,7 +118,7 @@ static int count_l1(struct repair *p, uint64_t off, uint64_t entries)
 	for (i = 0; i < entries && r >= 0; i++) {
 		l2 = be64toh(l1[i]) & QCOW2_OFFSET_MASK;
 		if (l2)
-			r = count_l2(p, l2);
+			r = count_l2(p, l2, NULL);
 	}
 	return r;
 }
@@ -128,7 +159,9 @@ static int count_all(struct repair *p)
 		if (o->rc.table[i])
 			r = count(p, o->rc.table[i], o->cluster_bytes);
 	if (r >= 0)
-		r = count_l1(p, o->s->h.l1_off, o->n_l1);
+		r = count_live(p);
+	if (r >= 0)
+		r = count_ahead(p);
 	return r < 0 ? r : count_snapshots(p);
 }
 
@@ -185,7 +218,7 @@ static int set_dirty(struct qcow2_file *o, bool dirty, struct error *err)
 }
 
 /* Twice: the tables, and what the guest's data may leave behind. */
-static bool is_possible(const struct qcow2_file *o)
+bool repair_is_possible(const struct qcow2_file *o)
 {
 	return o->s->h.version >= 3 && !o->temporary &&
 	       o->bytes >> o->cluster_bits <
@@ -194,7 +227,7 @@ static bool is_possible(const struct qcow2_file *o)
 
 int repair_mark(struct qcow2_file *o, struct error *err)
 {
-	return o->dirty || !is_possible(o) ? 0 : set_dirty(o, true, err);
+	return o->dirty || !repair_is_possible(o) ? 0 : set_dirty(o, true, err);
 }
 
 int repair_unmark(struct qcow2_file *o, struct error *err)
@@ -223,5 +256,5 @@ int repair_refcounts(struct qcow2_file *o, struct error *err)
 		r = write_refs(&p);
 	free(p.refs);
 	free(p.table);
-	return r < 0 ? r : set_dirty(o, false, err);
+	return r;
 }

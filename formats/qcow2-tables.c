@@ -326,6 +326,7 @@ void entry_set(struct qcow2_file *o, struct page_set *t, uint64_t guest_off,
 		memcpy(t->buf + at + 8, &v, sizeof(v));
 	}
 	table_dirty(o, t, at);
+	log_note(o, guest_off, e);
 }
 
 uint64_t entry_place(const struct entry *e)

@@ -66,6 +66,12 @@ struct refcounts {
 	uint64_t first_dirty, last_dirty;
 };
 
+/* An L2 entry. */
+struct entry {
+	uint64_t word; /* host order */
+	uint64_t bitmap; /* extended: low half data, high half zeroes */
+};
+
 /* Cluster numbers. */
 struct cluster_list {
 	uint64_t *items;
@@ -88,12 +94,12 @@ struct punch_list {
 struct qcow2_file {
 	char *path;
 	struct source *src;
-	int lock_fd;
 	struct layer *top; /* the same file, as its reader knows it */
 	struct image *base; /* NULL: zeroes */
 	const struct qcow2_state *s; /* top's */
 	struct overlay_options options;
 
+	struct qcow2_log *log;
 	bool temporary; /* gone with us: durable is nothing */
 	bool dirty; /* so marked */
 
@@ -229,11 +235,6 @@ int table_get_writable(struct qcow2_file *o, uint64_t guest_off,
 void tables_trim(struct qcow2_file *o);
 bool tables_are_many_dirty(const struct qcow2_file *o);
 
-struct entry {
-	uint64_t word; /* host order */
-	uint64_t bitmap; /* extended: low half data, high half zeroes */
-};
-
 struct entry entry_get(const struct qcow2_file *o, const struct page_set *t,
 		       uint64_t guest_off);
 void entry_set(struct qcow2_file *o, struct page_set *t, uint64_t guest_off,
@@ -244,8 +245,9 @@ uint64_t entry_place(const struct entry *e);
 /* ---- qcow2-repair.c ---- */
 
 /*
- * At open, of a file that is marked as dirty: counts all references anew. What
- * it cannot make sense of is -EBADMSG, and nothing is written.
+ * At open, of a file that is marked as dirty: counts all references anew, those
+ * of tables in memory as they are there; the file stays marked. What it cannot
+ * make sense of is -EBADMSG, and nothing is written.
  */
 int repair_refcounts(struct qcow2_file *o, struct error *err);
 /*
@@ -256,6 +258,49 @@ int repair_refcounts(struct qcow2_file *o, struct error *err);
  */
 int repair_mark(struct qcow2_file *o, struct error *err);
 int repair_unmark(struct qcow2_file *o, struct error *err);
+
+/* The same for who plans to: could it be marked? */
+bool repair_is_possible(const struct qcow2_file *o);
+
+/* ---- qcow2-log.c: what was answered outlives the process ---- */
+
+/* How long a file's lock is waited for: its holder may be about to be dead. */
+unsigned int log_patience_ms(const char *path);
+/*
+ * At open, locked, before anything is read: if a sync of the file failed, what
+ * the kernel has of it in memory is dropped, so that it is as the disk has it.
+ */
+int log_drop_unwritten(struct qcow2_file *o, struct error *err);
+/*
+ * At open, when the header is known: is there a log, and of what worth? -EIO:
+ * there should be one, and there is none that can be done again.
+ */
+int log_open(struct qcow2_file *o, struct error *err);
+void log_done(struct qcow2_file *o);
+/* At open, when tables are: what it has is in memory then, for a flush. */
+int log_replay(struct qcow2_file *o, struct error *err);
+/* There was one, of a process that died; log_forget() when all is flushed. */
+bool log_was_left(const struct qcow2_file *o);
+int log_forget(struct qcow2_file *o, struct error *err);
+
+/* Before a request that may change an entry. No lock is held. */
+int log_begin(struct qcow2_file *o, struct error *err);
+/* An entry has been changed. Meta is held. */
+void log_note(struct qcow2_file *o, uint64_t guest_off, struct entry e);
+/*
+ * Before a request is answered: all that has been noted by now is in the log. No
+ * lock but gate and a stripe is held.
+ */
+int log_commit(struct qcow2_file *o, struct error *err);
+bool log_is_due(const struct qcow2_file *o); /* a flush is; meta is held */
+/* A flush has copied what it will write; it ended well. Meta is held. */
+void log_turn(struct qcow2_file *o);
+void log_flushed(struct qcow2_file *o);
+/* A sync failed. */
+void log_spoil(struct qcow2_file *o);
+/* At the end, all is flushed: it counts no more; it is no more. */
+int log_end(struct qcow2_file *o, struct error *err);
+void log_remove(struct qcow2_file *o);
 
 /* ---- pages ---- */
 

@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/boot-id.h"
 #include "formats/cursor.h"
 #include "formats/qcow2.h"
 
@@ -397,6 +398,12 @@ static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
 		return take_crypto(l, data, bytes, at, err);
 	case QCOW2_EXT_BITMAPS:
 		return take_bitmaps(&o->s, data, bytes);
+	case QCOW2_EXT_MARK:
+		if (bytes == QCOW2_MARK_BYTES) {
+			o->s.mark_off = at;
+			memcpy(o->s.mark, data, bytes);
+		}
+		return 0;
 	default:
 		return 0;
 	}
@@ -723,6 +730,31 @@ static int read_first_cluster(struct layer *l, uint8_t **ret, size_t *ret_len,
 	return 0;
 }
 
+bool qcow2_is_left_open(const struct qcow2_state *s)
+{
+	uint8_t boot[BOOT_ID_BYTES];
+
+	return !is_all_zero(s->mark, sizeof(s->mark)) && boot_id_get(boot) &&
+	       !memcmp(s->mark, boot, sizeof(boot));
+}
+
+/*
+ * Who only reads would be shown what the disk was at its last flush, and not
+ * what its guest has been told since.
+ */
+static int check_closed(const struct layer *l, const struct qcow2_state *s,
+			struct error *err)
+{
+	if (l->options->writer || l->options->share || !qcow2_is_left_open(s))
+		return 0;
+	return error_set(err, -EBUSY, s->mark_off,
+			 "was left open by a server that died: what it had "
+			 "answered since the last flush is in its log; serve "
+			 "it as an overlay again, or let \"platter overlay "
+			 "recover\" close it (--force-share reads the older "
+			 "disk)");
+}
+
 static int open_checked(struct layer *l, struct error *err)
 {
 	struct opening *o = l->state;
@@ -741,6 +773,8 @@ static int open_checked(struct layer *l, struct error *err)
 	r = check_tables(l, err);
 	if (r >= 0)
 		r = for_each_extension(l, buf, len, take_extension, err);
+	if (r >= 0)
+		r = check_closed(l, &o->s, err);
 	if (r >= 0)
 		r = open_backing(l, buf, len, err);
 	if (r >= 0)

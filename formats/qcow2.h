@@ -66,6 +66,13 @@ enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
 #define QCOW2_EXT_BITMAPS	 0x23852875U
 #define QCOW2_EXT_CRYPTO	 0x0537be77U
 #define QCOW2_EXT_DATA_FILE	 0x44415441U
+/*
+ * platter's own, which others keep and do not heed: whose answers lie in a log
+ * beside the file, see qcow2-log.c. A boot id and a number of that log's; all
+ * zeroes: there is none.
+ */
+#define QCOW2_EXT_MARK	 0x706c7472U /* "pltr" */
+#define QCOW2_MARK_BYTES 32U
 
 /* Limits: QEMU's own, so that what it makes is read */
 #define QCOW2_CLUSTER_BITS_MIN	 9U
@@ -144,6 +151,10 @@ struct qcow2_state {
 	uint64_t crypto_off; /* crypto header extension: where, how long */
 	uint64_t crypto_bytes;
 
+	/* The mark of its log: where in the file (0: nowhere), and what. */
+	uint64_t mark_off;
+	uint8_t mark[QCOW2_MARK_BYTES];
+
 	/* Bitmaps extension, for the checker; 0: none. */
 	uint32_t bitmaps;
 	uint64_t bitmap_dir_off;
@@ -189,6 +200,12 @@ int qcow2_decode_entry(const struct qcow2_state *s, const uint8_t *raw,
  */
 uint64_t qcow2_same_bytes(const struct qcow2_state *s, const uint8_t *raw,
 			  uint64_t guest_off);
+
+/*
+ * Does the mark say that a process of this boot had not ended with the file?
+ * What it was answering may be in its log, and nowhere else yet.
+ */
+bool qcow2_is_left_open(const struct qcow2_state *s);
 
 /* format_ops.check; qcow2-check.c */
 int qcow2_check(struct layer *l, struct check_report *r, struct error *err);

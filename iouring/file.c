@@ -31,6 +31,14 @@ static void file_free(struct source *s)
 {
 	struct file_source *f = container_of(s, struct file_source, base);
 
+	struct flock all = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+	/*
+	 * A ring may keep the file for a while; locks on it end now. (The
+	 * kernel keeps them for a process that is killed, until nothing is
+	 * in flight.)
+	 */
+	fcntl(s->fd, F_OFD_SETLK, &all);
 	atomic_fetch_add(&files_closed, 1);
 	close(s->fd);
 	pthread_mutex_destroy(&f->run_lock);
