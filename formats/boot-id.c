@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "formats/boot-id.h"
@@ -50,4 +52,24 @@ bool boot_id_get(uint8_t ret[BOOT_ID_BYTES])
 		return false;
 	memcpy(ret, id, BOOT_ID_BYTES);
 	return true;
+}
+
+uint64_t process_started(int64_t pid)
+{
+	CLEANUP(closep) int fd = -1;
+	char path[40], text[512], *at;
+	unsigned int field;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%" PRId64 "/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return 0;
+	text[n] = '\0';
+	/* The name, the second field, may have anything in it. */
+	at = strrchr(text, ')');
+	for (field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	return at ? strtoull(at + 1, NULL, 10) : 0;
 }

@@ -14,6 +14,12 @@
 /* The running kernel's (random(4), boot_id). False: it cannot be told. */
 bool boot_id_get(uint8_t ret[BOOT_ID_BYTES]);
 
+/*
+ * When process @pid began, in ticks of this boot (proc(5), stat); 0: there is
+ * none. With it, a process is told from an earlier one of the same number.
+ */
+uint64_t process_started(int64_t pid);
+
 /* For tests: what it is from now on. NULL: the kernel's again. */
 void boot_id_fake(const uint8_t *id);
 

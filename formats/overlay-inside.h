@@ -21,6 +21,7 @@ struct overlay {
 	unsigned int detect;
 	uint64_t bytes_max, free_min;
 	bool direct;
+	bool log;
 	/*
 	 * Held by who changes the chain, for as long as that takes. The first
 	 * to be taken.
@@ -32,8 +33,24 @@ struct overlay {
 	 * in.
 	 */
 	pthread_rwlock_t gate, swap;
-	struct qcow2_file *file;
+	struct qcow2_file *file; /* NULL: not made yet */
+	struct overlay_plan *plan; /* how it shall be made; or NULL */
 };
+
+/* -ENOENT: nothing has been written, so that there is no file. */
+int overlay_check_made(struct overlay *o, struct error *err);
+
+/*
+ * ---- overlay-tidy.c ----
+ * A file of the snapshot @name goes when nothing leads to it any more. That is
+ * noted on the disk before anything is done, and until it is done: who opens
+ * the overlay after a crash goes on with it.
+ */
+int overlay_doom(const struct overlay *o, const char *frozen,
+		 struct error *err);
+void overlay_spare(const char *frozen);
+/* Does away with what a crash left of changes of the chain. Locked, at open. */
+int overlay_tidy(struct overlay *o, struct error *err);
 
 /* The part behind the last '/'. */
 const char *overlay_file_name(const char *path);

@@ -375,10 +375,14 @@ int overlay_delete(struct overlay *o, const char *name,
 		r = overlay_take_chain(o, err);
 	if (r < 0)
 		return r;
-	r = merge(o, name, &p, err);
+	r = overlay_doom(o, path, err);
+	if (r >= 0)
+		r = merge(o, name, &p, err);
 	free(p.buf);
 	if (!r)
 		r = overlay_remove_frozen(path, err);
+	/* Of one that stays, too. */
+	overlay_spare(path);
 	overlay_leave_chain(o);
 	return r;
 }

@@ -70,7 +70,8 @@ static int open_new_top(struct overlay *o, const char *temp,
 	struct overlay_options options = { .open.direct = o->direct,
 					   .detect = o->detect,
 					   .bytes_max = o->bytes_max,
-					   .free_min = o->free_min };
+					   .free_min = o->free_min,
+					   .log = o->log };
 
 	return qcow2_file_open(temp, base, base_name, &options, &o->gate, ret,
 			       err);
@@ -96,6 +97,8 @@ static int replace_top(struct overlay *o, const char *temp,
 	}
 	free(top->path);
 	top->path = TAKE_PTR(o->file->path);
+	/* Of the old one, if it has not ended: nobody shall find it. */
+	log_remove(o->file);
 	qcow2_file_close(o->file);
 	o->file = top;
 	return 0;
@@ -112,8 +115,12 @@ static int freeze(struct overlay *o, const char *temp, const char *frozen,
 	r = flush_last(o->file, err);
 	o->file->gate_held = false;
 	if (r >= 0 && link(o->path, frozen) < 0)
-		r = error_set(err, -errno, 0, "%s: %s", frozen,
-			      errno_text(errno));
+		r = error_set(err, -errno, 0, "%s: %s%s", frozen,
+			      errno_text(errno),
+			      errno == EPERM || errno == EOPNOTSUPP
+				      ? " (a snapshot needs a file system with "
+					"hard links)"
+				      : "");
 	if (r < 0)
 		return r;
 	/* The second name is there before the first may lead elsewhere. */
@@ -367,6 +374,11 @@ int overlay_revert(struct overlay *o, const char *name, bool discard,
 	pthread_rwlock_wrlock(&o->swap);
 	pthread_rwlock_wrlock(&o->gate);
 	r = find_revert(o, name, discard, &later, err);
+	for (i = 0; i < later.n && r >= 0; i++) {
+		int doomed = overlay_doom(o, later.paths[i], err);
+
+		r = doomed < 0 ? doomed : r;
+	}
 	if (r >= 0)
 		r = go_back(o, (unsigned int)r, frozen, err);
 	pthread_rwlock_unlock(&o->gate);
@@ -374,6 +386,8 @@ int overlay_revert(struct overlay *o, const char *name, bool discard,
 	/* Nothing leads to them any more. */
 	for (i = 0; i < later.n && r >= 0; i++)
 		r = overlay_remove_frozen(later.paths[i], err);
+	for (i = 0; i < later.n; i++)
+		overlay_spare(later.paths[i]);
 	later_done(&later);
 	overlay_leave_chain(o);
 	return r;
@@ -421,8 +435,8 @@ int overlay_open_snapshot(struct overlay *o, const char *name,
 	int at, r;
 
 	pthread_rwlock_rdlock(&o->swap);
-	base = o->file->base;
-	at = overlay_find_frozen(o, name);
+	base = o->file ? o->file->base : NULL;
+	at = base ? overlay_find_frozen(o, name) : -1;
 	if (at < 0) {
 		r = error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
 			      name);
@@ -444,7 +458,7 @@ int overlay_each_snapshot(struct overlay *o,
 	int r = 0;
 
 	pthread_rwlock_rdlock(&o->swap);
-	base = o->file->base;
+	base = o->file ? o->file->base : NULL;
 	for (i = 0; base && i < base->chain.depth && !r; i++) {
 		CLEANUP(freep) char *name = snapshot_name(o, i);
 

@@ -22,9 +22,46 @@ static int init_lock(pthread_rwlock_t *lock)
 	return -r;
 }
 
+/* What is needed to make the file when it is wanted. */
+struct overlay_plan {
+	struct overlay_new n; /* its strings are ours */
+	struct image *base;
+	struct overlay_options options;
+};
+
+static void plan_free(struct overlay_plan *p)
+{
+	if (!p)
+		return;
+	free((char *)p->n.base_name);
+	free((char *)p->n.base_format);
+	image_unref(p->base);
+	free(p);
+}
+
+static struct overlay_plan *plan_new(const struct overlay_new *n,
+				     struct image *base,
+				     const struct overlay_options *options)
+{
+	struct overlay_plan *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->n.bytes = n->bytes;
+	p->n.base_name = strdup(n->base_name);
+	p->n.base_format = strdup(n->base_format);
+	p->options = *options;
+	p->base = image_ref(base);
+	if (p->n.base_name && p->n.base_format)
+		return p;
+	plan_free(p);
+	return NULL;
+}
+
 static void overlay_free(struct overlay *o)
 {
 	qcow2_file_close(o->file);
+	plan_free(o->plan);
 	pthread_rwlock_destroy(&o->gate);
 	pthread_rwlock_destroy(&o->swap);
 	pthread_mutex_destroy(&o->chain);
@@ -44,6 +81,7 @@ static struct overlay *overlay_new(const char *path,
 	o->bytes_max = options->bytes_max;
 	o->free_min = options->free_min;
 	o->direct = options->open.direct;
+	o->log = options->log;
 	pthread_mutex_init(&o->chain, NULL);
 	o->path = path ? strdup(path) : NULL;
 	if ((path && !o->path) || init_lock(&o->gate) < 0 ||
@@ -78,7 +116,98 @@ int overlay_open(const char *path, struct image *base, const char *base_name,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = qcow2_file_open(path, base, base_name, options, &o->gate, &o->file,
 			    err);
+	if (r >= 0)
+		r = overlay_tidy(o, err);
 	return opened(o, r, ret);
+}
+
+int overlay_open_unmade(const char *path, struct image *base,
+			const struct overlay_new *n,
+			const struct overlay_options *options,
+			struct overlay **ret, struct error *err)
+{
+	struct overlay *o = overlay_new(path, options);
+
+	if (o)
+		o->plan = plan_new(n, base, options);
+	if (!o || !o->plan) {
+		if (o)
+			overlay_free(o);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	o->bytes = n->bytes;
+	o->unit_bytes = OVERLAY_UNIT_BYTES;
+	*ret = o;
+	return 0;
+}
+
+/* Swap and gate are held: nobody else is here. */
+static int make_file(struct overlay *o, struct error *err)
+{
+	const struct overlay_plan *p = o->plan;
+	int r = overlay_create(o->path, &p->n, err);
+
+	if (r == -EEXIST) {
+		error_clear(err);
+		return error_set(err, -EBUSY, 0,
+				 "%s: somebody else has made it meanwhile: "
+				 "connect anew",
+				 o->path);
+	}
+	if (r < 0)
+		return r;
+	r = qcow2_file_open(o->path, p->base, p->n.base_name, &p->options,
+			    &o->gate, &o->file, err);
+	if (r >= 0)
+		plan_free(TAKE_PTR(o->plan));
+	return r;
+}
+
+int overlay_make(struct overlay *o, struct error *err)
+{
+	int r = 0;
+
+	pthread_rwlock_wrlock(&o->swap);
+	pthread_rwlock_wrlock(&o->gate);
+	if (!o->file)
+		r = make_file(o, err);
+	pthread_rwlock_unlock(&o->gate);
+	pthread_rwlock_unlock(&o->swap);
+	return r;
+}
+
+bool overlay_is_made(struct overlay *o)
+{
+	bool made;
+
+	pthread_rwlock_rdlock(&o->gate);
+	made = o->file;
+	pthread_rwlock_unlock(&o->gate);
+	return made;
+}
+
+int overlay_check_made(struct overlay *o, struct error *err)
+{
+	return overlay_is_made(o)
+		       ? 0
+		       : error_set(err, -ENOENT, 0,
+				   "nothing has been written to it, so that "
+				   "it has no file yet");
+}
+
+/* Gate is held for reading when it returns 0, and there is a file. */
+static int enter_to_change(struct overlay *o, struct error *err)
+{
+	int r;
+
+	pthread_rwlock_rdlock(&o->gate);
+	if (o->file)
+		return 0;
+	pthread_rwlock_unlock(&o->gate);
+	r = overlay_make(o, err);
+	if (r >= 0)
+		pthread_rwlock_rdlock(&o->gate);
+	return r;
 }
 
 int overlay_open_temp(const char *folder, struct image *base,
@@ -107,7 +236,7 @@ void overlay_unref(struct overlay *o)
 	    atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	/* What cannot be made durable now was not promised. */
-	if (o->path)
+	if (o->path && o->file)
 		flush_last(o->file, NULL);
 	overlay_free(o);
 }
@@ -133,7 +262,8 @@ int overlay_read(struct overlay *o, void *buf, size_t len, uint64_t off,
 	int r;
 
 	pthread_rwlock_rdlock(&o->gate);
-	r = qcow2_file_read(o->file, buf, len, off, err);
+	r = o->file ? qcow2_file_read(o->file, buf, len, off, err)
+		    : image_read(o->plan->base, buf, len, off, err);
 	pthread_rwlock_unlock(&o->gate);
 	return r;
 }
@@ -146,7 +276,10 @@ int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
 	int r;
 
 	pthread_rwlock_rdlock(&o->gate);
-	r = qcow2_file_walk(o->file, off, len, each, opaque, ret_end, err);
+	r = o->file ? qcow2_file_walk(o->file, off, len, each, opaque, ret_end,
+				      err)
+		    : image_walk(o->plan->base, off, len, each, opaque, ret_end,
+				 err);
 	pthread_rwlock_unlock(&o->gate);
 	return r;
 }
@@ -156,7 +289,7 @@ int overlay_flush(struct overlay *o, struct error *err)
 	int r;
 
 	pthread_rwlock_rdlock(&o->swap);
-	r = qcow2_file_flush(o->file, err);
+	r = o->file ? qcow2_file_flush(o->file, err) : 0;
 	pthread_rwlock_unlock(&o->swap);
 	return r;
 }
@@ -173,7 +306,10 @@ static int finish(struct overlay *o, bool durable, int r, struct error *err)
 int overlay_write(struct overlay *o, const void *buf, size_t len, uint64_t off,
 		  bool durable, struct error *err)
 {
-	pthread_rwlock_rdlock(&o->gate);
+	int r = enter_to_change(o, err);
+
+	if (r < 0)
+		return r;
 	return finish(o, durable, qcow2_file_write(o->file, buf, len, off, err),
 		      err);
 }
@@ -181,7 +317,10 @@ int overlay_write(struct overlay *o, const void *buf, size_t len, uint64_t off,
 int overlay_zero(struct overlay *o, uint64_t off, uint64_t len,
 		 unsigned int flags, struct error *err)
 {
-	pthread_rwlock_rdlock(&o->gate);
+	int r = enter_to_change(o, err);
+
+	if (r < 0)
+		return r;
 	return finish(o, flags & OVERLAY_DURABLE,
 		      qcow2_file_zero(o->file, off, len, flags, err), err);
 }
@@ -189,18 +328,23 @@ int overlay_zero(struct overlay *o, uint64_t off, uint64_t len,
 int overlay_trim(struct overlay *o, uint64_t off, uint64_t len, bool durable,
 		 struct error *err)
 {
-	pthread_rwlock_rdlock(&o->gate);
+	int r = enter_to_change(o, err);
+
+	if (r < 0)
+		return r;
 	return finish(o, durable, qcow2_file_trim(o->file, off, len, err), err);
 }
 
 void overlay_get_stats(struct overlay *o, struct overlay_stats *ret)
 {
+	*ret = (struct overlay_stats){ 0 };
 	pthread_rwlock_rdlock(&o->swap);
-	*ret = (struct overlay_stats){ .flushes =
-					       atomic_load(&o->file->n_flushes),
-				       .syncs =
-					       atomic_load(&o->file->n_syncs) };
-	source_measure(o->file->src, &ret->file_bytes, &ret->room_bytes, NULL);
+	if (o->file) {
+		ret->flushes = atomic_load(&o->file->n_flushes);
+		ret->syncs = atomic_load(&o->file->n_syncs);
+		source_measure(o->file->src, &ret->file_bytes, &ret->room_bytes,
+			       NULL);
+	}
 	pthread_rwlock_unlock(&o->swap);
 }
 
@@ -208,6 +352,10 @@ void overlay_get_stats(struct overlay *o, struct overlay_stats *ret)
 
 int overlay_take_chain(struct overlay *o, struct error *err)
 {
+	int r = overlay_check_made(o, err);
+
+	if (r < 0)
+		return r;
 	if (!pthread_mutex_trylock(&o->chain))
 		return 0;
 	return error_set(

@@ -25,6 +25,9 @@
 
 struct overlay;
 
+/* Of a file that we make: what costs no copy. */
+#define OVERLAY_UNIT_BYTES 4096U
+
 enum {
 	OVERLAY_DETECT_ZEROES = 1 << 0, /* zeroes take no room */
 	OVERLAY_DETECT_BASE = 1 << 1, /* nor does what the base has, too */
@@ -77,6 +80,26 @@ int overlay_create(const char *path, const struct overlay_new *n,
 int overlay_open(const char *path, struct image *base, const char *base_name,
 		 const struct overlay_options *options, struct overlay **ret,
 		 struct error *err);
+
+/*
+ * The same of a file that is not there: it is made, as @n says, before the
+ * first change. Until then the disk is @base, and nothing is in the file's
+ * folder. What @options point to outlives the overlay. Who is there first by
+ * then makes the change fail, -EBUSY.
+ */
+int overlay_open_unmade(const char *path, struct image *base,
+			const struct overlay_new *n,
+			const struct overlay_options *options,
+			struct overlay **ret, struct error *err);
+/* Makes it now; 0 where it is there already. */
+int overlay_make(struct overlay *o, struct error *err);
+bool overlay_is_made(struct overlay *o);
+
+/*
+ * Are there snapshots of a file @path that is not there? *ret: the name of one,
+ * to be freed; NULL: none.
+ */
+int overlay_find_orphan(const char *path, char **ret, struct error *err);
 
 /* One in @folder that has no name and is gone with the last reference. */
 int overlay_open_temp(const char *folder, struct image *base,

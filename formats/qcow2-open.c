@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "formats/file-lock.h"
+#include "formats/new-file.h"
 #include "formats/put-be.h"
 #include "formats/qcow2-header.h"
 #include "formats/qcow2-write.h"
@@ -99,76 +100,31 @@ static int write_new(struct source *src, const struct overlay_new *n,
 	return r < 0 ? r : source_sync(src, err);
 }
 
-/* In the folder of @path, or in @path itself, without a name that lasts. */
-static int open_nameless(const char *folder, char **ret_path, int *ret,
+/* It has its name when its bytes are durable. */
+static int fill_and_name(struct new_file *f, const struct overlay_new *n,
 			 struct error *err)
 {
-	char *path = NULL;
-	int fd;
-
-	if (asprintf(&path, "%s/.platter-XXXXXX", folder) < 0)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	fd = mkostemp(path, O_CLOEXEC);
-	if (fd < 0) {
-		int code = -errno;
-
-		free(path);
-		return error_set(err, code, 0,
-				 "%s: no file can be made here: %s", folder,
-				 errno_text(-code));
-	}
-	*ret = fd;
-	*ret_path = path;
-	return 0;
-}
-
-static char *folder_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	if (!slash)
-		return strdup(".");
-	return slash == path ? strdup("/")
-			     : strndup(path, (size_t)(slash - path));
-}
-
-static int fill_and_link(int fd, const char *temp, const char *path,
-			 const struct overlay_new *n, struct error *err)
-{
 	CLEANUP(source_unrefp) struct source *src = NULL;
-	int r;
+	int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0), r;
 
-	if (fchmod(fd, 0644) < 0)
-		r = error_set(err, -errno, 0, "%s", errno_text(errno));
-	else
-		r = 0;
-	if (r < 0) {
-		close(fd);
-		return r;
-	}
+	if (fd < 0)
+		return error_set(err, -errno, 0, "%s", errno_text(errno));
 	r = file_source_adopt_rw(fd, 0, &src, err);
 	if (r >= 0)
 		r = write_new(src, n, err);
-	if (r >= 0 && link(temp, path) < 0)
-		r = error_set(err, -errno, 0, "%s", errno_text(errno));
-	return r;
+	return r < 0 ? r : new_file_name(f, err);
 }
 
 int overlay_create(const char *path, const struct overlay_new *n,
 		   struct error *err)
 {
-	CLEANUP(freep) char *folder = folder_name(path);
-	CLEANUP(freep) char *temp = NULL;
-	int fd = -1, r = check_new(n, err);
+	CLEANUP(new_file_done) struct new_file f = { .fd = -1 };
+	int r = check_new(n, err);
 
-	if (r >= 0 && !folder)
-		r = error_set(err, -ENOMEM, 0, "out of memory");
 	if (r >= 0)
-		r = open_nameless(folder, &temp, &fd, err);
-	if (r >= 0) {
-		r = fill_and_link(fd, temp, path, n, err);
-		unlink(temp);
-	}
+		r = new_file_begin(path, &f, err);
+	if (r >= 0)
+		r = fill_and_name(&f, n, err);
 	if (r >= 0)
 		r = sync_folder_of(path, err);
 	if (r < 0)
@@ -512,7 +468,6 @@ static int open_temp_source(const char *folder, const struct overlay_new *n,
 {
 	unsigned int flags = options->open.direct ? FILE_DIRECT : 0;
 	CLEANUP(source_unrefp) struct source *src = NULL;
-	CLEANUP(freep) char *temp = NULL;
 	uint64_t bytes = 0;
 	int fd = -1, r;
 
@@ -522,9 +477,7 @@ static int open_temp_source(const char *folder, const struct overlay_new *n,
 				       errno_text(errno))
 			   : 0;
 	} else {
-		r = open_nameless(folder, &temp, &fd, err);
-		if (r >= 0)
-			unlink(temp);
+		r = new_file_nameless(folder, &fd, err);
 	}
 	if (r >= 0)
 		r = file_source_adopt_rw(fd, flags, &src, err);

@@ -26,6 +26,7 @@ static const char help[] =
 	"  -k, --key FILE      passphrase of an encrypted image\n"
 	"      --allow X       a folder or prefix that images may refer to\n"
 	"      --force parent  take a parent whose ids do not match\n"
+	"      --force-share   read what another process may be writing\n"
 	"      --cache SIZE    memory for caches (default 64M)\n"
 	"      --io MODE       auto, uring or sync\n"
 	"      --direct        read with O_DIRECT\n"
@@ -312,6 +313,23 @@ static int print_text(const struct cmd *c, const struct layers *ls,
 	return r;
 }
 
+/* What somebody is writing is looked at all the same, and that is told. */
+static int open_layers(struct cmd *c, struct layers *ret, struct error *err)
+{
+	char line[ERROR_MSG_BYTES + 64];
+	int r = layers_open(c, true, ret, err);
+
+	if ((r < 0 ? r : ret->reason.code) != -EBUSY)
+		return r;
+	snprintf(line, sizeof(line), "warning: %s: this may be half of it",
+		 ret->reason.msg);
+	cmd_say(line);
+	layers_done(ret);
+	error_clear(err);
+	c->config.force_share = true;
+	return layers_open(c, true, ret, err);
+}
+
 static int run_info(int argc, char **argv)
 {
 	static const struct option options[] = { CMD_LONG_OPTIONS, { 0 } };
@@ -330,7 +348,7 @@ static int run_info(int argc, char **argv)
 	status = cmd_image(&c, argc, argv);
 	if (status >= 0)
 		return status;
-	if (layers_open(&c, true, &ls, &err) < 0)
+	if (open_layers(&c, &ls, &err) < 0)
 		return cmd_fail(&err);
 	r = c.json ? print_json(&c, &ls, &err) : print_text(&c, &ls, &err);
 	if (r < 0)

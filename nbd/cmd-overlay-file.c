@@ -116,6 +116,9 @@ static int carry_out(struct work *w, int n, char **operands, struct error *err)
 		return commit(w, err);
 	if (!strcmp(operands[0], "rebase"))
 		return rebase(w, err);
+	/* That is what it was opened for. */
+	if (!strcmp(operands[0], "recover"))
+		return 0;
 	return n == 3 && config_size(operands[2], &bytes)
 		       ? overlay_resize(w->o, bytes, err)
 		       : error_set(err, -EINVAL, 0, "\"%s\" is no size",
@@ -125,6 +128,7 @@ static int carry_out(struct work *w, int n, char **operands, struct error *err)
 bool overlay_file_knows(int n, char **operands)
 {
 	return (n == 2 && (!strcmp(operands[0], "commit") ||
+			   !strcmp(operands[0], "recover") ||
 			   !strcmp(operands[0], "rebase"))) ||
 	       (n == 3 && !strcmp(operands[0], "resize"));
 }
@@ -144,6 +148,7 @@ int overlay_file_run(struct cmd *c, const struct overlay_file_options *options,
 	how.open = w.open;
 	/* It may be gone: --unsafe is for that. */
 	how.alone = options->unsafe;
+	how.discard_log = options->discard && !strcmp(operands[0], "recover");
 	if (r >= 0)
 		r = overlay_open(w.path, NULL, NULL, &how, &w.o, &err);
 	if (r >= 0) {

@@ -14,6 +14,7 @@
 static const char help[] =
 	"usage: platter overlay list     --control PATH\n"
 	"       platter overlay stats    --control PATH\n"
+	"       platter overlay create   --control PATH EXPORT\n"
 	"       platter overlay snapshot --control PATH EXPORT NAME\n"
 	"       platter overlay revert   --control PATH [--discard] EXPORT NAME\n"
 	"       platter overlay delete   --control PATH EXPORT NAME\n"
@@ -21,6 +22,7 @@ static const char help[] =
 	"       platter overlay flush    --control PATH EXPORT\n"
 	"       platter overlay close    --control PATH EXPORT\n"
 	"\n"
+	"       platter overlay recover  [options] [--discard] FILE\n"
 	"       platter overlay resize   [options] FILE SIZE\n"
 	"       platter overlay commit   [options] FILE\n"
 	"       platter overlay rebase   [options] --base NAME FILE\n"
@@ -29,6 +31,7 @@ static const char help[] =
 	"\n"
 	"list      the open exports, their clients, overlays and snapshots\n"
 	"stats     what clients asked for, and how long it took\n"
+	"create    makes the overlay of EXPORT, as its first write does\n"
 	"snapshot  keeps the disk as it is now, while clients go on; it can be read\n"
 	"          as export EXPORT@NAME, and is the file OVERLAY@NAME.qcow2\n"
 	"revert    the disk is again as it was at NAME, the latest snapshot; what was\n"
@@ -44,6 +47,10 @@ static const char help[] =
 	"\n"
 	"Of a file that nobody has open:\n"
 	"\n"
+	"recover   takes over what a server that died had answered and not flushed, and\n"
+	"          closes FILE, so that others may read it; a server that opens it\n"
+	"          again does so, too. With --discard that is lost: the disk is what\n"
+	"          it was at the last flush\n"
 	"resize    the disk grows to SIZE\n"
 	"commit    what FILE holds is written to the raw or qcow2 image below it, which\n"
 	"          nobody else may use; FILE is empty then\n"
@@ -51,7 +58,8 @@ static const char help[] =
 	"          what is different there, so that its disk stays as it is\n"
 	"\n"
 	"      --control PATH   the server's control socket\n"
-	"      --discard        revert: lose the snapshots made since\n"
+	"      --discard        revert: lose the snapshots made since;\n"
+	"                       recover: go on without what was not flushed\n"
 	"  -b, --base NAME      rebase: named from FILE's folder\n"
 	"  -F, --base-format X  rebase: its format (default: guess)\n"
 	"      --unsafe         rebase: whatever is different there\n"
@@ -279,7 +287,8 @@ static bool is_one_of(const char *word, const char *const *words)
 static json_t *question(int n, char **operands)
 {
 	static const char *const alone[] = { "list", "stats", NULL };
-	static const char *const of_export[] = { "flush", "close", NULL };
+	static const char *const of_export[] = { "create", "flush", "close",
+						 NULL };
 	static const char *const of_snapshot[] = { "snapshot", "revert",
 						   "delete", NULL };
 	uint64_t bytes;
@@ -356,7 +365,7 @@ static int run_overlay(int argc, char **argv)
 			continue;
 		}
 		if (opt == OPT_DISCARD) {
-			discard = true;
+			discard = file.discard = true;
 			continue;
 		}
 		status = take_option(&c, &file, opt, argv);
@@ -372,7 +381,7 @@ static int run_overlay(int argc, char **argv)
 	if (!ask)
 		return cmd_usage(&c, "list, stats, snapshot|revert|delete "
 				     "EXPORT NAME, resize EXPORT SIZE, or "
-				     "flush|close EXPORT is wanted");
+				     "create|flush|close EXPORT is wanted");
 	if (discard)
 		json_object_set_new(ask, "discard", json_true());
 	answer = talk(control, ask, file.quiet || c.json, &err);

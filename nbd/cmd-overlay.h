@@ -10,6 +10,7 @@ struct overlay_file_options {
 	const char *base_format; /* NULL: guess */
 	bool unsafe;
 	bool keep;
+	bool discard;
 	bool quiet;
 };
 

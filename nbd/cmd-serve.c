@@ -14,6 +14,7 @@
 #include "iouring/util.h"
 #include "nbd/cmd.h"
 #include "nbd/export.h"
+#include "nbd/keep.h"
 #include "nbd/listen.h"
 #include "nbd/supervise.h"
 #include "nbd/text.h"
@@ -54,6 +55,7 @@ static const char help[] =
 	"  -k, --key FILE       passphrase of an encrypted image\n"
 	"      --allow X        a folder or prefix that images may refer to\n"
 	"      --force parent   take a parent whose ids do not match\n"
+	"      --force-share    read what another process may be writing\n"
 	"      --cache SIZE     memory for caches (default 64M)\n"
 	"      --spare SIZE     more for decoded clusters, which the kernel takes\n"
 	"                       back when it needs it (default: 1/16 of all\n"
@@ -67,6 +69,9 @@ static const char help[] =
 	"      --overlay-scope export|connection\n"
 	"                       who shares a temporary one (default: export)\n"
 	"      --overlays DIR   take writes to export \"+NAME\" into DIR/NAME.qcow2\n"
+	"      --overlays-create first-write|explicit\n"
+	"                       when a new one is made: with its first write, or by\n"
+	"                       platter overlay create alone\n"
 	"      --overlay-max SIZE   what an overlay may take\n"
 	"      --overlay-free SIZE  what its file system keeps free\n"
 	"      --detect zeroes,base  written zeroes, or what IMAGE has already,\n"
@@ -97,6 +102,7 @@ struct serve {
 	int n_extra;
 
 	struct listener listener;
+	int kept[KEEP_FILES]; /* -1: nothing is */
 	const char *format; /* of the top; NULL: it could not be looked at */
 	uint64_t bytes;
 	json_t *exports; /* name and description of each, ours first */
@@ -112,6 +118,7 @@ static bool tls_required(const struct serve *s)
 static void serve_done(struct serve *s)
 {
 	listener_done(&s->listener);
+	keep_done(s->kept);
 	json_decref(s->exports);
 	cmd_done(&s->cmd);
 }
@@ -434,6 +441,13 @@ static void print_ready(void *opaque, pid_t pid)
 	s->exports = NULL;
 }
 
+static int hand_on(void *opaque, int first)
+{
+	const struct serve *s = opaque;
+
+	return s->kept[0] < 0 ? 0 : keep_hand_on(s->kept, first);
+}
+
 static int start(struct serve *s)
 {
 	CLEANUP(freep)
@@ -443,6 +457,7 @@ static int start(struct serve *s)
 	struct supervisor sup = { .listener = &s->listener,
 				  .once = s->once,
 				  .started = look_around,
+				  .hand_on = hand_on,
 				  .ready = print_ready,
 				  .opaque = s };
 	struct error err = { 0 };
@@ -540,8 +555,9 @@ enum {
 
 /* Options that are the plugin's parameters as they are. */
 static const char *const param_names[] = {
-	"diff",		"overlay", "overlay-scope", "overlays", "overlay-max",
-	"overlay-free", "detect",  "control",	    "spare",
+	"diff",	       "overlay",	  "overlay-scope", "overlays",
+	"overlay-max", "overlay-free",	  "detect",	   "control",
+	"spare",       "overlays-create",
 };
 
 static const struct option options[] = {
@@ -560,6 +576,7 @@ static const struct option options[] = {
 	{ "detect", required_argument, NULL, OPT_PARAM + 6 },
 	{ "control", required_argument, NULL, OPT_PARAM + 7 },
 	{ "spare", required_argument, NULL, OPT_PARAM + 8 },
+	{ "overlays-create", required_argument, NULL, OPT_PARAM + 9 },
 	{ "tls", required_argument, NULL, OPT_TLS },
 	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },
 	{ "tls-psk", required_argument, NULL, OPT_TLS_PSK },
@@ -676,7 +693,7 @@ static int make_listener(struct serve *s, struct error *err)
 
 static int run_serve(int argc, char **argv)
 {
-	CLEANUP(serve_done) struct serve s = { 0 };
+	CLEANUP(serve_done) struct serve s = { .kept = { -1, -1, -1 } };
 	struct error err = { 0 };
 	int status;
 
@@ -685,6 +702,9 @@ static int run_serve(int argc, char **argv)
 	if (status >= 0)
 		return status;
 	if (supervisor_hold_signals(&err) < 0 || make_listener(&s, &err) < 0)
+		return cmd_fail(&err);
+	/* A temporary overlay outlives the server that writes it. */
+	if (s.cmd.config.overlay_temp && keep_open(s.kept, &err) < 0)
 		return cmd_fail(&err);
 	return start(&s);
 }

@@ -60,6 +60,7 @@ void cmd_done(struct cmd *c);
 		{ "key", required_argument, NULL, 'k' },         \
 		{ "allow", required_argument, NULL, CMD_ALLOW }, \
 		{ "force", required_argument, NULL, CMD_FORCE }, \
+		{ "force-share", no_argument, NULL, CMD_SHARE }, \
 		{ "cache", required_argument, NULL, CMD_CACHE }, \
 		{ "io", required_argument, NULL, CMD_IO },       \
 		{ "direct", no_argument, NULL, CMD_DIRECT },     \
@@ -71,6 +72,7 @@ void cmd_done(struct cmd *c);
 enum {
 	CMD_ALLOW = 256,
 	CMD_FORCE,
+	CMD_SHARE,
 	CMD_CACHE,
 	CMD_IO,
 	CMD_DIRECT,

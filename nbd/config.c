@@ -23,6 +23,7 @@ const char config_help[] =
 	"allow=WHAT       a folder, or a prefix such as json:, to which names\n"
 	"                 inside images may lead; or \"guessed\" (may repeat)\n"
 	"force=parent     take a parent whose ids do not match its child's\n"
+	"force=share      read an image that another process may be writing\n"
 	"cache=SIZE       memory for tables and decoded clusters [64M]\n"
 	"spare=SIZE       more for decoded clusters, which the kernel takes back\n"
 	"                 when it needs it [1/16 of all memory, at most 1G]\n"
@@ -34,6 +35,9 @@ const char config_help[] =
 	"                 into one that is gone at the end\n"
 	"overlay-scope=export|connection  who shares a temporary one [export]\n"
 	"overlays=DIR     take writes to export \"+NAME\" into DIR/NAME.qcow2\n"
+	"overlays-create=first-write|explicit  when a new one is made: with the\n"
+	"                 first write of a client, or by platter overlay create\n"
+	"                 alone [first-write]\n"
 	"overlay-max=SIZE what an overlay may take\n"
 	"overlay-free=SIZE  what its file system keeps free\n"
 	"detect=zeroes,base  written zeroes, or what the image has already, take no\n"
@@ -242,11 +246,14 @@ static int set_spare(struct config *c, const char *value, struct error *err)
 /* "cid" is what a parent's id is called in VMDK. */
 static int set_force(struct config *c, const char *value, struct error *err)
 {
-	if (strcmp(value, "parent") && strcmp(value, "cid"))
+	if (!strcmp(value, "share"))
+		c->force_share = true;
+	else if (!strcmp(value, "parent") || !strcmp(value, "cid"))
+		c->force_parent = true;
+	else
 		return error_set(err, -EINVAL, 0,
-				 "force: \"%s\" is neither parent nor cid",
+				 "force: \"%s\" is none of parent, cid, share",
 				 value);
-	c->force_parent = true;
 	return 0;
 }
 
@@ -352,6 +359,18 @@ static int set_overlays(struct config *c, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_overlays_create(struct config *c, const char *value,
+			       struct error *err)
+{
+	if (strcmp(value, "first-write") && strcmp(value, "explicit"))
+		return error_set(err, -EINVAL, 0,
+				 "overlays-create: \"%s\" is neither "
+				 "first-write nor explicit",
+				 value);
+	c->overlays_explicit = !strcmp(value, "explicit");
+	return 0;
+}
+
 static int set_control(struct config *c, const char *value, struct error *err)
 {
 	char *path;
@@ -441,6 +460,7 @@ int config_set(struct config *c, const char *key, const char *value,
 		{ "overlay", set_overlay },
 		{ "overlay-scope", set_overlay_scope },
 		{ "overlays", set_overlays },
+		{ "overlays-create", set_overlays_create },
 		{ "overlay-max", set_overlay_max },
 		{ "overlay-free", set_overlay_free },
 		{ "detect", set_detect },
@@ -464,6 +484,8 @@ void config_open_options(const struct config *c, struct open_options *ret)
 		.allow = c->allow,
 		.direct = c->direct,
 		.force_parent = c->force_parent,
+		.lock = !c->force_share,
+		.share = c->force_share,
 	};
 }
 

@@ -28,11 +28,13 @@ struct config {
 	enum engine_mode io;
 	bool direct;
 	bool force_parent;
+	bool force_share; /* images that somebody may be writing are read */
 	bool diff_apply; /* differences: what did not change reads as zero */
 	char *overlay; /* absolute path; NULL: none, or a temporary one */
 	bool overlay_temp;
 	bool overlay_per_connection; /* temporary ones */
 	char *overlays; /* absolute folder; NULL: not given */
+	bool overlays_explicit; /* clients do not make new ones in it */
 	char *control; /* absolute path of a socket; NULL: none */
 	uint64_t overlay_bytes_max; /* 0: no limit */
 	uint64_t overlay_free_min;

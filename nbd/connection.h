@@ -10,11 +10,20 @@
 struct connection;
 
 /*
- * Opens export @name for a client, @peer, which is copied. *ret is the
- * caller's to connection_close(), when no request is under way.
+ * Who is at the other end; strings are copied. Text is for people; identity is
+ * what tells him from others when he comes again, see peers.h.
  */
-int connection_open(const struct config *c, const char *name, const char *peer,
-		    struct connection **ret, struct error *err);
+struct peer {
+	const char *text, *identity;
+};
+
+/*
+ * Opens export @name for a client. *ret is the caller's to connection_close(),
+ * when no request is under way. -EPERM: what he wrote is lost.
+ */
+int connection_open(const struct config *c, const char *name,
+		    const struct peer *peer, struct connection **ret,
+		    struct error *err);
 void connection_close(struct connection *c);
 
 /*
@@ -23,6 +32,12 @@ void connection_close(struct connection *c);
  */
 struct export *connection_enter(struct connection *c);
 void connection_leave(struct connection *c);
+
+/*
+ * Before a change of the export, by who has entered: its client has something
+ * to lose from then on.
+ */
+int connection_will_change(struct connection *c, struct error *err);
 
 /* What a connection looks like from outside. */
 struct connection_info {

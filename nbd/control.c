@@ -196,7 +196,17 @@ static json_t *answer_stats(void)
 			 (json_int_t)cache.meta_misses);
 }
 
-/* A command of one overlay, which is opened for it if it is not. */
+static json_t *answer_create(struct control *k, const json_t *ask)
+{
+	const char *name = json_string_value(json_object_get(ask, "export"));
+	struct error err = { 0 };
+	int r = name ? export_create(k->config, name, &err)
+		     : error_set(&err, -EINVAL, 0, "no export is named");
+
+	return r < 0 ? failure(&err) : json_object();
+}
+
+/* A command of one overlay that there is; it is opened if it is not. */
 static json_t *answer_overlay(struct control *k, const json_t *ask,
 			      void *opaque,
 			      int (*run)(void *opaque, struct export *e,
@@ -213,9 +223,17 @@ static json_t *answer_overlay(struct control *k, const json_t *ask,
 		r = export_open(k->config, name, &e, &err);
 	if (r < 0)
 		return failure(&err);
-	r = e->overlay ? run(opaque, e, ask, &err)
-		       : error_set(&err, -EINVAL, 0,
-				   "export \"%s\" has no overlay", name);
+	if (!e->overlay)
+		r = error_set(&err, -EINVAL, 0, "export \"%s\" has no overlay",
+			      name);
+	else if (!overlay_is_made(e->overlay))
+		r = error_set(&err, -ENOENT, 0,
+			      "there is no overlay \"%s\": nothing has been "
+			      "written to it (\"platter overlay create\" makes "
+			      "one)",
+			      name);
+	else
+		r = run(opaque, e, ask, &err);
 	export_close(e);
 	return r < 0 ? failure(&err) : json_object();
 }
@@ -410,6 +428,8 @@ static json_t *answer(struct control *k, struct client *c, json_t *ask)
 		ret = answer_stats();
 	else if (!strcmp(command, "close"))
 		ret = answer_close(ask);
+	else if (!strcmp(command, "create"))
+		ret = answer_create(k, ask);
 	else if (!strcmp(command, "resize"))
 		ret = answer_overlay(k, ask, NULL, run_resize);
 	else if (!strcmp(command, "delete"))
@@ -422,7 +442,7 @@ static json_t *answer(struct control *k, struct client *c, json_t *ask)
 		ret = answer_overlay(k, ask, NULL, run_flush);
 	else
 		ret = json_pack("{s:s}", "error",
-				"there are the commands list, stats, "
+				"there are the commands list, stats, create, "
 				"snapshot, revert, delete, resize, flush, "
 				"close");
 	return ret;

@@ -72,7 +72,9 @@ static int find_file(const struct config *c, const struct export_name *n,
 		e->path = i.path;
 		/* Of the store's, nothing refers to anything. */
 		*ret = (struct open_options){ .format = i.format,
-					      .direct = c->direct };
+					      .direct = c->direct,
+					      .lock = !c->force_share,
+					      .share = c->force_share };
 		return 0;
 	}
 	if (*name || !c->image)
@@ -147,7 +149,7 @@ static int find_overlay(const struct config *c, const struct export_name *n,
 	}
 	if (!n->overlay)
 		return export_name_unknown(e->name, err);
-	return overlays_open_named(c, &base, n->overlay, ret, err);
+	return overlays_open_named(c, &base, n->overlay, false, ret, err);
 }
 
 /* Puts the snapshot in the place of @image, which lies below it. */
@@ -192,8 +194,15 @@ static bool has_only_overlay(const struct config *c, const struct export *e)
 	return e->live && !*e->id && (c->overlay || c->overlay_temp);
 }
 
+/* By whom, or to what end. */
+enum how {
+	OPEN_CLIENT,
+	OPEN_STANDING,
+	OPEN_CREATE, /* an overlay that there is not yet */
+};
+
 static int open_overlay(const struct config *c, const struct export_name *n,
-			struct export *e, struct error *err)
+			enum how how, struct export *e, struct error *err)
 {
 	const struct export_state *s = &n->overlay_state;
 	const struct overlay_base base = { e->image, e->path, e->id };
@@ -203,7 +212,8 @@ static int open_overlay(const struct config *c, const struct export_name *n,
 	if (n->overlay && (s->at || s->difference))
 		return open_overlay_state(c, n, s, e, err);
 	if (n->overlay)
-		return overlays_open_named(c, &base, n->overlay, &e->overlay,
+		return overlays_open_named(c, &base, n->overlay,
+					   how == OPEN_CREATE, &e->overlay,
 					   err);
 	if (!has_only_overlay(c, e))
 		return 0;
@@ -212,7 +222,7 @@ static int open_overlay(const struct config *c, const struct export_name *n,
 }
 
 static int open_parts(const struct config *c, const struct export_name *n,
-		      bool standing, struct export *e, struct error *err)
+		      enum how how, struct export *e, struct error *err)
 {
 	int r;
 
@@ -228,16 +238,16 @@ static int open_parts(const struct config *c, const struct export_name *n,
 	if (r < 0)
 		return r;
 	/* A connection's own overlay begins with the connection. */
-	if (standing && c->overlay_per_connection) {
+	if (how == OPEN_STANDING && c->overlay_per_connection) {
 		e->lone = true;
 		return 0;
 	}
-	return open_overlay(c, n, e, err);
+	return open_overlay(c, n, how, e, err);
 }
 
 /* Takes over @name. */
 static int open_new(const struct config *c, char *name,
-		    const struct export_name *n, bool standing,
+		    const struct export_name *n, enum how how,
 		    struct export **ret, struct error *err)
 {
 	struct export *e = calloc(1, sizeof(*e));
@@ -248,7 +258,7 @@ static int open_new(const struct config *c, char *name,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	e->name = name;
-	r = open_parts(c, n, standing, e, err);
+	r = open_parts(c, n, how, e, err);
 	if (r < 0) {
 		export_free(e);
 		return r;
@@ -272,7 +282,7 @@ static int check_still_there(const struct export *e,
 	return r;
 }
 
-static int open_or_join(const struct config *c, const char *text, bool standing,
+static int open_or_join(const struct config *c, const char *text, enum how how,
 			struct export **ret, struct error *err)
 {
 	CLEANUP(export_name_done) struct export_name n = { 0 };
@@ -294,10 +304,10 @@ static int open_or_join(const struct config *c, const char *text, bool standing,
 	if (e && *e->id)
 		r = check_still_there(e, &n, err);
 	else if (!e)
-		r = open_new(c, TAKE_PTR(name), &n, standing, &e, err);
+		r = open_new(c, TAKE_PTR(name), &n, how, &e, err);
 	if (r >= 0) {
 		e->refs++;
-		e->standing = e->standing || standing;
+		e->standing = e->standing || how == OPEN_STANDING;
 		*ret = e;
 	}
 	pthread_mutex_unlock(&lock);
@@ -307,13 +317,36 @@ static int open_or_join(const struct config *c, const char *text, bool standing,
 int export_open(const struct config *c, const char *text, struct export **ret,
 		struct error *err)
 {
-	return open_or_join(c, text, false, ret, err);
+	return open_or_join(c, text, OPEN_CLIENT, ret, err);
+}
+
+int export_create(const struct config *c, const char *text, struct error *err)
+{
+	struct export *e;
+	bool was_made;
+	int r = open_or_join(c, text, OPEN_CREATE, &e, err);
+
+	if (r < 0)
+		return r;
+	if (!e->overlay) {
+		r = error_set(err, -EINVAL, 0, "export \"%s\" has no overlay",
+			      text);
+	} else {
+		was_made = export_connections(e) > 1 &&
+			   overlay_is_made(e->overlay);
+		r = was_made
+			    ? error_set(err, -EEXIST, 0,
+					"overlay \"%s\" is there already", text)
+			    : overlay_make(e->overlay, err);
+	}
+	export_close(e);
+	return r;
 }
 
 int export_open_standing(const struct config *c, struct export **ret,
 			 struct error *err)
 {
-	return open_or_join(c, "", true, ret, err);
+	return open_or_join(c, "", OPEN_STANDING, ret, err);
 }
 
 unsigned int export_connections(const struct export *e)

@@ -50,6 +50,9 @@ int export_open(const struct config *c, const char *name, struct export **ret,
 		struct error *err);
 void export_close(struct export *e);
 
+/* Makes the overlay that @name names; -EEXIST where there is one. */
+int export_create(const struct config *c, const char *name, struct error *err);
+
 /*
  * The image of the command line, for the server's life. What keeps its overlay
  * from being opened is told now, not to the first client.

@@ -107,6 +107,8 @@ int cmd_option(struct cmd *c, int opt, char **argv)
 		return cmd_param(c, "allow", optarg);
 	case CMD_FORCE:
 		return cmd_param(c, "force", optarg);
+	case CMD_SHARE:
+		return cmd_param(c, "force", "share");
 	case CMD_CACHE:
 		return cmd_param(c, "cache", optarg);
 	case CMD_IO:

@@ -2,8 +2,12 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
+#include <inttypes.h>
 #include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
+#include "nbd/keep.h"
 #include "nbd/overlays.h"
 
 #define SUFFIX	       ".qcow2"
@@ -13,7 +17,8 @@ static struct overlay_options overlay_options(const struct config *c)
 {
 	struct overlay_options o = { .detect = c->detect,
 				     .bytes_max = c->overlay_bytes_max,
-				     .free_min = c->overlay_free_min };
+				     .free_min = c->overlay_free_min,
+				     .log = true };
 
 	config_open_options(c, &o.open);
 	return o;
@@ -54,8 +59,58 @@ static int hold(struct image *base, struct error *err)
 	return r;
 }
 
+enum making {
+	MAKE_NOW, /* where there is none */
+	MAKE_LATER, /* with the first change */
+	MAKE_WANTED, /* now, whatever overlays-create says; -EEXIST */
+};
+
+/*
+ * May there be a file @path, which there is not yet? What would keep it from
+ * being made is told who connects, not who writes first.
+ */
+static int check_may_be(const struct config *c, const char *path,
+			enum making making, struct error *err)
+{
+	size_t n = folder_len(path);
+	CLEANUP(freep) char *folder = n ? strndup(path, n) : strdup(".");
+	CLEANUP(freep) char *orphan = NULL;
+	struct statvfs st;
+	int r;
+
+	if (!folder)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = overlay_find_orphan(path, &orphan, err);
+	if (r < 0)
+		return r;
+	if (orphan)
+		return error_set(err, -EEXIST, 0,
+				 "%s is not there, but its snapshot %s is: an "
+				 "empty disk is not put in its place (give it "
+				 "its file back, or move its snapshots away)",
+				 path, orphan);
+	if (c->overlays_explicit && making == MAKE_LATER)
+		return error_set(
+			err, -ENOENT, 0,
+			"there is no overlay %s: \"platter overlay "
+			"create\" makes one (overlays-create=explicit)",
+			path + n);
+	if (access(folder, W_OK | X_OK) < 0)
+		return error_set(err, -errno, 0,
+				 "%s: no overlay can be made here: %s", folder,
+				 errno_text(errno));
+	if (c->overlay_free_min && !statvfs(folder, &st) &&
+	    (uint64_t)st.f_bavail * st.f_frsize < c->overlay_free_min)
+		return error_set(err, -ENOSPC, 0,
+				 "%s: no overlay can be made here: less than "
+				 "%" PRIu64 " bytes are free",
+				 folder, c->overlay_free_min);
+	return 0;
+}
+
 static int open_file(const struct config *c, const struct overlay_base *base,
-		     const char *path, struct overlay **ret, struct error *err)
+		     const char *path, enum making making, struct overlay **ret,
+		     struct error *err)
 {
 	struct overlay_options options = overlay_options(c);
 	struct overlay_new n = { .bytes = base->image->bytes,
@@ -73,9 +128,18 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 				 "\"%s\" as its base; overlay=temp can be over "
 				 "it",
 				 c->snapshot);
-	if (access(path, F_OK) < 0)
+	if (access(path, F_OK) < 0) {
+		r = making == MAKE_NOW ? 0 : check_may_be(c, path, making, err);
+		if (r < 0)
+			return r;
+		if (making == MAKE_LATER)
+			return overlay_open_unmade(path, base->image, &n,
+						   &options, ret, err);
 		r = overlay_create(path, &n, err);
-	if (r == -EEXIST) {
+	} else if (making == MAKE_WANTED) {
+		return error_set(err, -EEXIST, 0, "%s is there already", path);
+	}
+	if (r == -EEXIST && making == MAKE_NOW) {
 		error_clear(err); /* somebody else was as quick */
 		r = 0;
 	}
@@ -88,16 +152,19 @@ static int open_temp(const struct config *c, struct image *base,
 		     struct overlay **ret, struct error *err)
 {
 	struct overlay_options options = overlay_options(c);
-	const char *folder = getenv("TMPDIR");
+	const struct overlay_kept kept = { keep_fd(KEEP_DISK),
+					   keep_fd(KEEP_LOG) };
 
-	return overlay_open_temp(folder && *folder ? folder : "/var/tmp", base,
-				 &options, ret, err);
+	/* One of a connection's own is gone with the connection. */
+	if (!c->overlay_per_connection && kept.fd >= 0 && kept.log_fd >= 0)
+		options.kept = &kept;
+	return overlay_open_temp(keep_folder(), base, &options, ret, err);
 }
 
 int overlays_open_only(const struct config *c, const struct overlay_base *base,
 		       struct overlay **ret, struct error *err)
 {
-	return c->overlay ? open_file(c, base, c->overlay, ret, err)
+	return c->overlay ? open_file(c, base, c->overlay, MAKE_NOW, ret, err)
 			  : open_temp(c, base->image, ret, err);
 }
 
@@ -114,9 +181,9 @@ bool overlays_name_ok(const char *name)
 	return true;
 }
 
-int overlays_open_named(const struct config *c, const struct overlay_base *base,
-			const char *name, struct overlay **ret,
-			struct error *err)
+static int open_named(const struct config *c, const struct overlay_base *base,
+		      const char *name, enum making making,
+		      struct overlay **ret, struct error *err)
 {
 	CLEANUP(freep) char *path = NULL;
 
@@ -136,7 +203,15 @@ int overlays_open_named(const struct config *c, const struct overlay_base *base,
 		path = NULL;
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
-	return open_file(c, base, path, ret, err);
+	return open_file(c, base, path, making, ret, err);
+}
+
+int overlays_open_named(const struct config *c, const struct overlay_base *base,
+			const char *name, bool wanted, struct overlay **ret,
+			struct error *err)
+{
+	return open_named(c, base, name, wanted ? MAKE_WANTED : MAKE_LATER, ret,
+			  err);
 }
 
 struct relay {

@@ -15,6 +15,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "formats/boot-id.h"
 #include "formats/cache.h"
 #include "glance/glance.h"
 #include "nbd/bridge.h"
@@ -23,8 +24,10 @@
 #include "nbd/control.h"
 #include "nbd/export-name.h"
 #include "nbd/export.h"
+#include "nbd/keep.h"
 #include "nbd/metrics.h"
 #include "nbd/overlays.h"
+#include "nbd/peers.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -72,6 +75,7 @@ static void say(const char *line)
 static void platter_load(void)
 {
 	config_init(&config);
+	keep_take();
 }
 
 /* The plugin is about to go: nobody may use it any more. */
@@ -152,6 +156,8 @@ static int platter_get_ready(void)
 		glance->nbd = (struct nbd_door){ .connect = bridge_connect,
 						 .close = bridge_close };
 	}
+	if (r >= 0)
+		r = peers_use(keep_fd(KEEP_PEERS), &err);
 	if (r >= 0 && config.image)
 		r = export_open_standing(&config, &standing, &err);
 	if (r >= 0 && config.control)
@@ -237,27 +243,39 @@ static const char *platter_default_export(int readonly, int is_tls)
 	return "";
 }
 
-/* Who is at the other end, for people. */
-static void name_peer(char *ret, size_t room)
+struct peer_names {
+	char text[128];
+	char identity[PEER_BYTES_MAX];
+};
+
+/* Who is at the other end. */
+static void name_peer(struct peer_names *ret)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof(sa);
 	char host[INET6_ADDRSTRLEN + 16], port[8];
 	int64_t pid;
 
-	snprintf(ret, room, "unknown");
+	snprintf(ret->text, sizeof(ret->text), "unknown");
+	snprintf(ret->identity, sizeof(ret->identity), "unknown");
 	if (nbdkit_peer_name((struct sockaddr *)&sa, &len) < 0)
 		return;
 	if (sa.ss_family == AF_UNIX) {
 		pid = nbdkit_peer_pid();
-		if (pid > 0)
-			snprintf(ret, room, "pid %" PRId64, pid);
+		if (pid <= 0)
+			return;
+		snprintf(ret->text, sizeof(ret->text), "pid %" PRId64, pid);
+		snprintf(ret->identity, sizeof(ret->identity),
+			 "pid %" PRId64 " since %" PRIu64, pid,
+			 process_started(pid));
 		return;
 	}
-	if (!getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), port,
-			 sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV))
-		snprintf(ret, room, strchr(host, ':') ? "[%s]:%s" : "%s:%s",
-			 host, port);
+	if (getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), port,
+			sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV))
+		return;
+	snprintf(ret->text, sizeof(ret->text),
+		 strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+	snprintf(ret->identity, sizeof(ret->identity), "address %s", host);
 }
 
 /* He was let in to one image, which he need not name. */
@@ -269,19 +287,22 @@ static int open_bridged(const struct bridged *b, const char *name,
 	if (*name &&
 	    (strlen(name) != id_len || memcmp(name, b->export, id_len)))
 		return export_name_unknown(name, err);
-	return connection_open(&config, b->export, b->peer, ret, err);
+	return connection_open(&config, b->export,
+			       &(struct peer){ b->peer, b->peer }, ret, err);
 }
 
 static int open_named(const char *name, struct connection **ret,
 		      struct error *err)
 {
 	struct bridged b;
-	char peer[128];
+	struct peer_names names;
 
 	if (came_by_http(&b))
 		return open_bridged(&b, name, ret, err);
-	name_peer(peer, sizeof(peer));
-	return connection_open(&config, name, peer, ret, err);
+	name_peer(&names);
+	return connection_open(&config, name,
+			       &(struct peer){ names.text, names.identity },
+			       ret, err);
 }
 
 static void *platter_open(int readonly)
@@ -336,6 +357,20 @@ static int end(const struct call *r, int code, const struct error *err)
 		     now_nsec() - r->began_nsec, code < 0);
 	connection_leave(r->connection);
 	return code < 0 ? fail(err) : 0;
+}
+
+/* The same for one that changes the disk. */
+static bool begin_change(struct call *r, void *handle, enum traffic_op op,
+			 uint32_t bytes)
+{
+	struct error err = { 0 };
+
+	if (!begin(r, handle, op, bytes))
+		return false;
+	if (connection_will_change(r->connection, &err) >= 0)
+		return true;
+	end(r, err.code, &err);
+	return false;
 }
 
 static int64_t platter_get_size(void *handle)
@@ -449,7 +484,7 @@ static int platter_pwrite(void *handle, const void *buf, uint32_t count,
 	int r;
 
 	err.code = 0;
-	if (!begin(&q, handle, TRAFFIC_WRITE, count))
+	if (!begin_change(&q, handle, TRAFFIC_WRITE, count))
 		return -1;
 	r = overlay_write(q.export->overlay, buf, count, offset,
 			  flags & NBDKIT_FLAG_FUA, &err);
@@ -464,7 +499,7 @@ static int platter_zero(void *handle, uint32_t count, uint64_t offset,
 	struct call q;
 	int r;
 
-	if (!begin(&q, handle, TRAFFIC_ZERO, count))
+	if (!begin_change(&q, handle, TRAFFIC_ZERO, count))
 		return -1;
 	if (flags & NBDKIT_FLAG_MAY_TRIM)
 		how |= OVERLAY_MAY_TRIM;
@@ -483,7 +518,7 @@ static int platter_trim(void *handle, uint32_t count, uint64_t offset,
 	struct call q;
 	int r;
 
-	if (!begin(&q, handle, TRAFFIC_TRIM, count))
+	if (!begin_change(&q, handle, TRAFFIC_TRIM, count))
 		return -1;
 	r = overlay_trim(q.export->overlay, offset, count,
 			 flags & NBDKIT_FLAG_FUA, &err);

@@ -138,6 +138,8 @@ exec_server(const struct supervisor *s, pid_t parent, int log_fd, int ready_fd)
 			_exit(EXEC_FAILED);
 	if (dup2(ready_fd, LISTEN_FD_FIRST + (int)i) < 0)
 		_exit(EXEC_FAILED);
+	if (s->hand_on && s->hand_on(s->opaque, LISTEN_FD_FIRST + (int)i + 1))
+		_exit(EXEC_FAILED);
 
 	snprintf(number, sizeof(number), "%u", l->n_fds);
 	setenv("LISTEN_FDS", number, 1);

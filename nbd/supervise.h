@@ -32,6 +32,12 @@ struct supervisor {
 	/* Optional: called once, while the first server gets ready. */
 	void (*started)(void *opaque);
 
+	/*
+	 * Optional: called in each child, to hand on descriptors from @first on.
+	 * Non-zero: it could not.
+	 */
+	int (*hand_on)(void *opaque, int first);
+
 	/* Told when the first server is ready. */
 	void (*ready)(void *opaque, pid_t pid);
 	void *opaque;
