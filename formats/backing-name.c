@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "formats/backing-name.h"
@@ -200,6 +201,30 @@ int backing_name_parse(struct backing_name *ret, const char *name,
 		return r;
 	}
 	*ret = n;
+	return 0;
+}
+
+/* In qcow2, whose limit it is. */
+#define NAME_BYTES_MAX 1023U
+
+int backing_name_write(const char *path, char **ret, struct error *err)
+{
+	bool odd = path[strcspn(path, ":/")] == ':';
+	char *name;
+
+	if (!*path)
+		return error_set(err, -EINVAL, 0,
+				 "the name of a backing file is empty");
+	if (asprintf(&name, "%s%s", odd ? "./" : "", path) < 0)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (strlen(name) > NAME_BYTES_MAX) {
+		free(name);
+		return error_set(err, -EINVAL, 0,
+				 "backing file name of %zu bytes is over the "
+				 "limit of %u",
+				 strlen(path), NAME_BYTES_MAX);
+	}
+	*ret = name;
 	return 0;
 }
 

@@ -30,6 +30,14 @@ int backing_name_parse(struct backing_name *ret, const char *name,
 		       struct error *err);
 void backing_name_done(struct backing_name *n);
 
+/*
+ * How an image names the file @path, which is meant as it stands: so that
+ * neither we nor QEMU, who takes all before a colon for a protocol, read another
+ * one out of it. The one place where names for images are made. *ret is to be
+ * freed. An empty name, or one over what qcow2 can hold, is -EINVAL.
+ */
+int backing_name_write(const char *path, char **ret, struct error *err);
+
 /* Puts the window, if there is one, over *src. */
 int backing_name_window(const struct backing_name *n, struct source **src,
 			struct error *err);

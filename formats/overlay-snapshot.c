@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/backing-name.h"
 #include "formats/file-lock.h"
 #include "formats/overlay-inside.h"
 #include "iouring/write.h"
@@ -141,12 +142,14 @@ static int freeze(struct overlay *o, const char *temp, const char *frozen,
 static int create_top(uint64_t bytes, const char *frozen, char **ret_temp,
 		      struct error *err)
 {
-	struct overlay_new n = { .bytes = bytes,
-				 .base_name = overlay_file_name(frozen),
-				 .base_format = "qcow2" };
+	struct overlay_new n = { .bytes = bytes, .base_format = "qcow2" };
+	CLEANUP(freep) char *name = NULL;
 	char *temp;
-	int r;
+	int r = backing_name_write(overlay_file_name(frozen), &name, err);
 
+	if (r < 0)
+		return r;
+	n.base_name = name;
 	if (asprintf(&temp, "%s.new", frozen) < 0)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	unlink(temp); /* of an attempt that a crash ended */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "formats/backing-name.h"
 #include "formats/overlay.h"
 #include "iouring/write.h"
 #include "nbd/cmd.h"
@@ -48,6 +49,7 @@ static int make_qcow2(const struct create *c, const char *path,
 	struct overlay_new n = { .bytes = c->bytes };
 	CLEANUP(image_unrefp) struct image *base = NULL;
 	CLEANUP(freep) char *base_path = NULL;
+	CLEANUP(freep) char *base_name = NULL;
 	struct open_options options;
 	int r;
 
@@ -57,9 +59,11 @@ static int make_qcow2(const struct create *c, const char *path,
 		base_path = output_beside(path, c->base);
 		r = base_path ? image_open(base_path, &options, &base, err)
 			      : error_set(err, -ENOMEM, 0, "out of memory");
+		if (r >= 0)
+			r = backing_name_write(c->base, &base_name, err);
 		if (r < 0)
 			return r;
-		n.base_name = c->base;
+		n.base_name = base_name;
 		n.base_format = overlays_base_format(base);
 		if (!c->sized)
 			n.bytes = base->bytes;

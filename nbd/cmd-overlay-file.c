@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "formats/backing-name.h"
 #include "formats/overlay.h"
 #include "nbd/cmd-overlay.h"
 #include "nbd/output.h"
@@ -80,6 +81,9 @@ static int open_base(const struct work *w, struct image **ret,
 	if (r < 0)
 		return r;
 	options.format = "qcow2";
+	/* We have it open to write it. */
+	options.lock = false;
+	options.writer = true;
 	r = chain_open_top(w->path, &options, &top, err);
 	if (r >= 0)
 		r = check_loop(w, base, top, err);
@@ -93,13 +97,16 @@ static int open_base(const struct work *w, struct image **ret,
 static int rebase(struct work *w, struct error *err)
 {
 	CLEANUP(image_unrefp) struct image *base = NULL;
-	const char *name = w->options->base;
-	int r = *name ? open_base(w, &base, err) : 0;
+	CLEANUP(freep) char *name = NULL;
+	bool any = *w->options->base;
+	int r = any ? open_base(w, &base, err) : 0;
 
+	if (r >= 0 && any)
+		r = backing_name_write(w->options->base, &name, err);
 	if (r < 0)
 		return r;
 	begin(w, "rebase");
-	r = overlay_rebase(w->o, base, base ? name : NULL,
+	r = overlay_rebase(w->o, base, name,
 			   base ? overlays_base_format(base) : NULL,
 			   w->options->unsafe, tell, w, err);
 	progress_end(&w->progress);

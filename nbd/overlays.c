@@ -7,6 +7,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "formats/backing-name.h"
 #include "nbd/keep.h"
 #include "nbd/overlays.h"
 
@@ -114,14 +115,16 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 {
 	struct overlay_options options = overlay_options(c);
 	struct overlay_new n = { .bytes = base->image->bytes,
-				 .base_name = base_name(path, base->path),
 				 .base_format =
 					 overlays_base_format(base->image) };
-	int r = 0;
+	CLEANUP(freep) char *name = NULL;
+	int r = hold(base->image, err);
 
-	r = hold(base->image, err);
+	if (r >= 0)
+		r = backing_name_write(base_name(path, base->path), &name, err);
 	if (r < 0)
 		return r;
+	n.base_name = name;
 	if (c->snapshot && !*base->id)
 		return error_set(err, -EINVAL, 0,
 				 "overlay: a file cannot name the snapshot "
