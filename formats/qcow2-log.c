@@ -273,10 +273,12 @@ static int create_log(struct qcow2_log *l, struct error *err)
 unsigned int log_patience_ms(const char *path)
 {
 	CLEANUP(source_unrefp) struct source *src = NULL;
-	CLEANUP(freep) char *name = log_path(path);
+	CLEANUP(freep) char *name = path ? log_path(path) : NULL;
 	uint8_t boot[BOOT_ID_BYTES];
 	struct head h;
 
+	if (!path)
+		return PATIENCE_DEAD_MS;
 	if (!name || open_log(name, &src, NULL) < 0 || !src ||
 	    !read_head(src, &h) || !boot_id_get(boot) ||
 	    memcmp(h.boot, boot, sizeof(boot)) != 0 || h.pid == getpid() ||

@@ -430,7 +430,8 @@ static int open_source(struct source *src, const char *name, const char *path,
 	}
 	o->src = src;
 	o->temporary = temporary;
-	r = file_lock_writer(src, log_patience_ms(name), err);
+	r = file_lock_writer(src, log_patience_ms(temporary ? NULL : name),
+			     err);
 	if (r >= 0 && !temporary)
 		r = log_drop_unwritten(o, err);
 	if (r >= 0)
@@ -469,10 +470,14 @@ static int open_temp_source(const char *folder, const struct overlay_new *n,
 	unsigned int flags = options->open.direct ? FILE_DIRECT : 0;
 	CLEANUP(source_unrefp) struct source *src = NULL;
 	uint64_t bytes = 0;
+	char again[32];
 	int fd = -1, r;
 
 	if (options->kept) {
-		fd = dup(options->kept->fd);
+		/* With locks of its own, which a process before it may hold. */
+		snprintf(again, sizeof(again), "/proc/self/fd/%d",
+			 options->kept->fd);
+		fd = open(again, O_RDWR | O_CLOEXEC);
 		r = fd < 0 ? error_set(err, -errno, 0, "temporary overlay: %s",
 				       errno_text(errno))
 			   : 0;

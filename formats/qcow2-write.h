@@ -264,7 +264,10 @@ bool repair_is_possible(const struct qcow2_file *o);
 
 /* ---- qcow2-log.c: what was answered outlives the process ---- */
 
-/* How long a file's lock is waited for: its holder may be about to be dead. */
+/*
+ * How long the lock of file @path is waited for: who holds it may be dead but
+ * for what he has in flight. NULL: of one that only such can hold.
+ */
 unsigned int log_patience_ms(const char *path);
 /*
  * At open, locked, before anything is read: if a sync of the file failed, what

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "formats/boot-id.h"
@@ -454,6 +455,87 @@ START_TEST(a_file_in_the_way_stays)
 }
 END_TEST
 
+/* ---- what is in flight ---- */
+
+/* Of the process @pid, the descriptor by which it writes the overlay. */
+static int steal_descriptor(pid_t pid)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0), fd, ret = -1;
+	char link[64], path[4096];
+	ssize_t n;
+
+	ck_assert_int_ge(pidfd, 0);
+	for (fd = 3; fd < 64 && ret < 0; fd++) {
+		snprintf(link, sizeof(link), "/proc/%d/fd/%d", pid, fd);
+		n = readlink(link, path, sizeof(path) - 1);
+		path[n > 0 ? n : 0] = '\0';
+		if (n <= 0 || !strstr(path, "top.qcow2") ||
+		    strstr(path, "platter-log"))
+			continue;
+		ret = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+		if (ret >= 0 && (fcntl(ret, F_GETFL) & O_ACCMODE) != O_RDWR) {
+			close(ret);
+			ret = -1;
+		}
+	}
+	close(pidfd);
+	return ret;
+}
+
+static void __attribute__((noreturn)) answer_and_wait(int ready)
+{
+	must(try_open(false), err);
+	write_pages(2, 64, 100, false);
+	ck_assert_int_eq(write(ready, ".", 1), 1);
+	for (;;)
+		pause();
+}
+
+static atomic_int opened; /* 1: not yet; else what try_open() gave */
+
+static void *open_next(void *opaque)
+{
+	atomic_store(&opened, try_open(false));
+	return NULL;
+}
+
+/*
+ * A write that the kernel has not done with keeps its file open, as we do here,
+ * and with that the lock: it must not land after what the next one writes.
+ */
+START_TEST(the_next_one_waits_for_what_is_in_flight)
+{
+	int ready[2], fd, i;
+	pthread_t t;
+	pid_t pid;
+	char c;
+
+	make();
+	ck_assert_int_eq(pipe(ready), 0);
+	pid = fork();
+	if (!pid)
+		answer_and_wait(ready[1]);
+	ck_assert_int_eq(read(ready[0], &c, 1), 1);
+	fd = steal_descriptor(pid);
+	ck_assert_int_ge(fd, 0);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	atomic_store(&opened, 1);
+	pthread_create(&t, NULL, open_next, NULL);
+	/* Longer than somebody alive is waited for. */
+	for (i = 0; i < 100 && atomic_load(&opened) == 1; i++)
+		usleep(10000);
+	ck_assert_int_eq(atomic_load(&opened), 1);
+	close(fd);
+	pthread_join(t, NULL);
+	must(atomic_load(&opened), err);
+	has(2, 100);
+	close(ready[0]);
+	close(ready[1]);
+	done();
+}
+END_TEST
+
 /* ---- flushes ---- */
 
 /* Fails what the test says of those that are due. */
@@ -628,6 +710,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, after_a_power_cut_it_means_nothing);
 	tcase_add_test(tc, who_only_reads_is_refused_until_it_is_closed);
 	tcase_add_test(tc, a_file_in_the_way_stays);
+	tcase_add_test(tc, the_next_one_waits_for_what_is_in_flight);
 	tcase_add_test(
 		tc,
 		after_a_failed_sync_the_file_is_synced_and_nothing_done_again);
