@@ -89,6 +89,8 @@ static int replace_top(struct overlay *o, const char *temp,
 	struct qcow2_file *top = NULL;
 	int r = open_new_top(o, temp, base_name, base, &top, err);
 
+	if (r >= 0)
+		r = log_will_be_beside(top, o->path, err);
 	if (r >= 0 && rename(temp, o->path) < 0)
 		r = error_set(err, -errno, 0, "%s: %s", o->path,
 			      errno_text(errno));

@@ -813,6 +813,20 @@ void log_spoil(struct qcow2_file *o)
 		write_field(l, &l->head.spoilt, sizeof(l->head.spoilt), NULL);
 }
 
+int log_will_be_beside(struct qcow2_file *o, const char *path,
+		       struct error *err)
+{
+	struct qcow2_log *l = o->log;
+	char *name = log_path(path);
+
+	assert(!atomic_load(&l->begun) && !l->src);
+	if (!name)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	free(l->path);
+	l->path = name;
+	return 0;
+}
+
 int log_end(struct qcow2_file *o, struct error *err)
 {
 	struct qcow2_log *l = o->log;

@@ -301,6 +301,9 @@ void log_turn(struct qcow2_file *o);
 void log_flushed(struct qcow2_file *o);
 /* A sync failed. */
 void log_spoil(struct qcow2_file *o);
+/* The file, which has no log yet, will be at @path. */
+int log_will_be_beside(struct qcow2_file *o, const char *path,
+		       struct error *err);
 /* At the end, all is flushed: it counts no more; it is no more. */
 int log_end(struct qcow2_file *o, struct error *err);
 void log_remove(struct qcow2_file *o);
