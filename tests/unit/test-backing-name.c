@@ -191,8 +191,77 @@ START_TEST(a_window_lies_inside_its_file)
 }
 END_TEST
 
+static const char *const files[] = {
+	"base.qcow2",
+	"/abs/base",
+	"a b:c",
+	"json:{}",
+	"file:foo.qcow2",
+	"colon:b",
+	"-dash",
+	"100%41",
+	"new\nline",
+	"gr\xc3\xbc\xc3\x9f"
+	"e",
+	"./x",
+	"u:b/y",
+	"s/u:b",
+	":",
+	"nbd:h:1",
+	"1:x",
+	"file:/etc/passwd",
+	"..",
+	"x:",
+	"~",
+};
+
+/* By us: the file of that name and no other. By QEMU, too: no protocol. */
+START_TEST(a_name_that_is_written_is_read_as_it_was_meant)
+{
+	CLEANUP(backing_name_done) struct backing_name n = { 0 };
+	CLEANUP(freep) char *name = NULL, *again = NULL;
+	const char *path;
+
+	must(backing_name_write(files[_i], &name, &err), err);
+	must(backing_name_parse(&n, name, "raw", &all, &err), err);
+	path = n.path;
+	if (!strncmp(path, "./", 2) && strncmp(files[_i], "./", 2) != 0)
+		path += 2;
+	ck_assert_str_eq(path, files[_i]);
+	ck_assert_int_ne(name[strcspn(name, ":/")], ':');
+	/* What is written once need not be written again. */
+	must(backing_name_write(name, &again, &err), err);
+	ck_assert_str_eq(name, again);
+}
+END_TEST
+
+START_TEST(a_name_that_does_not_fit_is_refused)
+{
+	char name[1025];
+	char *ret;
+
+	ck_assert_int_eq(backing_name_write("", &ret, &err), -EINVAL);
+	error_clear(&err);
+	memset(name, 'x', sizeof(name));
+	name[1023] = '\0';
+	must(backing_name_write(name, &ret, &err), err);
+	free(ret);
+	/* With what has to be put in front. */
+	name[5] = ':';
+	ck_assert_int_eq(backing_name_write(name, &ret, &err), -EINVAL);
+	unit_says(&err, "over the limit of 1023");
+	error_clear(&err);
+	name[5] = name[1023] = 'x';
+	name[1024] = '\0';
+	ck_assert_int_eq(backing_name_write(name, &ret, &err), -EINVAL);
+	error_clear(&err);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
+	LOOP(tc, a_name_that_is_written_is_read_as_it_was_meant, files);
+	tcase_add_test(tc, a_name_that_does_not_fit_is_refused);
 	LOOP(tc, a_name_is_taken_apart, good);
 	LOOP(tc, what_is_not_understood_is_refused, bad);
 	LOOP(tc, a_pseudo_name_needs_permission, pseudo);
