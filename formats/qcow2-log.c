@@ -512,8 +512,10 @@ static int replay(struct qcow2_file *o, const struct log_record *rec,
 	struct page_set *t;
 	int r;
 
-	if (rec->cluster >= div_round_up(o->bytes, o->cluster_bytes) ||
-	    entry_place(&e) % o->cluster_bytes || place >= o->end)
+	/* Of a disk that was about to grow, which nobody was told. */
+	if (rec->cluster >= div_round_up(o->bytes, o->cluster_bytes))
+		return 0;
+	if (entry_place(&e) % o->cluster_bytes || place >= o->end)
 		return refuse(o, "its log is of another disk", err);
 	r = table_get_writable(o, rec->cluster << o->cluster_bits, &t, err);
 	if (r < 0)
