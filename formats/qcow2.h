@@ -71,8 +71,8 @@ enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
  * beside the file, see qcow2-log.c. A boot id and a number of that log's; all
  * zeroes: there is none.
  */
-#define QCOW2_EXT_MARK	 0x706c7472U /* "pltr" */
-#define QCOW2_MARK_BYTES 32U
+#define QCOW2_EXT_MARK		 0x706c7472U /* "pltr" */
+#define QCOW2_MARK_BYTES	 32U
 
 /* Limits: QEMU's own, so that what it makes is read */
 #define QCOW2_CLUSTER_BITS_MIN	 9U
