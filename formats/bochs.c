@@ -9,6 +9,9 @@
  * nothing was written. A bitmap has a bit for each sector, the lowest first;
  * a sector whose bit is 0 was not written. Both read as zeroes.
  *
+ * Numbers of entries, bitmaps and extents are powers of two, as Bochs' bximage
+ * makes them; one that is not is damage, which would move every extent.
+ *
  * Refused: undoable and volatile redo logs, which belong to another image
  * that they do not name.
  */
@@ -17,7 +20,7 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/layer.h"
+#include "formats/unit-check.h"
 
 #define BOCHS_MAGIC	   "Bochs Virtual HD Image"
 #define BOCHS_TYPE	   "Redolog"
@@ -110,18 +113,26 @@ static int check_sound(const struct bochs_header *h, uint64_t file_bytes,
 				 " is not a power of two in %u..%u",
 				 h->extent_bytes, BOCHS_SECTOR_BYTES,
 				 BOCHS_EXTENT_MAX);
-	if (h->bitmap_bytes <
-		    div_round_up(h->extent_bytes, 8 * BOCHS_SECTOR_BYTES) ||
-	    h->bitmap_bytes > BOCHS_EXTENT_MAX)
+	if (h->bitmap_bytes !=
+	    div_round_up(h->extent_bytes, 8 * BOCHS_SECTOR_BYTES))
 		return error_set(err, -EBADMSG, BOCHS_BITMAP_AT,
 				 "bitmap of %" PRIu32
 				 " bytes does not fit extents of %" PRIu32,
 				 h->bitmap_bytes, h->extent_bytes);
+	if (h->header_bytes != BOCHS_HEADER_BYTES)
+		return error_set(err, -EBADMSG, BOCHS_HEADER_AT,
+				 "header of %" PRIu32 " bytes has not %d",
+				 h->header_bytes, BOCHS_HEADER_BYTES);
 	if (h->catalog > BOCHS_CATALOG_MAX)
 		return error_set(err, -EFBIG, BOCHS_CATALOG_AT,
 				 "catalog of %" PRIu32
 				 " entries is over the limit of %u",
 				 h->catalog, BOCHS_CATALOG_MAX);
+	if (!is_power_of_2(h->catalog))
+		return error_set(err, -EBADMSG, BOCHS_CATALOG_AT,
+				 "catalog of %" PRIu32
+				 " entries is not of a power of two",
+				 h->catalog);
 	if (!range_inside(h->header_bytes, (uint64_t)h->catalog * 4,
 			  file_bytes))
 		return error_set(err, -EBADMSG, BOCHS_CATALOG_AT,
@@ -158,6 +169,18 @@ static int bochs_open(struct layer *l, struct error *err)
 	l->bytes = h->disk_bytes;
 	l->unit_bytes = h->extent_bytes;
 	return 0;
+}
+
+static uint64_t stored_bitmap_bytes(const struct bochs_header *h)
+{
+	return round_up(h->bitmap_bytes, BOCHS_SECTOR_BYTES);
+}
+
+/* Where the bitmap of the file's extent @entry is; below 2^32 * 2^24. */
+static uint64_t extent_off(const struct bochs_header *h, uint32_t entry)
+{
+	return h->header_bytes + (uint64_t)h->catalog * 4 +
+	       entry * (stored_bitmap_bytes(h) + h->extent_bytes);
 }
 
 /* How many sectors from @first on, of @n, have the first one's bit. */
@@ -212,10 +235,8 @@ static int bochs_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	*ret = (struct extent){ .kind = EXTENT_HOLE, .len = len };
 	if (entry == BOCHS_FREE)
 		return 0;
-	/* Below 2^32 * 2^24. */
-	bitmap = round_up(h->bitmap_bytes, BOCHS_SECTOR_BYTES);
-	off = h->header_bytes + (uint64_t)h->catalog * 4 +
-	      entry * (bitmap + h->extent_bytes);
+	bitmap = stored_bitmap_bytes(h);
+	off = extent_off(h, entry);
 	/* The whole extent's damage, whatever of it is asked for. */
 	if (off + bitmap >= l->src->bytes)
 		return error_set(err, -EBADMSG, off,
@@ -242,6 +263,52 @@ static void bochs_info(struct layer *l, struct info_sink *s)
 	s->number(s, "extents", h->catalog);
 }
 
+static int decode_entry(const void *state, const uint8_t *raw,
+			struct unit_place *ret, struct error *err)
+{
+	struct cursor c = { .buf = raw, .len = 4 };
+	const struct bochs_header *h = state;
+	uint32_t entry = cursor_le32_at(&c, 0);
+
+	ret->kind = entry == BOCHS_FREE ? EXTENT_HOLE : EXTENT_DATA;
+	ret->host_off = extent_off(h, entry) + stored_bitmap_bytes(h);
+	return 0;
+}
+
+static int bochs_check(struct layer *l, struct check_report *r,
+		       struct error *err)
+{
+	const struct bochs_header *h = l->state;
+	struct unit_table catalog = {
+		.src = l->src,
+		.off = h->header_bytes,
+		.entry_bytes = 4,
+		.unit_bytes = h->extent_bytes,
+		.stride = stored_bitmap_bytes(h) + h->extent_bytes,
+		.data = l->src,
+		.decode = decode_entry,
+		.state = h,
+	};
+	CLEANUP(unit_check_done)
+	struct unit_check k = {
+		.l = l,
+		.r = r,
+		.unit = "extent",
+		.unit_bytes = catalog.stride,
+		.src = l->src,
+		.err = err,
+	};
+	int code;
+
+	code = unit_check_claim(&k, 0, extent_off(h, 0));
+	if (code >= 0)
+		code = unit_check_table(&k, &catalog, h->catalog);
+	if (code < 0)
+		return code;
+	unit_check_finish(&k, extent_off(h, 0));
+	return 0;
+}
+
 const struct format_ops bochs_format = {
 	.name = "bochs",
 	.magic = { { 0, sizeof(BOCHS_MAGIC), BOCHS_MAGIC } },
@@ -249,4 +316,5 @@ const struct format_ops bochs_format = {
 	.open = bochs_open,
 	.map = bochs_map,
 	.info = bochs_info,
+	.check = bochs_check,
 };

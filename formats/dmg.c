@@ -12,7 +12,10 @@
  * size, in any order.
  *
  * Chunks that overlap are refused: programs would not agree on what is there.
- * Sectors of no chunk are damage. Refused by name are encrypted images,
+ * Sectors of no chunk are damage. The trailer's number of sectors and the end
+ * of the last chunk should be one; where the trailer has fewer, the chunks are
+ * believed, so that nothing is lost; where it has more, a block list is, and
+ * the image is refused. Refused by name are encrypted images,
  * images in several segments, and chunks compressed with LZFSE.
  */
 #include <errno.h>
@@ -42,6 +45,7 @@ enum {
 	KOLY_VERSION_AT = 4,
 	KOLY_HEADER_BYTES_AT = 8,
 	KOLY_DATA_OFF_AT = 24,
+	KOLY_DATA_BYTES_AT = 32,
 	KOLY_RSRC_OFF_AT = 40,
 	KOLY_RSRC_BYTES_AT = 48,
 	KOLY_SEGMENT_AT = 56,
@@ -84,6 +88,7 @@ enum chunk_type {
 struct trailer {
 	uint64_t at; /* of the file; the fields below are checked */
 	uint64_t data_off;
+	uint64_t data_bytes; /* 0: it is not told */
 	uint64_t rsrc_off;
 	uint64_t rsrc_bytes;
 	uint32_t segment;
@@ -164,6 +169,7 @@ static struct trailer decode_trailer(const uint8_t *buf, uint64_t at)
 	return (struct trailer){
 		.at = at,
 		.data_off = cursor_be64_at(&c, KOLY_DATA_OFF_AT),
+		.data_bytes = cursor_be64_at(&c, KOLY_DATA_BYTES_AT),
 		.rsrc_off = cursor_be64_at(&c, KOLY_RSRC_OFF_AT),
 		.rsrc_bytes = cursor_be64_at(&c, KOLY_RSRC_BYTES_AT),
 		.segment = cursor_be32_at(&c, KOLY_SEGMENT_AT),
@@ -172,6 +178,12 @@ static struct trailer decode_trailer(const uint8_t *buf, uint64_t at)
 		.xml_bytes = cursor_be64_at(&c, KOLY_XML_BYTES_AT),
 		.sectors = cursor_be64_at(&c, KOLY_SECTORS_AT),
 	};
+}
+
+/* Data end where the tables begin, or the trailer. */
+static uint64_t tables_off(const struct trailer *t)
+{
+	return min_u64(t->xml_bytes ? t->xml_off : t->rsrc_off, t->at);
 }
 
 static int check_trailer(const struct trailer *t, struct error *err)
@@ -187,6 +199,13 @@ static int check_trailer(const struct trailer *t, struct error *err)
 				 "virtual size of %" PRIu64
 				 " sectors is over the limit of %" PRIu64,
 				 t->sectors, (uint64_t)DMG_SECTORS_MAX);
+	if (t->data_off &&
+	    !range_inside(t->data_off, t->data_bytes, tables_off(t)))
+		return error_set(err, -EBADMSG, t->at + KOLY_DATA_OFF_AT,
+				 "data fork at %" PRIu64 " with %" PRIu64
+				 " bytes does not lie before the tables at "
+				 "%" PRIu64,
+				 t->data_off, t->data_bytes, tables_off(t));
 	if (!t->xml_bytes && !t->rsrc_bytes)
 		return error_set(err, -EBADMSG, t->at + KOLY_XML_BYTES_AT,
 				 "has neither a property list nor a resource "
@@ -429,6 +448,17 @@ static int sort_chunks(struct dmg_state *s, struct error *err)
 	return 0;
 }
 
+/* Of the disk, in sectors. */
+static uint64_t chunks_end(const struct dmg_state *s)
+{
+	const struct chunk *last;
+
+	if (!s->n_chunks)
+		return 0;
+	last = &s->chunks[s->n_chunks - 1];
+	return last->sector + last->sectors;
+}
+
 static int dmg_open(struct layer *l, struct error *err)
 {
 	struct dmg_state *s = l->state;
@@ -452,7 +482,13 @@ static int dmg_open(struct layer *l, struct error *err)
 		r = sort_chunks(s, err);
 	if (r < 0)
 		return r;
-	l->bytes = s->t.sectors * DMG_SECTOR_BYTES;
+	l->bytes = chunks_end(s) * DMG_SECTOR_BYTES;
+	if (s->t.sectors > chunks_end(s))
+		return error_set(err, -EBADMSG, at + KOLY_SECTORS_AT,
+				 "trailer has %" PRIu64
+				 " sectors, the block lists have %" PRIu64
+				 ": one of them is lost",
+				 s->t.sectors, chunks_end(s));
 	return 0;
 }
 
@@ -503,8 +539,16 @@ static int damaged(struct extent *ret, uint64_t guest_off, uint64_t len,
 /* Are the chunk's bytes in the file, and as many as its kind can have? */
 static bool chunk_is_sound(const struct layer *l, const struct chunk *k)
 {
+	const struct dmg_state *s = l->state;
 	uint64_t bytes = k->sectors * DMG_SECTOR_BYTES;
 
+	/* Zeroes take no room: these were something else. */
+	if (k->type == CHUNK_ZERO)
+		return !k->host_bytes;
+	if (k->type == CHUNK_IGNORE)
+		return true;
+	if (k->host_off < s->t.at && k->host_bytes > s->t.at - k->host_off)
+		return false; /* the trailer is no data */
 	if (!range_inside(k->host_off, k->host_bytes, l->src->bytes))
 		return false;
 	/* What does not compress grows, but not to twice its size. */
@@ -530,12 +574,12 @@ static int dmg_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	start = k->sector * DMG_SECTOR_BYTES;
 	len = min_u64(len, start + k->sectors * DMG_SECTOR_BYTES - guest_off);
 	ret->len = len;
+	if (!chunk_is_sound(l, k))
+		return damaged(ret, guest_off, len, k, err);
 	if (k->type == CHUNK_ZERO || k->type == CHUNK_IGNORE) {
 		ret->kind = EXTENT_ZERO;
 		return 0;
 	}
-	if (!chunk_is_sound(l, k))
-		return damaged(ret, guest_off, len, k, err);
 	ret->src = l->src;
 	ret->host_off = k->host_off;
 	if (k->type == CHUNK_RAW) {
@@ -593,18 +637,15 @@ static int dmg_check(struct layer *l, struct check_report *r, struct error *err)
 	for (i = 0; i < s->n_chunks; i++) {
 		const struct chunk *k = &s->chunks[i];
 
-		if (k->sector > next && next < s->t.sectors)
+		if (k->sector > next)
 			report_corrupt(r,
 				       "sectors %" PRIu64 " to %" PRIu64
 				       " are in no chunk",
-				       next,
-				       min_u64(k->sector, s->t.sectors) - 1);
+				       next, k->sector - 1);
 		next = k->sector + k->sectors;
-		if (k->type == CHUNK_ZERO || k->type == CHUNK_IGNORE)
-			continue;
-		r->allocated_units++;
-		if (k->type != CHUNK_RAW)
-			r->compressed_units++;
+		r->allocated_units +=
+			k->type > CHUNK_IGNORE || k->type == CHUNK_RAW;
+		r->compressed_units += k->type > CHUNK_IGNORE;
 		if (!chunk_is_sound(l, k))
 			report_corrupt(
 				r,
@@ -613,10 +654,11 @@ static int dmg_check(struct layer *l, struct check_report *r, struct error *err)
 				"the size of its %" PRIu64 " sectors",
 				k->host_off, k->host_bytes, k->sectors);
 	}
-	if (next < s->t.sectors)
-		report_corrupt(
-			r, "sectors %" PRIu64 " to %" PRIu64 " are in no chunk",
-			next, s->t.sectors - 1);
+	if (next != s->t.sectors)
+		report_corrupt(r,
+			       "trailer has %" PRIu64
+			       " sectors, the block lists have %" PRIu64,
+			       s->t.sectors, next);
 	return 0;
 }
 

@@ -242,23 +242,38 @@ int layer_read_meta(struct layer *l, struct source *src, void *buf, size_t len,
 	return cache_read_meta(src, buf, len, off, err);
 }
 
+static int behind_end(const struct source *src, uint64_t off, struct error *err)
+{
+	return error_set(err, -EBADMSG, off,
+			 "data at %" PRIu64
+			 " lie behind the file's end at %" PRIu64,
+			 off, src->bytes);
+}
+
 int extent_set_data(struct extent *e, struct source *src, uint64_t unit_off,
 		    uint64_t in_unit, uint64_t len, struct error *err)
 {
+	uint64_t here;
+
 	if (unit_off >= src->bytes)
-		return error_set(err, -EBADMSG, unit_off,
-				 "data at %" PRIu64
-				 " lie behind the file's end at %" PRIu64,
-				 unit_off, src->bytes);
-	if (in_unit >= src->bytes - unit_off) {
-		*e = (struct extent){ .kind = EXTENT_ZERO, .len = len };
-		return 0;
-	}
+		return behind_end(src, unit_off, err);
+	here = src->bytes - unit_off;
+	if (in_unit >= here)
+		return behind_end(src, unit_off + in_unit, err);
 	*e = (struct extent){ .kind = EXTENT_DATA,
 			      .src = src,
 			      .host_off = unit_off + in_unit,
-			      .len = min_u64(len,
-					     src->bytes - unit_off - in_unit) };
+			      .len = min_u64(len, here - in_unit) };
+	return 0;
+}
+
+int extent_set_ragged_data(struct extent *e, struct source *src,
+			   uint64_t unit_off, uint64_t in_unit, uint64_t len,
+			   struct error *err)
+{
+	if (unit_off >= src->bytes || in_unit < src->bytes - unit_off)
+		return extent_set_data(e, src, unit_off, in_unit, len, err);
+	*e = (struct extent){ .kind = EXTENT_ZERO, .len = len };
 	return 0;
 }
 

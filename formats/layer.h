@@ -137,12 +137,21 @@ int layer_read_meta(struct layer *l, struct source *src, void *buf, size_t len,
 /*
  * For drivers: makes @e the DATA extent of @len guest bytes that lie @in_unit
  * bytes into the unit (cluster, block, grain) that begins at @unit_off of
- * @src. The one place of the rule for a file that ends early: a unit that
- * begins at or behind the end is -EBADMSG, one that runs past it reads as
- * zeroes from there.
+ * @src. The one place of the rule for a file that ends early: of a unit that
+ * runs past the end, what is before it is there, what is behind is lost:
+ * -EBADMSG. What nobody asks for, bytes behind the disk's end, need not be in
+ * the file.
  */
 int extent_set_data(struct extent *e, struct source *src, uint64_t unit_off,
 		    uint64_t in_unit, uint64_t len, struct error *err);
+
+/*
+ * The same for formats whose writers let the file end inside its last unit
+ * (qcow2): a unit that begins before the end reads as zeroes behind it.
+ */
+int extent_set_ragged_data(struct extent *e, struct source *src,
+			   uint64_t unit_off, uint64_t in_unit, uint64_t len,
+			   struct error *err);
 
 /*
  * ops->map with its promises kept: the answer is inside the range, its data

@@ -86,7 +86,7 @@ struct delta {
 	uint64_t entry_unit; /* bytes that a BAT entry counts */
 	uint64_t entries;
 	uint64_t bytes; /* of the disk, as its header has it */
-	uint64_t data_off; /* bytes; a claim */
+	uint64_t data_off; /* bytes; version 1: a claim */
 	uint64_t ext_off; /* bytes; 0: none that can be believed */
 	bool in_use;
 };
@@ -139,6 +139,16 @@ static unsigned int magic_version(const uint8_t *magic)
 	return memcmp(magic, PLOOP_V2_MAGIC, PLOOP_MAGIC_BYTES) ? 0 : 2;
 }
 
+static uint64_t disk_sectors(const struct ploop_header *h)
+{
+	return magic_version(h->magic) == 2 ? h->sectors : (uint32_t)h->sectors;
+}
+
+static uint64_t cluster_count(const struct ploop_header *h)
+{
+	return div_round_up(disk_sectors(h), h->tracks);
+}
+
 /* Every relation that ploop_map() relies on. */
 static int check_header(const struct ploop_header *h, uint64_t file_bytes,
 			struct error *err)
@@ -173,6 +183,20 @@ static int check_header(const struct ploop_header *h, uint64_t file_bytes,
 				 "virtual size of %" PRIu64
 				 " sectors is over the limit of %" PRIu64,
 				 h->sectors, (uint64_t)BUNDLE_SECTORS_MAX);
+	if (cluster_count(h) > h->entries)
+		return error_set(err, -EBADMSG, PLOOP_ENTRIES_AT,
+				 "BAT of %" PRIu32
+				 " entries is too short for a disk of %" PRIu64
+				 " sectors in clusters of %" PRIu32,
+				 h->entries, disk_sectors(h), h->tracks);
+	/* "data_off": not 0, and whole clusters. */
+	if (magic_version(h->magic) == 2 &&
+	    (!h->data_off || h->data_off % h->tracks))
+		return error_set(err, -EBADMSG, PLOOP_DATA_OFF_AT,
+				 "data at sector %" PRIu32
+				 " do not begin at a cluster of %" PRIu32
+				 " sectors",
+				 h->data_off, h->tracks);
 	if (h->in_use != PLOOP_IN_USE &&
 	    h->ext_off > file_bytes / PLOOP_SECTOR_BYTES)
 		return error_set(err, -EBADMSG, PLOOP_EXT_OFF_AT,
@@ -202,14 +226,12 @@ static int delta_open(struct source *src, struct delta *ret, struct error *err)
 		.cluster_bytes = (uint64_t)h.tracks * PLOOP_SECTOR_BYTES,
 		.entry_unit = PLOOP_SECTOR_BYTES,
 		.entries = h.entries,
-		.bytes = (uint32_t)h.sectors * (uint64_t)PLOOP_SECTOR_BYTES,
+		.bytes = disk_sectors(&h) * PLOOP_SECTOR_BYTES,
 		.data_off = h.data_off * (uint64_t)PLOOP_SECTOR_BYTES,
 		.in_use = h.in_use == PLOOP_IN_USE,
 	};
-	if (ret->version == 2) {
+	if (ret->version == 2)
 		ret->entry_unit = ret->cluster_bytes;
-		ret->bytes = h.sectors * PLOOP_SECTOR_BYTES;
-	}
 	/* What a writer that died has left there is stale. */
 	if (!ret->in_use)
 		ret->ext_off = h.ext_off * PLOOP_SECTOR_BYTES;
@@ -446,6 +468,58 @@ static uint64_t bundle_bytes(const struct ploop_state *s)
 	return s->bundle.disk_sectors * PLOOP_SECTOR_BYTES;
 }
 
+/* The storages are the disk, without gaps, and the top delta has its size. */
+static int check_storages(const struct ploop_state *s, struct error *err)
+{
+	bool top = guid_equal(&s->guid, &s->bundle.top);
+	uint64_t next = 0;
+	size_t i;
+
+	for (i = 0; i < s->n_parts; i++) {
+		const struct part *p = &s->parts[i];
+
+		if (p->start != next)
+			return error_set(err, -EBADMSG, 0,
+					 BUNDLE_XML_NAME
+					 ": no storage has the sectors %" PRIu64
+					 " to %" PRIu64,
+					 next / PLOOP_SECTOR_BYTES,
+					 p->start / PLOOP_SECTOR_BYTES);
+		next = p->start + p->bytes;
+		if (top && p->delta.src && p->delta.bytes < p->bytes)
+			return error_set(err, -EBADMSG, 0,
+					 BUNDLE_XML_NAME
+					 ": a storage has %" PRIu64
+					 " sectors, its top image %" PRIu64,
+					 p->bytes / PLOOP_SECTOR_BYTES,
+					 p->delta.bytes / PLOOP_SECTOR_BYTES);
+	}
+	if (next != s->bundle.disk_sectors * PLOOP_SECTOR_BYTES)
+		return error_set(err, -EBADMSG, 0,
+				 BUNDLE_XML_NAME ": Disk_size is %" PRIu64
+						 " sectors, the storages have "
+						 "%" PRIu64,
+				 s->bundle.disk_sectors,
+				 next / PLOOP_SECTOR_BYTES);
+	return 0;
+}
+
+/* Among several images the shots alone tell what stands upon what. */
+static int check_shot(const struct ploop_state *s, struct error *err)
+{
+	size_t i;
+
+	for (i = 0; i < s->bundle.n_shots; i++)
+		if (guid_equal(&s->bundle.shots[i].guid, &s->guid))
+			return 0;
+	if (s->bundle.storages[0].n_images == 1)
+		return 0;
+	return error_set(err, -EBADMSG, 0,
+			 BUNDLE_XML_NAME ": no Shot tells what the image {%s} "
+					 "stands upon",
+			 s->guid.text);
+}
+
 static int open_bundled(struct layer *l, struct error *err)
 {
 	struct ploop_state *s = l->state;
@@ -461,7 +535,10 @@ static int open_bundled(struct layer *l, struct error *err)
 	if (r < 0)
 		return r;
 	l->bytes = bundle_bytes(s);
-	return open_parent(l, err);
+	r = check_storages(s, err);
+	if (r >= 0)
+		r = check_shot(s, err);
+	return r < 0 ? r : open_parent(l, err);
 }
 
 static int open_alone(struct layer *l, struct error *err)
@@ -588,22 +665,29 @@ static int ploop_check_parent(struct layer *l, struct layer *parent,
 	return 0;
 }
 
+/* Old files of version 1 tell no place of their data, or a wrong one. */
+static uint64_t clusters_from(const struct delta *d)
+{
+	uint64_t bat_end = PLOOP_HEADER_BYTES + d->entries * 4;
+
+	return d->version == 2 ? max_u64(bat_end, d->data_off) : bat_end;
+}
+
 static int decode_entry(const void *state, const uint8_t *raw,
 			struct unit_place *ret, struct error *err)
 {
 	struct cursor c = { .buf = raw, .len = 4 };
 	const struct delta *d = state;
 	uint32_t entry = cursor_le32_at(&c, 0);
-	uint64_t bat_end = PLOOP_HEADER_BYTES + d->entries * 4;
 
 	/* Below 2^32 * 2^31. */
 	ret->host_off = entry * d->entry_unit;
 	ret->kind = entry ? EXTENT_DATA : EXTENT_HOLE;
-	if (entry && ret->host_off < bat_end)
+	if (entry && ret->host_off < clusters_from(d))
 		return error_set(err, -EBADMSG, 0,
 				 "BAT entry %" PRIu32
-				 " leads into the BAT, which ends at %" PRIu64,
-				 entry, bat_end);
+				 " leads in front of the data at %" PRIu64,
+				 entry, clusters_from(d));
 	return 0;
 }
 
@@ -621,7 +705,10 @@ static struct unit_table bat(const struct delta *d)
 	};
 }
 
-/* A disk may be larger than its BAT: there is nothing behind. */
+/*
+ * A lower delta may be of a time when the disk was smaller: there is nothing
+ * behind its BAT. The top's covers the disk: check_storages().
+ */
 static int delta_map(struct layer *l, const struct delta *d, uint64_t off,
 		     uint64_t len, struct extent *ret, struct error *err)
 {
@@ -834,6 +921,12 @@ static int check_delta(struct layer *l, const struct delta *d,
 	if (d->in_use)
 		unit_check_corrupt(&k, "image is marked as in use: it was not "
 				       "closed");
+	if (d->entries > div_round_up(d->bytes, d->cluster_bytes))
+		unit_check_corrupt(&k,
+				   "BAT has %" PRIu64
+				   " entries, a disk of %" PRIu64
+				   " bytes needs fewer",
+				   d->entries, d->bytes);
 	/* Clusters of an extension are not counted: no leaks where one is. */
 	unit_check_finish(&k, d->ext_off ? d->src->bytes
 					 : max_u64(d->data_off, bat_bytes));

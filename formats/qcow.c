@@ -125,6 +125,12 @@ static int check_sound(const struct qcow_state *s, uint64_t file_bytes,
 				 " needs an L1 table over the limit of %u "
 				 "bytes",
 				 h->size, QCOW_L1_BYTES_MAX);
+	if (h->l1_off < QCOW_HEADER_BYTES || h->l1_off % 8)
+		return error_set(
+			err, -EBADMSG, QCOW_L1_OFF_AT,
+			"L1 table at %" PRIu64
+			" is not behind the header, at a multiple of 8",
+			h->l1_off);
 	if (!range_inside(h->l1_off, entries * 8, file_bytes))
 		return error_set(err, -EBADMSG, QCOW_L1_OFF_AT,
 				 "L1 table at %" PRIu64 " with %" PRIu64
@@ -141,7 +147,13 @@ static int open_backing(struct layer *l, struct error *err)
 	char name[QCOW_NAME_MAX + 1] = "";
 	int r;
 
-	if (!h->backing_off || !h->backing_bytes)
+	if (!h->backing_off != !h->backing_bytes)
+		return error_set(err, -EBADMSG, QCOW_BACKING_OFF_AT,
+				 "backing file name of %" PRIu32
+				 " bytes at %" PRIu64
+				 ": one of them is 0, the other is not",
+				 h->backing_bytes, h->backing_off);
+	if (!h->backing_off)
 		return 0;
 	if (h->backing_bytes > QCOW_NAME_MAX)
 		return error_set(err, -EFBIG, QCOW_BACKING_BYTES_AT,
@@ -218,14 +230,37 @@ static void qcow_close(struct layer *l)
 	cipher_free(s->cipher);
 }
 
+/* Clusters and tables are aligned to clusters, and not over header and L1. */
+static int check_place(const struct qcow_state *s, const char *what,
+		       uint64_t off, uint64_t bytes, struct error *err)
+{
+	uint64_t l1_end =
+		s->h.l1_off + 8 * div_round_up(s->h.size, 1ULL << s->span_bits);
+
+	if (off & ((1ULL << s->h.cluster_bits) - 1))
+		return error_set(err, -EBADMSG, 0,
+				 "%s at %" PRIu64
+				 " is not aligned to clusters of %llu",
+				 what, off, 1ULL << s->h.cluster_bits);
+	if (off < l1_end && off + bytes > s->h.l1_off)
+		return error_set(err, -EBADMSG, 0,
+				 "%s at %" PRIu64
+				 " lies over the L1 table at %" PRIu64,
+				 what, off, s->h.l1_off);
+	return 0;
+}
+
 static int decode_l1(const void *state, const uint8_t *raw,
 		     struct unit_place *ret, struct error *err)
 {
 	struct cursor c = { .buf = raw, .len = 8 };
+	const struct qcow_state *s = state;
 
 	ret->host_off = cursor_be64_at(&c, 0);
 	ret->kind = ret->host_off ? EXTENT_DATA : EXTENT_HOLE;
-	return 0;
+	return ret->host_off ? check_place(s, "L2 table", ret->host_off,
+					   8ULL << s->h.l2_bits, err)
+			     : 0;
 }
 
 static int decode_compressed(const struct qcow_state *s, uint64_t entry,
@@ -255,14 +290,11 @@ static int decode_l2(const void *state, const uint8_t *raw,
 
 	if (entry & QCOW_COMPRESSED)
 		return decode_compressed(s, entry, ret, err);
-	if (s->h.crypt_method != QCOW_CRYPT_NONE && entry % CIPHER_SECTOR_BYTES)
-		return error_set(err, -EBADMSG, 0,
-				 "encrypted cluster at %" PRIu64
-				 " is not aligned to sectors",
-				 entry);
 	ret->kind = entry ? EXTENT_DATA : EXTENT_HOLE;
 	ret->host_off = entry;
-	return 0;
+	return entry ? check_place(s, "cluster", entry,
+				   1ULL << s->h.cluster_bits, err)
+		     : 0;
 }
 
 static struct unit_table l1_table(const struct qcow_state *s)
@@ -278,12 +310,15 @@ static struct unit_table l1_table(const struct qcow_state *s)
 	};
 }
 
-static struct unit_table l2_table(const struct qcow_state *s, uint64_t off)
+/* @idx: which one it is. */
+static struct unit_table l2_table(const struct qcow_state *s, uint64_t off,
+				  uint64_t idx)
 {
 	return (struct unit_table){
 		.src = s->src,
 		.off = off,
 		.entry_bytes = 8,
+		.first_unit = idx << s->h.l2_bits,
 		.unit_bytes = 1ULL << s->h.cluster_bits,
 		.stride = 1ULL << s->h.cluster_bits,
 		.data = s->src,
@@ -316,7 +351,7 @@ static int qcow_map(struct layer *l, uint64_t guest_off, uint64_t len,
 				 "L2 table at %" PRIu64
 				 " lies behind the file's end at %" PRIu64,
 				 p.host_off, l->src->bytes);
-	l2 = l2_table(s, p.host_off);
+	l2 = l2_table(s, p.host_off, guest_off >> s->span_bits);
 	r = unit_table_map(l, &l2, in_span, min_u64(len, span - in_span), ret,
 			   err);
 	if (r < 0)
@@ -348,7 +383,7 @@ static int check_l1_entry(void *opaque, uint64_t idx,
 			  const struct error *err)
 {
 	struct l1_walk *w = opaque;
-	struct unit_table l2 = l2_table(w->s, p->host_off);
+	struct unit_table l2 = l2_table(w->s, p->host_off, idx);
 
 	if (r < 0 ||
 	    (p->kind == EXTENT_DATA && p->host_off >= w->s->src->bytes)) {

@@ -34,6 +34,25 @@
 #define L2_CHUNK_FIRST_BYTES 64U
 #define L2_CHUNK_BYTES	     2048U
 
+/*
+ * Version 2 has extensions behind its 72 bytes, which these fields of version 3
+ * cannot be: no extension, and then a length that is the other header's.
+ */
+static bool looks_like_3(const uint8_t *buf, size_t len)
+{
+	struct cursor c = { .buf = buf, .len = len };
+	uint32_t bytes = cursor_be32_at(&c, QCOW2_HEADER_BYTES_AT);
+
+	return !cursor_be32_at(&c, QCOW2_INCOMPATIBLE_AT) &&
+	       !cursor_be32_at(&c, QCOW2_COMPATIBLE_AT) &&
+	       !cursor_be32_at(&c, QCOW2_AUTOCLEAR_AT) &&
+	       cursor_be32_at(&c, QCOW2_REFCOUNT_ORDER_AT) <=
+		       QCOW2_REFCOUNT_ORDER_MAX &&
+	       (bytes == QCOW2_V3_HEADER_BYTES ||
+		bytes == QCOW2_V3_HEADER_BYTES + 8) &&
+	       !c.short_read;
+}
+
 static int decode_header(const uint8_t *buf, size_t len,
 			 struct qcow2_header *ret, struct error *err)
 {
@@ -65,6 +84,8 @@ static int decode_header(const uint8_t *buf, size_t len,
 		h.header_bytes = cursor_be32_at(&c, QCOW2_HEADER_BYTES_AT);
 		if (h.header_bytes > QCOW2_COMPRESSION_AT)
 			h.compression = cursor_u8_at(&c, QCOW2_COMPRESSION_AT);
+	} else {
+		h.looks_like_3 = looks_like_3(buf, len);
 	}
 	if (c.short_read)
 		return error_set(err, -EBADMSG, len,
@@ -118,6 +139,10 @@ static int check_version(const struct qcow2_header *h, uint64_t file_bytes,
 				 " is not in %u..%u (512 bytes to 2 MiB)",
 				 h->cluster_bits, QCOW2_CLUSTER_BITS_MIN,
 				 QCOW2_CLUSTER_BITS_MAX);
+	if (h->version == 2 && h->looks_like_3)
+		return error_set(err, -EBADMSG, QCOW2_VERSION_AT,
+				 "version is 2, but the header is one of "
+				 "version 3");
 	if (h->version == 3 && (h->header_bytes < QCOW2_V3_HEADER_BYTES ||
 				h->header_bytes > 1ULL << h->cluster_bits ||
 				h->header_bytes > file_bytes))
@@ -415,7 +440,14 @@ static int open_backing(struct layer *l, const uint8_t *buf, size_t len,
 	struct opening *o = l->state;
 	const struct qcow2_header *h = &o->s.h;
 
-	if (!h->backing_off || !h->backing_bytes)
+	/* qemu-img rebase makes both 0. */
+	if (!h->backing_off != !h->backing_bytes)
+		return error_set(err, -EBADMSG, QCOW2_BACKING_OFF_AT,
+				 "backing file name of %" PRIu32
+				 " bytes at %" PRIu64
+				 ": one of them is 0, the other is not",
+				 h->backing_bytes, h->backing_off);
+	if (!h->backing_off)
 		return 0;
 	if (h->backing_bytes > QCOW2_BACKING_NAME_MAX)
 		return error_set(err, -EFBIG, QCOW2_BACKING_BYTES_AT,
@@ -441,6 +473,11 @@ static int open_data_file(struct layer *l, struct error *err)
 	struct qcow2_state *s = &o->s;
 
 	s->data = l->src;
+	if (!(s->h.incompatible & QCOW2_INCOMPAT_DATA_FILE) &&
+	    o->names.data_file)
+		return error_set(err, -EBADMSG, QCOW2_INCOMPATIBLE_AT,
+				 "names an external data file, but is not "
+				 "marked as having one");
 	if (!(s->h.incompatible & QCOW2_INCOMPAT_DATA_FILE))
 		return 0;
 	s->has_data_file = true;
@@ -828,6 +865,16 @@ static int decode_compressed(const struct qcow2_state *s, uint64_t entry,
 	return 0;
 }
 
+/* Header, L1 table, refcount table: no cluster and no L2 table lie there. */
+static bool lies_on_metadata(const struct qcow2_state *s, uint64_t off)
+{
+	return off < s->cluster_bytes ||
+	       (off >= s->l1_off && off - s->l1_off < s->l1_entries * 8ULL) ||
+	       (off >= s->h.reftable_off && (off - s->h.reftable_off) >>
+						    s->cluster_bits <
+						    s->h.reftable_clusters);
+}
+
 static int check_cluster_off(const struct qcow2_state *s, uint64_t host_off,
 			     uint64_t guest_cluster, struct error *err)
 {
@@ -836,6 +883,11 @@ static int check_cluster_off(const struct qcow2_state *s, uint64_t host_off,
 				 "cluster at %" PRIu64
 				 " is not aligned to %" PRIu64,
 				 host_off, s->cluster_bytes);
+	/* All are aligned to clusters, so beginnings will do. */
+	if (!s->has_data_file && lies_on_metadata(s, host_off))
+		return error_set(err, -EBADMSG, 0,
+				 "cluster at %" PRIu64 " lies on metadata",
+				 host_off);
 	if (s->h.autoclear & QCOW2_AUTOCLEAR_DATA_FILE_RAW &&
 	    s->has_data_file && host_off != guest_cluster)
 		return error_set(err, -EBADMSG, 0,
@@ -863,6 +915,11 @@ static int decode_standard(const struct qcow2_state *s, uint64_t entry,
 	} else {
 		ret->kind = allocated ? EXTENT_DATA : EXTENT_HOLE;
 	}
+	if (entry & QCOW2_L2_RESERVED)
+		return error_set(err, -EBADMSG, 0,
+				 "reserved bits are set in the L2 entry "
+				 "0x%016" PRIx64,
+				 entry);
 	return allocated ? check_cluster_off(s, host_off, guest_cluster, err)
 			 : 0;
 }
@@ -1065,6 +1122,15 @@ static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 				 "L2 table at %" PRIu64
 				 " is not aligned to %" PRIu64,
 				 l2_off, s->cluster_bytes);
+	if (be64toh(entry) & QCOW2_L1_RESERVED)
+		return error_set(err, -EBADMSG, 0,
+				 "reserved bits are set in the L1 entry "
+				 "0x%016" PRIx64,
+				 be64toh(entry));
+	if (lies_on_metadata(s, l2_off))
+		return error_set(err, -EBADMSG, 0,
+				 "L2 table at %" PRIu64 " lies on metadata",
+				 l2_off);
 	len = min_u64(len, (1ULL << table_bits) -
 				   (guest_off & ((1ULL << table_bits) - 1)));
 	r = find_run(l, l2_off, guest_off, len, &a, &run, err);
@@ -1080,8 +1146,9 @@ static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 		ret->unit_off = (uint32_t)in_cluster;
 		ret->codec = (uint8_t)s->codec;
 	} else if (a.kind == EXTENT_DATA) {
-		r = extent_set_data(ret, s->data, a.host_off, in_cluster, run,
-				    err);
+		/* qemu writes no more of the last cluster than was written. */
+		r = extent_set_ragged_data(ret, s->data, a.host_off, in_cluster,
+					   run, err);
 		if (r < 0)
 			return r;
 		if (ret->kind == EXTENT_DATA && s->cipher) {

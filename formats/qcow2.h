@@ -92,6 +92,8 @@ enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
 #define QCOW2_COPIED	    (1ULL << 63)
 #define QCOW2_COMPRESSED    (1ULL << 62)
 #define QCOW2_ZERO	    (1ULL << 0)
+#define QCOW2_L1_RESERVED   0x7f000000000001ffULL
+#define QCOW2_L2_RESERVED   0x3f000000000001feULL
 #define QCOW2_REFTABLE_MASK 0xfffffffffffffe00ULL
 #define QCOW2_SUBCLUSTERS   32U
 
@@ -116,6 +118,7 @@ struct qcow2_header {
 	uint32_t refcount_order;
 	uint32_t header_bytes;
 	uint8_t compression;
+	bool looks_like_3; /* version 2 with version 3's fields */
 };
 
 /* A snapshot table entry, decoded. Names are malloc()ed. */

@@ -159,6 +159,13 @@ static int open_backing(struct layer *l, struct error *err)
 	char name[QED_NAME_MAX + 1] = "";
 	int r;
 
+	/* qemu-img rebase leaves the place, but no length. */
+	if (!(h->features & QED_FEATURE_BACKING) && h->backing_bytes)
+		return error_set(err, -EBADMSG, QED_FEATURES_AT,
+				 "has a backing file name of %" PRIu32
+				 " bytes, but is not marked as having a "
+				 "backing file",
+				 h->backing_bytes);
 	if (!(h->features & QED_FEATURE_BACKING))
 		return 0;
 	if (!h->backing_bytes || h->backing_bytes > QED_NAME_MAX)
@@ -222,6 +229,12 @@ static int check_place(const struct qed_state *s, const char *what,
 		return error_set(err, -EBADMSG, 0,
 				 "%s at %" PRIu64 " lies in the header", what,
 				 off);
+	/* All are aligned to clusters, so beginnings will do. */
+	if (off >= s->h.l1_off && off - s->h.l1_off < s->table_bytes)
+		return error_set(err, -EBADMSG, 0,
+				 "%s at %" PRIu64
+				 " lies over the L1 table at %" PRIu64,
+				 what, off, s->h.l1_off);
 	return 0;
 }
 
@@ -276,12 +289,15 @@ static struct unit_table l1_table(const struct qed_state *s)
 	};
 }
 
-static struct unit_table l2_table(const struct qed_state *s, uint64_t off)
+/* @idx: which one it is. */
+static struct unit_table l2_table(const struct qed_state *s, uint64_t off,
+				  uint64_t idx)
 {
 	return (struct unit_table){
 		.src = s->src,
 		.off = off,
 		.entry_bytes = 8,
+		.first_unit = idx * (s->table_bytes / 8),
 		.unit_bytes = s->h.cluster_bytes,
 		.stride = s->h.cluster_bytes,
 		.data = s->src,
@@ -306,7 +322,7 @@ static int qed_map(struct layer *l, uint64_t guest_off, uint64_t len,
 		*ret = (struct extent){ .kind = EXTENT_HOLE, .len = run };
 		return 0;
 	}
-	l2 = l2_table(s, p.host_off);
+	l2 = l2_table(s, p.host_off, guest_off / s->span);
 	return unit_table_map(l, &l2, in_span, min_u64(len, s->span - in_span),
 			      ret, err);
 }
@@ -329,7 +345,7 @@ static int check_l1_entry(void *opaque, uint64_t idx,
 			  const struct error *err)
 {
 	struct l1_walk *w = opaque;
-	struct unit_table l2 = l2_table(w->s, p->host_off);
+	struct unit_table l2 = l2_table(w->s, p->host_off, idx);
 
 	if (r < 0) {
 		unit_check_corrupt(w->k, "L1 entry %" PRIu64 ": %s", idx,

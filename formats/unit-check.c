@@ -78,19 +78,40 @@ struct walk {
 	const struct unit_table *t;
 };
 
+static uint64_t unit_of(const struct walk *w, uint64_t idx)
+{
+	return w->t->first_unit + idx;
+}
+
+/* What of the unit is in the disk: the rest need not be in the file. */
+static uint64_t used_bytes(const struct walk *w, uint64_t idx)
+{
+	uint64_t bytes = w->k->l->bytes, off;
+
+	if (__builtin_mul_overflow(unit_of(w, idx), w->t->unit_bytes, &off) ||
+	    off >= bytes)
+		return 0;
+	return min_u64(w->t->unit_bytes, bytes - off);
+}
+
 static int take_data(struct walk *w, uint64_t idx, const struct unit_place *p)
 {
 	struct unit_check *k = w->k;
 	uint64_t before = w->t->stride - w->t->unit_bytes;
+	uint64_t end = w->t->data->bytes;
 
-	if (p->host_off >= w->t->data->bytes) {
+	if (p->host_off >= end) {
 		unit_check_corrupt(k,
 				   "%s %" PRIu64 " of the disk: at %" PRIu64
 				   ", behind the file's end at %" PRIu64,
-				   k->unit, idx, p->host_off,
-				   w->t->data->bytes);
+				   k->unit, unit_of(w, idx), p->host_off, end);
 		return 0;
 	}
+	if (used_bytes(w, idx) > end - p->host_off)
+		unit_check_corrupt(k,
+				   "%s %" PRIu64 " of the disk: at %" PRIu64
+				   ", is cut off by the file's end at %" PRIu64,
+				   k->unit, unit_of(w, idx), p->host_off, end);
 	k->r->allocated_units++;
 	if (k->prev_end && p->host_off - before != k->prev_end)
 		k->r->fragmented_units++;
@@ -105,9 +126,15 @@ static int take_entry(void *opaque, uint64_t idx, const struct unit_place *p,
 
 	if (r < 0) {
 		unit_check_corrupt(w->k, "%s %" PRIu64 " of the disk: %s",
-				   w->k->unit, idx, err->msg);
+				   w->k->unit, unit_of(w, idx), err->msg);
 		return 0;
 	}
+	/* No writer makes these: the size is not what it was. */
+	if (p->kind != EXTENT_HOLE && !used_bytes(w, idx))
+		unit_check_corrupt(w->k,
+				   "%s %" PRIu64
+				   " lies behind the disk's end at %" PRIu64,
+				   w->k->unit, unit_of(w, idx), w->k->l->bytes);
 	if (p->kind == EXTENT_DATA)
 		return take_data(w, idx, p);
 	if (p->kind == EXTENT_COMPRESSED) {

@@ -21,6 +21,7 @@ struct unit_table {
 	struct source *src; /* holds the table */
 	uint64_t off; /* where in it, bytes */
 	uint32_t entry_bytes; /* at most 8 */
+	uint64_t first_unit; /* its number in the disk; for the checker */
 	uint64_t unit_bytes; /* of the disk, for each entry; > 0 */
 	uint64_t stride; /* from a unit to its neighbour in the file */
 	struct source *data; /* holds the units */

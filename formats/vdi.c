@@ -16,8 +16,10 @@
  * A parent is known by its creation id alone. Its modification id must be
  * what the child has noted, else the parent was changed since.
  *
- * Refused: versions above 1, unknown image types, blocks that are no power of
- * two, maps that do not cover the disk or leave the file.
+ * Nothing in the file is checksummed. What contradicts is refused: versions
+ * above 1, unknown image types, blocks that are no power of two, a number of
+ * blocks that is not the disk's, a map or data that lie over what is in front
+ * of them or, as in QEMU, at no sector's border, and maps that leave the file.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -32,6 +34,7 @@
 #define VDI_ZERO	  0xfffffffeU
 #define VDI_BLOCKS_MAX	  0x1fffffffU
 #define VDI_BLOCK_MIN	  512U
+#define VDI_SECTOR_BYTES  512U
 #define VDI_UUID_BYTES	  16
 #define VDI_COMMENT_BYTES 256
 
@@ -182,6 +185,39 @@ static int check_kind(const struct vdi_header *h, struct error *err)
 	return 0;
 }
 
+static int map_outside(const struct vdi_header *h, uint64_t field_at,
+		       uint64_t file_bytes, struct error *err)
+{
+	return error_set(err, -EBADMSG, field_at,
+			 "block map at %" PRIu64 " with %" PRIu32
+			 " entries ends past the file's %" PRIu64 " bytes",
+			 h->map_off, h->blocks, file_bytes);
+}
+
+/* Header, map and data follow each other; at sectors, or QEMU refuses, too. */
+static int check_places(const struct vdi_header *h, uint64_t file_bytes,
+			struct error *err)
+{
+	uint64_t map_bytes = (uint64_t)h->blocks * 4;
+
+	if (!range_inside(h->map_off, map_bytes, file_bytes))
+		return map_outside(h, VDI_MAP_OFF_AT, file_bytes, err);
+	if (h->map_off % VDI_SECTOR_BYTES ||
+	    h->map_off < VDI_HEADER_BYTES_AT + (uint64_t)h->header_bytes)
+		return error_set(err, -EBADMSG, VDI_MAP_OFF_AT,
+				 "block map at %" PRIu64
+				 " is not at a sector behind the header",
+				 h->map_off);
+	if (h->data_off % VDI_SECTOR_BYTES ||
+	    h->data_off < h->map_off + map_bytes)
+		return error_set(err, -EBADMSG, VDI_DATA_OFF_AT,
+				 "data at %" PRIu64
+				 " are not at a sector behind the block map, "
+				 "which ends at %" PRIu64,
+				 h->data_off, h->map_off + map_bytes);
+	return 0;
+}
+
 /* Every relation that vdi_map() relies on. */
 static int check_sound(const struct vdi_header *h, uint64_t file_bytes,
 		       struct error *err)
@@ -199,18 +235,16 @@ static int check_sound(const struct vdi_header *h, uint64_t file_bytes,
 				 v1 ? VDI_BLOCKS_AT : VDI0_BLOCKS_AT,
 				 "%" PRIu32 " blocks are over the limit of %u",
 				 h->blocks, VDI_BLOCKS_MAX);
-	if (div_round_up(h->disk_bytes, h->block_bytes) > h->blocks)
+	if (div_round_up(h->disk_bytes, h->block_bytes) != h->blocks)
 		return error_set(err, -EBADMSG,
 				 v1 ? VDI_DISK_BYTES_AT : VDI0_DISK_BYTES_AT,
 				 "%" PRIu32 " blocks of %" PRIu32
-				 " bytes do not cover the disk's %" PRIu64,
+				 " bytes are not the disk's %" PRIu64,
 				 h->blocks, h->block_bytes, h->disk_bytes);
+	if (v1)
+		return check_places(h, file_bytes, err);
 	if (!range_inside(h->map_off, (uint64_t)h->blocks * 4, file_bytes))
-		return error_set(
-			err, -EBADMSG, v1 ? VDI_MAP_OFF_AT : VDI0_BLOCKS_AT,
-			"block map at %" PRIu64 " with %" PRIu32
-			" entries ends past the file's %" PRIu64 " bytes",
-			h->map_off, h->blocks, file_bytes);
+		return map_outside(h, VDI0_BLOCKS_AT, file_bytes, err);
 	return 0;
 }
 
@@ -416,7 +450,19 @@ static int vdi_check(struct layer *l, struct check_report *r, struct error *err)
 				   "header counts %" PRIu32
 				   " allocated blocks, the map has %" PRIu64,
 				   h->allocated, r->allocated_units);
+	if (!uuid_is_null(h->uuid_parent) && h->type != VDI_TYPE_UNDO &&
+	    h->type != VDI_TYPE_DIFF)
+		unit_check_corrupt(
+			&k, "image type is %" PRIu32 ", but there is a parent",
+			h->type);
 	unit_check_finish(&k, h->data_off);
+	/* Blocks lie side by side, up to the end. */
+	if (l->src->bytes > h->data_off &&
+	    (l->src->bytes - h->data_off) % map.stride)
+		unit_check_corrupt(&k,
+				   "the file's end at %" PRIu64
+				   " is not the end of a block",
+				   l->src->bytes);
 	return 0;
 }
 

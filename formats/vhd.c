@@ -529,6 +529,13 @@ static void vhd_close(struct layer *l)
 	source_unref(s->data);
 }
 
+static bool is_null_id(const uint8_t *id)
+{
+	static const uint8_t null[ID_BYTES];
+
+	return !memcmp(id, null, ID_BYTES);
+}
+
 static void format_id(char ret[37], const uint8_t *id)
 {
 	snprintf(ret, 37,
@@ -661,18 +668,49 @@ static int sector_run(struct layer *l, uint64_t bitmap_off, uint32_t first,
 	return 0;
 }
 
+/* A part of the file beside the blocks. */
+struct part {
+	const char *what;
+	uint64_t off, bytes;
+};
+
+/* Does the block at @off lie over one, which no block may? */
+static bool lies_over(const struct layer *l, uint64_t off, struct part *ret)
+{
+	const struct vhd_state *s = l->state;
+	uint64_t block = s->bitmap_bytes + (uint64_t)s->d.block_bytes;
+	const struct part parts[] = {
+		{ "copy of the footer", 0, FOOTER_BYTES },
+		{ "dynamic header", s->f.data_off, DYNAMIC_BYTES },
+		{ "BAT", s->d.table_off,
+		  div_round_up(l->bytes, s->d.block_bytes) * 4 },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(parts); i++)
+		if (off < parts[i].off + parts[i].bytes &&
+		    parts[i].off < off + block) {
+			*ret = parts[i];
+			return true;
+		}
+	return false;
+}
+
 static int map_block(struct layer *l, uint32_t entry, uint64_t in_block,
 		     uint64_t len, struct extent *ret, struct error *err)
 {
 	const struct vhd_state *s = l->state;
 	uint64_t off = (uint64_t)entry * SECTOR_BYTES;
 	uint32_t first = (uint32_t)(in_block / SECTOR_BYTES), run;
+	struct part over;
 	bool bit;
 	int r;
 
-	if (!entry)
+	if (lies_over(l, off, &over))
 		return error_set(err, -EBADMSG, 0,
-				 "block begins where the header is");
+				 "block at %" PRIu64
+				 " lies over the %s at %" PRIu64,
+				 off, over.what, over.off);
 	/* Without data it is damage, whichever sectors are asked for. */
 	if (off >= s->data->bytes || s->bitmap_bytes >= s->data->bytes - off)
 		return error_set(err, -EBADMSG, 0,
@@ -784,34 +822,22 @@ static int compare_u32(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The file's parts beside the blocks; a block may not lie over them. */
 static void check_parts(struct layer *l, const struct blocks *b,
 			struct check_report *r)
 {
 	const struct vhd_state *s = l->state;
 	uint64_t block = s->bitmap_bytes + (uint64_t)s->d.block_bytes;
-	const struct {
-		const char *what;
-		uint64_t off, bytes;
-	} parts[] = {
-		{ "copy of the footer", 0, FOOTER_BYTES },
-		{ "dynamic header", s->f.data_off, DYNAMIC_BYTES },
-		{ "BAT", s->d.table_off,
-		  div_round_up(l->bytes, s->d.block_bytes) * 4 },
-	};
-	size_t i, k;
+	struct part over;
+	size_t i;
 
 	for (i = 0; i < b->n; i++) {
 		uint64_t off = (uint64_t)b->list[i] * SECTOR_BYTES;
 
-		for (k = 0; k < ARRAY_SIZE(parts); k++)
-			if (off < parts[k].off + parts[k].bytes &&
-			    parts[k].off < off + block)
-				report_corrupt(r,
-					       "block at %" PRIu64
-					       " lies over the %s at %" PRIu64,
-					       off, parts[k].what,
-					       parts[k].off);
+		if (lies_over(l, off, &over))
+			report_corrupt(r,
+				       "block at %" PRIu64
+				       " lies over the %s at %" PRIu64,
+				       off, over.what, over.off);
 		if (off + block > s->data->bytes)
 			report_corrupt(r,
 				       "block at %" PRIu64
@@ -912,6 +938,9 @@ static int vhd_check(struct layer *l, struct check_report *r, struct error *err)
 		return 0;
 	}
 	r->total_units = div_round_up(l->bytes, s->d.block_bytes);
+	if (s->f.type == TYPE_DYNAMIC && !is_null_id(s->d.parent_id))
+		report_corrupt(r, "disk type is dynamic, but there is the id "
+				  "of a parent");
 	ret = check_copy(l, r, err);
 	if (ret >= 0)
 		ret = collect_blocks(l, r->total_units, &b, r, err);

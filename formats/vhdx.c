@@ -113,8 +113,9 @@ enum {
 	BLOCK_FULLY_PRESENT = 6,
 	BLOCK_PARTIALLY_PRESENT = 7,
 };
-#define BAT_STATE(entry)  ((unsigned int)((entry)&7))
-#define BAT_OFFSET(entry) ((entry) & ~(VHDX_MIB - 1))
+#define BAT_STATE(entry)    ((unsigned int)((entry)&7))
+#define BAT_RESERVED(entry) ((entry) & (VHDX_MIB - 8))
+#define BAT_OFFSET(entry)   ((entry) & ~(VHDX_MIB - 1))
 
 struct region {
 	uint64_t off;
@@ -512,6 +513,26 @@ static int take_item(struct vhdx_state *s, struct cursor *c, size_t at,
 	return 0;
 }
 
+/* Items do not share bytes: what tells one would be told by another. */
+static int check_item_overlaps(const struct vhdx_state *s, struct error *err)
+{
+	unsigned int i, k;
+
+	for (i = 0; i < ITEMS; i++)
+		for (k = 0; k < i; k++) {
+			const struct item *a = &s->items[i], *b = &s->items[k];
+
+			if (a->off < b->off + b->bytes &&
+			    b->off < a->off + a->bytes)
+				return error_set(err, -EBADMSG, a->off,
+						 "metadata items %s and %s "
+						 "overlap at %" PRIu64,
+						 items[k].name, items[i].name,
+						 max_u64(a->off, b->off));
+		}
+	return 0;
+}
+
 /* 2.6.1 */
 static int open_metadata(struct vhdx_state *s, struct error *err)
 {
@@ -551,7 +572,7 @@ static int open_metadata(struct vhdx_state *s, struct error *err)
 			return error_set(err, -EBADMSG, g->off,
 					 "there is no metadata item %s",
 					 items[i].name);
-	return 0;
+	return check_item_overlaps(s, err);
 }
 
 /* Reads item @k, at most @len bytes; absent ones are left alone. */
@@ -599,6 +620,9 @@ static int check_sizes(const struct layer *l, struct error *err)
 				 "logical sector size %" PRIu32
 				 " is neither 512 nor 4096",
 				 s->sector_bytes);
+	if (!l->bytes)
+		return error_set(err, -EBADMSG, s->items[ITEM_DISK_BYTES].off,
+				 "virtual size is 0");
 	if (l->bytes > VHDX_BYTES_MAX)
 		return error_set(err, -EFBIG, s->items[ITEM_DISK_BYTES].off,
 				 "virtual size %" PRIu64
@@ -799,6 +823,12 @@ static int open_parent_locator(struct layer *l, struct error *err)
 	CLEANUP(freep) uint8_t *buf = NULL;
 	int r;
 
+	/* The bit has no checksum; no writer leaves a locator behind. */
+	if (!s->has_parent && it->present)
+		return error_set(err, -EBADMSG,
+				 s->items[ITEM_FILE_PARAMETERS].off,
+				 "has a parent locator, but is not marked as "
+				 "having a parent");
 	if (!s->has_parent)
 		return 0;
 	if (!it->present || it->bytes < LOCATOR_AT)
@@ -950,6 +980,26 @@ static enum extent_kind kind_of(uint64_t entry)
 	}
 }
 
+static bool overlaps(const struct region *g, uint64_t off, uint64_t bytes)
+{
+	return off < g->off + g->bytes && g->off < off + bytes;
+}
+
+/* Does [@off, @off + @bytes) lie over what is not for blocks? NULL: no. */
+static const char *lies_over(const struct vhdx_state *s, uint64_t off,
+			     uint64_t bytes)
+{
+	struct region log = { .off = s->h.log_off, .bytes = s->h.log_bytes };
+	unsigned int i;
+
+	if (off < VHDX_MIB)
+		return "headers";
+	for (i = 0; i < REGIONS; i++)
+		if (overlaps(&s->regions[i], off, bytes))
+			return region_names[i];
+	return log.off && overlaps(&log, off, bytes) ? "log" : NULL;
+}
+
 /* Is @next, @blocks on, of one run with @first? */
 static bool continues(const struct vhdx_state *s, uint64_t first, uint64_t next,
 		      uint64_t blocks)
@@ -958,9 +1008,10 @@ static bool continues(const struct vhdx_state *s, uint64_t first, uint64_t next,
 
 	if (kind_of(first) != kind_of(next))
 		return false;
-	/* Not into a block that is damage: it begins behind the end. */
+	/* Not into a block that is damage: check_entry() says why. */
 	return kind_of(first) != EXTENT_DATA ||
-	       (BAT_OFFSET(next) == off && off < s->view->bytes);
+	       (BAT_OFFSET(next) == off && off < s->view->bytes &&
+		!lies_over(s, off, s->block_bytes));
 }
 
 /*
@@ -1050,7 +1101,7 @@ static int find_bitmap(struct layer *l, uint64_t idx, uint64_t *ret,
 	if (r < 0)
 		return r;
 	if (BAT_STATE(entry) != BLOCK_FULLY_PRESENT ||
-	    BAT_OFFSET(entry) < VHDX_MIB)
+	    lies_over(s, BAT_OFFSET(entry), VHDX_MIB))
 		return error_set(err, -EBADMSG, 0,
 				 "block is partially present, but its chunk "
 				 "has no sector bitmap (entry 0x%" PRIx64 ")",
@@ -1096,16 +1147,23 @@ static int check_entry(const struct vhdx_state *s, uint64_t entry,
 {
 	unsigned int state = BAT_STATE(entry);
 	uint64_t off = BAT_OFFSET(entry);
+	const char *over;
 
 	if (kind_of(entry) == EXTENT_DAMAGED &&
 	    state != BLOCK_PARTIALLY_PRESENT)
 		return error_set(err, -EBADMSG, 0,
 				 "block state %u is not known", state);
+	/* Reserved, and Hyper-V refuses it: data that lost a bit. */
+	if (state == BLOCK_ZERO && off)
+		return error_set(err, -EBADMSG, 0,
+				 "block of zeroes has a place, %" PRIu64, off);
 	if (state < BLOCK_FULLY_PRESENT)
 		return 0;
-	if (off < VHDX_MIB)
+	over = lies_over(s, off, s->block_bytes);
+	if (over)
 		return error_set(err, -EBADMSG, 0,
-				 "block lies where the headers are");
+				 "block at %" PRIu64 " lies over the %s", off,
+				 over);
 	if (off >= s->view->bytes)
 		return error_set(err, -EBADMSG, 0,
 				 "block at %" PRIu64
@@ -1225,9 +1283,16 @@ static int check_payload(struct layer *l, struct checker *k, uint64_t idx,
 		report_corrupt(k->r, "block %" PRIu64 ": %.100s", idx, why.msg);
 		return 0;
 	}
+	if (BAT_RESERVED(entry))
+		report_corrupt(
+			k->r,
+			"block %" PRIu64
+			": reserved bits are set in its entry 0x%" PRIx64,
+			idx, entry);
 	if (BAT_STATE(entry) < BLOCK_FULLY_PRESENT)
 		return 0;
-	if (s->block_bytes > s->view->bytes - off)
+	if (min_u64(s->block_bytes, l->bytes - (idx << s->block_bits)) >
+	    s->view->bytes - off)
 		report_corrupt(k->r,
 			       "block %" PRIu64 " at %" PRIu64
 			       " ends past the file's %" PRIu64 " bytes",
@@ -1281,13 +1346,16 @@ static uint64_t empty_entries(struct layer *l, uint64_t at, uint64_t max)
 static int check_entries(struct layer *l, struct checker *k, struct error *err)
 {
 	const struct vhdx_state *s = l->state;
-	uint64_t total = s->blocks, per = (1ULL << s->chunk_bits) + 1;
+	uint64_t total, per = (1ULL << s->chunk_bits) + 1;
 	uint64_t entries[BAT_CHUNK], at, n, i;
 	int r;
 
-	if (total)
-		total = 1 + (s->has_parent ? bitmap_entry(s, total - 1)
-					   : payload_entry(s, total - 1));
+	/* What is behind the disk's must be empty. */
+	total = s->regions[REGION_BAT].bytes / 8;
+	if (s->view->bytes > s->regions[REGION_BAT].off)
+		total = min_u64(total,
+				(s->view->bytes - s->regions[REGION_BAT].off) /
+					8);
 	for (at = 0; at < total; at += n) {
 		n = empty_entries(l, at, total - at);
 		if (n)
@@ -1302,6 +1370,12 @@ static int check_entries(struct layer *l, struct checker *k, struct error *err)
 				r = check_bitmap(l, k, chunk, entries[i], err);
 			else if (idx < s->blocks)
 				r = check_payload(l, k, idx, entries[i], err);
+			else if (BAT_STATE(entries[i]) >= BLOCK_FULLY_PRESENT)
+				report_corrupt(k->r,
+					       "block %" PRIu64
+					       " lies behind the disk's end at "
+					       "%" PRIu64,
+					       idx, l->bytes);
 		}
 		if (r < 0)
 			return r;
@@ -1340,12 +1414,33 @@ static void check_uses(struct checker *k)
 	k->r->image_end_off = end * VHDX_MIB;
 }
 
+/* 2.2.2: of two, the other is from an earlier change, or was never written. */
+static int check_header_copy(struct source *src, uint64_t at,
+			     struct check_report *r, struct error *err)
+{
+	uint8_t buf[VHDX_SECTOR_BYTES];
+	static const uint8_t never[VHDX_SECTOR_BYTES];
+	struct vhdx_header h;
+	int ret;
+
+	if (!range_inside(at, sizeof(buf), src->bytes))
+		return 0;
+	ret = source_read(src, buf, sizeof(buf), at, err);
+	if (ret < 0)
+		return ret;
+	if (!decode_header(buf, at, &h) && memcmp(buf, never, sizeof(buf)))
+		report_corrupt(r, "header at %" PRIu64 " is damaged", at);
+	return 0;
+}
+
 /* Either will do to read, but both should be there. */
 static int check_copies(struct layer *l, struct check_report *r,
 			struct error *err)
 {
 	const struct vhdx_state *s = l->state;
-	CLEANUP(freep) uint8_t *buf = malloc(TABLE_BYTES);
+	CLEANUP(freep) uint8_t *buf = calloc(1, TABLE_BYTES);
+	uint32_t sum[2];
+	bool good = true;
 	unsigned int i;
 	int ret;
 
@@ -1359,7 +1454,14 @@ static int check_copies(struct layer *l, struct check_report *r,
 			report_corrupt(r,
 				       "region table at %" PRIu64 " is damaged",
 				       region_offs[i]);
+		sum[i] = vhdx_crc32c(0, buf, TABLE_BYTES);
+		good = good && ret;
+		ret = check_header_copy(l->src, header_offs[i], r, err);
+		if (ret < 0)
+			return ret;
 	}
+	if (good && sum[0] != sum[1])
+		report_corrupt(r, "the two region tables differ");
 	return 0;
 }
 

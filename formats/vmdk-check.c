@@ -253,6 +253,13 @@ static int visit_entry(struct checker *c, const uint8_t *raw, uint64_t grain,
 		}
 		bytes = e->markers ? m.host_off + m.bytes - g.host_off : 1;
 		c->r->compressed_units++;
+	} else if (min_u64(bytes, e->capacity - grain * e->grain_bytes) >
+		   e->src->bytes - g.host_off) {
+		c->r->corruptions++;
+		say(c,
+		    "grain %" PRIu64 " at %" PRIu64
+		    " is cut off by the file's end at %" PRIu64,
+		    grain, g.host_off, e->src->bytes);
 	}
 	c->r->allocated_units++;
 	if (c->previous_end && g.host_off != c->previous_end)
@@ -391,13 +398,34 @@ static int check_sparse(struct layer *l, const struct vmdk_extent *e,
 	return code;
 }
 
-static void check_flat(struct layer *l, const struct vmdk_extent *e,
-		       struct check_report *r)
+/* Whole sectors of a flat file that its one extent lacks: a size lost them. */
+static void check_flat_rest(const struct vmdk_state *s, size_t i,
+			    struct checker *c)
 {
+	const struct vmdk_extent *e = &s->extents[i];
+	uint64_t end = e->host_off + e->bytes;
+
+	if ((i && e[-1].src == e->src) ||
+	    (i + 1 < s->n_extents && e[1].src == e->src) ||
+	    e->src->bytes - end < VMDK_SECTOR_BYTES)
+		return;
+	c->r->leaks++;
+	say(c,
+	    "no extent has what lies behind %" PRIu64
+	    " in a flat file of %" PRIu64 " bytes",
+	    end, e->src->bytes);
+}
+
+static void check_flat(struct layer *l, size_t i, struct check_report *r)
+{
+	const struct vmdk_state *s = l->state;
+	const struct vmdk_extent *e = &s->extents[i];
 	struct checker c = { .l = l, .e = e, .r = r };
 
-	if (range_inside(e->host_off, e->bytes, e->src->bytes))
+	if (range_inside(e->host_off, e->bytes, e->src->bytes)) {
+		check_flat_rest(s, i, &c);
 		return;
+	}
 	r->corruptions++;
 	say(&c,
 	    "flat extent of %" PRIu64 " bytes at %" PRIu64
@@ -415,7 +443,7 @@ int vmdk_check(struct layer *l, struct check_report *r, struct error *err)
 		const struct vmdk_extent *e = &s->extents[i];
 
 		if (e->kind == VMDK_KIND_FLAT)
-			check_flat(l, e, r);
+			check_flat(l, i, r);
 		else if (e->kind != VMDK_KIND_ZERO)
 			code = check_sparse(l, e, r, err);
 	}

@@ -13,6 +13,12 @@
  * without quotes, names in UTF-8 and in code pages. Where a key comes twice
  * the first counts. Each byte is looked at a fixed number of times, so a
  * descriptor of a million empty lines costs what any other does.
+ *
+ * What a damaged text has lost is not taken for something that was never
+ * there: an extent of the disk, its parent. All makers write version, CID,
+ * parentCID and createType, so a text without one of them is refused, and so
+ * is a line that is none of the above, an extent in a comment's end (its line
+ * break is gone), and a NUL with text behind it.
  */
 #include <errno.h>
 #include <iconv.h>
@@ -249,14 +255,8 @@ static int take_cid(struct vmdk_descriptor *d, const char *value, uint64_t at,
 	return 0;
 }
 
-/* What parse_pair() keeps during one parse only. */
-struct seen {
-	bool parent_cid;
-};
-
-static int take_pair(struct vmdk_descriptor *d, struct seen *seen,
-		     const char *key, char *value, uint64_t at,
-		     struct error *err)
+static int take_pair(struct vmdk_descriptor *d, const char *key, char *value,
+		     uint64_t at, struct error *err)
 {
 	if (!strncasecmp(key, "ddb.", 4)) {
 		if (d->n_ddb < VMDK_DDB_MAX)
@@ -265,8 +265,10 @@ static int take_pair(struct vmdk_descriptor *d, struct seen *seen,
 	}
 	if (!strcasecmp(key, "CID"))
 		return take_cid(d, value, at, err);
-	if (!strcasecmp(key, "parentCID") && !seen->parent_cid) {
-		seen->parent_cid = true;
+	if (!strcasecmp(key, "version"))
+		d->has_version = true;
+	if (!strcasecmp(key, "parentCID") && !d->has_parent_cid) {
+		d->has_parent_cid = true;
 		if (!parse_cid(value, &d->parent_cid))
 			return bad_cid(key, value, at, err);
 	} else if (!strcasecmp(key, "createType") && !d->create_type) {
@@ -287,14 +289,35 @@ static int take_pair(struct vmdk_descriptor *d, struct seen *seen,
 	return 0;
 }
 
-/* KEY = VALUE, KEY="VALUE"; what is neither is not for us. */
-static int parse_pair(struct vmdk_descriptor *d, struct seen *seen, char *p,
-		      uint64_t at, struct error *err)
+static int bad_line(const char *line, uint64_t at, struct error *err)
+{
+	return error_set(err, -EBADMSG, at,
+			 "line \"%.60s\" of the descriptor is no comment, no "
+			 "extent and no key with a value",
+			 line);
+}
+
+/* A word, then a number, as in "RW 4192256 SPARSE", whatever the word is? */
+static bool has_number_second(const char *p)
+{
+	while (*p && !is_blank(*p))
+		p++;
+	while (is_blank(*p))
+		p++;
+	if (!strchr("0123456789", *p) || !*p)
+		return false;
+	p += strspn(p, "0123456789");
+	return is_blank(*p);
+}
+
+/* KEY = VALUE, KEY="VALUE" */
+static int parse_pair(struct vmdk_descriptor *d, char *p, uint64_t at,
+		      struct error *err)
 {
 	char *equals = strchr(p, '='), *value, *end;
 
-	if (!equals)
-		return 0;
+	if (!equals || equals == p || has_number_second(p))
+		return bad_line(p, at, err);
 	cut_blanks(p, equals);
 	value = skip_blanks(equals + 1);
 	if (*value == '"') {
@@ -303,29 +326,65 @@ static int parse_pair(struct vmdk_descriptor *d, struct seen *seen, char *p,
 		if (end)
 			*end = 0;
 	}
-	return take_pair(d, seen, p, value, at, err);
+	return take_pair(d, p, value, at, err);
 }
 
-static int parse_line(struct vmdk_descriptor *d, struct seen *seen, char *p,
-		      uint64_t at, struct error *err)
+/*
+ * An extent that was commented out begins the comment; one behind other words
+ * was a line of its own.
+ */
+static int parse_comment(const char *p, uint64_t at, struct error *err)
 {
-	if (!*p || *p == '#')
+	const char *word = p + strspn(p, "# \t");
+
+	for (; *word; word++) {
+		word += strcspn(word, "RrNn");
+		if (!*word)
+			break;
+		if (is_extent_line(word) && has_number_second(word) &&
+		    word != p + strspn(p, "# \t"))
+			return error_set(err, -EBADMSG, at,
+					 "there is an extent in the comment "
+					 "\"%.60s\": its line break is lost",
+					 p);
+	}
+	return 0;
+}
+
+static int parse_line(struct vmdk_descriptor *d, char *p, uint64_t at,
+		      struct error *err)
+{
+	if (!*p)
 		return 0;
+	if (*p == '#')
+		return parse_comment(p, at, err);
 	if (is_extent_line(p))
 		return add_extent(d, p, at, err);
-	return parse_pair(d, seen, p, at, err);
+	return parse_pair(d, p, at, err);
+}
+
+/* Zeroes may follow the text, and whatever is behind those. */
+static int check_end(const char *text, size_t used, size_t len, uint64_t at,
+		     struct error *err)
+{
+	if (len - used < 2 || !text[used + 1])
+		return 0;
+	return error_set(err, -EBADMSG, at + used,
+			 "descriptor has a NUL in its text");
 }
 
 int vmdk_descriptor_parse(struct vmdk_descriptor *ret, char *text, size_t len,
 			  uint64_t at, struct error *err)
 {
-	struct seen seen = { 0 };
 	char *p = text, *end = text + strnlen(text, len), *eol, *start;
 	int r;
 
 	*ret = (struct vmdk_descriptor){ .text = text,
 					 .parent_cid = VMDK_NO_PARENT };
 	*end = 0;
+	r = check_end(text, (size_t)(end - text), len, at, err);
+	if (r < 0)
+		return r;
 	if (!strncmp(p, "\xef\xbb\xbf", 3))
 		p += 3;
 	for (; p < end; p = eol + 1) {
@@ -336,12 +395,26 @@ int vmdk_descriptor_parse(struct vmdk_descriptor *ret, char *text, size_t len,
 		while (start < eol && is_blank(*start))
 			start++;
 		cut_blanks(start, eol);
-		r = parse_line(ret, &seen, start, at + (size_t)(start - text),
-			       err);
+		r = parse_line(ret, start, at + (size_t)(start - text), err);
 		if (r < 0)
 			return r;
 	}
 	return 0;
+}
+
+int vmdk_descriptor_check(const struct vmdk_descriptor *d, struct error *err)
+{
+	const char *lacks = !d->has_version	 ? "version"
+			    : !d->has_cid	 ? "CID"
+			    : !d->has_parent_cid ? "parentCID"
+			    : !d->create_type	 ? "createType"
+						 : NULL;
+
+	if (!lacks)
+		return 0;
+	return error_set(err, -EBADMSG, 0,
+			 "descriptor has no %s: it is damaged, or is none",
+			 lacks);
 }
 
 void vmdk_descriptor_done(struct vmdk_descriptor *d)

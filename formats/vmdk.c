@@ -93,6 +93,7 @@ enum {
 	COWD_GD_ENTRIES_AT = 24,
 	COWD_PARENT_AT = 32, /* in a root: cylinders, heads, sectors */
 	COWD_PARENT_BYTES = 1024,
+	COWD_GEOMETRY_BYTES = 12,
 	COWD_PARENT_GENERATION_AT = 1056,
 	COWD_GENERATION_AT = 1060,
 	COWD_UNCLEAN_AT = 1648,
@@ -111,10 +112,14 @@ enum {
 	SE_TABLE_SECTORS_AT = 32,
 	SE_FLAGS_AT = 40,
 	SE_VOLATILE_OFF_AT = 80,
+	SE_JOURNAL_HEADER_OFF_AT = 96,
+	SE_JOURNAL_OFF_AT = 112,
 	SE_GD_OFF_AT = 128,
 	SE_GD_SECTORS_AT = 136,
 	SE_TABLES_OFF_AT = 144,
 	SE_TABLES_SECTORS_AT = 152,
+	SE_FREE_OFF_AT = 160,
+	SE_BACKMAP_OFF_AT = 176,
 	SE_GRAINS_OFF_AT = 192,
 	SE_HEADER_BYTES = 512,
 	SE_VOLATILE_MAGIC_AT = 0,
@@ -181,9 +186,15 @@ static uint64_t table_span(const struct vmdk_extent *e)
 	return e->grain_bytes * e->table_entries;
 }
 
+static uint64_t header_bytes(const struct vmdk_extent *e)
+{
+	return e->kind == VMDK_KIND_COWD ? COWD_HEADER_BYTES
+					 : HOSTED_HEADER_BYTES;
+}
+
 static bool directory_inside(const struct vmdk_extent *e, uint64_t off)
 {
-	return off &&
+	return off >= header_bytes(e) &&
 	       range_inside(off, e->gd_entries * e->entry_bytes, e->src->bytes);
 }
 
@@ -374,6 +385,16 @@ static int hosted_take_footer(struct hosted_header *h, struct source *src,
 		return error_set(err, -EBADMSG, at + HOSTED_GD_OFF_AT,
 				 "footer says that the grain directory's place "
 				 "is in a footer");
+	if (h->capacity &&
+	    (h->capacity != footer.capacity || h->grain != footer.grain ||
+	     h->table_entries != footer.table_entries))
+		return error_set(
+			err, -EBADMSG, at + HOSTED_CAPACITY_AT,
+			"footer has %" PRIu64 " sectors in grains of "
+			"%" PRIu64 " and tables of %" PRIu32
+			", the header %" PRIu64 ", %" PRIu64 " and %" PRIu32,
+			footer.capacity, footer.grain, footer.table_entries,
+			h->capacity, h->grain, h->table_entries);
 	/* The descriptor is where the header says. */
 	footer.descriptor_off = h->descriptor_off;
 	footer.descriptor_sectors = h->descriptor_sectors;
@@ -407,17 +428,42 @@ static void hosted_adopt(struct vmdk_extent *e, const struct hosted_header *h)
 }
 
 /* The place of the descriptor, checked when it is read. */
-static void hosted_adopt_descriptor(struct vmdk_extent *e,
-				    const struct hosted_header *h)
+static int hosted_adopt_descriptor(struct vmdk_extent *e,
+				   const struct hosted_header *h,
+				   struct error *err)
 {
+	if (!h->descriptor_off && h->descriptor_sectors)
+		return error_set(err, -EBADMSG, HOSTED_DESCRIPTOR_OFF_AT,
+				 "descriptor of %" PRIu64
+				 " sectors has no place",
+				 h->descriptor_sectors);
 	if (!h->descriptor_off)
-		return;
+		return 0;
 	e->descriptor_off = off_fits(h->descriptor_off)
 				    ? sectors(h->descriptor_off)
 				    : UINT64_MAX;
 	e->descriptor_bytes = off_fits(h->descriptor_sectors)
 				      ? sectors(h->descriptor_sectors)
 				      : UINT64_MAX;
+	return 0;
+}
+
+/*
+ * "overHead" is the room of all metadata, which writers of uncompressed
+ * extents lay out in advance: in front of it tables, behind it grains. Only
+ * where it is so for the directories it is believed.
+ */
+static void hosted_adopt_overhead(struct vmdk_extent *e)
+{
+	uint64_t gd_bytes = e->gd_entries * e->entry_bytes;
+
+	if (e->compressed || e->overhead > e->src->bytes)
+		return;
+	if (e->gd_lost || !range_inside(e->gd_off, gd_bytes, e->overhead))
+		return;
+	if (e->rgd_off && !range_inside(e->rgd_off, gd_bytes, e->overhead))
+		return;
+	e->grains_from = e->overhead;
 }
 
 static int hosted_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
@@ -429,7 +475,9 @@ static int hosted_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
 	r = hosted_decode(head, len, &h, err);
 	if (r < 0)
 		return r;
-	hosted_adopt_descriptor(e, &h);
+	r = hosted_adopt_descriptor(e, &h, err);
+	if (r < 0)
+		return r;
 	/* Only an envelope of the descriptor: the disk is elsewhere. */
 	if (h.magic == HOSTED_MAGIC && !h.capacity && h.descriptor_off)
 		return 0;
@@ -439,7 +487,10 @@ static int hosted_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
 	if (r < 0)
 		return r;
 	hosted_adopt(e, &h);
-	return check_directory(e, HOSTED_GD_OFF_AT, err);
+	r = check_directory(e, HOSTED_GD_OFF_AT, err);
+	if (r >= 0)
+		hosted_adopt_overhead(e);
+	return r;
 }
 
 static int cowd_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
@@ -475,7 +526,7 @@ static int cowd_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
 	r = check_directory(e, COWD_GD_OFF_AT, err);
 	if (r < 0)
 		return r;
-	if (entries < e->gd_entries)
+	if (entries != e->gd_entries)
 		return error_set(err, -EBADMSG, COWD_GD_ENTRIES_AT,
 				 "grain directory has %" PRIu32
 				 " entries, a disk of %" PRIu64
@@ -564,6 +615,44 @@ static int se_place(struct vmdk_extent *e, struct cursor *c, size_t at,
 	return 0;
 }
 
+/*
+ * Directory and tables lie over nothing else: a place that lost a bit would
+ * show a disk of holes.
+ */
+static int se_check_areas(struct cursor *c, struct error *err)
+{
+	static const struct {
+		const char *what;
+		size_t at; /* of the place; behind it is the size */
+	} areas[] = {
+		{ "grain directory", SE_GD_OFF_AT },
+		{ "grain tables", SE_TABLES_OFF_AT },
+		{ "volatile header", SE_VOLATILE_OFF_AT },
+		{ "journal header", SE_JOURNAL_HEADER_OFF_AT },
+		{ "journal", SE_JOURNAL_OFF_AT },
+		{ "free bitmap", SE_FREE_OFF_AT },
+		{ "back map", SE_BACKMAP_OFF_AT },
+		{ "grains", SE_GRAINS_OFF_AT },
+	};
+	size_t i, k;
+
+	for (i = 0; i < 2; i++)
+		for (k = i + 1; k < ARRAY_SIZE(areas); k++) {
+			uint64_t a = cursor_le64_at(c, areas[i].at);
+			uint64_t a_n = cursor_le64_at(c, areas[i].at + 8);
+			uint64_t b = cursor_le64_at(c, areas[k].at);
+			uint64_t b_n = cursor_le64_at(c, areas[k].at + 8);
+
+			if (!a || (a < b ? b - a < a_n : a - b < b_n))
+				return error_set(
+					err, -EBADMSG, areas[i].at,
+					"seSparse %s at sector %" PRIu64
+					" and %s at %" PRIu64 " overlap",
+					areas[i].what, a, areas[k].what, b);
+		}
+	return 0;
+}
+
 static int se_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
 		   struct error *err)
 {
@@ -589,6 +678,9 @@ static int se_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
 	if (r >= 0)
 		r = se_place(e, &c, SE_GRAINS_OFF_AT, "grains", &e->grains_off,
 			     err);
+	if (r < 0)
+		return r;
+	r = se_check_areas(&c, err);
 	if (r < 0)
 		return r;
 	gd_sectors = cursor_le64_at(&c, SE_GD_SECTORS_AT);
@@ -705,8 +797,6 @@ static int check_create_type(const struct vmdk_descriptor *d, struct error *err)
 	};
 	size_t i;
 
-	if (!d->create_type)
-		return 0;
 	for (i = 0; i < ARRAY_SIZE(served); i++)
 		if (!strcasecmp(served[i], d->create_type))
 			return 0;
@@ -762,19 +852,24 @@ static int open_sparse_line(struct layer *l, const struct vmdk_line *line,
 	return r;
 }
 
-/* Sets e->bytes to what the line says; @alone: the header has the last word. */
+/*
+ * The size is in the line and in the header, where some writers round it up to
+ * whole grains. Sets e->bytes to what the line says; @alone: the header has
+ * the last word.
+ */
 static int fit_sparse(struct vmdk_extent *e, const struct vmdk_line *line,
 		      bool alone, struct error *err)
 {
-	if (alone)
-		return 0;
-	if (sectors(line->sectors) > e->capacity)
+	uint64_t bytes = sectors(line->sectors);
+
+	if (e->capacity != bytes &&
+	    e->capacity != round_up(bytes, e->grain_bytes))
 		return error_set(err, -EBADMSG, line->at,
 				 "extent \"%s\" has %" PRIu64
 				 " bytes, the descriptor wants %" PRIu64,
-				 line->name, e->capacity,
-				 sectors(line->sectors));
-	e->bytes = sectors(line->sectors);
+				 line->name, e->capacity, bytes);
+	if (!alone)
+		e->bytes = bytes;
 	return 0;
 }
 
@@ -806,6 +901,14 @@ static int open_line(struct layer *l, const struct vmdk_line *line,
 				 line->offset);
 	e->kind = VMDK_KIND_FLAT;
 	e->host_off = sectors(line->offset);
+	/* A file may have been cut, which is damage behind its end; a wrong
+	 * place would move all that is read. */
+	if (line->offset && !range_inside(e->host_off, e->bytes, e->src->bytes))
+		return error_set(
+			err, -EBADMSG, line->at,
+			"extent \"%s\" of %" PRIu64 " bytes at %" PRIu64
+			" ends past its file's %" PRIu64 " bytes",
+			line->name, e->bytes, e->host_off, e->src->bytes);
 	return 0;
 }
 
@@ -879,6 +982,18 @@ static int open_bare(struct layer *l, const struct vmdk_extent *self,
 	return 0;
 }
 
+/* Behind a root's geometry, where a name would go on, is nothing. */
+static int check_no_parent(const char *name, struct error *err)
+{
+	size_t i;
+
+	for (i = COWD_GEOMETRY_BYTES; i < COWD_PARENT_BYTES; i++)
+		if (name[i])
+			return error_set(err, -EBADMSG, COWD_PARENT_AT,
+					 "parent's name is damaged");
+	return 0;
+}
+
 /*
  * The name and generations in a COWD header. The geometry of a root lies in
  * the same place: too short to be a name.
@@ -895,7 +1010,7 @@ static int take_cowd_parent(struct layer *l, const uint8_t *head, size_t len,
 	s->parent_generation = cursor_le32_at(&c, COWD_PARENT_GENERATION_AT);
 	cursor_copy_at(&c, COWD_PARENT_AT, name, COWD_PARENT_BYTES);
 	if (strlen(name) < 5)
-		return 0;
+		return check_no_parent(name, err);
 	return layer_set_parent_by_id(l, name, NULL, COWD_PARENT_AT, err);
 }
 
@@ -937,16 +1052,15 @@ static int open_descriptor(struct layer *l, const struct vmdk_extent *self,
 	struct vmdk_state *s = l->state;
 	int r;
 
-	r = check_create_type(&s->d, err);
+	r = vmdk_descriptor_check(&s->d, err);
+	if (r >= 0)
+		r = check_create_type(&s->d, err);
 	if (r < 0)
 		return r;
-	if (!s->d.n_lines && self) {
-		r = open_bare(l, self, err);
-	} else if (!s->d.n_lines) {
+	if (!s->d.n_lines)
 		r = error_set(err, -EBADMSG, 0, "descriptor has no extents");
-	} else {
+	else
 		r = open_lines(l, self, err);
-	}
 	return r < 0 ? r : take_parent(l, err);
 }
 
@@ -1075,6 +1189,52 @@ static int se_find_table(const struct vmdk_extent *e, uint64_t entry,
 	return 0;
 }
 
+static bool overlaps(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes)
+{
+	return a < b ? b - a < a_bytes : a - b < b_bytes;
+}
+
+/*
+ * Which metadata does [@off, @off + @bytes) lie over, as far as that is known
+ * without looking into the directory? NULL: none.
+ */
+static const char *lies_over(const struct vmdk_extent *e, uint64_t off,
+			     uint64_t bytes)
+{
+	uint64_t gd_bytes = e->gd_entries * e->entry_bytes;
+
+	if (off < header_bytes(e))
+		return "header";
+	if (e->descriptor_off &&
+	    overlaps(off, bytes, e->descriptor_off, e->descriptor_bytes))
+		return "descriptor";
+	if (!e->gd_lost && overlaps(off, bytes, e->gd_off, gd_bytes))
+		return "grain directory";
+	if (e->rgd_off && overlaps(off, bytes, e->rgd_off, gd_bytes))
+		return "redundant grain directory";
+	return NULL;
+}
+
+static int check_table_place(const struct vmdk_extent *e, uint64_t off,
+			     uint64_t bytes, struct error *err)
+{
+	const char *over;
+
+	if (!range_inside(off, bytes, e->src->bytes))
+		return error_set(err, -EBADMSG, off,
+				 "grain table at %" PRIu64
+				 " ends past the file's %" PRIu64 " bytes",
+				 off, e->src->bytes);
+	over = lies_over(e, off, bytes);
+	if (e->grains_from && !range_inside(off, bytes, e->grains_from))
+		over = "grains";
+	if (over)
+		return error_set(err, -EBADMSG, off,
+				 "grain table at %" PRIu64 " lies over the %s",
+				 off, over);
+	return 0;
+}
+
 int vmdk_find_table(struct layer *l, const struct vmdk_extent *e, uint64_t idx,
 		    bool second, struct vmdk_table *ret, struct error *err)
 {
@@ -1099,13 +1259,10 @@ int vmdk_find_table(struct layer *l, const struct vmdk_extent *e, uint64_t idx,
 							    : EXTENT_DATA;
 		ret->off = sectors(entry);
 	}
-	if (ret->kind == EXTENT_DATA &&
-	    !range_inside(ret->off, vmdk_table_used(e, idx) * e->entry_bytes,
-			  e->src->bytes))
-		return error_set(err, -EBADMSG, ret->off,
-				 "grain table at %" PRIu64
-				 " ends past the file's %" PRIu64 " bytes",
-				 ret->off, e->src->bytes);
+	if (ret->kind == EXTENT_DATA)
+		return check_table_place(
+			e, ret->off, vmdk_table_used(e, idx) * e->entry_bytes,
+			err);
 	return 0;
 }
 
@@ -1174,6 +1331,7 @@ int vmdk_decode_entry(const struct vmdk_extent *e, const uint8_t *raw,
 		      struct vmdk_grain *ret, struct error *err)
 {
 	struct cursor c = { .buf = raw, .len = e->entry_bytes };
+	const char *over;
 	uint32_t entry;
 
 	if (e->kind == VMDK_KIND_SESPARSE)
@@ -1183,11 +1341,21 @@ int vmdk_decode_entry(const struct vmdk_extent *e, const uint8_t *raw,
 		    : entry == 1 && e->zero_entries ? EXTENT_ZERO
 						    : EXTENT_DATA;
 	ret->host_off = sectors(entry);
-	if (ret->kind == EXTENT_DATA && ret->host_off >= e->src->bytes)
+	if (ret->kind != EXTENT_DATA)
+		return 0;
+	if (ret->host_off >= e->src->bytes)
 		return error_set(err, -EBADMSG, ret->host_off,
 				 "grain at %" PRIu64
 				 " lies behind the file's end at %" PRIu64,
 				 ret->host_off, e->src->bytes);
+	over = lies_over(e, ret->host_off,
+			 e->compressed ? VMDK_SECTOR_BYTES : e->grain_bytes);
+	if (ret->host_off < e->grains_from)
+		over = "metadata";
+	if (over)
+		return error_set(err, -EBADMSG, ret->host_off,
+				 "grain at %" PRIu64 " lies over the %s",
+				 ret->host_off, over);
 	return 0;
 }
 
@@ -1222,10 +1390,11 @@ int vmdk_read_marker(struct layer *l, const struct vmdk_extent *e,
 				sector,
 				grain * (e->grain_bytes / VMDK_SECTOR_BYTES));
 	}
-	if (host_off >= e->src->bytes)
+	if (host_off >= e->src->bytes ||
+	    (e->markers && bytes > e->src->bytes - host_off))
 		return error_set(err, -EBADMSG, host_off,
 				 "compressed grain at %" PRIu64
-				 " lies behind the file's end at %" PRIu64,
+				 " ends behind the file's end at %" PRIu64,
 				 host_off, e->src->bytes);
 	ret->host_off = host_off;
 	ret->bytes = (uint32_t)min_u64(bytes, e->src->bytes - host_off);
@@ -1400,31 +1569,22 @@ static int map_sparse(struct layer *l, const struct vmdk_extent *e, uint64_t in,
 			       ret->len, err);
 }
 
-/*
- * A flat file may be cut off: what lies behind its end cannot be read. A
- * sector that begins before it is the last.
- */
+/* A flat file may be cut off: what lies behind its end cannot be read. */
 static int map_flat(const struct vmdk_extent *e, uint64_t in, uint64_t len,
 		    struct extent *ret, struct error *err)
 {
-	uint64_t sector = round_down(in, VMDK_SECTOR_BYTES);
-	uint64_t in_sector = in - sector, off = e->host_off + sector;
+	struct error found = { 0 };
+	int r = extent_set_data(ret, e->src, e->host_off, in, len, &found);
 
-	if (e->host_off > UINT64_MAX - sector || off >= e->src->bytes) {
-		ret->kind = EXTENT_DAMAGED;
-		ret->len = len;
-		/* One sector: who asks wants to hear why. */
-		return len > VMDK_SECTOR_BYTES
-			       ? 0
-			       : error_set(err, -EBADMSG, 0,
-					   "flat extent's data at %" PRIu64
-					   " lie behind the file's end at "
-					   "%" PRIu64,
-					   off, e->src->bytes);
-	}
-	if (e->src->bytes - off < VMDK_SECTOR_BYTES)
-		len = min_u64(len, VMDK_SECTOR_BYTES - in_sector);
-	return extent_set_data(ret, e->src, off, in_sector, len, err);
+	if (r >= 0)
+		return r;
+	ret->kind = EXTENT_DAMAGED;
+	ret->len = len;
+	/* One sector: who asks wants to hear why. */
+	return len > VMDK_SECTOR_BYTES
+		       ? 0
+		       : error_set(err, found.code, found.off,
+				   "flat extent: %s", found.msg);
 }
 
 /* The extent that has @guest_off, which lies inside the disk. */

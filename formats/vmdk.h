@@ -57,7 +57,9 @@ struct vmdk_pair {
 /* Strings lie in text. */
 struct vmdk_descriptor {
 	char *text;
+	bool has_version;
 	bool has_cid;
+	bool has_parent_cid;
 	uint32_t cid;
 	uint32_t parent_cid; /* VMDK_NO_PARENT where it is not given */
 	const char *create_type;
@@ -82,6 +84,8 @@ bool vmdk_is_descriptor(const uint8_t *head, size_t head_bytes);
  */
 int vmdk_descriptor_parse(struct vmdk_descriptor *ret, char *text, size_t len,
 			  uint64_t at, struct error *err);
+/* Does it say what every descriptor says? */
+int vmdk_descriptor_check(const struct vmdk_descriptor *d, struct error *err);
 void vmdk_descriptor_done(struct vmdk_descriptor *d);
 
 /*
@@ -123,6 +127,7 @@ struct vmdk_extent {
 	bool markers; /* a grain has its own sector and size */
 	bool dirty;
 	uint64_t overhead; /* where grains may begin */
+	uint64_t grains_from; /* as far as that can be relied on; else 0 */
 	uint64_t descriptor_off; /* embedded; 0: none */
 	uint64_t descriptor_bytes;
 	uint64_t tables_off; /* seSparse */
@@ -163,7 +168,7 @@ int vmdk_find_table(struct layer *l, const struct vmdk_extent *e, uint64_t idx,
 uint64_t vmdk_table_used(const struct vmdk_extent *e, uint64_t idx);
 
 /* Decodes a table entry as it lies in the file; checks that the grain begins
- * inside the file. */
+ * inside the file, and not among the metadata. */
 int vmdk_decode_entry(const struct vmdk_extent *e, const uint8_t *raw,
 		      struct vmdk_grain *ret, struct error *err);
 

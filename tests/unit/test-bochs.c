@@ -48,8 +48,10 @@ static const struct disk_row hostile[] = {
 	{ BITMAP, 4, (8 << 20) + 1, -EBADMSG, BITMAP, "bitmap" },
 	{ CATALOG, 4, 0x100001, -EFBIG, CATALOG, "limit" },
 	{ CATALOG, 4, 0x100000, -EBADMSG, CATALOG, "ends past" },
-	{ HEADER, 4, FILE_BYTES - 15, -EBADMSG, CATALOG, "ends past" },
-	{ CATALOG, 4, 3, -EBADMSG, DISK, "cover" },
+	{ HEADER, 4, 1024, -EBADMSG, HEADER, "header of 1024" },
+	{ BITMAP, 4, 2, -EBADMSG, BITMAP, "bitmap of 2 bytes" },
+	{ CATALOG, 4, 3, -EBADMSG, CATALOG, "power of two" },
+	{ CATALOG, 4, 2, -EBADMSG, DISK, "cover" },
 	{ DISK, 8, UINT64_MAX, -EBADMSG, DISK, "cover" },
 };
 
@@ -109,6 +111,43 @@ START_TEST(an_extent_behind_the_end_is_damage)
 }
 END_TEST
 
+START_TEST(a_block_that_the_end_cuts_is_damage_behind_it)
+{
+	struct layer *l;
+
+	disk_le(ENTRIES, 4, 1);
+	memset(disk_file + DATA + STRIDE, 0xff, 1);
+	disk_bytes -= 1000;
+	l = disk_must_open("bochs");
+	disk_maps(l, 0, EXTENT_DATA, EXTENT_BYTES - 1000, DATA + STRIDE + 512);
+	disk_is_damaged(l, EXTENT_BYTES - 1000, "behind the file's end");
+	disk_checks(l, 1, 1);
+	layer_unref(l);
+}
+END_TEST
+
+START_TEST(check_finds_what_is_used_twice_and_what_is_not)
+{
+	struct layer *l;
+
+	disk_le(ENTRIES, 4, 0);
+	disk_le(ENTRIES + 4, 4, 1);
+	l = disk_must_open("bochs");
+	disk_checks(l, 0, 0);
+	layer_unref(l);
+	disk_le(ENTRIES + 4, 4, 0);
+	l = disk_must_open("bochs");
+	disk_checks(l, 1, 1);
+	layer_unref(l);
+	/* behind the disk's end */
+	disk_le(ENTRIES + 4, 4, 1);
+	disk_le(DISK, 8, EXTENT_BYTES);
+	l = disk_must_open("bochs");
+	disk_checks(l, 1, 0);
+	layer_unref(l);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, disk_done);
@@ -116,6 +155,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, the_bitmap_says_which_sectors_are_there);
 	tcase_add_test(tc, version_1_has_its_size_elsewhere);
 	tcase_add_test(tc, an_extent_behind_the_end_is_damage);
+	tcase_add_test(tc, a_block_that_the_end_cuts_is_damage_behind_it);
+	tcase_add_test(tc, check_finds_what_is_used_twice_and_what_is_not);
 }
 
 int main(void)

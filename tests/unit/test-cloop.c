@@ -5,7 +5,13 @@
 
 #include "tests/lib/disk.h"
 
-enum { BLOCK = 128, BLOCKS = 132, PLACES = 136, FILE_BYTES = 4096 };
+enum {
+	BLOCK = 128,
+	BLOCKS = 132,
+	PLACES = 136,
+	FIRST = PLACES + 5 * 8,
+	FILE_BYTES = 4096
+};
 
 static void setup(void)
 {
@@ -16,7 +22,7 @@ static void setup(void)
 	disk_be(BLOCK, 4, 1024);
 	disk_be(BLOCKS, 4, 4);
 	for (i = 0; i < 5; i++)
-		disk_be(PLACES + 8 * i, 8, 1000 + 100 * i);
+		disk_be(PLACES + 8 * i, 8, FIRST + 100 * i);
 }
 
 static const struct disk_row hostile[] = {
@@ -25,6 +31,8 @@ static const struct disk_row hostile[] = {
 	{ BLOCK, 4, (64 << 20) + 512, -EBADMSG, BLOCK, "block size" },
 	{ BLOCKS, 4, (64 << 20) + 1, -EFBIG, BLOCKS, "limit" },
 	{ BLOCKS, 4, (FILE_BYTES - PLACES) / 8, -EBADMSG, BLOCKS, "end past" },
+	{ BLOCKS, 4, 3, -EBADMSG, BLOCKS, "first block is at" },
+	{ BLOCKS, 4, 5, -EBADMSG, BLOCKS, "first block is at" },
 };
 
 START_TEST(open_refuses_hostile_field)
@@ -50,10 +58,11 @@ START_TEST(a_block_is_a_stream)
 	struct layer *l = disk_must_open("cloop");
 
 	ck_assert_uint_eq(l->bytes, 4096);
+	disk_checks(l, 0, 0);
 	e = disk_map(l, 1024 + 9, 5000);
 	ck_assert_uint_eq(e.kind, EXTENT_COMPRESSED);
 	ck_assert_uint_eq(e.codec, CODEC_ZLIB);
-	ck_assert_uint_eq(e.host_off, 1100);
+	ck_assert_uint_eq(e.host_off, FIRST + 100);
 	ck_assert_uint_eq(e.comp_bytes, 100);
 	ck_assert_uint_eq(e.unit_bytes, 1024);
 	ck_assert_uint_eq(e.unit_off, 9);
@@ -66,14 +75,15 @@ START_TEST(wrong_places_are_damage)
 {
 	struct layer *l;
 
-	disk_be(PLACES + 8, 8, 1000); /* nothing in block 0 */
-	disk_be(PLACES + 16, 8, 3049); /* too much in block 1 */
+	disk_be(PLACES + 8, 8, FIRST); /* nothing in block 0 */
+	disk_be(PLACES + 16, 8, FIRST + 2049); /* too much in block 1 */
 	disk_be(PLACES + 32, 8, FILE_BYTES + 1);
 	l = disk_must_open("cloop");
 	disk_is_damaged(l, 0, "not in the file");
 	disk_is_damaged(l, 1024, "too long");
 	disk_is_damaged(l, 2048, "not in the file"); /* backwards */
 	disk_is_damaged(l, 3072, "not in the file");
+	disk_checks(l, 4, 0);
 	layer_unref(l);
 }
 END_TEST

@@ -156,11 +156,37 @@ START_TEST(sectors_of_no_chunk_are_damage)
 {
 	struct layer *l;
 
-	put_chunk(2, 0, 28, 60, 0, 0);
+	put_chunk(2, 0, 38, 60, 0, 0);
 	l = disk_must_open("dmg");
 	disk_maps(l, 0, EXTENT_DAMAGED, 10 * 512, 0);
-	disk_maps(l, 90 * 512, EXTENT_DAMAGED, 10 * 512, 0);
-	disk_is_damaged(l, 99 * 512, "in no chunk");
+	disk_maps(l, 30 * 512, EXTENT_DAMAGED, 10 * 512, 0);
+	disk_is_damaged(l, 39 * 512, "in no chunk");
+	disk_checks(l, 2, 0);
+	layer_unref(l);
+}
+END_TEST
+
+static const uint64_t trailers[] = { 0, 50, 99 };
+
+START_TEST(a_trailer_that_knows_of_fewer_sectors_loses_none)
+{
+	struct layer *l;
+
+	disk_be(T_SECTORS, 8, trailers[_i]);
+	l = disk_must_open("dmg");
+	ck_assert_uint_eq(l->bytes, 100 * 512);
+	disk_checks(l, 2, 0); /* and the gap at the disk's beginning */
+	layer_unref(l);
+}
+END_TEST
+
+START_TEST(zeroes_that_take_room_are_damage)
+{
+	struct layer *l;
+
+	put_chunk(2, 0, 28, 70, 0, 512);
+	l = disk_must_open("dmg");
+	disk_is_damaged(l, 99 * 512, "does not lie inside");
 	disk_checks(l, 2, 0);
 	layer_unref(l);
 }
@@ -214,6 +240,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, chunks_are_found_in_any_order);
 	tcase_add_test(tc, each_compression_has_its_decoder);
 	tcase_add_test(tc, sectors_of_no_chunk_are_damage);
+	LOOP(tc, a_trailer_that_knows_of_fewer_sectors_loses_none, trailers);
+	tcase_add_test(tc, zeroes_that_take_room_are_damage);
 	LOOP(tc, chunks_that_are_not_in_the_file_are_damage, wrong);
 	tcase_add_test(tc, padding_may_follow_the_trailer);
 }

@@ -164,20 +164,54 @@ static const struct {
 	{ UINT64_MAX - 1, 0, 10, -EBADMSG, EXTENT_HOLE, 0 },
 };
 
-START_TEST(a_unit_that_runs_past_the_end_is_zeroes_from_there)
+START_TEST(a_ragged_unit_that_runs_past_the_end_is_zeroes_from_there)
 {
 	CLEANUP(source_unrefp) struct source *s = memory();
 	struct extent e = { 0 };
 
-	ck_assert_int_eq(extent_set_data(&e, s, placed[_i].unit_off,
-					 placed[_i].in_unit, placed[_i].len,
-					 &err),
+	ck_assert_int_eq(extent_set_ragged_data(&e, s, placed[_i].unit_off,
+						placed[_i].in_unit,
+						placed[_i].len, &err),
 			 placed[_i].code);
 	ck_assert_int_eq(e.kind, placed[_i].kind);
 	ck_assert_uint_eq(e.len, placed[_i].ret_len);
 	if (e.kind == EXTENT_DATA)
 		ck_assert_uint_eq(e.host_off,
 				  placed[_i].unit_off + placed[_i].in_unit);
+}
+END_TEST
+
+/* The same file. */
+static const struct {
+	uint64_t unit_off, in_unit, len;
+	int code;
+	uint64_t ret_len;
+} whole[] = {
+	{ 0, 0, UNIT, 0, UNIT },
+	{ UNIT, 17, UNIT - 17, 0, UNIT - 17 },
+	{ 9 * UNIT, 0, 2 * UNIT, 0, UNIT + 100 },
+	{ 9 * UNIT, UNIT + 100, 512, -EBADMSG, 0 },
+	{ 10 * UNIT, 0, UNIT, 0, 100 },
+	{ 10 * UNIT, 60, 41, 0, 40 },
+	{ 10 * UNIT, 100, UNIT - 100, -EBADMSG, 0 },
+	{ 10 * UNIT, 2000, 10, -EBADMSG, 0 },
+	{ 10 * UNIT + 100, 0, 10, -EBADMSG, 0 },
+	{ UINT64_MAX - 1, 0, 10, -EBADMSG, 0 },
+};
+
+START_TEST(a_unit_that_runs_past_the_end_is_damage_from_there)
+{
+	CLEANUP(source_unrefp) struct source *s = memory();
+	struct extent e = { 0 };
+
+	ck_assert_int_eq(extent_set_data(&e, s, whole[_i].unit_off,
+					 whole[_i].in_unit, whole[_i].len,
+					 &err),
+			 whole[_i].code);
+	ck_assert_uint_eq(e.len, whole[_i].ret_len);
+	if (!whole[_i].code)
+		ck_assert_uint_eq(e.host_off,
+				  whole[_i].unit_off + whole[_i].in_unit);
 }
 END_TEST
 
@@ -271,7 +305,9 @@ static void add(TCase *tc)
 {
 	LOOP(tc, an_unsound_answer_is_damage, unsound);
 	LOOP(tc, a_failure_is_damage_to_the_end_of_its_unit, failures);
-	LOOP(tc, a_unit_that_runs_past_the_end_is_zeroes_from_there, placed);
+	LOOP(tc, a_ragged_unit_that_runs_past_the_end_is_zeroes_from_there,
+	     placed);
+	LOOP(tc, a_unit_that_runs_past_the_end_is_damage_from_there, whole);
 	tcase_add_test(tc, what_cannot_be_opened_is_told_with_the_files_name);
 	tcase_add_test(tc, a_lower_layer_that_was_guessed_may_not_refer);
 	tcase_add_test(tc, a_data_file_is_opened_beside_the_image);

@@ -46,6 +46,10 @@ static const struct disk_row hostile[] = {
 	{ 32, 4, (FILE_BYTES - BAT) / 4 + 1, -EBADMSG, 32, "ends past" },
 	{ 36, 8, INT64_MAX / 512 + 1, -EFBIG, 36, "limit" },
 	{ 36, 8, UINT64_MAX, -EFBIG, 36, "limit" },
+	{ 36, 8, ENTRIES *CLUSTER / 512 + 1, -EBADMSG, 32, "too short" },
+	{ 32, 4, ENTRIES - 1, -EBADMSG, 32, "too short" },
+	{ 48, 4, 0, -EBADMSG, 48, "do not begin at a cluster" },
+	{ 48, 4, CLUSTER / 512 + 1, -EBADMSG, 48, "begin at a cluster" },
 	{ 56, 8, FILE_BYTES / 512 + 1, -EBADMSG, 56, "format extension" },
 	{ 56, 8, 1ULL << 63, -EBADMSG, 56, "format extension" },
 };
@@ -118,20 +122,33 @@ START_TEST(wrong_entries_are_damage)
 	disk_le(32, 4, 200);
 	entry(0, 1);
 	l = disk_must_open("ploop");
-	disk_is_damaged(l, 0, "into the BAT, which ends at 864");
+	disk_is_damaged(l, 0, "in front of the data at 864");
 	layer_unref(l);
 }
 END_TEST
 
-START_TEST(a_disk_may_be_larger_than_its_bat)
+START_TEST(a_cluster_that_the_end_cuts_is_damage_behind_it)
 {
 	struct layer *l;
 
-	disk_le(36, 8, 100 * CLUSTER / 512);
-	entry(15, 3);
+	entry(0, FILE_CLUSTERS - 1);
+	disk_bytes -= CLUSTER - 700;
 	l = disk_must_open("ploop");
-	disk_maps(l, 15 * CLUSTER, EXTENT_DATA, CLUSTER, 3 * CLUSTER);
-	disk_maps(l, 16 * CLUSTER, EXTENT_HOLE, 84 * CLUSTER, 0);
+	disk_maps(l, 0, EXTENT_DATA, 700, (FILE_CLUSTERS - 1) * CLUSTER);
+	disk_is_damaged(l, 700, "behind the file's end");
+	disk_checks(l, 1, FILE_CLUSTERS - 2);
+	layer_unref(l);
+}
+END_TEST
+
+START_TEST(a_bat_that_is_too_long_is_found)
+{
+	struct layer *l;
+
+	disk_le(36, 8, (ENTRIES - 1) * CLUSTER / 512);
+	entry(ENTRIES - 1, 1); /* and a cluster behind the disk's end */
+	l = disk_must_open("ploop");
+	disk_checks(l, 2, FILE_CLUSTERS - 2);
 	layer_unref(l);
 }
 END_TEST
@@ -304,7 +321,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, entries_of_version_2_count_clusters);
 	tcase_add_test(tc, entries_of_version_1_count_sectors);
 	tcase_add_test(tc, wrong_entries_are_damage);
-	tcase_add_test(tc, a_disk_may_be_larger_than_its_bat);
+	tcase_add_test(tc, a_cluster_that_the_end_cuts_is_damage_behind_it);
+	tcase_add_test(tc, a_bat_that_is_too_long_is_found);
 	tcase_add_test(tc, an_image_in_use_is_read_and_its_extension_not);
 	tcase_add_test(tc, format_extensions_are_told);
 	tcase_add_test(tc, check_counts_what_is_used_twice_and_what_is_not);

@@ -147,7 +147,7 @@ START_TEST(encrypted_clusters_have_the_disks_sector_numbers)
 	e = disk_map(l, CLUSTER, CLUSTER);
 	ck_assert_ptr_nonnull(e.cipher);
 	ck_assert_uint_eq(e.iv_sector, 1);
-	disk_is_damaged(l, 2 * CLUSTER, "not aligned to sectors");
+	disk_is_damaged(l, 2 * CLUSTER, "not aligned to clusters");
 	layer_unref(l);
 }
 END_TEST

@@ -608,6 +608,7 @@ START_TEST(a_zero_cluster_in_version_2_is_wrong)
 
 	use_order(4);
 	put(QCOW2_VERSION_AT, 4, 2);
+	put(QCOW2_HEADER_BYTES_AT, 4, 0);
 	r = check_file();
 	must_say("guest cluster 2: reserved bits 0x1 are set");
 	ck_assert_uint_eq(r.corruptions, 1);

@@ -621,6 +621,14 @@ static const struct {
 	{ 4 * 1024, COMPRESSED_AT(16384, 0), 3, "lie behind the file's end" },
 	{ 4 * 1024, COMPRESSED_AT(1ULL << 50, 0), 3, "behind the file's end" },
 	{ 4 * 1024, QCOW2_ZERO, 2, "zero cluster in a version 2" },
+	/* reserved bits, and places of the header and of tables */
+	{ 4 * 1024 + 1, 0, 3, "reserved bits are set in the L1" },
+	{ 4 * 1024 | 1ULL << 56, 0, 3, "reserved bits are set in the L1" },
+	{ 4 * 1024, 6 * 1024 | 2, 3, "reserved bits are set in the L2" },
+	{ 4 * 1024, 6 * 1024 | 1ULL << 57, 3, "reserved bits are set" },
+	{ L1 * 1024, 0, 3, "lies on metadata" },
+	{ 4 * 1024, L1 * 1024, 3, "lies on metadata" },
+	{ 4 * 1024, REFTABLE * 1024, 3, "lies on metadata" },
 };
 
 START_TEST(map_finds_damage_and_goes_on_behind_it)
@@ -629,6 +637,8 @@ START_TEST(map_finds_damage_and_goes_on_behind_it)
 	struct extent e = { 0 };
 
 	put(QCOW2_VERSION_AT, 4, damage[_i].version);
+	if (damage[_i].version == 2)
+		put(QCOW2_HEADER_BYTES_AT, 4, 0);
 	put(cluster(L1), 8, damage[_i].l1);
 	l2_entry(0, damage[_i].l2, 0);
 	l2_entry(1, damage[_i].l2 ? cluster(DATA) : 0, 0);

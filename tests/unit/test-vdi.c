@@ -67,11 +67,16 @@ static const struct disk_row hostile[] = {
 	{ BLOCK_BYTES, 4, 768, -EBADMSG, BLOCK_BYTES, "block size 768" },
 	{ BLOCK_BYTES, 4, 256, -EBADMSG, BLOCK_BYTES, "block size 256" },
 	{ BLOCKS, 4, 0x20000000, -EFBIG, BLOCKS, "limit" },
-	{ BLOCKS, 4, 15, -EBADMSG, DISK_BYTES, "do not cover" },
-	{ DISK_BYTES, 8, N_BLOCKS * 512 + 1, -EBADMSG, DISK_BYTES, "cover" },
-	{ DISK_BYTES, 8, UINT64_MAX, -EBADMSG, DISK_BYTES, "cover" },
+	{ BLOCKS, 4, 15, -EBADMSG, DISK_BYTES, "15 blocks" },
+	{ BLOCKS, 4, 17, -EBADMSG, DISK_BYTES, "17 blocks" },
+	{ DISK_BYTES, 8, N_BLOCKS * 512 + 1, -EBADMSG, DISK_BYTES, "8193" },
+	{ DISK_BYTES, 8, UINT64_MAX, -EBADMSG, DISK_BYTES, "blocks of" },
 	{ MAP_OFF, 4, DATA + FILE_BLOCKS * 512 - 63, -EBADMSG, MAP_OFF,
 	  "ends past" },
+	{ MAP_OFF, 4, MAP + 4, -EBADMSG, MAP_OFF, "not at a sector" },
+	{ MAP_OFF, 4, 0, -EBADMSG, MAP_OFF, "behind the header" },
+	{ MAP_OFF, 4, DATA, -EBADMSG, DATA_OFF, "behind the block map" },
+	{ DATA_OFF, 4, DATA + 256, -EBADMSG, DATA_OFF, "not at a sector" },
 	{ MAP_OFF, 4, UINT32_MAX, -EBADMSG, MAP_OFF, "ends past" },
 };
 
@@ -152,15 +157,27 @@ START_TEST(a_block_behind_the_end_is_damage)
 }
 END_TEST
 
-START_TEST(a_block_that_the_end_cuts_is_zero_behind_it)
+START_TEST(a_block_that_the_end_cuts_is_damage_behind_it)
 {
 	struct layer *l;
 
-	entry(0, FILE_BLOCKS - 1);
+	/* 8 blocks of 1024 bytes, the last but half in the disk */
+	disk_le(BLOCK_BYTES, 4, 1024);
+	disk_le(BLOCKS, 4, 8);
+	disk_le(DISK_BYTES, 8, 8 * 1024 - 512);
+	disk_le(ALLOCATED, 4, 1);
+	entry(0, 3);
 	disk_bytes -= 100;
 	l = disk_must_open("vdi");
-	disk_maps(l, 0, EXTENT_DATA, 412, DATA + (FILE_BLOCKS - 1) * 512);
-	disk_maps(l, 412, EXTENT_ZERO, 100, 0);
+	disk_maps(l, 0, EXTENT_DATA, 924, DATA + 3 * 1024);
+	disk_is_damaged(l, 924, "behind the file's end");
+	disk_checks(l, 2, 3);
+	layer_unref(l);
+	/* Behind the disk's end nothing is missed. */
+	entry(0, FREE);
+	entry(7, 3);
+	l = disk_must_open("vdi");
+	disk_maps(l, 7 * 1024, EXTENT_DATA, 512, DATA + 3 * 1024);
 	layer_unref(l);
 }
 END_TEST
@@ -268,7 +285,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, zero_blocks_are_zeroes_and_free_ones_holes);
 	tcase_add_test(tc, extra_bytes_lie_before_each_block);
 	tcase_add_test(tc, a_block_behind_the_end_is_damage);
-	tcase_add_test(tc, a_block_that_the_end_cuts_is_zero_behind_it);
+	tcase_add_test(tc, a_block_that_the_end_cuts_is_damage_behind_it);
 	tcase_add_test(tc, version_0_has_its_map_behind_the_header);
 	tcase_add_test(tc, a_parent_is_known_by_its_id);
 	tcase_add_test(tc, check_counts_what_is_used_twice_and_what_is_not);

@@ -77,7 +77,8 @@ static void build(uint32_t type)
 	put32(HEADER_AT + 24, 0x10000);
 	put32(HEADER_AT + 28, 6);
 	put32(HEADER_AT + 32, BLOCK);
-	memcpy(file + HEADER_AT + 40, "the parent's id.", 16);
+	if (type == 4)
+		memcpy(file + HEADER_AT + 40, "the parent's id.", 16);
 	memset(file + BAT_AT, 0xff, 512);
 	put32(BAT_AT, BLOCK_AT(0) / 512);
 	put32(BAT_AT + 4, BLOCK_AT(1) / 512);
@@ -306,7 +307,7 @@ START_TEST(a_block_outside_the_data_is_damaged_and_the_rest_reads)
 }
 END_TEST
 
-START_TEST(a_block_that_the_end_cuts_reads_zero_behind_it)
+START_TEST(a_block_that_the_end_cuts_is_damage_behind_it)
 {
 	struct layer *l;
 	struct extent e;
@@ -318,7 +319,8 @@ START_TEST(a_block_that_the_end_cuts_reads_zero_behind_it)
 	ck_assert_int_eq(e.kind, EXTENT_DATA);
 	ck_assert_uint_eq(e.len, 1000);
 	e = map(l, 3 * BLOCK + 1000, BLOCK - 1000);
-	ck_assert_int_eq(e.kind, EXTENT_ZERO);
+	ck_assert_int_eq(e.kind, EXTENT_DAMAGED);
+	ck_assert_uint_eq(e.len, BLOCK - 1000);
 	layer_unref(l);
 	file_bytes = BLOCK_AT(2) + 512; /* nothing is left but the bitmap */
 	l = open_good();
@@ -334,7 +336,7 @@ START_TEST(a_block_that_the_end_cuts_reads_zero_behind_it)
 	memset(file + FOOTER_AT - 1024, 0xff, 512);
 	l = open_good();
 	ck_assert_uint_eq(map(l, 3 * BLOCK, BLOCK).len, 512);
-	ck_assert_int_eq(map(l, 3 * BLOCK + 512, 1).kind, EXTENT_ZERO);
+	ck_assert_int_eq(map(l, 3 * BLOCK + 512, 1).kind, EXTENT_DAMAGED);
 	layer_unref(l);
 }
 END_TEST
@@ -487,6 +489,15 @@ static struct check_report check(void)
 	return r;
 }
 
+START_TEST(check_finds_a_parent_of_a_disk_that_has_none)
+{
+	build(3);
+	memcpy(file + HEADER_AT + 40, "the parent's id.", 16);
+	seal_all();
+	ck_assert_uint_eq(check().corruptions, 1);
+}
+END_TEST
+
 START_TEST(check_finds_overlaps_and_leaks)
 {
 	struct check_report r;
@@ -507,8 +518,8 @@ START_TEST(check_finds_overlaps_and_leaks)
 	ck_assert_uint_eq(r.leaks, 1);
 	put32(BAT_AT + 4, 2); /* over header and BAT, and block 0 */
 	r = check();
-	ck_assert_uint_eq(r.corruptions, 3);
-	ck_assert_uint_eq(lines, 3);
+	ck_assert_uint_eq(r.corruptions, 2);
+	ck_assert_uint_eq(lines, 2);
 	build(3);
 	put32(BAT_AT + 12, BLOCK_AT(2) / 512 + 1); /* into the footer */
 	ck_assert_uint_eq(check().corruptions, 1);
@@ -528,11 +539,12 @@ static void add(TCase *tc)
 	tcase_add_test(tc, the_first_sector_is_the_most_significant_bit);
 	LOOP(tc, a_block_outside_the_data_is_damaged_and_the_rest_reads,
 	     bad_entries);
-	tcase_add_test(tc, a_block_that_the_end_cuts_reads_zero_behind_it);
+	tcase_add_test(tc, a_block_that_the_end_cuts_is_damage_behind_it);
 	LOOP(tc, who_made_it_tells_which_size_counts, sizes);
 	LOOP(tc, a_locator_names_the_parent, locators);
 	tcase_add_test(tc, a_locator_outside_the_file_is_passed_by);
 	tcase_add_test(tc, a_parent_has_the_id_and_is_not_newer);
+	tcase_add_test(tc, check_finds_a_parent_of_a_disk_that_has_none);
 	tcase_add_test(tc, check_finds_overlaps_and_leaks);
 }
 

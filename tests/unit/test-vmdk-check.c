@@ -26,6 +26,10 @@ enum {
 
 #define SECTOR 512U
 
+#define HEAD                                                            \
+	"# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n" \
+	"createType=\"monolithicSparse\"\n"
+
 static struct error err;
 static uint8_t file[(FILE_SECTORS + 2 * GRAIN) * SECTOR];
 static size_t file_bytes;
@@ -41,8 +45,7 @@ static void put(size_t at, unsigned int width, uint64_t value)
 
 static void build(void)
 {
-	static const char text[] = "# Disk DescriptorFile\nCID=1\n"
-				   "RW 32 SPARSE \"x\"\n";
+	static const char text[] = HEAD "RW 32 SPARSE \"x\"\n";
 	unsigned int i;
 
 	err = (struct error){ 0 };
@@ -126,7 +129,8 @@ static const struct {
 	{ GT * SECTOR, GRAINS + GRAIN, 2, 1, "grain at" },
 	{ GT * SECTOR, GRAINS + 1, 2, 0, "overlaps grain" },
 	{ GT * SECTOR, 0, 1, 1, "nothing uses 2048 bytes" },
-	{ GT * SECTOR, GT, 3, 0, "overlaps grain table" },
+	{ GT * SECTOR, GT, 2, 1, "lies over the metadata" },
+	{ 64, 0, 0, 0, "" }, /* then none is known to be before them */
 	{ 56, 1U << 20, 1, 0, "grain directory at" },
 };
 
@@ -163,8 +167,7 @@ START_TEST(a_flat_file_that_is_cut_off_is_found)
 	CLEANUP(layer_unrefp) struct layer *l = NULL;
 	CLEANUP(folder_unrefp) struct folder *folder = NULL;
 	static const struct open_options options;
-	static const char text[] = "# Disk DescriptorFile\nCID=1\n"
-				   "RW 3 FLAT \"flat.raw\" 0\n";
+	static const char text[] = HEAD "RW 3 FLAT \"flat.raw\" 0\n";
 	struct check_report r = { .say = say };
 	struct source *s = NULL;
 

@@ -29,9 +29,9 @@ static const char *const spellings[] = {
 	"CID = 1A\nparentCID = 0x2B\ncreateType = vmfs\n"
 	"\tRW\t7\tFLAT\t\"a b\"\t3\t",
 	"cid=1a\nPARENTCID=2b\n# CID=ffff\nCREATETYPE= \"vmfs\" \n"
-	"  rw  7  flat  \"a b\"  3  uuid\n",
+	"#RW 9 ZERO\n  rw  7  flat  \"a b\"  3  uuid\n",
 	"CID=1a\nCID=ff\nparentCID=2b\nparentCID=1\ncreateType=\"vmfs\"\n"
-	"createType=\"custom\"\nno pair\n=\n\"\nRW 7 FLAT \"a b\" 3",
+	"createType=\"custom\"\nRW 7 FLAT \"a b\" 3",
 };
 
 START_TEST(every_spelling_says_the_same)
@@ -74,10 +74,51 @@ START_TEST(the_text_ends_at_a_nul)
 	char *copy = calloc(1, 101);
 
 	strcpy(copy, "CID=1\n");
-	strcpy(copy + 7, "parentCID=5\nRW 1 ZERO\n");
+	strcpy(copy + 8, "parentCID=5\nRW 1 ZERO\n");
 	must(vmdk_descriptor_parse(&d, copy, 100, AT, &err), err);
 	ck_assert_uint_eq(d.parent_cid, VMDK_NO_PARENT);
 	ck_assert_uint_eq(d.n_lines, 0);
+	vmdk_descriptor_done(&d);
+}
+END_TEST
+
+START_TEST(a_nul_that_stands_for_a_byte_is_damage)
+{
+	struct vmdk_descriptor d;
+	char *copy = calloc(1, 101);
+
+	strcpy(copy, "CID=1\nRW");
+	strcpy(copy + 9, "1 ZERO\n");
+	ck_assert_int_eq(vmdk_descriptor_parse(&d, copy, 100, AT, &err),
+			 -EBADMSG);
+	ck_assert_uint_eq(err.off, AT + 8);
+	vmdk_descriptor_done(&d);
+}
+END_TEST
+
+static const struct {
+	const char *text, *lacks;
+} keys[] = {
+	{ "version=1\nCID=1\nparentCID=2\ncreateType=\"vmfs\"\n", NULL },
+	{ "vesion=1\nCID=1\nparentCID=2\ncreateType=\"vmfs\"\n", "version" },
+	{ "version=1\nCIE=1\nparentCID=2\ncreateType=\"vmfs\"\n", "CID" },
+	{ "version=1\nCID=1\nparantCID=2\ncreateType=\"vmfs\"\n", "parentCID" },
+	{ "version=1\nCID=1\nparentCID=2\ncreatetYpo=\"vmfs\"\n",
+	  "createType" },
+	{ "", "version" },
+};
+
+START_TEST(what_every_descriptor_has_must_be_there)
+{
+	struct vmdk_descriptor d;
+
+	must(parse(&d, keys[_i].text), err);
+	if (!keys[_i].lacks) {
+		must(vmdk_descriptor_check(&d, &err), err);
+	} else {
+		ck_assert_int_eq(vmdk_descriptor_check(&d, &err), -EBADMSG);
+		unit_says(&err, keys[_i].lacks);
+	}
 	vmdk_descriptor_done(&d);
 }
 END_TEST
@@ -104,6 +145,12 @@ static const struct {
 	{ "RW 5 VMFSRDM \"a\"\n", -ENOTSUP, AT, "VMFSRDM" },
 	{ "RW 5 VMFSRAW \"a\"\n", -ENOTSUP, AT, "VMFSRAW" },
 	{ "encryptionKeys=\"x\"\n", -ENOTSUP, AT, "encrypted" },
+	{ "SW 5 ZERO\n", -EBADMSG, AT, "no extent" },
+	{ "SW 5 FLAT \"a=b\" 0\n", -EBADMSG, AT, "no extent" },
+	{ "RW`5 FLAT \"a\" 0\n", -EBADMSG, AT, "no extent" },
+	{ "no pair\n", -EBADMSG, AT, "no key" },
+	{ "=\n", -EBADMSG, AT, "no key" },
+	{ "# Extent description*RW 5 ZERO\n", -EBADMSG, AT, "in the comment" },
 };
 
 START_TEST(a_wrong_line_is_told_with_its_place)
@@ -204,6 +251,8 @@ static void add_tests(TCase *tc)
 	LOOP(tc, every_spelling_says_the_same, spellings);
 	tcase_add_test(tc, names_may_hold_what_else_has_a_meaning);
 	tcase_add_test(tc, the_text_ends_at_a_nul);
+	tcase_add_test(tc, a_nul_that_stands_for_a_byte_is_damage);
+	LOOP(tc, what_every_descriptor_has_must_be_there, keys);
 	LOOP(tc, a_wrong_line_is_told_with_its_place, refused);
 	tcase_add_test(tc, extents_have_a_limit);
 	LOOP(tc, a_million_bytes_of_anything_take_no_time, fillers);

@@ -34,6 +34,10 @@ enum {
 #define SECTOR	    512U
 #define GRAIN_BYTES (GRAIN * SECTOR)
 
+#define NO_PARENT "parentCID=ffffffff\n"
+#define FLAT_TYPE "createType=\"monolithicFlat\"\n"
+#define HEAD	  "# Disk DescriptorFile\nversion=1\nCID=1\n" NO_PARENT FLAT_TYPE
+
 static struct error err;
 static uint8_t file[FILE_SECTORS * SECTOR];
 static size_t file_bytes;
@@ -330,7 +334,7 @@ START_TEST(neighbours_in_the_file_are_one_extent_over_tables)
 }
 END_TEST
 
-START_TEST(entry_1_is_zero_with_the_flag_and_sector_1_without)
+START_TEST(entry_1_is_zero_with_the_flag_and_damage_without)
 {
 	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
@@ -340,7 +344,7 @@ START_TEST(entry_1_is_zero_with_the_flag_and_sector_1_without)
 		put(8, 4, 3);
 	l = open_good();
 	if (_i)
-		check_extent(map(l, 0, 99), EXTENT_DATA, SECTOR, 99);
+		check_extent(map(l, 0, 99), EXTENT_DAMAGED, 0, 99);
 	else
 		check_extent(map(l, 0, 2 * GRAIN_BYTES), EXTENT_ZERO, 0,
 			     GRAIN_BYTES);
@@ -417,7 +421,7 @@ START_TEST(what_lies_behind_the_end_is_damage_of_its_grain)
 }
 END_TEST
 
-START_TEST(a_grain_that_the_end_cuts_is_zero_behind_it)
+START_TEST(a_grain_that_the_end_cuts_is_damage_behind_it)
 {
 	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
@@ -427,8 +431,8 @@ START_TEST(a_grain_that_the_end_cuts_is_zero_behind_it)
 	l = open_good();
 	check_extent(map(l, 0, l->bytes), EXTENT_DATA,
 		     (FILE_SECTORS - 2) * SECTOR, 2 * SECTOR);
-	check_extent(map(l, 2 * SECTOR, l->bytes - 2 * SECTOR), EXTENT_ZERO, 0,
-		     GRAIN_BYTES - 2 * SECTOR);
+	check_extent(map(l, 2 * SECTOR, l->bytes - 2 * SECTOR), EXTENT_DAMAGED,
+		     0, GRAIN_BYTES - 2 * SECTOR);
 	check_extent(map(l, GRAIN_BYTES, 10), EXTENT_DAMAGED, 0, 10);
 }
 END_TEST
@@ -562,15 +566,16 @@ START_TEST(a_compressed_grain_with_a_wrong_header_is_damage)
 }
 END_TEST
 
-START_TEST(a_compressed_grain_that_the_end_cuts_has_what_is_there)
+START_TEST(a_compressed_grain_that_the_end_cuts_is_damage)
 {
 	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	compressed(GRAIN, 100);
 	entry(1, GRAINS);
-	file_bytes = GRAINS * SECTOR + 20;
+	file_bytes = GRAINS * SECTOR + 12 + 99;
 	l = open_good();
-	ck_assert_uint_eq(map(l, GRAIN_BYTES, 1).comp_bytes, 8);
+	check_extent(map(l, GRAIN_BYTES, GRAIN_BYTES), EXTENT_DAMAGED, 0,
+		     GRAIN_BYTES);
 }
 END_TEST
 
@@ -578,8 +583,7 @@ START_TEST(extents_of_zeroes_and_of_no_access_have_room)
 {
 	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
-	text("# Disk DescriptorFile\nversion=1\nCID=1\n"
-	     "RW 5 ZERO\nNOACCESS 7 FLAT \"/dev/sda\" 0\nRDONLY 9 ZERO\n");
+	text(HEAD "RW 5 ZERO\nNOACCESS 7 FLAT \"/dev/sda\" 0\nRDONLY 9 ZERO\n");
 	l = open_good();
 	ck_assert_uint_eq(l->bytes, 21 * SECTOR);
 	ck_assert_uint_eq(l->n_files, 0);
@@ -596,14 +600,12 @@ START_TEST(a_flat_file_that_is_cut_off_is_damage_behind_its_end)
 	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	unit_write(unit_path("cut.raw"), bytes, sizeof(bytes));
-	text("# Disk DescriptorFile\nCID=1\nRW 10 FLAT \"cut.raw\" 1\n");
+	text(HEAD "RW 10 FLAT \"cut.raw\" 0\n");
 	l = open_good();
-	check_extent(map(l, 0, l->bytes), EXTENT_DATA, SECTOR, 2 * SECTOR + 10);
-	check_extent(map(l, 2 * SECTOR + 10, l->bytes - 2 * SECTOR - 10),
-		     EXTENT_ZERO, 0, SECTOR - 10);
-	check_extent(map(l, 3 * SECTOR, 7 * SECTOR), EXTENT_DAMAGED, 0,
-		     7 * SECTOR);
-	check_extent(map(l, 3 * SECTOR, 1), EXTENT_DAMAGED, 0, 1);
+	check_extent(map(l, 0, l->bytes), EXTENT_DATA, 0, 3 * SECTOR + 10);
+	check_extent(map(l, 3 * SECTOR + 10, 6 * SECTOR), EXTENT_DAMAGED, 0,
+		     6 * SECTOR);
+	check_extent(map(l, 3 * SECTOR + 10, 1), EXTENT_DAMAGED, 0, 1);
 	unit_says(&err, "behind the file's end");
 }
 END_TEST
@@ -614,8 +616,8 @@ START_TEST(an_extent_file_is_opened_once_for_its_neighbours)
 	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
 	unit_write(unit_path("twice.raw"), bytes, sizeof(bytes));
-	text("# Disk DescriptorFile\nCID=1\nRW 2 FLAT \"twice.raw\" 2\n"
-	     "RW 2 FLAT \"twice.raw\" 0\n");
+	text(HEAD "RW 2 FLAT \"twice.raw\" 2\n"
+		  "RW 2 FLAT \"twice.raw\" 0\n");
 	l = open_good();
 	ck_assert_uint_eq(l->n_files, 1);
 	check_extent(map(l, 0, l->bytes), EXTENT_DATA, 2 * SECTOR, 2 * SECTOR);
@@ -641,6 +643,12 @@ static const struct {
 	  "the descriptor wants" },
 	{ "RW 1 FLAT \"../good.raw\" 0\n", -EPERM, "extent" },
 	{ "parentCID=5\nRW 1 ZERO\n", -EBADMSG, "does not name it" },
+	{ "parentCIE=ffffffff\nparentFileNameHint=\"x\"\nRW 1 ZERO\n", -EBADMSG,
+	  "no parentCID" },
+	{ "createTypf=\"vmfs\"\nRW 1 ZERO\n", -EBADMSG, "no createType" },
+	{ "SW 1 ZERO\n", -EBADMSG, "is no comment" },
+	{ "RW 60 SPARSE \"hosted.vmdk\"\n", -EBADMSG, "the descriptor wants" },
+	{ "RW 1 FLAT \"good.raw\" 1\n", -EBADMSG, "ends past its file's" },
 };
 
 START_TEST(open_refuses_a_descriptor)
@@ -652,7 +660,10 @@ START_TEST(open_refuses_a_descriptor)
 	unit_write(unit_path("hosted.vmdk"), file, sizeof(file));
 	unit_write(unit_path("good.raw"), file + SECTOR, SECTOR);
 	snprintf(descriptor, sizeof(descriptor),
-		 "# Disk DescriptorFile\nCID=1\n%s", refused[_i].text);
+		 "# Disk DescriptorFile\nversion=1\nCID=1\n%s%s%s",
+		 strstr(refused[_i].text, "parentCI") ? "" : NO_PARENT,
+		 strstr(refused[_i].text, "createTyp") ? "" : FLAT_TYPE,
+		 refused[_i].text);
 	text(descriptor);
 	ck_assert_ptr_null(open_bytes(&r));
 	ck_assert_int_eq(r, refused[_i].code);
@@ -668,8 +679,8 @@ START_TEST(the_embedded_descriptor_means_the_file_itself)
 	put(28, 8, TEXT);
 	put(36, 8, 2);
 	snprintf((char *)file + TEXT * SECTOR, 2 * SECTOR,
-		 "# Disk DescriptorFile\nCID=12\nRW 3 ZERO\n"
-		 "RW %d SPARSE \"old name.vmdk\"\n",
+		 HEAD "RW 3 ZERO\n"
+		      "RW %d SPARSE \"old name.vmdk\"\n",
 		 CAPACITY);
 	entry(0, GRAINS);
 	l = open_good();
@@ -702,9 +713,11 @@ START_TEST(a_parent_is_known_by_its_cid)
 
 	hosted();
 	write_text("parent.vmdk",
-		   "# Disk DescriptorFile\nCID=abcd\nRW 9 ZERO\n");
+		   "# Disk DescriptorFile\nversion=1\nCID=abcd\n" NO_PARENT
+			   FLAT_TYPE "RW 9 ZERO\n");
 	snprintf(child, sizeof(child),
-		 "# Disk DescriptorFile\nCID=1\nparentCID=%08x\n"
+		 "# Disk DescriptorFile\nversion=1\nCID=1\n" FLAT_TYPE
+		 "parentCID=%08x\n"
 		 "parentFileNameHint=\"C:\\VMs\\parent.vmdk\"\nRW 9 ZERO\n",
 		 0xabcdU + (unsigned int)_i);
 	write_text("child.vmdk", child);
@@ -749,7 +762,8 @@ START_TEST(info_tells_ids_and_the_data_base)
 	struct info_sink sink = { add_text, add_number, add_flag };
 	CLEANUP(layer_unrefp) struct layer *l = NULL;
 
-	text("# Disk DescriptorFile\nCID=ff\ncreateType=\"vmfs\"\nRW 1 ZERO\n"
+	text("# Disk DescriptorFile\nversion=1\nCID=ff\n" NO_PARENT
+	     "createType=\"vmfs\"\nRW 1 ZERO\n"
 	     "ddb.adapterType = \"ide\"\nddb.\033[1m = \"bold\"\n");
 	l = open_good();
 	l->ops->info(l, &sink);
@@ -768,22 +782,21 @@ static void add_tests(TCase *tc)
 	LOOP(tc, open_refuses_a_header_that_is_cut_off, cut);
 	tcase_add_test(tc, neighbours_in_the_file_are_one_extent_over_tables);
 	tcase_add_loop_test(
-		tc, entry_1_is_zero_with_the_flag_and_sector_1_without, 0, 2);
+		tc, entry_1_is_zero_with_the_flag_and_damage_without, 0, 2);
 	tcase_add_test(tc, a_table_of_1_is_zeroes_with_the_flag);
 	LOOP(tc, the_redundant_tables_stand_in_for_damaged_ones, first_damage);
 	tcase_add_test(tc,
 		       without_the_flag_the_second_directory_is_not_believed);
 	LOOP(tc, what_lies_behind_the_end_is_damage_of_its_grain,
 	     tables_damage);
-	tcase_add_test(tc, a_grain_that_the_end_cuts_is_zero_behind_it);
+	tcase_add_test(tc, a_grain_that_the_end_cuts_is_damage_behind_it);
 	tcase_add_test(tc, cowd_entries_are_sectors);
 	LOOP(tc, sesparse_entries_have_types, se_entries);
 	LOOP(tc, a_sesparse_directory_entry_that_is_wrong_is_damage,
 	     se_directory);
 	tcase_add_test(tc, a_compressed_grain_is_one_extent);
 	LOOP(tc, a_compressed_grain_with_a_wrong_header_is_damage, bad_markers);
-	tcase_add_test(tc,
-		       a_compressed_grain_that_the_end_cuts_has_what_is_there);
+	tcase_add_test(tc, a_compressed_grain_that_the_end_cuts_is_damage);
 	tcase_add_test(tc, extents_of_zeroes_and_of_no_access_have_room);
 	tcase_add_test(tc,
 		       a_flat_file_that_is_cut_off_is_damage_behind_its_end);
