@@ -12,11 +12,11 @@
  * size, in any order.
  *
  * Chunks that overlap are refused: programs would not agree on what is there.
- * Sectors of no chunk are damage. The trailer's number of sectors and the end
- * of the last chunk should be one; where the trailer has fewer, the chunks are
- * believed, so that nothing is lost; where it has more, a block list is, and
- * the image is refused. Refused by name are encrypted images,
- * images in several segments, and chunks compressed with LZFSE.
+ * Sectors of no chunk are damage. How large the disk is the trailer says, the
+ * block lists' heads, and their chunks: where the trailer alone has less than
+ * the others these are believed, so that nothing is lost; what disagrees
+ * otherwise is refused. Refused by name are encrypted images, images in several
+ * segments, and chunks compressed with LZFSE.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -60,6 +60,7 @@ enum {
 
 	MISH_MAGIC_AT = 0,
 	MISH_SECTOR_AT = 8,
+	MISH_SECTORS_AT = 16,
 	MISH_DATA_OFF_AT = 24,
 	MISH_CHUNKS_AT = 200,
 	MISH_HEADER_BYTES = 204,
@@ -111,6 +112,7 @@ struct dmg_state {
 	struct chunk *chunks; /* ascending, not overlapping */
 	size_t n_chunks, room;
 	unsigned int lists;
+	uint64_t lists_end; /* by their heads, sectors */
 };
 
 static bool is_trailer(const uint8_t *buf)
@@ -345,6 +347,7 @@ static int take_list(void *opaque, const uint8_t *list, size_t bytes,
 	struct dmg_state *s = opaque;
 	uint64_t first_sector = cursor_be64_at(&c, MISH_SECTOR_AT);
 	uint64_t data_off = cursor_be64_at(&c, MISH_DATA_OFF_AT);
+	uint64_t sectors = cursor_be64_at(&c, MISH_SECTORS_AT), end;
 	uint32_t chunks = cursor_be32_at(&c, MISH_CHUNKS_AT), i;
 	int r = 0;
 
@@ -359,6 +362,9 @@ static int take_list(void *opaque, const uint8_t *list, size_t bytes,
 				 "room for its %" PRIu32 " chunks",
 				 s->lists, bytes, chunks);
 	s->lists++;
+	if (__builtin_add_overflow(first_sector, sectors, &end))
+		end = UINT64_MAX;
+	s->lists_end = max_u64(s->lists_end, end);
 	data_off = data_off > UINT64_MAX - s->t.data_off
 			   ? UINT64_MAX
 			   : data_off + s->t.data_off;
@@ -459,6 +465,20 @@ static uint64_t chunks_end(const struct dmg_state *s)
 	return last->sector + last->sectors;
 }
 
+static int adopt_size(struct layer *l, struct error *err)
+{
+	const struct dmg_state *s = l->state;
+	uint64_t end = chunks_end(s);
+
+	l->bytes = end * DMG_SECTOR_BYTES;
+	if (s->t.sectors == end || (s->t.sectors < end && s->lists_end == end))
+		return 0;
+	return error_set(err, -EBADMSG, s->t.at + KOLY_SECTORS_AT,
+			 "trailer has %" PRIu64 " sectors, the block lists' "
+			 "heads have %" PRIu64 ", their chunks %" PRIu64,
+			 s->t.sectors, s->lists_end, end);
+}
+
 static int dmg_open(struct layer *l, struct error *err)
 {
 	struct dmg_state *s = l->state;
@@ -482,14 +502,7 @@ static int dmg_open(struct layer *l, struct error *err)
 		r = sort_chunks(s, err);
 	if (r < 0)
 		return r;
-	l->bytes = chunks_end(s) * DMG_SECTOR_BYTES;
-	if (s->t.sectors > chunks_end(s))
-		return error_set(err, -EBADMSG, at + KOLY_SECTORS_AT,
-				 "trailer has %" PRIu64
-				 " sectors, the block lists have %" PRIu64
-				 ": one of them is lost",
-				 s->t.sectors, chunks_end(s));
-	return 0;
+	return adopt_size(l, err);
 }
 
 static void dmg_close(struct layer *l)
@@ -625,40 +638,66 @@ static void dmg_info(struct layer *l, struct info_sink *sink)
 		   s->t.xml_bytes ? "property list" : "resource fork");
 }
 
-/* Every sector of the disk in a chunk, every chunk in the file. */
+/* One chunk; the one before it ends at @next. */
+static int check_one(struct layer *l, struct unit_check *u,
+		     const struct chunk *k, uint64_t next)
+{
+	struct check_report *r = u->r;
+
+	if (k->sector > next)
+		report_corrupt(
+			r, "sectors %" PRIu64 " to %" PRIu64 " are in no chunk",
+			next, k->sector - 1);
+	if (!chunk_is_sound(l, k)) {
+		report_corrupt(
+			r,
+			"chunk at %" PRIu64 " with %" PRIu64
+			" bytes does not lie inside the file, or has not "
+			"the size of its %" PRIu64 " sectors",
+			k->host_off, k->host_bytes, k->sectors);
+		return 0;
+	}
+	if (k->type == CHUNK_ZERO || k->type == CHUNK_IGNORE)
+		return 0;
+	r->allocated_units++;
+	r->compressed_units += k->type != CHUNK_RAW;
+	return unit_check_claim(u, k->host_off, k->host_bytes);
+}
+
+/* Every sector of the disk in a chunk, every chunk in the file, by itself. */
 static int dmg_check(struct layer *l, struct check_report *r, struct error *err)
 {
 	const struct dmg_state *s = l->state;
+	CLEANUP(unit_check_done)
+	struct unit_check u = {
+		.l = l,
+		.r = r,
+		.unit = "sector",
+		.unit_bytes = DMG_SECTOR_BYTES,
+		.src = l->src,
+		.err = err,
+	};
 	uint64_t next = 0;
 	size_t i;
+	int code = 0;
 
-	r->total_units = s->n_chunks;
-	r->image_end_off = s->t.at + DMG_TRAILER_BYTES;
-	for (i = 0; i < s->n_chunks; i++) {
+	for (i = 0; i < s->n_chunks && code >= 0; i++) {
 		const struct chunk *k = &s->chunks[i];
 
-		if (k->sector > next)
-			report_corrupt(r,
-				       "sectors %" PRIu64 " to %" PRIu64
-				       " are in no chunk",
-				       next, k->sector - 1);
+		code = check_one(l, &u, k, next);
 		next = k->sector + k->sectors;
-		r->allocated_units +=
-			k->type > CHUNK_IGNORE || k->type == CHUNK_RAW;
-		r->compressed_units += k->type > CHUNK_IGNORE;
-		if (!chunk_is_sound(l, k))
-			report_corrupt(
-				r,
-				"chunk at %" PRIu64 " with %" PRIu64
-				" bytes does not lie inside the file, or has not "
-				"the size of its %" PRIu64 " sectors",
-				k->host_off, k->host_bytes, k->sectors);
 	}
+	if (code < 0)
+		return code;
 	if (next != s->t.sectors)
 		report_corrupt(r,
 			       "trailer has %" PRIu64
 			       " sectors, the block lists have %" PRIu64,
 			       s->t.sectors, next);
+	/* Between chunks may be anything. */
+	unit_check_finish(&u, l->src->bytes);
+	r->total_units = s->n_chunks;
+	r->image_end_off = s->t.at + DMG_TRAILER_BYTES;
 	return 0;
 }
 

@@ -91,8 +91,8 @@ def lists(f):
 
 @by_hand
 def sizes(f):
-    """Chunks larger than every cache's unit, a disk of no sectors, one that
-    ends in a chunk's middle, padding behind the trailer."""
+    """Chunks larger than every cache's unit, a disk of no sectors, trailers
+    that know of fewer than the chunks have, padding behind the trailer."""
     for kind in PACKED:
         name = f"big-{kind:x}.dmg"
         d = Dmg(f.path(name), 24 * KIB)
@@ -101,9 +101,15 @@ def sizes(f):
     d = Dmg(f.path("empty.dmg"), 0)
     d.list()
     f.serve("empty.dmg", d.finish())
-    d = Dmg(f.path("short.dmg"), 100, pad=511)
+    for n in (0, 100):
+        d = Dmg(f.path(f"short{n}.dmg"), 300, pad=511, trailer={"sectors": n})
+        d.put(ZLIB, 0, words(f, 300 * SECTOR))
+        f.serve(f"short{n}.dmg", d.finish())
+        check_command(f.path(f"short{n}.dmg"), 2)
+    d = Dmg(f.path("long.dmg"), 301)
     d.put(ZLIB, 0, words(f, 300 * SECTOR))
-    f.serve("short.dmg", d.finish())
+    d.finish()
+    f.refuse("long.dmg", "trailer has 301 sectors, the block lists have 300")
     d = Dmg(f.path("huge.dmg"), 1 << 40)
     d.put(ZLIB, 0, words(f, 300 * SECTOR))
     d.entry(ZERO, 300, (1 << 40) - 300)

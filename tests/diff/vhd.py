@@ -195,9 +195,10 @@ def damage(folder, rng):
     image.alloc(1)
     image.put(at, b"\xff" * 512 + data[:MIB])
     image.expect.put(2 * MIB, data[:MIB])
+    image.expect.fail(3 * MIB, MIB)
     image.close()
     os.truncate(image.path, at + 512 + MIB)
-    yield guess("a block that the end cuts reads zero behind it", image,
+    yield guess("a block that the end cuts is damage behind it", image,
                 check=2)
     image = Vhd(os.path.join(folder, "short.vhd"), 4 * MIB, block=2 * MIB)
     image.full(0, data)

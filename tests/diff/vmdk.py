@@ -22,7 +22,7 @@ import peers  # noqa: E402
 import support  # noqa: E402
 import vmdk_cases  # noqa: E402
 from built import check_refused, check_served  # noqa: E402
-from server import (Failure, Server, Totals, compare, environment,  # noqa: E402
+from server import (Failure, Refused, Server, Totals, compare, environment,  # noqa: E402
                     image_options, need_programs, run, run_json)
 
 KIB, MIB, GIB = 1024, 1024 * 1024, 1 << 30
@@ -174,7 +174,8 @@ def chains(folder, totals, args):
 
 def bare(folder, totals, args):
     """An extent of a split disk opened alone: its part of the disk. (qemu-img
-    wants a descriptor.)"""
+    wants a descriptor, and tells in these headers of one that it leaves
+    empty: that looks like one that was lost.)"""
     rng = random.Random(f"{args.seed} bare")
     raw = source(os.path.join(folder, "source.raw"), 2 * GIB + 5 * MIB, rng)
     image = os.path.join(folder, "split.vmdk")
@@ -190,6 +191,15 @@ def bare(folder, totals, args):
              "iflag=skip_bytes,count_bytes", f"skip={off}", f"count={size}",
              "status=none"])
         os.truncate(part, size)
+        try:
+            Server(extent, fmt="vmdk").__enter__()
+            raise Failure("an empty descriptor was taken for none")
+        except Refused as e:
+            if "descriptor has no version" not in e.message:
+                raise
+        with open(extent, "r+b") as f:
+            f.seek(28)      # the descriptor's place and size
+            f.write(bytes(16))
         with Server(extent, fmt="vmdk") as server:
             compare(server.uri(), part, totals, seed=args.seed)
         support.saw(extent, support.QEMU, fmt="vmdk")

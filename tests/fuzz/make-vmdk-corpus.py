@@ -79,7 +79,7 @@ def valid():
 def texts():
     yield "valid-descriptor", descriptor(["RW 9 ZERO"], "vmfs")
     yield "valid-descriptor-crlf", descriptor(
-        ["RW 9 ZERO", "RDONLY 8 ZERO"], None, eol="\r\n", equals=" = ",
+        ["RW 9 ZERO", "RDONLY 8 ZERO"], "vmfs", eol="\r\n", equals=" = ",
         more=['encoding="GBK"'])
     yield "valid-delta", descriptor(
         ["RW 9 ZERO"], "vmfsSparse", parent=5, hint="C:\\a \"b\".vmdk")

@@ -373,7 +373,8 @@ class SeSparse:
         v |= self.fields
         f.put(0, struct.pack("<26Q", *v.values()).ljust(SECTOR, b"\0"))
         f.put(SECTOR, struct.pack("<4Q", 0xCAFECAFE, 0, 0, self.replay))
-        f.end = max(f.end, grains_at * SECTOR)
+        end = max(taken, default=-1) + 1
+        f.end = max(f.end, grains_at * SECTOR + end * self.gb)
         return f
 
     def expect(self, size=None, below=None):

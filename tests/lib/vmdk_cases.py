@@ -93,16 +93,14 @@ def hosted_zero_entries(f):
     for g in (1, 4, 5, 60, 61):
         h.grains[g] = ZERO
     f.sparse("zero.vmdk", h)
-    # Without the flag it is the grain in sector 1.
+    # Without the flag it is the grain in sector 1, where the text is.
     h = Hosted(8 * 20, 8, flags=3, text=descriptor(
         [line("SPARSE", 160, "x.vmdk")]))
     h.grains[3] = 1
     h.grains[9] = f.noise(h.gb)
     h.build().write(f.at("one.vmdk"))
     e = h.expect()
-    with open(f.at("one.vmdk"), "rb") as x:
-        x.seek(SECTOR)
-        e.put(3 * h.gb, x.read(h.gb))
+    e.fail(3 * h.gb, h.gb)
     f.serve("one.vmdk", e, cluster=h.gb)
     # A directory entry of 1: none of the table's grains.
     h = Hosted(8 * 1024, 8, version=2, flags=5)
@@ -143,10 +141,10 @@ def hosted_damage(f):
     h.grains = {g: h.grains[g] for g in range(10)}
     h.grains[20] = 0x40000000
     h.grains[21] = 2**32 - 1
-    # Cut in the last grain: what is missing of it reads as zeroes.
+    # Cut in the last grain: what is missing of it cannot be read.
     h.build().write(f.at("grains-past-end.vmdk"), end - 1000)
     e = h.expect()
-    e.put(10 * h.gb - 1000, bytes(1000))
+    e.fail(10 * h.gb - 1000, 1000)
     e.fail(20 * h.gb, h.gb)
     e.fail(21 * h.gb, h.gb)
     f.serve("grains-past-end.vmdk", e)
@@ -197,7 +195,8 @@ def hosted_embedded(f):
         [line("SPARSE", 128 * 30, "C:\\VMs\\old name.vmdk")])))
     f.sparse("renamed.vmdk", h)
     h = f.fill(Hosted(128 * 30, text=b""))
-    f.sparse("no-text.vmdk", h)
+    h.build().write(f.at("no-text.vmdk"))
+    f.refuse("no-text.vmdk", "descriptor has no version")
     # Zeroes behind it, and a file.
     n = 128 * 11
     h = f.fill(Hosted(n, text=descriptor(
@@ -445,12 +444,18 @@ def extents(f):
         [x for y in lines for x in ("", y, "   ", "# between")],
         "twoGbMaxExtentSparse"))
     f.serve("blank-lines.vmdk", e, cluster=SECTOR)
-    # More in the header than the descriptor takes; and less.
+    # Whole grains in the header; more than that; and less.
+    h2 = f.fill(Hosted(8 * 38, 8))
+    h2.build().write(f.at("s2.vmdk"))
+    f.write("grains.vmdk", descriptor(
+        [line("SPARSE", n, "s2.vmdk"), line("ZERO", 3)],
+        "twoGbMaxExtentSparse"))
+    f.serve("grains.vmdk", h2.expect().copy(n * SECTOR).copy((n + 3) * SECTOR),
+            cluster=SECTOR)
     f.write("larger.vmdk", descriptor(
         [line("SPARSE", 100, "s1.vmdk"), line("ZERO", 3)],
         "twoGbMaxExtentSparse"))
-    f.serve("larger.vmdk", h.expect().copy(100 * SECTOR).copy(103 * SECTOR),
-            cluster=SECTOR)
+    f.refuse("larger.vmdk", "the descriptor wants")
     f.write("smaller.vmdk", descriptor(
         [line("SPARSE", n + 1, "s1.vmdk"), line("ZERO", 3)],
         "twoGbMaxExtentSparse"))
@@ -464,24 +469,24 @@ def flats(f):
             ("monolithicFlat", [line("FLAT", 300, "disk-flat.vmdk", 0)]),
             ("vmfs", [line("VMFS", 300, "disk-flat.vmdk")]),
             ("vmfsThin", [line("VMFS", 300, "disk-flat.vmdk")]),
-            (None, [line("FLAT", 300, "disk-flat.vmdk", 0)]),
             ("twoGbMaxExtentFlat", [line("FLAT", 300, "disk-flat.vmdk")])):
         f.write(f"{kind}.vmdk", descriptor(lines, kind))
         f.serve(f"{kind}.vmdk", base.copy(300 * SECTOR),
                 judges=["libvmdk"] if kind in ("vmfs", "twoGbMaxExtentFlat")
                 else [])
-    # Cut off: a sector that begins is whole, the others cannot be read.
+    f.write("none.vmdk", descriptor(
+        [line("FLAT", 300, "disk-flat.vmdk", 0)], None))
+    f.refuse("none.vmdk", "descriptor has no createType")
+    # Cut off: what is not there cannot be read.
     f.write("cut.vmdk", descriptor([line("FLAT", 310, "disk-flat.vmdk", 0)],
                                    "monolithicFlat"))
     e = base.copy(310 * SECTOR)
-    e.fail(301 * SECTOR, 9 * SECTOR)
+    e.fail(300 * SECTOR + 100, 10 * SECTOR - 100)
     f.serve("cut.vmdk", e)
     f.write("far.vmdk", descriptor(
         [line("ZERO", 8), line("FLAT", 100000, "disk-flat.vmdk", 1 << 40)],
         "monolithicFlat"))
-    e = Expect(100008 * SECTOR)
-    e.fail(8 * SECTOR, 100000 * SECTOR)
-    f.serve("far.vmdk", e)
+    f.refuse("far.vmdk", "ends past its file's")
 
 
 @case

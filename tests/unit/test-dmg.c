@@ -45,6 +45,7 @@ static void setup(void)
 	memcpy(disk_file + TRAILER, "koly", 4);
 	disk_be(T_VERSION, 4, 4);
 	disk_be(TRAILER + 8, 4, 512);
+	disk_be(TRAILER + 32, 8, FORK);
 	disk_be(T_RSRC, 8, FORK);
 	disk_be(T_RSRC_BYTES, 8, FORK_BYTES);
 	disk_be(T_SECTORS, 8, 100);
@@ -53,9 +54,10 @@ static void setup(void)
 	disk_be(LIST - 4, 4, LIST_BYTES);
 	memcpy(disk_file + LIST, "mish", 4);
 	disk_be(LIST + 8, 8, 2); /* sectors of the disk before it */
+	disk_be(LIST + 16, 8, 98);
 	disk_be(LIST + 24, 8, 256); /* bytes of the data before it */
 	disk_be(LIST + 200, 4, N_CHUNKS);
-	put_chunk(0, ZLIB, 18, 10, 1000, 300);
+	put_chunk(0, ZLIB, 18, 10, 1100, 300);
 	put_chunk(1, 1, 8, 2, 0, 1024);
 	put_chunk(2, 0, 28, 70, 0, 0);
 	put_chunk(3, 0x7ffffffe, 0, 1, 0, 0);
@@ -71,6 +73,7 @@ static const struct disk_row hostile[] = {
 	{ FILE_BYTES - 8, 8, 0x63647361656e6372, -ENOTSUP, 0, "encrypted" },
 	{ T_SEGMENTS, 4, 2, -ENOTSUP, T_SEGMENTS, "of 2 of a split" },
 	{ T_SECTORS, 8, 1ULL << 54, -EFBIG, T_SECTORS, "virtual size" },
+	{ T_DATA_OFF, 8, TRAILER, -EBADMSG, T_DATA_OFF, "data fork at" },
 	{ T_RSRC_BYTES, 8, 0, -EBADMSG, T_XML_BYTES, "neither" },
 	{ T_XML_BYTES, 8, 10000001, -EFBIG, T_XML_BYTES, "over the limit" },
 	{ T_XML_BYTES, 8, TRAILER + 1, -EBADMSG, T_XML, "before the trailer" },
@@ -118,7 +121,7 @@ START_TEST(chunks_are_found_in_any_order)
 	e = disk_map(l, 20 * 512 + 9, 51200 - 20 * 512 - 9);
 	ck_assert_uint_eq(e.kind, EXTENT_COMPRESSED);
 	ck_assert_uint_eq(e.codec, CODEC_ZLIB);
-	ck_assert_uint_eq(e.host_off, 1256);
+	ck_assert_uint_eq(e.host_off, 1356);
 	ck_assert_uint_eq(e.comp_bytes, 300);
 	ck_assert_uint_eq(e.unit_bytes, 5120);
 	ck_assert_uint_eq(e.unit_off, 9);
@@ -176,6 +179,32 @@ START_TEST(a_trailer_that_knows_of_fewer_sectors_loses_none)
 	l = disk_must_open("dmg");
 	ck_assert_uint_eq(l->bytes, 100 * 512);
 	disk_checks(l, 2, 0); /* and the gap at the disk's beginning */
+	layer_unref(l);
+}
+END_TEST
+
+static const struct {
+	uint64_t trailer, head;
+} sizes[] = { { 101, 98 }, { 101, 99 }, { 99, 97 }, { 99, UINT64_MAX } };
+
+START_TEST(sizes_of_which_no_two_agree_are_refused)
+{
+	struct disk_row row = { T_SECTORS, 8,	      sizes[_i].trailer,
+				-EBADMSG,  T_SECTORS, "their chunks 100" };
+
+	disk_be(LIST + 16, 8, sizes[_i].head);
+	disk_refuses("dmg", &row, false);
+}
+END_TEST
+
+START_TEST(chunks_that_share_bytes_are_found)
+{
+	struct layer *l;
+
+	put_chunk(1, 1, 8, 2, 100, 1024);
+	l = disk_must_open("dmg");
+	disk_maps(l, 10 * 512, EXTENT_DATA, 1024, 256 + 100);
+	disk_checks(l, 2, 0);
 	layer_unref(l);
 }
 END_TEST
@@ -241,6 +270,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, each_compression_has_its_decoder);
 	tcase_add_test(tc, sectors_of_no_chunk_are_damage);
 	LOOP(tc, a_trailer_that_knows_of_fewer_sectors_loses_none, trailers);
+	LOOP(tc, sizes_of_which_no_two_agree_are_refused, sizes);
+	tcase_add_test(tc, chunks_that_share_bytes_are_found);
 	tcase_add_test(tc, zeroes_that_take_room_are_damage);
 	LOOP(tc, chunks_that_are_not_in_the_file_are_damage, wrong);
 	tcase_add_test(tc, padding_may_follow_the_trailer);
