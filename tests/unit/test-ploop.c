@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* formats/ploop.c: image files. Bundles: test-ploop-bundle.c, diff/ploop.py */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "formats/chain.h"
@@ -262,6 +263,52 @@ static const char descriptor[] =
 	"{00000000-0000-0000-0000-000000000000}</ParentGUID></Shot>"
 	"</Snapshots></Parallels_disk_image>";
 
+/* What of the descriptor is other, by which way it is opened then. */
+static const struct {
+	const char *old, *new, *says;
+} wrong_descriptors[] = {
+	{ "<Start>0<", "<Start>8<", "no storage has the sectors 0 to 8" },
+	{ "size>64<", "size>65<", "Disk_size is 65 sectors, the storages" },
+	{ "size>64<", "size>24<", "Disk_size is 24 sectors, the storages" },
+	{ "Shot><GUID>{5fba", "Shot><GUID>{4fba", "no Shot tells what" },
+	{ "ParentGUID>{1", "ParentGUID>{2", "there is no image" },
+};
+
+START_TEST(a_descriptor_that_lost_something_is_refused)
+{
+	static const struct open_options options;
+	const char *old = wrong_descriptors[_i].old;
+	const char *at = strstr(descriptor, old);
+	char text[sizeof(descriptor) + 16];
+	struct chain c;
+
+	unit_need_openat2();
+	ck_assert_ptr_nonnull(at);
+	snprintf(text, sizeof(text), "%.*s%s%s", (int)(at - descriptor),
+		 descriptor, wrong_descriptors[_i].new, at + strlen(old));
+	write_bundle(text);
+	ck_assert_int_eq(chain_open(unit_path("DiskDescriptor.xml"), &options,
+				    &c, &disk_err),
+			 -EBADMSG);
+	unit_says(&disk_err, wrong_descriptors[_i].says);
+}
+END_TEST
+
+START_TEST(a_top_delta_that_is_smaller_than_its_storage_is_refused)
+{
+	static const struct open_options options;
+	struct chain c;
+
+	unit_need_openat2();
+	disk_le(36, 8, 63);
+	write_bundle(descriptor);
+	ck_assert_int_eq(chain_open(unit_path("DiskDescriptor.xml"), &options,
+				    &c, &disk_err),
+			 -EBADMSG);
+	unit_says(&disk_err, "a storage has 64 sectors, its top image 63");
+}
+END_TEST
+
 static int count_snapshot(void *opaque, const struct snapshot *s)
 {
 	unsigned int *n = opaque;
@@ -327,6 +374,10 @@ static void add(TCase *tc)
 	tcase_add_test(tc, format_extensions_are_told);
 	tcase_add_test(tc, check_counts_what_is_used_twice_and_what_is_not);
 	tcase_add_test(tc, an_image_alone_has_no_snapshots);
+	LOOP(tc, a_descriptor_that_lost_something_is_refused,
+	     wrong_descriptors);
+	tcase_add_test(tc,
+		       a_top_delta_that_is_smaller_than_its_storage_is_refused);
 	tcase_add_test(tc, a_delta_finds_the_descriptor_beside_it);
 }
 

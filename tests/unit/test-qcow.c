@@ -43,6 +43,10 @@ static const struct disk_row hostile[] = {
 	{ 24, 8, 1ULL << 40, -EBADMSG, 40, "ends past" },
 	{ 40, 8, FILE_BYTES - 16, -EBADMSG, 40, "ends past" },
 	{ 40, 8, UINT64_MAX - 7, -EBADMSG, 40, "ends past" },
+	{ 40, 8, 40, -EBADMSG, 40, "behind the header" },
+	{ 40, 8, L1 + 4, -EBADMSG, 40, "multiple of 8" },
+	{ 8, 8, 48, -EBADMSG, 8, "one of them is 0" },
+	{ 16, 4, 5, -EBADMSG, 8, "one of them is 0" },
 };
 
 START_TEST(open_refuses_hostile_field)
@@ -152,6 +156,21 @@ START_TEST(encrypted_clusters_have_the_disks_sector_numbers)
 }
 END_TEST
 
+START_TEST(what_lies_over_the_l1_table_is_damage)
+{
+	struct layer *l;
+
+	disk_be(L2, 8, L1);
+	disk_be(L1 + 8, 8, L1);
+	disk_be(L1 + 16, 8, L2 + 8);
+	l = disk_must_open("qcow");
+	disk_is_damaged(l, 0, "lies over the L1 table");
+	disk_is_damaged(l, ENTRIES * CLUSTER, "lies over the L1 table");
+	disk_is_damaged(l, 2 * ENTRIES * CLUSTER, "not aligned to clusters");
+	layer_unref(l);
+}
+END_TEST
+
 START_TEST(check_finds_what_is_used_twice)
 {
 	struct layer *l;
@@ -181,6 +200,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, entries_are_data_streams_and_holes);
 	tcase_add_test(tc, wrong_entries_are_damage);
 	tcase_add_test(tc, encrypted_clusters_have_the_disks_sector_numbers);
+	tcase_add_test(tc, what_lies_over_the_l1_table_is_damage);
 	tcase_add_test(tc, check_finds_what_is_used_twice);
 }
 

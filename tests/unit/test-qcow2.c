@@ -218,6 +218,16 @@ static const struct {
 	{ { HEADER64(INCOMPATIBLE, 8) }, -EBADMSG, 104, "type 0 contradicts" },
 	{ { HEADER64(INCOMPATIBLE, 16) }, -EBADMSG, 20, "cluster_bits 10" },
 	{ { HEADER64(INCOMPATIBLE, 4) }, -EBADMSG, 72, "does not name" },
+	/* a data file without its bit; the extension's type, then its length */
+	{ { { EXT_AT, 4, QCOW2_EXT_DATA_FILE },
+	    { EXT_AT + 4, 4, 1 },
+	    { EXT_AT + 8, 1, 'd' } },
+	  -EBADMSG,
+	  72,
+	  "not marked as having one" },
+	{ { HEADER(VERSION, 2) }, -EBADMSG, 4, "header is one of version 3" },
+	{ { HEADER64(BACKING_OFF, 200) }, -EBADMSG, 8, "one of them is 0" },
+	{ { HEADER(BACKING_BYTES, 5) }, -EBADMSG, 8, "one of them is 0" },
 
 	{ { HEADER64(L1_OFF, 3 * 1024 + 512) }, -EBADMSG, 40, "not aligned" },
 	{ { HEADER(L1_ENTRIES, (4 << 20) + 1) }, -EFBIG, 40, "limit" },

@@ -50,6 +50,7 @@ static const struct disk_row hostile[] = {
 	  "more than" },
 	{ 48, 8, 1ULL << 63, -EBADMSG, 48, "more than" },
 	{ 16, 8, 1, -EBADMSG, 60, "name of 0 bytes" },
+	{ 60, 4, 5, -EBADMSG, 16, "not marked as having a backing file" },
 };
 
 START_TEST(open_refuses_hostile_field)
@@ -170,6 +171,46 @@ START_TEST(check_counts_what_is_used_twice_and_what_is_not)
 }
 END_TEST
 
+START_TEST(what_lies_over_the_l1_table_is_damage)
+{
+	struct layer *l;
+
+	disk_le(L2, 8, L1);
+	disk_le(L1 + 8, 8, L1);
+	l = disk_must_open("qed");
+	disk_is_damaged(l, 0, "lies over the L1 table");
+	disk_is_damaged(l, ENTRIES * CLUSTER, "lies over the L1 table");
+	layer_unref(l);
+}
+END_TEST
+
+START_TEST(a_cluster_that_the_end_cuts_is_damage_behind_it)
+{
+	struct layer *l;
+
+	disk_le(L2, 8, FILE_BYTES - CLUSTER);
+	disk_bytes -= 100;
+	l = disk_must_open("qed");
+	disk_maps(l, 0, EXTENT_DATA, CLUSTER - 100, FILE_BYTES - CLUSTER);
+	disk_is_damaged(l, CLUSTER - 100, "behind the file's end");
+	disk_checks(l, 1, 4);
+	layer_unref(l);
+}
+END_TEST
+
+START_TEST(what_lies_behind_the_disks_end_is_found)
+{
+	struct layer *l;
+
+	disk_le(48, 8, CLUSTER);
+	disk_le(L2, 8, DATA);
+	disk_le(L2 + 8, 8, DATA + CLUSTER);
+	l = disk_must_open("qed");
+	disk_checks(l, 1, 3);
+	layer_unref(l);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, disk_done);
@@ -178,6 +219,9 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_backing_file_is_raw_when_it_must_not_be_probed);
 	tcase_add_test(tc, entries_are_data_zeroes_and_holes);
 	tcase_add_test(tc, wrong_entries_are_damage);
+	tcase_add_test(tc, what_lies_over_the_l1_table_is_damage);
+	tcase_add_test(tc, a_cluster_that_the_end_cuts_is_damage_behind_it);
+	tcase_add_test(tc, what_lies_behind_the_disks_end_is_found);
 	tcase_add_test(tc, check_counts_what_is_used_twice_and_what_is_not);
 }
 

@@ -307,6 +307,28 @@ START_TEST(a_block_outside_the_data_is_damaged_and_the_rest_reads)
 }
 END_TEST
 
+static const struct {
+	uint32_t entry;
+	const char *says;
+} over[] = {
+	{ 0, "over the copy of the footer" },
+	{ HEADER_AT / 512, "over the dynamic header" },
+	{ BAT_AT / 512, "over the BAT" },
+};
+
+START_TEST(a_block_over_another_part_is_damage)
+{
+	struct layer *l;
+
+	build(3);
+	put32(BAT_AT, over[_i].entry);
+	l = open_good();
+	ck_assert_int_eq(map(l, 0, BLOCK).kind, EXTENT_DAMAGED);
+	unit_says(&err, over[_i].says);
+	layer_unref(l);
+}
+END_TEST
+
 START_TEST(a_block_that_the_end_cuts_is_damage_behind_it)
 {
 	struct layer *l;
@@ -539,6 +561,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, the_first_sector_is_the_most_significant_bit);
 	LOOP(tc, a_block_outside_the_data_is_damaged_and_the_rest_reads,
 	     bad_entries);
+	LOOP(tc, a_block_over_another_part_is_damage, over);
 	tcase_add_test(tc, a_block_that_the_end_cuts_is_damage_behind_it);
 	LOOP(tc, who_made_it_tells_which_size_counts, sizes);
 	LOOP(tc, a_locator_names_the_parent, locators);

@@ -259,6 +259,8 @@ static const struct {
 	{ ITEMS_AT + 8, 8, 1ULL << 40, -EBADMSG, REGION(40), "BAT has room" },
 	{ ITEMS_AT + 16, 4, 1024, -EBADMSG, ITEMS_AT + 16, "sector size" },
 	{ ITEMS_AT + 4, 4, 2, -EBADMSG, ITEMS_AT, "no parent locator" },
+	{ ITEMS_AT + 8, 8, 0, -EBADMSG, ITEMS_AT + 8, "virtual size is 0" },
+	{ ITEM(2) + 16, 4, ITEMS_AT - META_AT + 12, -EBADMSG, 0, "overlap at" },
 };
 
 START_TEST(open_refuses_hostile_field)
@@ -330,6 +332,33 @@ START_TEST(one_sound_region_table_is_enough)
 	file[(256 << 10) + 500] ^= 1;
 	ck_assert_int_eq(open_file(&l), -EBADMSG);
 	unit_says(&err, "neither region table");
+}
+END_TEST
+
+/* Where no block may be, and what is there. */
+static const struct {
+	uint64_t off;
+	unsigned int state;
+	const char *says;
+} over[] = {
+	{ LOG_AT, 6, "over the log" },
+	{ META_AT, 6, "over the metadata region" },
+	{ BAT_AT, 6, "over the BAT" },
+	{ 0, 6, "over the headers" },
+	{ BLOCK_AT(0), 2, "block of zeroes has a place" },
+};
+
+START_TEST(a_block_where_none_may_be_is_damage)
+{
+	struct layer *l;
+
+	build();
+	put_bat(1, over[_i].off, over[_i].state);
+	l = open_good();
+	ck_assert_int_eq(map(l, MIB, MIB).kind, EXTENT_DAMAGED);
+	unit_says(&err, over[_i].says);
+	ck_assert_uint_eq(map(l, 0, DISK_BYTES).len, MIB);
+	layer_unref(l);
 }
 END_TEST
 
@@ -516,6 +545,19 @@ static const struct {
 	{ ITEM(3) + 20, 19, 4, -EBADMSG, "no parent locator" },
 	{ ITEM(3) + 20, (256 << 10) + 1, 4, -EFBIG, "over the limit" },
 };
+
+START_TEST(a_locator_without_the_mark_of_a_parent_is_refused)
+{
+	struct layer *l;
+
+	build();
+	make_child(LINKAGE);
+	put32(ITEMS_AT + 4, 0);
+	ck_assert_int_eq(open_file(&l), -EBADMSG);
+	ck_assert_uint_eq(err.off, ITEMS_AT);
+	unit_says(&err, "not marked as having a parent");
+}
+END_TEST
 
 START_TEST(open_refuses_hostile_locator)
 {
@@ -866,6 +908,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, an_entry_for_a_known_region_or_item_comes_once);
 	tcase_add_test(tc, one_sound_header_is_enough_and_the_newer_counts);
 	tcase_add_test(tc, one_sound_region_table_is_enough);
+	LOOP(tc, a_block_where_none_may_be_is_damage, over);
 	tcase_add_test(tc, blocks_side_by_side_are_one_extent);
 	LOOP(tc, each_state_has_its_answer, states);
 	LOOP(tc, a_block_outside_the_file_is_damaged_and_the_rest_reads,
@@ -873,6 +916,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_block_that_the_end_cuts_is_damage_behind_it);
 	tcase_add_test(tc, the_first_sector_is_the_least_significant_bit);
 	LOOP(tc, the_locator_names_the_parent, locators);
+	tcase_add_test(tc, a_locator_without_the_mark_of_a_parent_is_refused);
 	LOOP(tc, open_refuses_hostile_locator, bad_locators);
 	LOOP(tc, the_parent_has_the_guid_of_its_last_write, linkages);
 	tcase_add_test(tc, the_log_is_replayed_into_memory);

@@ -114,11 +114,13 @@ static void sesparse(void)
 	put(24, 8, GRAIN);
 	put(32, 8, 1);
 	put(80, 8, 1);
+	put(88, 8, 1);
 	put(128, 8, 2);
 	put(136, 8, 1);
 	put(144, 8, 3);
 	put(152, 8, 4);
 	put(192, 8, GRAINS);
+	put(200, 8, 4 * GRAIN);
 	put(SECTOR, 8, 0xcafecafe);
 	put(2 * SECTOR, 8, 1ULL << 60 | 2);
 }
@@ -185,6 +187,7 @@ static const struct field hosted_fields[] = {
 	{ 56, 8, UINT64_MAX, -EBADMSG }, /* directory in a footer: no footer */
 	{ 28, 8, 1ULL << 40, -EBADMSG }, /* descriptor past the end */
 	{ 28, 8, UINT64_MAX, -EBADMSG }, /* descriptor's place wraps */
+	{ 28, 8, 0, -EBADMSG }, /* descriptor with a size, but no place */
 };
 
 START_TEST(open_refuses_a_hosted_field)
@@ -238,6 +241,8 @@ static const struct field cowd_fields[] = {
 	{ 20, 4, FILE_SECTORS, -EBADMSG }, /* directory behind the end */
 	{ 20, 4, 0, -EBADMSG }, /* directory in the header */
 	{ 24, 4, 0, -EBADMSG }, /* directory too short */
+	{ 24, 4, 2, -EBADMSG }, /* and too long for the capacity */
+	{ 20, 4, 3, -EBADMSG }, /* directory in the header's last sector */
 };
 
 START_TEST(open_refuses_a_cowd_field)
@@ -269,6 +274,12 @@ static const struct field se_fields[] = {
 	{ 136, 8, 0, -EBADMSG },
 	{ 144, 8, FILE_SECTORS + 1, -EBADMSG },
 	{ 192, 8, UINT64_MAX, -EBADMSG },
+	/* over the tables, the volatile header, the grains; then the tables */
+	{ 128, 8, 6, -EBADMSG },
+	{ 128, 8, 1, -EBADMSG },
+	{ 128, 8, GRAINS, -EBADMSG },
+	{ 128, 8, 0, -EBADMSG },
+	{ 144, 8, 1, -EBADMSG },
 };
 
 START_TEST(open_refuses_a_sesparse_field)
@@ -434,6 +445,61 @@ START_TEST(a_grain_that_the_end_cuts_is_damage_behind_it)
 	check_extent(map(l, 2 * SECTOR, l->bytes - 2 * SECTOR), EXTENT_DAMAGED,
 		     0, GRAIN_BYTES - 2 * SECTOR);
 	check_extent(map(l, GRAIN_BYTES, 10), EXTENT_DAMAGED, 0, 10);
+}
+END_TEST
+
+static const struct {
+	uint32_t table, grain;
+	const char *says;
+} misplaced[] = {
+	{ GT, TEXT, "lies over the metadata" },
+	{ GT, GT, "lies over the metadata" },
+	{ GT, GRAINS - 1, "lies over the metadata" },
+	{ GRAINS, GRAINS, "grain table" },
+	{ GD, GRAINS, "grain directory" },
+	{ RGD, GRAINS, "redundant grain directory" },
+};
+
+START_TEST(tables_and_grains_do_not_lie_over_each_other)
+{
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
+
+	hosted();
+	put(8, 4, 7);
+	put(GD * SECTOR, 4, misplaced[_i].table);
+	put(RGD * SECTOR, 4, misplaced[_i].table);
+	entry(0, misplaced[_i].grain);
+	second_entry(0, misplaced[_i].grain);
+	l = open_good();
+	check_extent(map(l, 0, GRAIN_BYTES), EXTENT_DAMAGED, 0, GRAIN_BYTES);
+	unit_says(&err, misplaced[_i].says);
+}
+END_TEST
+
+START_TEST(without_an_overhead_what_is_known_is_kept_apart)
+{
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
+
+	hosted();
+	put(64, 8, 0);
+	entry(0, GD);
+	second_entry(0, GD);
+	entry(1, GT);
+	l = open_good();
+	check_extent(map(l, 0, GRAIN_BYTES), EXTENT_DAMAGED, 0, GRAIN_BYTES);
+	check_extent(map(l, GRAIN_BYTES, 1), EXTENT_DATA, GT * SECTOR, 1);
+}
+END_TEST
+
+START_TEST(a_cowd_parents_name_that_lost_its_beginning_is_refused)
+{
+	int r;
+
+	cowd();
+	strcpy((char *)file + 32 + 20, "base.vmdk");
+	ck_assert_ptr_null(open_bytes(&r));
+	ck_assert_int_eq(r, -EBADMSG);
+	unit_says(&err, "parent's name is damaged");
 }
 END_TEST
 
@@ -790,6 +856,10 @@ static void add_tests(TCase *tc)
 	LOOP(tc, what_lies_behind_the_end_is_damage_of_its_grain,
 	     tables_damage);
 	tcase_add_test(tc, a_grain_that_the_end_cuts_is_damage_behind_it);
+	LOOP(tc, tables_and_grains_do_not_lie_over_each_other, misplaced);
+	tcase_add_test(tc, without_an_overhead_what_is_known_is_kept_apart);
+	tcase_add_test(tc,
+		       a_cowd_parents_name_that_lost_its_beginning_is_refused);
 	tcase_add_test(tc, cowd_entries_are_sectors);
 	LOOP(tc, sesparse_entries_have_types, se_entries);
 	LOOP(tc, a_sesparse_directory_entry_that_is_wrong_is_damage,
