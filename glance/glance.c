@@ -13,6 +13,7 @@
 #include "glance/limits.h"
 #include "glance/locations.h"
 #include "glance/record.h"
+#include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/scan.h"
 #include "glance/tunnel.h"
@@ -67,9 +68,10 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	if (r >= 0)
 		r = store_open(c->store, &g->store, err);
 	if (r >= 0)
-		r = open_index(g, err);
+		r = store_lock(g->store, err);
+	if (r >= 0)
+		r = recover_check(g->store, err);
 	if (r >= 0) {
-		index_close(TAKE_PTR(g->index));
 		if (c->listen)
 			r = http_listen(
 				&(struct http_config){ .listen = c->listen,
@@ -105,95 +107,18 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	return 0;
 }
 
-/*
- * May image @id have data, or staged ones? An import that ended between the
- * move of its data and the index begins again with them.
- */
-static int has_data(void *opaque, const char *id, bool staged)
-{
-	CLEANUP(record_done) struct record r = { 0 };
-	int code = record_load(opaque, id, &r, NULL);
-
-	if (code == -ENOENT)
-		return STORE_DROP;
-	if (code < 0)
-		return code;
-	if (r.status == IMAGE_IMPORTING)
-		return staged ? STORE_KEEP : STORE_STAGE;
-	if (staged)
-		return r.status == IMAGE_UPLOADING ? STORE_KEEP : STORE_DROP;
-	return r.status == IMAGE_ACTIVE || r.status == IMAGE_DEACTIVATED
-		       ? STORE_KEEP
-		       : STORE_DROP;
-}
-
-/* Those in status @status go back to queued, unless @keep wants them. */
-static int reset(struct index_tx *tx, const char *status,
-		 bool (*keep)(struct glance *g, const char *id),
-		 struct glance *g, struct error *err)
-{
-	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
-	CLEANUP(index_reset) sqlite3_stmt *up = NULL;
-	int r = index_sql(tx, "SELECT n, id FROM images WHERE status = ?", &st,
-			  err);
-
-	if (r >= 0)
-		r = index_sql(tx,
-			      "UPDATE images SET status = 'queued', size = NULL"
-			      " WHERE n = ?",
-			      &up, err);
-	if (r < 0)
-		return r;
-	index_bind_text(st, 1, status);
-	while ((r = index_step(st, err)) == 1) {
-		if (keep && keep(g, index_text(st, 1)))
-			continue;
-		sqlite.bind_int64(up, 1, sqlite.column_int64(st, 0));
-		r = index_run(up, err);
-		if (r < 0)
-			break;
-		sqlite.reset(up);
-	}
-	return r;
-}
-
-static bool is_staged(struct glance *g, const char *id)
-{
-	return store_has_staged(g->store, id);
-}
-
-/* What was on its way when the last server ended. */
-static int reset_coming(struct index_tx *tx, void *opaque, struct error *err)
-{
-	int r = reset(tx, "saving", NULL, opaque, err);
-
-	if (r >= 0)
-		r = reset(tx, "uploading", is_staged, opaque, err);
-	return r < 0 ? r : import_reset(tx, err);
-}
-
-static int tidy(struct glance *g, struct error *err)
-{
-	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
-	int r = index_write(g->index, reset_coming, g, err);
-
-	if (r >= 0)
-		r = legacy_recover(g, err);
-	if (r >= 0)
-		r = index_read(g->index, &tx, err);
-	return r < 0 ? r : store_tidy(g->store, has_data, tx, err);
-}
-
 int glance_start(struct glance *g, struct error *err)
 {
 	const struct http_app app = { .begin = routes_begin,
 				      .finish = routes_finish,
 				      .done = observe_request,
 				      .opaque = g };
-	int r = open_index(g, err);
+	int r = store_lock_in_server(g->store, err);
 
 	if (r >= 0)
-		r = tidy(g, err);
+		r = open_index(g, err);
+	if (r >= 0)
+		r = recover(g, err);
 	if (r >= 0)
 		r = limits_start(g->limits,
 				 g->auth ? auth_keystone(g->auth) : NULL, err);
@@ -220,6 +145,7 @@ void glance_free(struct glance *g)
 	limits_free(g->limits);
 	location_rules_free(g->locations);
 	auth_free(g->auth);
+	recover_end(g);
 	index_close(g->index);
 	store_close(g->store);
 	free(g);

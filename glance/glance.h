@@ -39,6 +39,7 @@ struct glance {
 	struct limits *limits; /* NULL: none */
 	struct location_rules *locations;
 	struct worker *worker; /* NULL: the index alone */
+	struct graves *graves; /* recover.h; NULL: there are none yet */
 	struct scanner *scanner;
 };
 

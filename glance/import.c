@@ -19,7 +19,9 @@
 #include "glance/json-body.h"
 #include "glance/json-in.h"
 #include "glance/limits.h"
+#include "glance/recover.h"
 #include "glance/routes.h"
+#include "glance/tombstone.h"
 #include "glance/upload.h"
 #include "glance/worker.h"
 
@@ -271,6 +273,7 @@ struct run {
 	const json_t *input;
 	char image_id[37];
 	const char *message; /* of the failure */
+	bool deleted; /* the image, with the task */
 };
 
 static int add_bytes(void *opaque, const void *data, size_t len,
@@ -431,6 +434,8 @@ static int end_well(struct index_tx *tx, void *opaque, struct error *err)
 		code = record_update(tx, &image, err);
 	}
 	snprintf(result, sizeof(result), "{\"image_id\": \"%s\"}", r->image_id);
+	if (code >= 0)
+		code = tombstone_drop(tx, TOMBSTONE_STAGED, r->image_id, err);
 	return code < 0 ? code
 			: task_end(tx, r->task->id, TASK_SUCCESS, result, "",
 				   err);
@@ -438,34 +443,57 @@ static int end_well(struct index_tx *tx, void *opaque, struct error *err)
 
 static int end_badly(struct index_tx *tx, void *opaque, struct error *err)
 {
-	const struct run *r = opaque;
+	struct run *r = opaque;
 	CLEANUP(record_done) struct record image = { 0 };
-	int code = 0;
+	int code = tombstone_drop(tx, TOMBSTONE_STAGED, r->image_id, err);
 
-	if (load_locked(tx, r, &image)) {
+	if (code >= 0 && load_locked(tx, r, &image)) {
 		record_remove_property(&image, LOCK_PROPERTY);
 		image.status = IMAGE_QUEUED;
 		image.has_size = false;
-		code = !strcmp(r->task->type, TASK_IMPORT)
-			       ? record_delete(tx, &image, err)
-			       : record_update(tx, &image, err);
+		r->deleted = !strcmp(r->task->type, TASK_IMPORT);
+		code = r->deleted ? record_delete(tx, &image, err)
+				  : record_update(tx, &image, err);
 	}
 	return code < 0 ? code
 			: task_end(tx, r->task->id, TASK_FAILURE, NULL,
 				   r->message, err);
 }
 
+static int bury_staged(struct index_tx *tx, void *opaque, struct error *err)
+{
+	const struct run *r = opaque;
+
+	return tombstone_add(tx, TOMBSTONE_STAGED, r->image_id, err);
+}
+
+/* They are the image's by now, or nobody's; new ones cannot come yet. */
+static int drop_staged(struct run *r, struct error *err)
+{
+	int code;
+
+	if (!*r->image_id || !store_has_staged(r->g->store, r->image_id))
+		return 0;
+	code = index_write(r->g->index, bury_staged, r, err);
+	if (code >= 0)
+		store_discard(r->g->store, STORE_STAGING, r->image_id);
+	return code;
+}
+
 static void end(struct run *r, int code, const struct error *why)
 {
 	struct error err = { 0 };
+	int r2;
 
 	r->message = why->msg;
-	/* They are the image's by now, or nobody's. */
-	if (*r->image_id)
-		store_discard(r->g->store, STORE_STAGING, r->image_id);
-	if (index_write(r->g->index, code < 0 ? end_badly : end_well, r, &err) <
-	    0)
+	r2 = drop_staged(r, &err);
+	if (r2 >= 0)
+		r2 = index_write(r->g->index, code < 0 ? end_badly : end_well,
+				 r, &err);
+	if (r2 < 0)
 		fprintf(stderr, "platter: task %s: %s\n", r->task->id, err.msg);
+	else if (r->deleted)
+		glance_bury(r->g, r->image_id);
 }
 
 void import_run(struct glance *g, const struct task *t, struct worker *w)

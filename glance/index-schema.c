@@ -156,5 +156,22 @@ static const char links_by_time[] =
 static const char looks_of_inspected[] =
 	"ALTER TABLE inspections ADD COLUMN looks TEXT NOT NULL DEFAULT '';";
 
-const char *const index_steps[] = { first, metadef_step, links_by_time,
-				    looks_of_inspected, NULL };
+/*
+ * A tombstone names data that are to be removed, or were: they may be half
+ * there still (tombstone.h). changed_at is when anything that is said of an
+ * image was another, its members too; it never goes back, and its sidecar has
+ * it (sidecar.h).
+ */
+static const char nothing_lost[] = "CREATE TABLE tombstones ("
+				   " id TEXT NOT NULL,"
+				   " kind TEXT NOT NULL,"
+				   " made_at INTEGER NOT NULL,"
+				   " PRIMARY KEY (id, kind)"
+				   ") STRICT, WITHOUT ROWID;"
+				   "ALTER TABLE images ADD COLUMN"
+				   " changed_at INTEGER NOT NULL DEFAULT 0;"
+				   "UPDATE images SET changed_at = updated_at;";
+
+const char *const index_steps[] = { first,	   metadef_step,
+				    links_by_time, looks_of_inspected,
+				    nothing_lost,  NULL };

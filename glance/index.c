@@ -33,6 +33,8 @@ struct index_tx {
 	struct statement statements[STATEMENTS_MAX];
 	size_t n_statements;
 	uint64_t clock;
+	char (*touched)[37]; /* ids, of the change that runs */
+	size_t n_touched;
 };
 
 /* A change that waits for its turn; on its caller's stack. */
@@ -47,6 +49,8 @@ struct change {
 
 struct index {
 	char *path;
+	bool look; /* as it is, to be read */
+	const struct index_follower *follower; /* NULL: none */
 
 	/* Guards the idle readers and how many there are. */
 	pthread_mutex_t readers_lock;
@@ -110,6 +114,7 @@ static void tx_free(struct index_tx *tx)
 		free(tx->statements[i].sql);
 	}
 	sqlite.close(tx->db);
+	free(tx->touched);
 	free(tx);
 }
 
@@ -194,11 +199,9 @@ static int take_step(struct index_tx *tx, unsigned int version,
 
 static int migrate(struct index_tx *tx, struct error *err)
 {
-	unsigned int version = 0, n = 0;
+	unsigned int version = 0, n = index_scheme_known();
 	int r = get_version(tx, &version, err);
 
-	while (index_steps[n])
-		n++;
 	if (r >= 0 && version > n)
 		return error_set(err, -ENOTSUP, 0,
 				 "the index: %s has scheme %u, this program "
@@ -209,7 +212,7 @@ static int migrate(struct index_tx *tx, struct error *err)
 	return r;
 }
 
-int index_open(const char *path, struct index **ret, struct error *err)
+static int new_index(const char *path, struct index **ret, struct error *err)
 {
 	struct index *ix;
 	int r = sqlite_load(err);
@@ -225,10 +228,68 @@ int index_open(const char *path, struct index **ret, struct error *err)
 	pthread_cond_init(&ix->turn, NULL);
 	ix->queue_end = &ix->queue;
 	ix->path = strdup(path);
-	r = ix->path ? tx_new(ix, true, &ix->writer, err)
-		     : error_set(err, -ENOMEM, 0, "out of memory");
+	if (!ix->path) {
+		index_close(ix);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	*ret = ix;
+	return 0;
+}
+
+int index_open(const char *path, struct index **ret, struct error *err)
+{
+	struct index *ix = NULL;
+	int r = new_index(path, &ix, err);
+
+	if (r >= 0)
+		r = tx_new(ix, true, &ix->writer, err);
 	if (r >= 0)
 		r = migrate(ix->writer, err);
+	if (r < 0) {
+		index_close(ix);
+		return r;
+	}
+	*ret = ix;
+	return 0;
+}
+
+int index_scheme(struct index *ix, unsigned int *ret, struct error *err)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	int r = index_read(ix, &tx, err);
+
+	return r < 0 ? r : get_version(tx, ret, err);
+}
+
+unsigned int index_scheme_known(void)
+{
+	unsigned int n = 0;
+
+	while (index_steps[n])
+		n++;
+	return n;
+}
+
+int index_open_look(const char *path, struct index **ret, struct error *err)
+{
+	struct index *ix = NULL;
+	unsigned int version = 0;
+	int r = access(path, F_OK) < 0 ? error_set(err, -errno, 0, "%s: %s",
+						   path, errno_text(errno))
+				       : new_index(path, &ix, err);
+
+	if (r >= 0) {
+		ix->look = true;
+		r = index_scheme(ix, &version, err);
+	}
+	if (r >= 0 && !version)
+		r = error_set(err, -EUCLEAN, 0, "%s: is no index of platter's",
+			      path);
+	if (r >= 0 && version > index_scheme_known())
+		r = error_set(err, -ENOTSUP, 0,
+			      "%s: has scheme %u, this program knows up to %u; "
+			      "a newer one is needed",
+			      path, version, index_scheme_known());
 	if (r < 0) {
 		index_close(ix);
 		return r;
@@ -492,32 +553,88 @@ void index_read_endp(struct index_tx **tx)
 
 /* ---- writing ---- */
 
-/* In a savepoint, so that its failure is its own. */
-static void run_change(struct index_tx *tx, struct change *c)
+void index_follow(struct index *ix, const struct index_follower *f)
 {
+	ix->follower = f;
+}
+
+int index_touch(struct index_tx *tx, const char *id, struct error *err)
+{
+	size_t i;
+	void *more;
+
+	if (!tx->ix->follower)
+		return 0;
+	for (i = 0; i < tx->n_touched; i++)
+		if (!strcmp(tx->touched[i], id))
+			return 0;
+	more = reallocarray(tx->touched, tx->n_touched + 1,
+			    sizeof(*tx->touched));
+	if (!more)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	tx->touched = more;
+	snprintf(tx->touched[tx->n_touched++], sizeof(*tx->touched), "%s", id);
+	return 0;
+}
+
+static int prepare_touched(struct index_tx *tx, struct error *err)
+{
+	const struct index_follower *f = tx->ix->follower;
+	int r = 0;
+	size_t i;
+
+	for (i = 0; i < tx->n_touched && r >= 0; i++)
+		r = f->prepare(f->opaque, tx, tx->touched[i], err);
+	return r;
+}
+
+/*
+ * In a savepoint, so that its failure is its own. Returns < 0 where the whole
+ * batch has to fail with it.
+ */
+static int run_change(struct index_tx *tx, struct change *c, struct error *err)
+{
+	bool followed = false;
+	int r = 0;
+
+	tx->n_touched = 0;
 	c->result = control(tx, "SAVEPOINT change", c->err);
 	if (c->result < 0)
-		return;
+		return 0;
 	c->result = c->run(tx, c->opaque, c->err);
+	if (c->result >= 0 && tx->n_touched) {
+		followed = true;
+		r = prepare_touched(tx, c->err);
+		if (r < 0)
+			c->result = r;
+	}
 	if (c->result < 0)
 		control(tx, "ROLLBACK TO change", NULL);
+	/* What was prepared is again what those before have made of it. */
+	r = c->result < 0 && followed ? prepare_touched(tx, err) : 0;
 	control(tx, "RELEASE change", NULL);
+	return r;
 }
 
 /* Everybody's result is the commit's when that fails. */
 static void run_batch(struct index_tx *tx, struct change *batch)
 {
+	const struct index_follower *f = tx->ix->follower;
 	struct error err = { 0 };
 	struct change *c;
 	int r = control(tx, "BEGIN IMMEDIATE", &err);
+	bool begun = r >= 0;
 
 	for (c = batch; c && r >= 0; c = c->next)
-		run_change(tx, c);
-	if (r >= 0) {
+		r = run_change(tx, c, &err);
+	if (r >= 0 && f)
+		r = f->publish(f->opaque, &err);
+	if (r >= 0)
 		r = control(tx, "COMMIT", &err);
-		if (r < 0)
-			control(tx, "ROLLBACK", NULL);
-	}
+	if (r < 0 && begun)
+		control(tx, "ROLLBACK", NULL);
+	if (f)
+		f->settle(f->opaque, r >= 0);
 	if (r >= 0)
 		return;
 	for (c = batch; c; c = c->next) {
@@ -602,10 +719,76 @@ int index_backup(struct index *ix, const char *path, struct error *err)
 		       : error_set(err, -ENOMEM, 0, "out of memory");
 	} else {
 		sqlite.backup_step(b, -1);
-		if (sqlite.backup_finish(b) != SQLITE_OK)
+		/* One file alone: it needs no log to be read. */
+		if (sqlite.backup_finish(b) != SQLITE_OK ||
+		    sqlite.exec(to, "PRAGMA journal_mode = DELETE", NULL, NULL,
+				NULL) != SQLITE_OK)
 			r = db_error(to, path, err);
 	}
 	sqlite.close(to);
 	put_reader(tx);
+	return r;
+}
+
+/* ---- care ---- */
+
+int index_integrity(struct index *ix, unsigned int max,
+		    void (*each)(void *opaque, const char *text), void *opaque,
+		    struct error *err)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int n = 0, r = index_read(ix, &tx, err);
+
+	if (r >= 0)
+		r = index_sql(tx, "PRAGMA integrity_check", &st, err);
+	while (r >= 0 && (r = index_step(st, err)) == 1) {
+		if (!strcmp(index_text(st, 0), "ok"))
+			continue;
+		if ((unsigned int)n++ < max)
+			each(opaque, index_text(st, 0));
+	}
+	return r < 0 ? r : n;
+}
+
+/* One row of one text, which must be @wanted. */
+static int expect(sqlite3 *db, const char *path, const char *sql,
+		  const char *wanted, struct error *err)
+{
+	sqlite3_stmt *st = NULL;
+	const char *text;
+	int r;
+
+	if (sqlite.prepare_v3(db, sql, -1, 0, &st, NULL) != SQLITE_OK)
+		return db_error(db, path, err);
+	r = sqlite.step(st);
+	if (r != SQLITE_ROW) {
+		r = db_error(db, path, err);
+	} else {
+		text = (const char *)sqlite.column_text(st, 0);
+		r = text && !strcmp(text, wanted)
+			    ? 0
+			    : error_set(err, -EBUSY, 0,
+					"%s: another process has it open",
+					path);
+	}
+	sqlite.finalize(st);
+	return r;
+}
+
+int index_fold(const char *path, struct error *err)
+{
+	sqlite3 *db = NULL;
+	int r = sqlite_load(err);
+
+	if (r < 0)
+		return r;
+	if (sqlite.open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
+		r = db ? db_error(db, path, err)
+		       : error_set(err, -ENOMEM, 0, "out of memory");
+	else
+		r = expect(db, path, "PRAGMA journal_mode = DELETE", "delete",
+			   err);
+	sqlite.close(db);
 	return r;
 }

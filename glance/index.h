@@ -30,6 +30,11 @@ struct index_tx;
  * -ENOTSUP. Connections do not survive a fork.
  */
 int index_open(const char *path, struct index **ret, struct error *err);
+/*
+ * Opens what is there to be read, as it is: -ENOENT where there is none, and
+ * an older scheme stays. index_write() is not for it.
+ */
+int index_open_look(const char *path, struct index **ret, struct error *err);
 void index_close(struct index *ix); /* NULL is fine */
 
 /* A view of one moment. index_read_end() takes NULL. */
@@ -46,6 +51,26 @@ int index_write(struct index *ix,
 		int (*change)(struct index_tx *tx, void *opaque,
 			      struct error *err),
 		void *opaque, struct error *err);
+
+/*
+ * What is kept beside the index, in step with it, by who makes the commits:
+ * sidecars.h. Images are those that index_touch() named.
+ */
+struct index_follower {
+	/* At the end of a change, which fails with it. */
+	int (*prepare)(void *opaque, struct index_tx *tx, const char *image,
+		       struct error *err);
+	/* Before the commit of all changes, which fail with it. */
+	int (*publish)(void *opaque, struct error *err);
+	/* After it, or after all were undone. */
+	void (*settle)(void *opaque, bool committed);
+	void *opaque;
+};
+
+/* Before the first change that is to be followed. @f stays the caller's. */
+void index_follow(struct index *ix, const struct index_follower *f);
+/* In a change: what is said of image @id is another now. */
+int index_touch(struct index_tx *tx, const char *id, struct error *err);
 
 /*
  * The statement of @sql, prepared once for each connection, with nothing
@@ -73,5 +98,23 @@ int index_error(struct index_tx *tx, const char *what, struct error *err);
 
 /* A consistent copy, while running. */
 int index_backup(struct index *ix, const char *path, struct error *err);
+
+/* Steps of the scheme that the index at hand has taken. */
+int index_scheme(struct index *ix, unsigned int *ret, struct error *err);
+unsigned int index_scheme_known(void);
+
+/*
+ * Goes through all pages; calls @each with what is wrong, at most @max lines.
+ * Returns how many there were.
+ */
+int index_integrity(struct index *ix, unsigned int max,
+		    void (*each)(void *opaque, const char *text), void *opaque,
+		    struct error *err);
+
+/*
+ * The last user of @path takes what stands in its log into it, and leaves one
+ * file alone. -EBUSY: somebody else has it open.
+ */
+int index_fold(const char *path, struct error *err);
 
 #endif

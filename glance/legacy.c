@@ -23,6 +23,7 @@
 #include "glance/locations.h"
 #include "glance/members.h"
 #include "glance/meta-headers.h"
+#include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/upload.h"
 
@@ -433,12 +434,22 @@ static int insert(struct index_tx *tx, void *opaque, struct error *err)
 	return code < 0 ? code : record_insert(tx, &r, err);
 }
 
-static int drop(struct index_tx *tx, void *opaque, struct error *err)
+static int drop_row(struct index_tx *tx, void *opaque, struct error *err)
 {
 	CLEANUP(record_done) struct record r = { 0 };
 	int code = record_load(tx, opaque, &r, err);
 
 	return code < 0 ? code : record_delete(tx, &r, err);
+}
+
+/* Image @id comes to nothing. */
+static int drop(struct glance *g, const char *id, struct error *err)
+{
+	int r = index_write(g->index, drop_row, (void *)(uintptr_t)id, err);
+
+	if (r >= 0)
+		glance_bury(g, id);
+	return r;
 }
 
 /* The file at @location, which the folder of pithos= has. */
@@ -577,9 +588,7 @@ static int finish_move(struct glance *g, const char *from, const char *to,
 {
 	int r = store_rename(g->store, from, to, err);
 
-	return r < 0 ? r
-		     : index_write(g->index, drop, (void *)(uintptr_t)from,
-				   err);
+	return r < 0 ? r : drop(g, from, err);
 }
 
 int legacy_recover(struct glance *g, struct error *err)
@@ -627,7 +636,7 @@ static void begin_post(struct request *q)
 	if (r >= 0) {
 		r = data_upload_begin(q, id, UPLOAD_DATA_V1, &err);
 		if (r < 0)
-			index_write(g->index, drop, id, NULL);
+			drop(g, id, NULL);
 	}
 	if (r < 0)
 		refuse(q, &err);
@@ -667,14 +676,12 @@ static int take_registered(struct request *q, const struct meta *m,
 		r = upload_finish(u, m->has_size ? &m->size : NULL, m->checksum,
 				  err);
 	if (r < 0) {
-		index_write(g->index, drop, id, NULL);
+		drop(g, id, NULL);
 		return r;
 	}
 	r = index_write(g->index, replace_registered, &old, err);
-	if (r < 0) {
-		store_remove(g->store, id);
-		index_write(g->index, drop, id, NULL);
-	}
+	if (r < 0)
+		drop(g, id, NULL);
 	if (r < 0 || !*old.old_id)
 		return r;
 	r = finish_move(g, id, old.old_id, err);
@@ -852,8 +859,7 @@ static void delete_image(struct request *q)
 	struct change c = { .run = remove_one };
 
 	if (change(q, &c) >= 0) {
-		store_remove(g->store, c.image.id);
-		store_discard(g->store, STORE_STAGING, c.image.id);
+		glance_bury(g, c.image.id);
 		respond_empty(q, 200);
 	}
 	record_done(&c.image);

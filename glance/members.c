@@ -78,7 +78,8 @@ int member_add(struct index_tx *tx, int64_t n, const char *project,
 	index_bind_text(st, 2, project);
 	sqlite.bind_int64(st, 3, now);
 	sqlite.bind_int64(st, 4, now);
-	return index_run(st, err);
+	r = index_run(st, err);
+	return r < 0 ? r : record_touch(tx, n, err);
 }
 
 int member_put(struct index_tx *tx, int64_t n, const char *project,
@@ -98,10 +99,32 @@ int member_put(struct index_tx *tx, int64_t n, const char *project,
 	index_bind_text(st, 2, project);
 	sqlite.bind_int(st, 3, can_share);
 	sqlite.bind_int64(st, 4, time_now_usec());
+	r = index_run(st, err);
+	return r < 0 ? r : record_touch(tx, n, err);
+}
+
+int member_insert_as_is(struct index_tx *tx, int64_t n, const struct member *m,
+			struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx,
+			  "INSERT OR REPLACE INTO members (image, member, "
+			  "status, can_share, created_at, updated_at) VALUES "
+			  "(?, ?, ?, ?, ?, ?)",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite.bind_int64(st, 1, n);
+	index_bind_text(st, 2, m->project);
+	index_bind_text(st, 3, m->status);
+	sqlite.bind_int(st, 4, m->can_share);
+	sqlite.bind_int64(st, 5, m->created_usec);
+	sqlite.bind_int64(st, 6, m->updated_usec);
 	return index_run(st, err);
 }
 
-int members_clear(struct index_tx *tx, int64_t n, struct error *err)
+int members_forget(struct index_tx *tx, int64_t n, struct error *err)
 {
 	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
 	int r = index_sql(tx, "DELETE FROM members WHERE image = ?", &st, err);
@@ -112,11 +135,18 @@ int members_clear(struct index_tx *tx, int64_t n, struct error *err)
 	return index_run(st, err);
 }
 
-static int changed_one(struct index_tx *tx, const char *project,
+int members_clear(struct index_tx *tx, int64_t n, struct error *err)
+{
+	int r = members_forget(tx, n, err);
+
+	return r < 0 ? r : record_touch(tx, n, err);
+}
+
+static int changed_one(struct index_tx *tx, int64_t n, const char *project,
 		       struct error *err)
 {
 	if (index_changes(tx))
-		return 0;
+		return record_touch(tx, n, err);
 	return error_set(err, -ENOENT, 0, "%.64s is not a member of the image.",
 			 project);
 }
@@ -137,7 +167,7 @@ int member_set_status(struct index_tx *tx, int64_t n, const char *project,
 	sqlite.bind_int64(st, 3, n);
 	index_bind_text(st, 4, project);
 	r = index_run(st, err);
-	return r < 0 ? r : changed_one(tx, project, err);
+	return r < 0 ? r : changed_one(tx, n, project, err);
 }
 
 int member_remove(struct index_tx *tx, int64_t n, const char *project,
@@ -153,5 +183,5 @@ int member_remove(struct index_tx *tx, int64_t n, const char *project,
 	sqlite.bind_int64(st, 1, n);
 	index_bind_text(st, 2, project);
 	r = index_run(st, err);
-	return r < 0 ? r : changed_one(tx, project, err);
+	return r < 0 ? r : changed_one(tx, n, project, err);
 }

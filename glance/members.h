@@ -38,6 +38,10 @@ int member_add(struct index_tx *tx, int64_t n, const char *project,
 /* Of v1: one that is there is changed; accepted at once. */
 int member_put(struct index_tx *tx, int64_t n, const char *project,
 	       bool can_share, struct error *err);
+/* As it was before, and without record_touch(): of who makes an index anew. */
+int member_insert_as_is(struct index_tx *tx, int64_t n, const struct member *m,
+			struct error *err);
+int members_forget(struct index_tx *tx, int64_t n, struct error *err);
 int members_clear(struct index_tx *tx, int64_t n, struct error *err);
 int member_set_status(struct index_tx *tx, int64_t n, const char *project,
 		      const char *status, struct error *err);

@@ -8,6 +8,7 @@
 
 #include "formats/openssl.h"
 #include "glance/record.h"
+#include "glance/tombstone.h"
 
 static const char *const status_names[IMAGE_STATUSES] = {
 	[IMAGE_QUEUED] = "queued",
@@ -283,7 +284,7 @@ void record_remove_location(struct record *r, size_t at)
 	"n, id, name, status, visibility, owner, disk_format, "     \
 	"container_format, size, virtual_size, min_disk, min_ram, " \
 	"protected, os_hidden, checksum, hash_algo, hash_value, "   \
-	"created_at, updated_at, dialect"
+	"created_at, updated_at, dialect, changed_at"
 
 enum {
 	COL_N,
@@ -306,6 +307,7 @@ enum {
 	COL_CREATED,
 	COL_UPDATED,
 	COL_DIALECT,
+	COL_CHANGED,
 };
 
 static int read_text(sqlite3_stmt *st, int col, char **ret, struct error *err)
@@ -360,6 +362,7 @@ static int read_row(sqlite3_stmt *st, struct record *r, struct error *err)
 	r->hidden = sqlite.column_int(st, COL_HIDDEN);
 	r->created_usec = sqlite.column_int64(st, COL_CREATED);
 	r->updated_usec = sqlite.column_int64(st, COL_UPDATED);
+	r->changed_usec = sqlite.column_int64(st, COL_CHANGED);
 	if (!image_status_by_name(index_text(st, COL_STATUS), &r->status) ||
 	    !image_visibility_by_name(index_text(st, COL_VISIBILITY),
 				      &r->visibility))
@@ -502,7 +505,7 @@ static void bind_or_null(sqlite3_stmt *st, int at, bool has, uint64_t v)
 		index_bind_u64(st, at, v);
 }
 
-/* Parameters 1 to 18: the columns from name to dialect. */
+/* Parameters 1 to 19: the columns from name to changed_at. */
 static void bind_row(sqlite3_stmt *st, const struct record *r)
 {
 	index_bind_text(st, 1, r->name);
@@ -523,6 +526,7 @@ static void bind_row(sqlite3_stmt *st, const struct record *r)
 	sqlite.bind_int64(st, 16, r->created_usec);
 	sqlite.bind_int64(st, 17, r->updated_usec);
 	index_bind_text(st, 18, r->dialect ? r->dialect : "v2");
+	sqlite.bind_int64(st, 19, r->changed_usec);
 }
 
 /* A property or, with @value NULL, a tag. */
@@ -614,14 +618,14 @@ static int insert_row(struct index_tx *tx, struct record *r, struct error *err)
 			   " container_format, size, virtual_size, min_disk,"
 			   " min_ram, protected, os_hidden, checksum,"
 			   " hash_algo, hash_value, created_at, updated_at,"
-			   " dialect, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?,"
-			   " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			   " dialect, changed_at, id) VALUES (?, ?, ?, ?, ?,"
+			   " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 			   &st, err);
 
 	if (r2 < 0)
 		return r2;
 	bind_row(st, r);
-	index_bind_text(st, 19, r->id);
+	index_bind_text(st, 20, r->id);
 	r2 = index_run(st, &local);
 	if (r2 == -EEXIST)
 		return error_set(err, -EEXIST, 0, "Image ID %s already exists!",
@@ -632,15 +636,27 @@ static int insert_row(struct index_tx *tx, struct record *r, struct error *err)
 	return 0;
 }
 
+int record_insert_as_is(struct index_tx *tx, struct record *r,
+			struct error *err)
+{
+	int r2 = insert_row(tx, r, err);
+
+	if (r2 >= 0)
+		r2 = insert_hangers(tx, r, err);
+	/* One that is new, and without data, has nothing beside the index. */
+	return r2 < 0 || r->status == IMAGE_QUEUED
+		       ? r2
+		       : index_touch(tx, r->id, err);
+}
+
 int record_insert(struct index_tx *tx, struct record *r, struct error *err)
 {
 	int r2 = check_not_gone(tx, r->id, err);
 
 	if (r2 < 0)
 		return r2;
-	r->created_usec = r->updated_usec = time_now_usec();
-	r2 = insert_row(tx, r, err);
-	return r2 < 0 ? r2 : insert_hangers(tx, r, err);
+	r->created_usec = r->updated_usec = r->changed_usec = time_now_usec();
+	return record_insert_as_is(tx, r, err);
 }
 
 static int run_with(struct index_tx *tx, const char *sql, int64_t n,
@@ -666,13 +682,13 @@ static int update_row(struct index_tx *tx, const struct record *r,
 			   " min_disk = ?, min_ram = ?, protected = ?,"
 			   " os_hidden = ?, checksum = ?, hash_algo = ?,"
 			   " hash_value = ?, created_at = ?, updated_at = ?,"
-			   " dialect = ? WHERE n = ?",
+			   " dialect = ?, changed_at = ? WHERE n = ?",
 			   &st, err);
 
 	if (r2 < 0)
 		return r2;
 	bind_row(st, r);
-	sqlite.bind_int64(st, 19, r->n);
+	sqlite.bind_int64(st, 20, r->n);
 	r2 = index_run(st, err);
 	if (r2 >= 0 && !index_changes(tx))
 		return error_set(err, -ENOENT, 0, "the image %s is gone",
@@ -682,10 +698,19 @@ static int update_row(struct index_tx *tx, const struct record *r,
 
 int record_update(struct index_tx *tx, struct record *r, struct error *err)
 {
-	int r2;
-
 	r->updated_usec = time_now_usec();
-	r2 = update_row(tx, r, err);
+	/* It was loaded in the same change: nobody else has written since. */
+	r->changed_usec = r->updated_usec > r->changed_usec
+				  ? r->updated_usec
+				  : r->changed_usec + 1;
+	return record_update_as_is(tx, r, err);
+}
+
+int record_update_as_is(struct index_tx *tx, struct record *r,
+			struct error *err)
+{
+	int r2 = update_row(tx, r, err);
+
 	if (r2 >= 0)
 		r2 = run_with(tx, "DELETE FROM properties WHERE image = ?",
 			      r->n, err);
@@ -695,7 +720,27 @@ int record_update(struct index_tx *tx, struct record *r, struct error *err)
 	if (r2 >= 0)
 		r2 = run_with(tx, "DELETE FROM locations WHERE image = ?", r->n,
 			      err);
-	return r2 < 0 ? r2 : insert_hangers(tx, r, err);
+	if (r2 >= 0)
+		r2 = insert_hangers(tx, r, err);
+	return r2 < 0 ? r2 : index_touch(tx, r->id, err);
+}
+
+int record_touch(struct index_tx *tx, int64_t n, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx,
+			  "UPDATE images SET changed_at = max(changed_at + 1, "
+			  "?) WHERE n = ? RETURNING id",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite.bind_int64(st, 1, time_now_usec());
+	sqlite.bind_int64(st, 2, n);
+	r = index_step(st, err);
+	if (r > 0)
+		r = index_touch(tx, index_text(st, 0), err);
+	return r < 0 ? r : index_run(st, err);
 }
 
 int record_delete(struct index_tx *tx, const struct record *r,
@@ -716,7 +761,10 @@ int record_delete(struct index_tx *tx, const struct record *r,
 		return r2;
 	index_bind_text(st, 1, r->id);
 	sqlite.bind_int64(st, 2, time_now_usec());
-	return index_run(st, err);
+	r2 = index_run(st, err);
+	if (r2 >= 0)
+		r2 = tombstone_add(tx, TOMBSTONE_GONE, r->id, err);
+	return r2 < 0 ? r2 : index_touch(tx, r->id, err);
 }
 
 /* ---- ids and times ---- */

@@ -78,6 +78,7 @@ struct record {
 	char *hash_value;
 	int64_t created_usec; /* since 1970, UTC */
 	int64_t updated_usec;
+	int64_t changed_usec; /* that, or of its members; never goes back */
 	char *dialect; /* which of the APIs made it */
 	struct property *properties; /* by name */
 	size_t n_properties;
@@ -123,7 +124,17 @@ int record_insert(struct index_tx *tx, struct record *r, struct error *err);
  * image is gone by now.
  */
 int record_update(struct index_tx *tx, struct record *r, struct error *err);
-/* Removes it with all that hangs on it. */
+/* The same two, with the times of @r, and an id that may have been used. */
+int record_insert_as_is(struct index_tx *tx, struct record *r,
+			struct error *err);
+int record_update_as_is(struct index_tx *tx, struct record *r,
+			struct error *err);
+/* What hangs on image @n has changed, and @updated_usec stays. */
+int record_touch(struct index_tx *tx, int64_t n, struct error *err);
+/*
+ * Removes it with all that hangs on it. Its data are a tombstone's from now
+ * on: glance_bury().
+ */
 int record_delete(struct index_tx *tx, const struct record *r,
 		  struct error *err);
 

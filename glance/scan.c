@@ -423,8 +423,10 @@ static bool same_folder(const struct stat *a, const struct stat *b)
 
 static bool is_of_the_store(const char *name)
 {
-	static const char *const names[] = { "images", "incoming", "staging",
-					     "grant.key" };
+	static const char *const names[] = { "images",	  "incoming",
+					     "staging",	  "lost+found",
+					     "grant.key", "lock",
+					     "lock.clock" };
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(names); i++)

@@ -74,7 +74,8 @@ static bool matters(const struct inotify_event *e)
 {
 	const char *name = e->len ? e->name : "";
 
-	if (*name == '.' || !strncmp(name, "index.sqlite", 12))
+	if (*name == '.' || !strncmp(name, "index.sqlite", 12) ||
+	    !strcmp(name, "lock") || !strcmp(name, "lock.clock"))
 		return false;
 	return !(e->mask & (IN_CREATE | IN_ATTRIB)) || e->mask & IN_ISDIR;
 }

@@ -13,11 +13,22 @@ struct store {
 	char *path;
 	char *index_path;
 	int fd; /* the folder */
+	struct store_lock *lock; /* NULL: we do not have it */
 };
+
+#define LOST_FOUND "lost+found"
+/* Of one id in lost+found/. */
+#define ASIDE_MAX  1000U
 
 static const char *const area_names[] = {
 	[STORE_INCOMING] = "incoming",
 	[STORE_STAGING] = "staging",
+};
+
+static const char *const endings[] = {
+	[STORE_DATA] = "",
+	[STORE_SIDECAR] = ".json",
+	[STORE_SIDECAR_NEW] = ".json.new",
 };
 
 static int make_folder(int at, const char *name, struct error *err)
@@ -68,6 +79,7 @@ void store_close(struct store *s)
 {
 	if (!s)
 		return;
+	store_lock_drop(s->lock);
 	closep(&s->fd);
 	free(s->index_path);
 	free(s->path);
@@ -106,11 +118,25 @@ static struct inside area_name(enum store_area area, const char *id)
 	return n;
 }
 
-static struct inside image_name(const char *id)
+static struct inside file_name(const char *id, enum store_file file)
 {
 	struct inside n;
 
-	snprintf(n.text, sizeof(n.text), "images/%.2s/%.36s", id, id);
+	snprintf(n.text, sizeof(n.text), "images/%.2s/%.36s%s", id, id,
+		 endings[file]);
+	return n;
+}
+
+static struct inside image_name(const char *id)
+{
+	return file_name(id, STORE_DATA);
+}
+
+static struct inside folder_name(const char *id)
+{
+	struct inside n;
+
+	snprintf(n.text, sizeof(n.text), "images/%.2s", id);
 	return n;
 }
 
@@ -156,37 +182,117 @@ static int sync_folder(struct store *s, const char *name, struct error *err)
 	return 0;
 }
 
-/* Durable, also under its new name. */
-static int move(struct store *s, struct inside from, struct inside to, int fd,
-		struct error *err)
+/* 0, or a negative errno; -EEXIST: there is @to already. */
+static int rename_new(struct store *s, const char *from, const char *to)
 {
-	if (fsync(fd) < 0 || renameat(s->fd, from.text, s->fd, to.text) < 0)
-		return error_set(err, -errno, 0, "store: %s: %s", from.text,
+	if (renameat2(s->fd, from, s->fd, to, RENAME_NOREPLACE) == 0)
+		return 0;
+	/* Not every file system can refuse to replace. */
+	if (errno != EINVAL && errno != ENOSYS)
+		return -errno;
+	if (faccessat(s->fd, to, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return -EEXIST;
+	return renameat(s->fd, from, s->fd, to) < 0 ? -errno : 0;
+}
+
+/* @name, of image @id, to lost+found/; it may be gone. */
+static int put_aside(struct store *s, const char *name, const char *id,
+		     const char *ending, struct error *err)
+{
+	struct inside to;
+	unsigned int i;
+	int r = -EEXIST;
+
+	if (mkdirat(s->fd, LOST_FOUND, 0700) < 0 && errno != EEXIST)
+		return error_set(err, -errno, 0, "store: " LOST_FOUND ": %s",
 				 errno_text(errno));
+	for (i = 0; i < ASIDE_MAX && r == -EEXIST; i++) {
+		if (i)
+			snprintf(to.text, sizeof(to.text),
+				 LOST_FOUND "/%.36s.%u%s", id, i, ending);
+		else
+			snprintf(to.text, sizeof(to.text),
+				 LOST_FOUND "/%.36s%s", id, ending);
+		r = rename_new(s, name, to.text);
+	}
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return error_set(err, r, 0, "store: %s: %s", name,
+				 errno_text(-r));
+	fprintf(stderr,
+		"platter: store: %s: nobody knows of it, and it was in the "
+		"way: %s now\n",
+		name, to.text);
+	return sync_folder(s, LOST_FOUND, err);
+}
+
+static int put_image_aside(struct store *s, const char *id, struct error *err)
+{
+	int r = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(endings) && r >= 0; i++)
+		r = put_aside(s, file_name(id, (enum store_file)i).text, id,
+			      endings[i], err);
+	return r;
+}
+
+/* Durable, also under its new name. */
+static int move(struct store *s, struct inside from, struct inside to,
+		const char *id, int fd, struct error *err)
+{
+	int r = fsync(fd) < 0 ? -errno : rename_new(s, from.text, to.text);
+
+	if (r == -EEXIST) {
+		r = strncmp(to.text, "images/", 7)
+			    ? put_aside(s, to.text, id, ".staged", err)
+			    : put_image_aside(s, id, err);
+		if (r < 0)
+			return r;
+		r = rename_new(s, from.text, to.text);
+	}
+	if (r < 0)
+		return error_set(err, r, 0, "store: %s: %s", from.text,
+				 errno_text(-r));
 	return 0;
 }
 
 int store_stage(struct store *s, const char *id, int fd, struct error *err)
 {
 	int r = move(s, area_name(STORE_INCOMING, id),
-		     area_name(STORE_STAGING, id), fd, err);
+		     area_name(STORE_STAGING, id), id, fd, err);
 
 	return r < 0 ? r : sync_folder(s, area_names[STORE_STAGING], err);
+}
+
+int store_make_folder(struct store *s, const char *id, struct error *err)
+{
+	return make_folder(s->fd, folder_name(id).text, err);
+}
+
+int store_sync(struct store *s, const char *id, struct error *err)
+{
+	int r = sync_folder(s, folder_name(id).text, err);
+
+	return r < 0 ? r : sync_folder(s, "images", err);
+}
+
+int store_sync_staging(struct store *s, struct error *err)
+{
+	return sync_folder(s, area_names[STORE_STAGING], err);
 }
 
 int store_commit(struct store *s, enum store_area area, const char *id, int fd,
 		 struct error *err)
 {
-	char folder[16];
-	int r;
+	int r = store_check_lock(s, err);
 
-	snprintf(folder, sizeof(folder), "images/%.2s", id);
-	r = make_folder(s->fd, folder, err);
 	if (r >= 0)
-		r = move(s, area_name(area, id), image_name(id), fd, err);
+		r = store_make_folder(s, id, err);
 	if (r >= 0)
-		r = sync_folder(s, folder, err);
-	return r < 0 ? r : sync_folder(s, "images", err);
+		r = move(s, area_name(area, id), image_name(id), id, fd, err);
+	return r < 0 ? r : store_sync(s, id, err);
 }
 
 void store_discard(struct store *s, enum store_area area, const char *id)
@@ -197,8 +303,6 @@ void store_discard(struct store *s, enum store_area area, const char *id)
 int store_rename(struct store *s, const char *from, const char *to,
 		 struct error *err)
 {
-	char folder[16];
-
 	if (renameat(s->fd, image_name(from).text, s->fd, image_name(to).text) <
 	    0) {
 		if (errno == ENOENT) /* done already */
@@ -206,13 +310,80 @@ int store_rename(struct store *s, const char *from, const char *to,
 		return error_set(err, -errno, 0, "store: %s: %s",
 				 image_name(from).text, errno_text(errno));
 	}
-	snprintf(folder, sizeof(folder), "images/%.2s", to);
-	return sync_folder(s, folder, err);
+	return sync_folder(s, folder_name(to).text, err);
 }
 
 void store_remove(struct store *s, const char *id)
 {
-	unlinkat(s->fd, image_name(id).text, 0);
+	/* The data last: what is left of a kill is still the tombstone's. */
+	store_file_unlink(s, id, STORE_SIDECAR);
+	store_file_unlink(s, id, STORE_SIDECAR_NEW);
+	store_file_unlink(s, id, STORE_DATA);
+}
+
+/* Back from store_commit(), which the index has not heard of. */
+int store_stage_again(struct store *s, const char *id, struct error *err)
+{
+	struct inside from = image_name(id);
+	int r = rename_new(s, from.text, area_name(STORE_STAGING, id).text);
+
+	if (r < 0)
+		return error_set(err, r, 0, "store: %s: %s", from.text,
+				 errno_text(-r));
+	return sync_folder(s, area_names[STORE_STAGING], err);
+}
+
+/* ---- what lies there ---- */
+
+int store_file_open(struct store *s, const char *id, enum store_file file,
+		    int flags, int *ret, struct error *err)
+{
+	struct inside name = file_name(id, file);
+	int fd = openat(s->fd, name.text, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0)
+		return error_set(err, -errno, 0, "store: %s: %s", name.text,
+				 errno_text(errno));
+	*ret = fd;
+	return 0;
+}
+
+int store_file_stat(struct store *s, const char *id, enum store_file file,
+		    struct stat *ret)
+{
+	return fstatat(s->fd, file_name(id, file).text, ret,
+		       AT_SYMLINK_NOFOLLOW) < 0
+		       ? -errno
+		       : 0;
+}
+
+bool store_file_is(struct store *s, const char *id, enum store_file file)
+{
+	struct stat st;
+
+	return store_file_stat(s, id, file, &st) == 0;
+}
+
+void store_file_unlink(struct store *s, const char *id, enum store_file file)
+{
+	unlinkat(s->fd, file_name(id, file).text, 0);
+}
+
+int store_file_rename(struct store *s, const char *id, enum store_file from,
+		      enum store_file to, bool replace)
+{
+	struct inside a = file_name(id, from), b = file_name(id, to);
+
+	if (!replace)
+		return rename_new(s, a.text, b.text);
+	return renameat(s->fd, a.text, s->fd, b.text) < 0 ? -errno : 0;
+}
+
+int store_sync_all(struct store *s, struct error *err)
+{
+	return syncfs(s->fd) < 0 ? error_set(err, -errno, 0, "store: %s",
+					     errno_text(errno))
+				 : 0;
 }
 
 /* Calls @each with the names in folder @name, but for hidden ones. */
@@ -232,94 +403,166 @@ static int each_in(struct store *s, const char *name,
 		closep(&fd);
 		return r;
 	}
-	while (r >= 0 && (d = readdir(dir)))
+	while (!r && (d = readdir(dir)))
 		if (*d->d_name != '.')
 			r = each(opaque, name, d->d_name);
 	closedir(dir);
 	return r;
 }
 
-struct tidying {
+struct walk {
 	struct store *s;
-	int (*keep)(void *opaque, const char *id, bool staged);
+	int (*each)(void *opaque, const struct store_entry *e);
 	void *opaque;
 	struct error *err;
 };
 
-static int drop_incoming(void *opaque, const char *folder, const char *file)
+static bool split(const char *file, char id[37], enum store_file *ret)
 {
-	struct tidying *t = opaque;
+	size_t i;
 
-	if (record_id_ok(file))
-		store_discard(t->s, STORE_INCOMING, file);
+	snprintf(id, 37, "%.36s", file);
+	if (!record_id_ok(id))
+		return false;
+	for (i = 0; i < ARRAY_SIZE(endings); i++) {
+		if (!strcmp(file + 36, endings[i])) {
+			*ret = (enum store_file)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static int show(struct walk *w, const char *folder, const char *file,
+		bool staged)
+{
+	char path[NAME_MAX + 32], id[37];
+	struct store_entry e = { .path = path, .staged = staged };
+
+	snprintf(path, sizeof(path), "%s/%s", folder, file);
+	if (split(file, id, &e.file) &&
+	    (staged ? e.file == STORE_DATA : !strncmp(id, folder + 7, 2)))
+		e.id = id;
+	return w->each(w->opaque, &e);
+}
+
+static int show_image(void *opaque, const char *folder, const char *file)
+{
+	return show(opaque, folder, file, false);
+}
+
+static int show_staged(void *opaque, const char *folder, const char *file)
+{
+	return show(opaque, folder, file, true);
+}
+
+static int look_into(void *opaque, const char *folder, const char *file)
+{
+	struct walk *w = opaque;
+	struct stat st;
+	char name[NAME_MAX + 16];
+
+	snprintf(name, sizeof(name), "%s/%s", folder, file);
+	if (fstatat(w->s->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	if (S_ISDIR(st.st_mode) && strlen(file) == 2)
+		return each_in(w->s, name, show_image, w, w->err);
+	return w->each(w->opaque, &(struct store_entry){ .path = name });
+}
+
+int store_each(struct store *s,
+	       int (*each)(void *opaque, const struct store_entry *e),
+	       void *opaque, struct error *err)
+{
+	struct walk w = { s, each, opaque, err };
+	int r = each_in(s, area_names[STORE_STAGING], show_staged, &w, err);
+
+	return r ? r : each_in(s, "images", look_into, &w, err);
+}
+
+static int count_one(void *opaque, const char *folder, const char *file)
+{
+	unsigned int *n = opaque;
+
+	(*n)++;
 	return 0;
 }
 
-static int look_at_staged(void *opaque, const char *folder, const char *file)
+unsigned int store_lost_found(struct store *s)
 {
-	struct tidying *t = opaque;
-	int r;
+	unsigned int n = 0;
 
-	if (!record_id_ok(file))
+	each_in(s, LOST_FOUND, count_one, &n, NULL);
+	return n;
+}
+
+/* ---- who has it ---- */
+
+int store_lock(struct store *s, struct error *err)
+{
+	return store_lock_take(s->fd, s->path, &s->lock, err);
+}
+
+int store_lock_in_server(struct store *s, struct error *err)
+{
+	return store_lock_keep(s->lock, err);
+}
+
+int store_check_lock(const struct store *s, struct error *err)
+{
+	if (!s->lock || !store_lock_lost(s->lock))
 		return 0;
-	r = t->keep(t->opaque, file, true);
-	if (r == STORE_DROP)
-		store_discard(t->s, STORE_STAGING, file);
-	return r < 0 ? r : 0;
+	return error_set(err, -EIO, 0,
+			 "the store has been taken over by another process");
 }
 
-/* Back from store_commit(), which the index has not heard of. */
-static int stage_again(struct store *s, const char *id, struct error *err)
+int store_holder(struct store *s, struct store_holder *ret, struct error *err)
 {
-	struct inside from = image_name(id);
-
-	if (renameat(s->fd, from.text, s->fd,
-		     area_name(STORE_STAGING, id).text) < 0)
-		return error_set(err, -errno, 0, "store: %s: %s", from.text,
-				 errno_text(errno));
-	return sync_folder(s, area_names[STORE_STAGING], err);
+	return store_lock_holder(s->fd, ret, err);
 }
 
-static int look_at_file(void *opaque, const char *folder, const char *file)
+static int drop_incoming(void *opaque, const char *folder, const char *file)
 {
-	struct tidying *t = opaque;
-	int r;
-
-	if (!record_id_ok(file))
-		return 0;
-	r = t->keep(t->opaque, file, false);
-	if (r == STORE_STAGE)
-		return stage_again(t->s, file, t->err);
-	if (r == STORE_DROP)
-		store_remove(t->s, file);
-	return r < 0 ? r : 0;
+	if (record_id_ok(file))
+		store_discard(opaque, STORE_INCOMING, file);
+	return 0;
 }
 
-static int look_at_folder(void *opaque, const char *folder, const char *file)
+/* Of platter index restore and rebuild, and of a key that was being made. */
+static bool is_half_made(const char *name)
 {
-	struct tidying *t = opaque;
-	char name[16];
-
-	if (strlen(file) != 2)
-		return 0;
-	snprintf(name, sizeof(name), "images/%.2s", file);
-	return each_in(t->s, name, look_at_file, t, t->err);
+	return !strncmp(name, STORE_INDEX_NEW, strlen(STORE_INDEX_NEW)) ||
+	       (!strncmp(name, "grant.key.", 10) && strlen(name) == 16) ||
+	       !strcmp(name, "lock.clock");
 }
 
-int store_tidy(struct store *s,
-	       int (*keep)(void *opaque, const char *id, bool staged),
-	       void *opaque, struct error *err)
+static int drop_half_made(void *opaque, const char *folder, const char *file)
 {
-	struct tidying t = { s, keep, opaque, err };
-	int r = each_in(s, area_names[STORE_INCOMING], drop_incoming, &t, err);
+	const struct store *s = opaque;
 
-	if (r >= 0)
-		r = each_in(s, area_names[STORE_STAGING], look_at_staged, &t,
-			    err);
-	return r < 0 ? r : each_in(s, "images", look_at_folder, &t, err);
+	if (is_half_made(file))
+		unlinkat(s->fd, file, 0);
+	return 0;
+}
+
+int store_clean(struct store *s, struct error *err)
+{
+	int r = each_in(s, area_names[STORE_INCOMING], drop_incoming, s, err);
+
+	return r < 0 ? r : each_in(s, ".", drop_half_made, s, err);
 }
 
 const char *store_index_path(const struct store *s)
 {
 	return s->index_path;
+}
+
+const char *store_path(const struct store *s)
+{
+	return s->path;
+}
+
+int store_fd(const struct store *s)
+{
+	return s->fd;
 }

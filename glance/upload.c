@@ -9,6 +9,7 @@
 #include "glance/image-json.h"
 #include "glance/inspect.h"
 #include "glance/limits.h"
+#include "glance/tombstone.h"
 #include "glance/upload.h"
 
 #define COPY_BYTES	(1U << 20)
@@ -51,6 +52,12 @@ static enum store_area area_of(const struct upload *u)
 	return u->kind == UPLOAD_STAGED ? STORE_STAGING : STORE_INCOMING;
 }
 
+/* What is left of it by a crash is half-made, and this says so. */
+static enum tombstone_kind tombstone_of(const struct upload *u)
+{
+	return u->kind == UPLOAD_STAGED ? TOMBSTONE_MOVING : TOMBSTONE_COMING;
+}
+
 /* ---- what the index says ---- */
 
 static int check_formats(const struct record *image, struct error *err)
@@ -89,32 +96,34 @@ static int set_coming(struct index_tx *tx, void *opaque, struct error *err)
 	image.status = status_of(u);
 	if (r >= 0)
 		r = record_update(tx, &image, err);
+	if (r >= 0)
+		r = tombstone_add(tx, tombstone_of(u), u->id, err);
 	return r < 0 ? r
 		     : limits_check(u->g->limits, tx, u->who->project,
 				    LIMIT_COUNT_UPLOADING, 0, err);
 }
 
-static int check_importing(struct upload *u, struct error *err)
-{
-	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
-	CLEANUP(record_done) struct record image = { 0 };
-	int r = index_read(u->g->index, &tx, err);
-
-	if (r >= 0)
-		r = record_load(tx, u->id, &image, err);
-	if (r >= 0 && image.status != IMAGE_IMPORTING)
-		r = error_set(err, -EEXIST, 0, "Image %s is %s, not importing",
-			      u->id, image_status_name(image.status));
-	return r;
-}
-
-static int set_ended(struct index_tx *tx, void *opaque, struct error *err)
+static int set_importing(struct index_tx *tx, void *opaque, struct error *err)
 {
 	struct upload *u = opaque;
 	CLEANUP(record_done) struct record image = { 0 };
 	int r = record_load(tx, u->id, &image, err);
 
-	if (r < 0 || image.status != status_of(u))
+	if (r >= 0 && image.status != IMAGE_IMPORTING)
+		r = error_set(err, -EEXIST, 0, "Image %s is %s, not importing",
+			      u->id, image_status_name(image.status));
+	return r < 0 ? r : tombstone_add(tx, tombstone_of(u), u->id, err);
+}
+
+/* By a task it is the task that says what becomes of the image. */
+static int set_ended(struct index_tx *tx, void *opaque, struct error *err)
+{
+	struct upload *u = opaque;
+	CLEANUP(record_done) struct record image = { 0 };
+	int r = tombstone_drop(tx, tombstone_of(u), u->id, err);
+
+	if (r < 0 || by_task(u) || record_load(tx, u->id, &image, NULL) < 0 ||
+	    image.status != status_of(u))
 		return r;
 	image.status = u->kind == UPLOAD_DATA_V1 ? IMAGE_KILLED : IMAGE_QUEUED;
 	return record_update(tx, &image, err);
@@ -131,6 +140,9 @@ static int set_here(struct index_tx *tx, void *opaque, struct error *err)
 	if (image.status != status_of(u))
 		return error_set(err, -EEXIST, 0, "Image %s is %s by now",
 				 u->id, image_status_name(image.status));
+	r = tombstone_drop(tx, tombstone_of(u), u->id, err);
+	if (r < 0)
+		return r;
 	image.has_size = true;
 	image.size = u->bytes;
 	if (u->kind == UPLOAD_STAGE)
@@ -171,8 +183,8 @@ int upload_begin(struct glance *g, const struct identity *who, const char *id,
 	u->kind = kind;
 	u->fd = -1;
 	snprintf(u->id, sizeof(u->id), "%s", id);
-	r = by_task(u) ? check_importing(u, err)
-		       : index_write(g->index, set_coming, u, err);
+	r = index_write(g->index, by_task(u) ? set_importing : set_coming, u,
+			err);
 	if (r < 0)
 		return r;
 	u->coming = true;
@@ -191,7 +203,7 @@ void upload_free(struct upload *u)
 		return;
 	if (u->coming && u->kind != UPLOAD_STAGED)
 		store_discard(u->g->store, STORE_INCOMING, u->id);
-	if (u->coming && !by_task(u))
+	if (u->coming)
 		index_write(u->g->index, set_ended, u, NULL);
 	closep(&u->fd);
 	digest_free(u->digest);
@@ -370,8 +382,11 @@ static int finish_data(struct upload *u, const uint64_t *size, const char *md5,
 	if (r < 0)
 		return r;
 	r = index_write(u->g->index, set_here, u, err);
-	if (r < 0) /* it was deleted meanwhile */
+	/* It was deleted meanwhile; the tombstone is that of u->coming. */
+	if (r < 0) {
 		store_remove(u->g->store, u->id);
+		store_sync(u->g->store, u->id, NULL);
+	}
 	return r;
 }
 

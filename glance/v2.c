@@ -14,6 +14,7 @@
 #include "glance/limits.h"
 #include "glance/locations.h"
 #include "glance/members.h"
+#include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"
 
@@ -315,9 +316,8 @@ static void remove_image(struct request *q)
 	struct change c = { .run = delete_image };
 
 	if (change(q, &c) >= 0) {
-		/* Who has it open reads on; what is left a restart tidies. */
-		store_remove(g->store, c.image.id);
-		store_discard(g->store, STORE_STAGING, c.image.id);
+		/* Who has it open reads on. */
+		glance_bury(g, c.image.id);
 		respond_empty(q, 204);
 	}
 	record_done(&c.image);

@@ -34,6 +34,9 @@ CLIENTS = 5
 LONGEST_SEC = 0.3
 IMPORT_SEC = 20
 KEPT = 25  # images that go on to the next round
+# lost+found is none of it: nothing was in the way.
+OF_A_STORE = {"images", "incoming", "staging", "grant.key", "lock",
+              "index.sqlite", "index.sqlite-wal", "index.sqlite-shm"}
 OCTETS = {"Content-Type": "application/octet-stream"}
 
 # Where the server was killed, by what the client was waiting for.
@@ -161,10 +164,14 @@ def check_image(g, image):
 def check_store(store, images):
     active = {i.id for i in images if i.state == "active"}
     staged = {i.id for i in images if i.state == "uploading"}
+    wanted = active | {i + ".json" for i in active}
     found = {name for _, _, names in os.walk(os.path.join(store, "images"))
              for name in names}
-    if found != active:
-        raise Failure(f"{found ^ active} are data or images alone")
+    if found != wanted:
+        raise Failure(f"{found ^ wanted} are data or images alone")
+    left = set(os.listdir(store)) - OF_A_STORE
+    if left:
+        raise Failure(f"{left} are left over")
     for folder, wanted in ("incoming", set()), ("staging", staged):
         found = set(os.listdir(os.path.join(store, folder)))
         if found != wanted:

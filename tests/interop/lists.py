@@ -154,6 +154,8 @@ def an_index_of_before_is_taken_over(c):
             " (name, value, image);"
             "CREATE INDEX tags_tag ON tags (tag, image);"
             "ALTER TABLE inspections DROP COLUMN looks;"
+            "DROP TABLE tombstones;"
+            "ALTER TABLE images DROP COLUMN changed_at;"
             "PRAGMA user_version = 2")
     with Glance(store=c.store) as g:
         ask_all(g, random.Random(c.seed + 1), QUESTIONS // 4)

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "glance/import.h"
+#include "glance/legacy.h"
+#include "glance/record.h"
+#include "glance/recover.h"
+#include "glance/sidecar.h"
+#include "glance/survey.h"
+#include "glance/tombstone.h"
+
+/* Tombstones that go together. */
+#define GRAVES_MAX 64U
+/* Lines at the start; then their number. */
+#define LINES_MAX  20U
+
+#define WAYS_OUT                                                               \
+	"platter index restore --store %s FILE takes a backup of it, platter " \
+	"index rebuild --store %s makes one of the data"
+
+struct graves {
+	pthread_mutex_t lock; /* of the ids */
+	char ids[GRAVES_MAX][37];
+	size_t n;
+	struct sidecars *sidecars;
+};
+
+/* ---- before ---- */
+
+static int refuse(struct store *s, const char *what, int64_t n,
+		  struct error *err)
+{
+	const char *path = store_path(s);
+
+	return error_set(err, -EUCLEAN, 0,
+			 "store: %s: %s, and there are data (%" PRId64
+			 "): " WAYS_OUT,
+			 path, what, n, path, path);
+}
+
+static bool has_index(const struct store *s)
+{
+	struct stat st;
+
+	return stat(store_index_path(s), &st) == 0 && st.st_size;
+}
+
+static int open_index(struct store *s, struct index **ret, struct error *err)
+{
+	const char *path = store_path(s);
+	struct error why = { 0 };
+	int r = index_open(store_index_path(s), ret, &why);
+
+	if (r == -EUCLEAN)
+		return error_set(err, r, 0, "%s: " WAYS_OUT, why.msg, path,
+				 path);
+	return r < 0 ? error_set(err, r, 0, "%s", why.msg) : 0;
+}
+
+int recover_open_index(struct store *s, struct index **ret, struct error *err)
+{
+	struct index *ix = NULL;
+	int64_t n = has_index(s) ? 0 : survey_orphans(s, NULL, err);
+	int r = n < 0 ? (int)n : 0;
+
+	if (n > 0)
+		return refuse(s, "there is no index", n, err);
+	if (r >= 0)
+		r = open_index(s, &ix, err);
+	if (r < 0)
+		return r;
+	n = survey_orphans(s, ix, err);
+	if (n) {
+		index_close(ix);
+		return n < 0 ? (int)n
+			     : refuse(s, "the index has no image", n, err);
+	}
+	*ret = ix;
+	return 0;
+}
+
+int recover_check(struct store *s, struct error *err)
+{
+	struct index *ix = NULL;
+	int r = store_clean(s, err);
+
+	if (r >= 0)
+		r = recover_open_index(s, &ix, err);
+	index_close(ix);
+	return r;
+}
+
+/* ---- what tombstones name ---- */
+
+static int status_of(struct index_tx *tx, const char *id,
+		     enum image_status *ret, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx, "SELECT status FROM images WHERE id = ?", &st,
+			  err);
+
+	if (r < 0)
+		return r;
+	index_bind_text(st, 1, id);
+	r = index_step(st, err);
+	return r > 0 && !image_status_by_name(index_text(st, 0), ret) ? -EUCLEAN
+								      : r;
+}
+
+static bool was_an_images(struct store *s, const char *id)
+{
+	return store_file_is(s, id, STORE_SIDECAR);
+}
+
+/* Data that came, and whether they were whole the index does not say. */
+static int drop_half_made(struct store *s, const char *id, bool again,
+			  struct error *err)
+{
+	if (was_an_images(s, id) || !store_file_is(s, id, STORE_DATA))
+		return 0;
+	if (again && !store_has_staged(s, id)) {
+		store_file_unlink(s, id, STORE_SIDECAR_NEW);
+		return store_stage_again(s, id, err);
+	}
+	store_remove(s, id);
+	return 0;
+}
+
+struct burial {
+	struct glance *g;
+	struct index_tx *tx;
+	bool any;
+	struct error *err;
+};
+
+/* See tombstone.h for what each kind may do. */
+static int carry_out(void *opaque, enum tombstone_kind k, const char *id)
+{
+	struct burial *b = opaque;
+	struct store *s = b->g->store;
+	enum image_status status = IMAGE_QUEUED;
+	int r = status_of(b->tx, id, &status, b->err);
+	bool lives = r > 0;
+
+	if (r < 0)
+		return r;
+	b->any = true;
+	switch (k) {
+	case TOMBSTONE_GONE:
+		if (lives)
+			return 0;
+		store_remove(s, id);
+		store_discard(s, STORE_STAGING, id);
+		return 0;
+	case TOMBSTONE_STAGED:
+		if (!lives || status == IMAGE_IMPORTING)
+			store_discard(s, STORE_STAGING, id);
+		return 0;
+	default:
+		if (status == IMAGE_ACTIVE || status == IMAGE_DEACTIVATED)
+			return 0;
+		if (!lives)
+			store_discard(s, STORE_STAGING, id);
+		return drop_half_made(s, id,
+				      k == TOMBSTONE_MOVING &&
+					      status == IMAGE_IMPORTING,
+				      b->err);
+	}
+}
+
+static int bury_all(struct glance *g, struct error *err)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	struct burial b = { .g = g, .err = err };
+	int r = index_read(g->index, &tx, err);
+
+	b.tx = tx;
+	if (r >= 0)
+		r = tombstones_each(tx, carry_out, &b, err);
+	return r < 0 || !b.any ? r : store_sync_all(g->store, err);
+}
+
+/* ---- what was on its way ---- */
+
+/* Image @n is staged, with @size, or queued: NULL. */
+static int set_size(struct index_tx *tx, int64_t n, const uint64_t *size,
+		    struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(tx,
+			  size ? "UPDATE images SET size = ?2 WHERE n = ?1"
+			       : "UPDATE images SET status = 'queued', size = "
+				 "NULL WHERE n = ?1",
+			  &st, err);
+
+	if (r < 0)
+		return r;
+	sqlite.bind_int64(st, 1, n);
+	if (size)
+		index_bind_u64(st, 2, *size);
+	return index_run(st, err);
+}
+
+/* Those in status @status go back to queued, unless @keep wants them. */
+static int reset(struct index_tx *tx, const char *status,
+		 bool (*keep)(struct glance *g, const char *id, uint64_t *size),
+		 struct glance *g, struct error *err)
+{
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	uint64_t size;
+	int r = index_sql(tx, "SELECT n, id FROM images WHERE status = ?", &st,
+			  err);
+
+	if (r < 0)
+		return r;
+	index_bind_text(st, 1, status);
+	while (r >= 0 && (r = index_step(st, err)) == 1) {
+		bool kept = keep && keep(g, index_text(st, 1), &size);
+
+		r = set_size(tx, sqlite.column_int64(st, 0),
+			     kept ? &size : NULL, err);
+	}
+	return r;
+}
+
+/* What lies in staging/ is whole: it has come there by its last step. */
+static bool is_staged(struct glance *g, const char *id, uint64_t *size)
+{
+	CLEANUP(closep) int fd = -1;
+	struct stat st;
+
+	if (store_staging_open(g->store, id, &fd, NULL) < 0 ||
+	    fstat(fd, &st) < 0)
+		return false;
+	*size = (uint64_t)st.st_size;
+	return true;
+}
+
+static int reset_coming(struct index_tx *tx, void *opaque, struct error *err)
+{
+	int r = reset(tx, "saving", NULL, opaque, err);
+
+	if (r >= 0)
+		r = reset(tx, "uploading", is_staged, opaque, err);
+	if (r >= 0)
+		r = import_reset(tx, err);
+	return r < 0 ? r : tombstones_clear(tx, err);
+}
+
+/* ---- what is there ---- */
+
+struct looking {
+	struct glance *g;
+	unsigned int lines[SURVEY_WHATS];
+	char (*ids)[37]; /* whose sidecars are to be written */
+	size_t n_ids;
+	struct error *err;
+};
+
+static int want_sidecar(struct looking *l, const char *id)
+{
+	void *more = reallocarray(l->ids, l->n_ids + 1, sizeof(*l->ids));
+
+	if (!more)
+		return error_set(l->err, -ENOMEM, 0, "out of memory");
+	l->ids = more;
+	snprintf(l->ids[l->n_ids++], sizeof(*l->ids), "%s", id);
+	return 0;
+}
+
+static int apply(struct index_tx *tx, void *opaque, struct error *err)
+{
+	return sidecar_apply(tx, opaque, true, err);
+}
+
+/* The index is a copy: what was committed since is in the sidecar. */
+static void bring_up_to_date(struct glance *g, const char *id)
+{
+	CLEANUP(sidecar_done) struct sidecar c = { 0 };
+	struct error err = { 0 };
+	int r = sidecar_read(g->store, id, STORE_SIDECAR, &c, &err);
+
+	if (r >= 0)
+		r = index_write(g->index, apply, &c, &err);
+	if (r < 0)
+		fprintf(stderr, "platter: store: image %s: %s\n", id, err.msg);
+}
+
+static int tell(void *opaque, const struct survey_finding *f)
+{
+	static const char *const texts[SURVEY_WHATS] = {
+		[SURVEY_NO_DATA] = "the index has this image, its data are "
+				   "missing",
+		[SURVEY_SIZE] = "is not of the size that the index has",
+		[SURVEY_UNKNOWN] = "the index does not know it; it is kept",
+		[SURVEY_STRANGE] = "is no file of a store's; it is kept",
+		[SURVEY_NEW_SIDECAR] = "is newer than the index, which is "
+				       "brought up to date",
+	};
+	struct looking *l = opaque;
+
+	if (f->what == SURVEY_NO_SIDECAR || f->what == SURVEY_OLD_SIDECAR)
+		return want_sidecar(l, f->id);
+	if (l->lines[f->what]++ < LINES_MAX)
+		fprintf(stderr, "platter: store: %s: %s\n", f->path,
+			texts[f->what]);
+	if (f->what == SURVEY_NEW_SIDECAR)
+		bring_up_to_date(l->g, f->id);
+	return 0;
+}
+
+static void tell_rest(const struct looking *l)
+{
+	unsigned int i, more = 0;
+
+	for (i = 0; i < SURVEY_WHATS; i++)
+		if (l->lines[i] > LINES_MAX)
+			more += l->lines[i] - LINES_MAX;
+	if (more)
+		fprintf(stderr,
+			"platter: store: %u more of them: platter index check "
+			"names all\n",
+			more);
+}
+
+static int look_around(struct glance *g, struct error *err)
+{
+	struct looking l = { .g = g, .err = err };
+	struct survey_result found;
+	int r = survey(g->store, g->index, false, tell, &l, &found, err);
+
+	tell_rest(&l);
+	if (r >= 0 && l.n_ids)
+		r = sidecars_write(g->store, g->index, l.ids, l.n_ids, err);
+	free(l.ids);
+	return r;
+}
+
+int recover(struct glance *g, struct error *err)
+{
+	struct graves *v = calloc(1, sizeof(*v));
+	int r;
+
+	if (!v)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	pthread_mutex_init(&v->lock, NULL);
+	g->graves = v;
+	r = sidecars_new(g->store, g->index, &v->sidecars, err);
+	if (r >= 0)
+		r = legacy_recover(g, err);
+	if (r >= 0)
+		r = bury_all(g, err);
+	if (r >= 0)
+		r = index_write(g->index, reset_coming, g, err);
+	return r < 0 ? r : look_around(g, err);
+}
+
+/* ---- afterwards ---- */
+
+static int drop_tombstones(struct index_tx *tx, void *opaque, struct error *err)
+{
+	const struct graves *v = opaque;
+	int r = 0;
+	size_t i;
+
+	for (i = 0; i < v->n && r >= 0; i++)
+		r = tombstone_drop(tx, TOMBSTONE_GONE, v->ids[i], err);
+	return r;
+}
+
+/* What was removed stays so; only then nobody need know of it any more. */
+static void forget(struct glance *g, const struct graves *v)
+{
+	struct error err = { 0 };
+	int r = 0;
+	size_t i;
+
+	for (i = 0; i < v->n && r >= 0; i++) {
+		r = store_sync(g->store, v->ids[i], &err);
+		if (r == -ENOENT) {
+			error_clear(&err);
+			r = 0;
+		}
+	}
+	if (r >= 0)
+		r = store_sync_staging(g->store, &err);
+	if (r >= 0)
+		r = index_write(g->index, drop_tombstones, (void *)(uintptr_t)v,
+				&err);
+	if (r < 0)
+		fprintf(stderr, "platter: store: %s\n", err.msg);
+}
+
+void glance_bury(struct glance *g, const char *id)
+{
+	struct graves *v = g->graves, full = { .n = 0 };
+
+	store_remove(g->store, id);
+	store_discard(g->store, STORE_STAGING, id);
+	pthread_mutex_lock(&v->lock);
+	snprintf(v->ids[v->n++], sizeof(*v->ids), "%s", id);
+	if (v->n == GRAVES_MAX) {
+		memcpy(full.ids, v->ids, sizeof(v->ids));
+		full.n = v->n;
+		v->n = 0;
+	}
+	pthread_mutex_unlock(&v->lock);
+	if (full.n)
+		forget(g, &full);
+}
+
+void recover_end(struct glance *g)
+{
+	struct graves *v = TAKE_PTR(g->graves);
+
+	if (!v)
+		return;
+	if (v->n)
+		forget(g, v);
+	index_follow(g->index, NULL);
+	sidecars_free(v->sidecars);
+	pthread_mutex_destroy(&v->lock);
+	free(v);
+}
