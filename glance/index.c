@@ -732,6 +732,11 @@ int index_backup(struct index *ix, const char *path, struct error *err)
 
 /* ---- care ---- */
 
+int index_hurry(struct index *ix, struct error *err)
+{
+	return exec(ix->writer, "PRAGMA synchronous = OFF", err);
+}
+
 int index_integrity(struct index *ix, unsigned int max,
 		    void (*each)(void *opaque, const char *text), void *opaque,
 		    struct error *err)

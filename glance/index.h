@@ -99,6 +99,12 @@ int index_error(struct index_tx *tx, const char *what, struct error *err);
 /* A consistent copy, while running. */
 int index_backup(struct index *ix, const char *path, struct error *err);
 
+/*
+ * For who makes an index that is of use when it is whole: a change need not be
+ * on the disk when index_write() returns.
+ */
+int index_hurry(struct index *ix, struct error *err);
+
 /* Steps of the scheme that the index at hand has taken. */
 int index_scheme(struct index *ix, unsigned int *ret, struct error *err);
 unsigned int index_scheme_known(void);

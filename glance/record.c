@@ -592,8 +592,7 @@ static int insert_hangers(struct index_tx *tx, const struct record *r,
 	return r2;
 }
 
-static int check_not_gone(struct index_tx *tx, const char *id,
-			  struct error *err)
+int record_is_gone(struct index_tx *tx, const char *id, struct error *err)
 {
 	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
 	int r = index_sql(tx, "SELECT 1 FROM gone WHERE id = ?", &st, err);
@@ -601,7 +600,14 @@ static int check_not_gone(struct index_tx *tx, const char *id,
 	if (r < 0)
 		return r;
 	index_bind_text(st, 1, id);
-	r = index_step(st, err);
+	return index_step(st, err);
+}
+
+static int check_not_gone(struct index_tx *tx, const char *id,
+			  struct error *err)
+{
+	int r = record_is_gone(tx, id, err);
+
 	if (r > 0)
 		return error_set(err, -EEXIST, 0, "Image ID %s already exists!",
 				 id);

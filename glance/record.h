@@ -138,6 +138,9 @@ int record_touch(struct index_tx *tx, int64_t n, struct error *err);
 int record_delete(struct index_tx *tx, const struct record *r,
 		  struct error *err);
 
+/* Was there an image @id, which was deleted? 1, 0, or a negative errno. */
+int record_is_gone(struct index_tx *tx, const char *id, struct error *err);
+
 /* Is @project a member of image @n, with @status (NULL: any)? 1, 0, -errno */
 int record_is_member(struct index_tx *tx, int64_t n, const char *project,
 		     const char *status, struct error *err);

@@ -274,22 +274,31 @@ static int want_sidecar(struct looking *l, const char *id)
 	return 0;
 }
 
+struct news {
+	struct sidecar c;
+	bool trusted;
+};
+
 static int apply(struct index_tx *tx, void *opaque, struct error *err)
 {
-	return sidecar_apply(tx, opaque, true, err);
+	struct news *n = opaque;
+
+	return sidecar_apply(tx, &n->c, n->trusted, err);
 }
 
 /* The index is a copy: what was committed since is in the sidecar. */
 static void bring_up_to_date(struct glance *g, const char *id)
 {
-	CLEANUP(sidecar_done) struct sidecar c = { 0 };
+	struct news n = { .trusted = !store_file_is(g->store, id,
+						    STORE_SIDECAR_NEW) };
 	struct error err = { 0 };
-	int r = sidecar_read(g->store, id, STORE_SIDECAR, &c, &err);
+	int r = sidecar_read(g->store, id, STORE_SIDECAR, &n.c, &err);
 
 	if (r >= 0)
-		r = index_write(g->index, apply, &c, &err);
+		r = index_write(g->index, apply, &n, &err);
 	if (r < 0)
 		fprintf(stderr, "platter: store: image %s: %s\n", id, err.msg);
+	sidecar_done(&n.c);
 }
 
 static int tell(void *opaque, const struct survey_finding *f)

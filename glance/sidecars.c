@@ -57,9 +57,12 @@ static int write_new(struct store *s, const char *id, const char *text,
 				     .tv_nsec = usec % 1000000 * 1000 };
 	const struct timespec times[] = { at, at };
 	CLEANUP(closep) int fd = -1;
-	int r = store_file_open(s, id, STORE_SIDECAR_NEW,
-				O_WRONLY | O_CREAT | O_TRUNC, &fd, err);
+	int r;
 
+	/* Whatever is there, with whatever mode and names. */
+	store_file_unlink(s, id, STORE_SIDECAR_NEW);
+	r = store_file_open(s, id, STORE_SIDECAR_NEW,
+			    O_WRONLY | O_CREAT | O_EXCL, &fd, err);
 	if (r < 0)
 		return r;
 	r = write_all(fd, text, strlen(text));

@@ -39,11 +39,21 @@ static int make_folder(int at, const char *name, struct error *err)
 	return 0;
 }
 
-int store_open(const char *path, struct store **ret, struct error *err)
+static int make_folders(struct store *s, struct error *err)
+{
+	size_t i;
+	int r = make_folder(s->fd, "images", err);
+
+	for (i = 0; i < ARRAY_SIZE(area_names) && r >= 0; i++)
+		r = make_folder(s->fd, area_names[i], err);
+	return r;
+}
+
+static int open_store(const char *path, bool make, struct store **ret,
+		      struct error *err)
 {
 	struct store *s = calloc(1, sizeof(*s));
-	size_t i;
-	int r;
+	int r = 0;
 
 	if (!s)
 		return error_set(err, -ENOMEM, 0, "out of memory");
@@ -52,27 +62,32 @@ int store_open(const char *path, struct store **ret, struct error *err)
 	if (!s->path || asprintf(&s->index_path, "%s/index.sqlite", path) < 0) {
 		s->index_path = NULL;
 		r = error_set(err, -ENOMEM, 0, "out of memory");
-		goto fail;
 	}
-	r = make_folder(AT_FDCWD, path, err);
-	if (r < 0)
-		goto fail;
-	s->fd = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	if (s->fd < 0) {
+	if (r >= 0 && make)
+		r = make_folder(AT_FDCWD, path, err);
+	if (r >= 0)
+		s->fd = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	if (r >= 0 && s->fd < 0)
 		r = error_set(err, -errno, 0, "store: %s: %s", path,
 			      errno_text(errno));
-		goto fail;
+	if (r >= 0 && make)
+		r = make_folders(s, err);
+	if (r < 0) {
+		store_close(s);
+		return r;
 	}
-	r = make_folder(s->fd, "images", err);
-	for (i = 0; i < ARRAY_SIZE(area_names) && r >= 0; i++)
-		r = make_folder(s->fd, area_names[i], err);
-	if (r < 0)
-		goto fail;
 	*ret = s;
 	return 0;
-fail:
-	store_close(s);
-	return r;
+}
+
+int store_open(const char *path, struct store **ret, struct error *err)
+{
+	return open_store(path, true, ret, err);
+}
+
+int store_open_look(const char *path, struct store **ret, struct error *err)
+{
+	return open_store(path, false, ret, err);
 }
 
 void store_close(struct store *s)
@@ -397,6 +412,8 @@ static int each_in(struct store *s, const char *name,
 	struct dirent *d;
 	int r = 0;
 
+	if (!dir && errno == ENOENT)
+		return 0; /* nothing has been put there yet */
 	if (!dir) {
 		r = error_set(err, -errno, 0, "store: %s: %s", name,
 			      errno_text(errno));
@@ -536,11 +553,22 @@ static bool is_half_made(const char *name)
 	       !strcmp(name, "lock.clock");
 }
 
+/* A second name of the index, which was about to be replaced. */
+static bool is_second_name(const struct store *s, const char *name)
+{
+	struct stat a, b;
+
+	return !strncmp(name, STORE_INDEX_OLD, strlen(STORE_INDEX_OLD)) &&
+	       fstatat(s->fd, name, &a, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       fstatat(s->fd, "index.sqlite", &b, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 static int drop_half_made(void *opaque, const char *folder, const char *file)
 {
 	const struct store *s = opaque;
 
-	if (is_half_made(file))
+	if (is_half_made(file) || is_second_name(s, file))
 		unlinkat(s->fd, file, 0);
 	return 0;
 }

@@ -28,9 +28,13 @@ struct store;
 
 /* An index that is being made: with "-journal" and the like behind it. */
 #define STORE_INDEX_NEW "index.sqlite.new"
+/* One that was replaced: with a time behind it. */
+#define STORE_INDEX_OLD "index.sqlite.replaced-"
 
 /* Makes what is missing of the folder @path. */
 int store_open(const char *path, struct store **ret, struct error *err);
+/* The same, and makes nothing. */
+int store_open_look(const char *path, struct store **ret, struct error *err);
 void store_close(struct store *s); /* NULL is fine */
 
 /* Where the data of image @id lie; to be freed. NULL: no memory. */

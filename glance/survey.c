@@ -111,24 +111,32 @@ static int64_t usec_of(const struct stat *st)
 	       st->st_mtim.tv_nsec / 1000;
 }
 
-/* SURVEY_WHATS: it is in step. */
-static enum survey_what judge_sidecar(struct work *w, const struct row *row)
+/* Of one whose time is not the index's: a copy, or a coarse file system. */
+static enum survey_what judge_text(struct work *w, const struct row *row)
 {
 	CLEANUP(sidecar_done) struct sidecar c = { 0 };
-	struct stat st;
 
-	if (store_file_is(w->s, row->id, STORE_SIDECAR_NEW))
-		return SURVEY_OLD_SIDECAR;
-	if (store_file_stat(w->s, row->id, STORE_SIDECAR, &st) < 0)
-		return SURVEY_NO_SIDECAR;
-	if (usec_of(&st) == row->changed_usec)
-		return SURVEY_WHATS;
-	/* A copy of the store, or a file system of coarse times. */
 	if (sidecar_read(w->s, row->id, STORE_SIDECAR, &c, NULL) < 0 ||
 	    c.image.changed_usec < row->changed_usec)
 		return SURVEY_OLD_SIDECAR;
 	return c.image.changed_usec > row->changed_usec ? SURVEY_NEW_SIDECAR
 							: SURVEY_WHATS;
+}
+
+/* SURVEY_WHATS: it is in step. */
+static enum survey_what judge_sidecar(struct work *w, const struct row *row)
+{
+	enum survey_what what = SURVEY_WHATS;
+	struct stat st;
+
+	if (store_file_stat(w->s, row->id, STORE_SIDECAR, &st) < 0)
+		return SURVEY_NO_SIDECAR;
+	if (usec_of(&st) != row->changed_usec)
+		what = judge_text(w, row);
+	if (what == SURVEY_WHATS &&
+	    store_file_is(w->s, row->id, STORE_SIDECAR_NEW))
+		what = SURVEY_OLD_SIDECAR;
+	return what;
 }
 
 static enum survey_what judge_data(struct work *w, const struct row *row,
@@ -338,17 +346,6 @@ int survey(struct store *s, struct index *ix, bool beside,
 
 /* ---- nothing but data ---- */
 
-static int is_gone(struct index_tx *tx, const char *id, struct error *err)
-{
-	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
-	int r = index_sql(tx, "SELECT 1 FROM gone WHERE id = ?", &st, err);
-
-	if (r < 0)
-		return r;
-	index_bind_text(st, 1, id);
-	return index_step(st, err);
-}
-
 static int count_orphan(void *opaque, const struct store_entry *e)
 {
 	struct work *w = opaque;
@@ -357,7 +354,7 @@ static int count_orphan(void *opaque, const struct store_entry *e)
 	if (!e->id || is_judged_with_data(w, e))
 		return 0;
 	if (w->tx)
-		r = is_gone(w->tx, e->id, w->err);
+		r = record_is_gone(w->tx, e->id, w->err);
 	if (!r && w->tx && w->sidecars)
 		r = tombstone_is(w->tx, e->id, w->err);
 	if (!r)

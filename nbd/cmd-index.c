@@ -2,49 +2,53 @@
 /* platter index: a store's catalogue, beside the server or without one. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "formats/report.h"
-#include "glance/index.h"
+#include "glance/recover.h"
 #include "glance/scan.h"
-#include "glance/store.h"
-#include "nbd/cmd.h"
+#include "nbd/cmd-index.h"
 #include "nbd/output.h"
 
 static const char help[] =
-	"usage: platter index scan   [options] --store DIR [FOLDER]\n"
-	"       platter index backup [options] --store DIR FILE\n"
+	"usage: platter index scan    [options] --store DIR [FOLDER]\n"
+	"       platter index backup  [options] --store DIR FILE\n"
+	"       platter index status  [options] --store DIR\n"
+	"       platter index check   [options] --store DIR\n"
+	"       platter index restore [options] --store DIR FILE\n"
+	"       platter index rebuild [options] --store DIR\n"
 	"\n"
-	"Works on the index of an image service's store, also while that runs.\n"
+	"Works on the index of an image service's store; but for restore and rebuild\n"
+	"also while that runs.\n"
 	"\n"
-	"scan    each file beneath FOLDER (default: the store) that is an image becomes\n"
-	"        one of the store's, in place; images whose files have gone are\n"
-	"        deactivated until they are back\n"
-	"backup  a consistent copy of the index\n"
+	"scan     each file beneath FOLDER (default: the store) that is an image becomes\n"
+	"         one of the store's, in place; images whose files have gone are\n"
+	"         deactivated until they are back\n"
+	"backup   a consistent copy of the index\n"
+	"status   who has the store, what is in it, and which files nobody knows\n"
+	"check    is the index sound, and are the data there that it names?\n"
+	"restore  FILE, a backup, becomes the index\n"
+	"rebuild  an index anew, of the data and of what lies beside them\n"
 	"\n"
 	"      --store DIR      the store\n"
 	"      --owner PROJECT  scan: whose new images are (default: nobody's)\n"
 	"      --visibility X   scan: private, shared, community or public (default:\n"
 	"                       private)\n"
 	"      --overwrite      backup: replace FILE\n"
+	"      --digests        check: read all data and compare their digests\n"
+	"  -q, --quiet          check, rebuild: no progress\n"
 	"      --json           for programs\n"
-	"  -h, --help\n";
+	"  -h, --help\n"
+	"\n"
+	"Exit status: 0, 1 after a failure, 2 after a wrong option; 3: check or rebuild\n"
+	"found something damaged, missing, or known to nobody.\n";
 
 enum {
 	OPT_STORE = CMD_VERB,
 	OPT_OWNER,
 	OPT_VISIBILITY,
 	OPT_OVERWRITE,
-};
-
-struct index_cmd {
-	struct cmd cmd;
-	struct store *store;
-	struct index *index;
-	const char *folder; /* of the store */
-	const char *owner;
-	enum image_visibility visibility;
-	bool overwrite;
-	json_t *events; /* of scan, for --json */
+	OPT_DIGESTS,
 };
 
 static void tell(void *opaque, enum scan_event e, const char *path,
@@ -102,45 +106,79 @@ static int make_backup(struct index_cmd *c, const char *file, struct error *err)
 	CLEANUP(output_done) struct output out = { 0 };
 	int r = output_begin(&out, file, c->overwrite, err);
 
+	/* What projects have is theirs to know. */
+	if (r >= 0 && chmod(out.temp, 0600) < 0)
+		r = error_set(err, -errno, 0, "%s: %s", file,
+			      errno_text(errno));
 	if (r >= 0)
 		r = index_backup(c->index, out.temp, err);
 	return r < 0 ? r : output_commit(&out, err);
 }
 
-static int open_store(struct index_cmd *c, bool make, struct error *err)
+/* Beside a server, which has the store's lock. */
+static int scan_store(struct index_cmd *c, const char *folder)
 {
-	CLEANUP(freep) char *path = NULL;
-	int r;
+	struct error err = { 0 };
 
-	if (asprintf(&path, "%s/index.sqlite", c->folder) < 0) {
-		path = NULL;
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	}
-	if (!make && access(path, F_OK) < 0)
-		return error_set(err, -errno, 0, "%s: %s", path,
-				 errno_text(errno));
-	r = make ? store_open(c->folder, &c->store, err) : 0;
-	return r < 0 ? r : index_open(path, &c->index, err);
+	if (store_open(c->folder, &c->store, &err) < 0 ||
+	    recover_open_index(c->store, &c->index, &err) < 0)
+		return cmd_fail(&err);
+	return index_scan(c, folder);
 }
+
+static int back_up(struct index_cmd *c, const char *file)
+{
+	struct error err = { 0 };
+
+	if (store_open_look(c->folder, &c->store, &err) < 0 ||
+	    index_open_look(store_index_path(c->store), &c->index, &err) < 0 ||
+	    make_backup(c, file, &err) < 0)
+		return cmd_fail(&err);
+	return STATUS_OK;
+}
+
+enum word { SCAN, BACKUP, STATUS, CHECK, RESTORE, REBUILD, WORDS };
+
+static const struct {
+	const char *name;
+	int least, most; /* operands */
+	const char *wants;
+} words[WORDS] = {
+	[SCAN] = { "scan", 0, 1, "scan takes one FOLDER" },
+	[BACKUP] = { "backup", 1, 1, "backup takes one FILE" },
+	[STATUS] = { "status", 0, 0, "status takes no operand" },
+	[CHECK] = { "check", 0, 0, "check takes no operand" },
+	[RESTORE] = { "restore", 1, 1, "restore takes one FILE" },
+	[REBUILD] = { "rebuild", 0, 0, "rebuild takes no operand" },
+};
 
 static int carry_out(struct index_cmd *c, int n, char **operands)
 {
-	bool is_scan = n && !strcmp(operands[0], "scan");
-	struct error err = { 0 };
+	size_t w = 0;
 
-	if (!is_scan && !(n && !strcmp(operands[0], "backup")))
-		return cmd_usage(&c->cmd, "scan or backup is wanted");
-	if (is_scan ? n > 2 : n != 2)
-		return cmd_usage(&c->cmd, is_scan ? "scan takes one FOLDER"
-						  : "backup takes one FILE");
+	while (w < WORDS && !(n && !strcmp(operands[0], words[w].name)))
+		w++;
+	if (w == WORDS)
+		return cmd_usage(&c->cmd, "scan, backup, status, check, "
+					  "restore or rebuild is wanted");
+	if (n - 1 < words[w].least || n - 1 > words[w].most)
+		return cmd_usage(&c->cmd, "%s", words[w].wants);
 	if (!c->folder)
 		return cmd_usage(&c->cmd, "--store DIR is missing");
-	if (open_store(c, is_scan, &err) < 0)
-		return cmd_fail(&err);
-	if (is_scan)
-		return index_scan(c, operands[1]);
-	return make_backup(c, operands[1], &err) < 0 ? cmd_fail(&err)
-						     : STATUS_OK;
+	switch (w) {
+	case SCAN:
+		return scan_store(c, operands[1]);
+	case BACKUP:
+		return back_up(c, operands[1]);
+	case STATUS:
+		return index_status(c);
+	case CHECK:
+		return index_check(c);
+	case RESTORE:
+		return index_restore(c, operands[1]);
+	default:
+		return index_rebuild(c);
+	}
 }
 
 static int take_option(struct index_cmd *c, int opt, char **argv)
@@ -160,6 +198,12 @@ static int take_option(struct index_cmd *c, int opt, char **argv)
 					   optarg);
 	case OPT_OVERWRITE:
 		c->overwrite = true;
+		return -1;
+	case OPT_DIGESTS:
+		c->digests = true;
+		return -1;
+	case 'q':
+		c->quiet = true;
 		return -1;
 	default:
 		return cmd_option(&c->cmd, opt, argv);
@@ -181,6 +225,8 @@ static int run_index(int argc, char **argv)
 		{ "owner", required_argument, NULL, OPT_OWNER },
 		{ "visibility", required_argument, NULL, OPT_VISIBILITY },
 		{ "overwrite", no_argument, NULL, OPT_OVERWRITE },
+		{ "digests", no_argument, NULL, OPT_DIGESTS },
+		{ "quiet", no_argument, NULL, 'q' },
 		{ "json", no_argument, NULL, CMD_JSON },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
@@ -191,7 +237,7 @@ static int run_index(int argc, char **argv)
 	int opt, status;
 
 	cmd_init(&c.cmd, &verb_index);
-	while ((opt = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, ":hq", options, NULL)) != -1) {
 		status = take_option(&c, opt, argv);
 		if (status >= 0)
 			return status;

@@ -3,12 +3,13 @@
 """An image service that is killed at any stage of an upload loses nothing that
 it had acknowledged, and shows nothing that is half there.
 
-Each round: clients make images, upload, stage, import and delete them; SIGKILL
-in the middle; a server again. Each image must be as it was acknowledged, or, if
-a request was under way, as it was before or after that; nothing else may lie in
-the store.
+Each round: clients make images, upload, stage, import, download and delete them,
+and somebody puts image files into the store's folder; SIGKILL in the middle; a
+server again. Each image must be as it was acknowledged, or, if a request was
+under way, as it was before or after that; each file must be an image; nothing
+else may lie in the store.
 
-PLATTER_KILL_ROUNDS: how many [60]
+PLATTER_KILL_ROUNDS: how many [60]; PLATTER_SEED
 """
 
 import collections
@@ -27,6 +28,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from glance import Glance  # noqa: E402
 from server import Failure, environment, need_programs  # noqa: E402
+from web import Web  # noqa: E402
 
 ROUNDS = int(os.environ.get("PLATTER_KILL_ROUNDS", "60"))
 SEED = int(os.environ.get("PLATTER_SEED", "5"))
@@ -41,7 +43,7 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 
 # Where the server was killed, by what the client was waiting for.
 STAGES = ("creating", "sending", "sent", "staging", "staged", "importing",
-          "deleting")
+          "downloading", "deleting")
 
 
 class Image:
@@ -56,10 +58,31 @@ class Image:
         self.stage = None  # of what is under way
 
 
+class Placer(threading.Thread):
+    """Puts image files where the scanner finds them."""
+
+    def __init__(self, store, files, seed):
+        super().__init__()
+        self.store, self.files = store, files
+        self.random = random.Random(seed)
+        self.end = threading.Event()
+
+    def run(self):
+        while not self.end.wait(self.random.random() * 0.1):
+            name = f"placed {self.random.getrandbits(64):x}"
+            data = self.random.randbytes(65536)
+            hidden = os.path.join(self.store, "." + name)
+            with open(hidden, "wb") as f:
+                f.write(data)
+            self.files[name] = data
+            os.rename(hidden, os.path.join(self.store, name + ".raw"))
+
+
 class Client(threading.Thread):
-    def __init__(self, glance, images, seed):
+    def __init__(self, glance, images, seed, web, folder):
         super().__init__()
         self.glance, self.images = glance, images
+        self.web, self.folder = web, folder
         self.random = random.Random(seed)
         self.wrong = None
 
@@ -89,7 +112,16 @@ class Client(threading.Thread):
         self.ask(image, "none...queued", "queued", 201, "POST", "/v2/images",
                  {"id": image.id, "disk_format": "raw",
                   "container_format": "bare"}, stage="creating")
-        if self.random.random() < 0.6:
+        how = self.random.random()
+        if how < 0.15:
+            with open(os.path.join(self.folder, image.id), "wb") as f:
+                f.write(image.data)
+            self.ask(image, "queued...active", "importing", 202, "POST",
+                     image.path + "/import",
+                     {"method": {"name": "web-download",
+                                 "uri": self.web.url(image.id)}},
+                     stage="downloading")
+        elif how < 0.65:
             self.ask(image, "queued...active", "active", 204, "PUT",
                      image.path + "/file", self.pieces(image, "sent"), OCTETS,
                      stage="sending")
@@ -161,6 +193,33 @@ def check_image(g, image):
     image.state, image.stage = "gone" if status == "none" else status, None
 
 
+def check_placed(g, store, files):
+    """Each is an image, as it is; then they go."""
+    deadline = time.monotonic() + IMPORT_SEC
+    while True:
+        a = g.request("GET", "/v2/images?limit=1000")
+        found = {i["name"]: i for i in a.json["images"]
+                 if (i["name"] or "").startswith("placed ")}
+        if set(found) == set(files):
+            break
+        if time.monotonic() > deadline:
+            raise Failure(f"{set(found) ^ set(files)} are files or images "
+                          "alone")
+        time.sleep(0.05)
+    for name, data in files.items():
+        path = os.path.join(store, name + ".raw")
+        if found[name]["status"] != "active":
+            raise Failure(f"{name} is {found[name]['status']}")
+        with open(path, "rb") as f:
+            if f.read() != data:
+                raise Failure(f"{name} has other data")
+        a = g.request("DELETE", "/v2/images/" + found[name]["id"])
+        if a.status != 204 or not os.path.exists(path):
+            raise Failure(f"{name}: {a.status} to a deletion")
+        os.unlink(path)
+    files.clear()
+
+
 def check_store(store, images):
     active = {i.id for i in images if i.state == "active"}
     staged = {i.id for i in images if i.state == "uploading"}
@@ -194,23 +253,29 @@ def forget(g, images, rng):
             raise Failure(f"{image.id}: {a.status} to a deletion")
 
 
-def one_round(store, images, rng, stages):
-    g = Glance(store=store)
+def one_round(store, images, rng, stages, web, folder):
+    files = {}
+    g = Glance(*web.allowed(), store=store)
+    placer = Placer(store, files, rng.random())
     try:
-        clients = [Client(g, images, rng.random()) for _ in range(CLIENTS)]
-        for c in clients:
+        clients = [Client(g, images, rng.random(), web, folder)
+                   for _ in range(CLIENTS)]
+        for c in [*clients, placer]:
             c.start()
         time.sleep(rng.random() * LONGEST_SEC)
         g.kill()
         for c in clients:
             c.join()
     finally:
+        placer.end.set()
+        placer.join()
         g.end()
     for c in clients:
         if c.wrong:
             raise c.wrong
     stages.update(i.stage for i in images if i.stage)
-    with Glance(store=store) as g:
+    with Glance(*web.allowed(), store=store) as g:
+        check_placed(g, store, files)
         for image in list(images):
             check_image(g, image)
         check_store(store, images)
@@ -221,11 +286,14 @@ def main():
     environment("PLATTER_PLUGIN")
     need_programs("nbdkit")
     rng, images, stages = random.Random(SEED), [], collections.Counter()
-    with tempfile.TemporaryDirectory(prefix="platter-crash-") as folder:
+    print(f"seed {SEED}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="platter-crash-") as folder, \
+            tempfile.TemporaryDirectory(prefix="platter-web-") as served, \
+            Web(served) as web:
         store = os.path.join(folder, "store")
         for n in range(ROUNDS):
             try:
-                one_round(store, images, rng, stages)
+                one_round(store, images, rng, stages, web, served)
             except Failure as e:
                 print(f"round {n}: {e}")
                 sys.exit(1)
