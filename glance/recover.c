@@ -51,35 +51,43 @@ static bool has_index(const struct store *s)
 	return stat(store_index_path(s), &st) == 0 && st.st_size;
 }
 
-static int open_index(struct store *s, struct index **ret, struct error *err)
+/* What is damaged is said with the ways out. */
+static int explain(struct store *s, int code, const struct error *why,
+		   struct error *err)
 {
 	const char *path = store_path(s);
-	struct error why = { 0 };
-	int r = index_open(store_index_path(s), ret, &why);
 
-	if (r == -EUCLEAN)
-		return error_set(err, r, 0, "%s: " WAYS_OUT, why.msg, path,
+	if (code == -EUCLEAN && !strstr(why->msg, "platter index rebuild"))
+		return error_set(err, code, 0, "%s: " WAYS_OUT, why->msg, path,
 				 path);
-	return r < 0 ? error_set(err, r, 0, "%s", why.msg) : 0;
+	return code < 0 ? error_set(err, code, 0, "%s", why->msg) : code;
+}
+
+static int check_orphans(struct store *s, struct index *ix, const char *what,
+			 struct error *err)
+{
+	int64_t n = survey_orphans(s, ix, err);
+
+	if (n < 0)
+		return (int)n;
+	return n ? refuse(s, what, n, err) : 0;
 }
 
 int recover_open_index(struct store *s, struct index **ret, struct error *err)
 {
 	struct index *ix = NULL;
-	int64_t n = has_index(s) ? 0 : survey_orphans(s, NULL, err);
-	int r = n < 0 ? (int)n : 0;
+	struct error why = { 0 };
+	int r = has_index(s)
+			? 0
+			: check_orphans(s, NULL, "there is no index", &why);
 
-	if (n > 0)
-		return refuse(s, "there is no index", n, err);
 	if (r >= 0)
-		r = open_index(s, &ix, err);
-	if (r < 0)
-		return r;
-	n = survey_orphans(s, ix, err);
-	if (n) {
+		r = index_open(store_index_path(s), &ix, &why);
+	if (r >= 0)
+		r = check_orphans(s, ix, "the index has no image", &why);
+	if (r < 0) {
 		index_close(ix);
-		return n < 0 ? (int)n
-			     : refuse(s, "the index has no image", n, err);
+		return explain(s, r, &why, err);
 	}
 	*ret = ix;
 	return 0;
@@ -354,20 +362,23 @@ static int look_around(struct glance *g, struct error *err)
 int recover(struct glance *g, struct error *err)
 {
 	struct graves *v = calloc(1, sizeof(*v));
+	struct error why = { 0 };
 	int r;
 
 	if (!v)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	pthread_mutex_init(&v->lock, NULL);
 	g->graves = v;
-	r = sidecars_new(g->store, g->index, &v->sidecars, err);
+	r = sidecars_new(g->store, g->index, &v->sidecars, &why);
 	if (r >= 0)
-		r = legacy_recover(g, err);
+		r = legacy_recover(g, &why);
 	if (r >= 0)
-		r = bury_all(g, err);
+		r = bury_all(g, &why);
 	if (r >= 0)
-		r = index_write(g->index, reset_coming, g, err);
-	return r < 0 ? r : look_around(g, err);
+		r = index_write(g->index, reset_coming, g, &why);
+	if (r >= 0)
+		r = look_around(g, &why);
+	return explain(g->store, r, &why, err);
 }
 
 /* ---- afterwards ---- */
@@ -387,18 +398,8 @@ static int drop_tombstones(struct index_tx *tx, void *opaque, struct error *err)
 static void forget(struct glance *g, const struct graves *v)
 {
 	struct error err = { 0 };
-	int r = 0;
-	size_t i;
+	int r = store_sync_all(g->store, &err);
 
-	for (i = 0; i < v->n && r >= 0; i++) {
-		r = store_sync(g->store, v->ids[i], &err);
-		if (r == -ENOENT) {
-			error_clear(&err);
-			r = 0;
-		}
-	}
-	if (r >= 0)
-		r = store_sync_staging(g->store, &err);
 	if (r >= 0)
 		r = index_write(g->index, drop_tombstones, (void *)(uintptr_t)v,
 				&err);

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,11 +18,13 @@
 /* So many are synced one by one; more of them by syncfs(). */
 #define SINGLE_MAX 16U
 
+/* Syncs that are under way at once: a disk makes one of them. */
+#define SYNCS_MAX 16U
+
 struct item {
 	char id[37];
 	bool gone;
 	bool first; /* there is no ID.json yet */
-	bool synced;
 };
 
 struct sidecars {
@@ -149,24 +152,97 @@ static bool same_folder(const struct item *a, const struct item *b)
 	return !strncmp(a->id, b->id, 2);
 }
 
-/* The folder of item @at, once for all that lie there. */
-static int sync_folders(struct sidecars *c, bool (*which)(const struct item *i),
-			struct error *err)
+struct sync {
+	struct store *s;
+	const char *id;
+	bool folder; /* of it; else its ID.json.new */
+	struct error err;
+	pthread_t thread;
+	bool running;
+};
+
+static void *run_sync(void *opaque)
 {
-	size_t i, k;
+	struct sync *y = opaque;
+
+	if (y->folder)
+		store_sync_folder(y->s, y->id, &y->err);
+	else
+		sync_new(y->s, y->id, &y->err);
+	return NULL;
+}
+
+/* All at once: alone, each would wait for a flush of the disk's own. */
+static int run_syncs(struct sync *y, size_t n, struct error *err)
+{
+	size_t i;
+
+	for (i = 1; i < n; i++)
+		y[i].running =
+			!pthread_create(&y[i].thread, NULL, run_sync, &y[i]);
+	for (i = 0; i < n; i++)
+		if (!y[i].running)
+			run_sync(&y[i]);
+	for (i = 1; i < n; i++)
+		if (y[i].running)
+			pthread_join(y[i].thread, NULL);
+	for (i = 0; i < n; i++)
+		if (y[i].err.code < 0)
+			return error_set(err, y[i].err.code, 0, "%s",
+					 y[i].err.msg);
+	return 0;
+}
+
+struct syncs {
+	struct sidecars *c;
+	struct sync some[SYNCS_MAX];
+	size_t n;
+};
+
+static int add_sync(struct syncs *y, const char *id, bool folder,
+		    struct error *err)
+{
+	int r;
+
+	y->some[y->n++] =
+		(struct sync){ .s = y->c->s, .id = id, .folder = folder };
+	if (y->n < SYNCS_MAX)
+		return 0;
+	r = run_syncs(y->some, y->n, err);
+	y->n = 0;
+	return r;
+}
+
+/* The folder of item @at, once for all that lie there. */
+static int add_folder(struct syncs *y, size_t at,
+		      bool (*which)(const struct item *i), struct error *err)
+{
+	const struct item *items = y->c->items;
+	size_t k;
+
+	if (!which(&items[at]))
+		return 0;
+	for (k = 0; k < at; k++)
+		if (which(&items[k]) && same_folder(&items[at], &items[k]))
+			return 0;
+	return add_sync(y, items[at].id, true, err);
+}
+
+/* The folders of @which, and, with @files, what is new in them. */
+static int sync_items(struct sidecars *c, bool (*which)(const struct item *i),
+		      bool files, struct error *err)
+{
+	struct syncs y = { .c = c };
 	int r = 0;
+	size_t i;
 
 	for (i = 0; i < c->n_items && r >= 0; i++) {
-		if (!which(&c->items[i]))
-			continue;
-		for (k = 0; k < i; k++)
-			if (which(&c->items[k]) &&
-			    same_folder(&c->items[i], &c->items[k]))
-				break;
-		if (k == i)
-			r = store_sync(c->s, c->items[i].id, err);
+		if (files && !c->items[i].gone)
+			r = add_sync(&y, c->items[i].id, false, err);
+		if (r >= 0)
+			r = add_folder(&y, i, which, err);
 	}
-	return r;
+	return r < 0 || !y.n ? r : run_syncs(y.some, y.n, err);
 }
 
 static bool has_new(const struct item *i)
@@ -178,12 +254,8 @@ static int publish(void *opaque, struct error *err)
 {
 	struct sidecars *c = opaque;
 	int r = store_check_lock(c->s, err);
-	size_t i;
 
-	for (i = 0; i < c->n_items && r >= 0; i++)
-		if (!c->items[i].gone)
-			r = sync_new(c->s, c->items[i].id, err);
-	return r < 0 ? r : sync_folders(c, has_new, err);
+	return r < 0 ? r : sync_items(c, has_new, true, err);
 }
 
 static bool is_first(const struct item *i)
@@ -216,7 +288,7 @@ static void settle(void *opaque, bool committed)
 					  STORE_SIDECAR_NEW);
 	}
 	if (committed)
-		sync_folders(c, is_first, NULL);
+		sync_items(c, is_first, false, NULL);
 	c->n_items = 0;
 }
 

@@ -283,7 +283,13 @@ int store_stage(struct store *s, const char *id, int fd, struct error *err)
 
 int store_make_folder(struct store *s, const char *id, struct error *err)
 {
-	return make_folder(s->fd, folder_name(id).text, err);
+	struct inside name = folder_name(id);
+	int r;
+
+	if (faccessat(s->fd, name.text, F_OK, 0) == 0)
+		return 0;
+	r = make_folder(s->fd, name.text, err);
+	return r < 0 ? r : sync_folder(s, "images", err);
 }
 
 int store_sync(struct store *s, const char *id, struct error *err)
@@ -293,9 +299,9 @@ int store_sync(struct store *s, const char *id, struct error *err)
 	return r < 0 ? r : sync_folder(s, "images", err);
 }
 
-int store_sync_staging(struct store *s, struct error *err)
+int store_sync_folder(struct store *s, const char *id, struct error *err)
 {
-	return sync_folder(s, area_names[STORE_STAGING], err);
+	return sync_folder(s, folder_name(id).text, err);
 }
 
 int store_commit(struct store *s, enum store_area area, const char *id, int fd,

@@ -76,10 +76,13 @@ int store_rename(struct store *s, const char *from, const char *to,
  * names is removed: tombstone.h.
  */
 void store_remove(struct store *s, const char *id);
-/* What was removed of @id, or renamed there, stays so. */
+/*
+ * What was removed of @id, or renamed there, stays so; the first also where the
+ * folder is new.
+ */
 int store_sync(struct store *s, const char *id, struct error *err);
 
-int store_sync_staging(struct store *s, struct error *err);
+int store_sync_folder(struct store *s, const char *id, struct error *err);
 
 /* Data that wait for their image again, not its own yet. */
 int store_stage_again(struct store *s, const char *id, struct error *err);

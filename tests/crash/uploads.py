@@ -35,6 +35,7 @@ SEED = int(os.environ.get("PLATTER_SEED", "5"))
 CLIENTS = 5
 LONGEST_SEC = 0.3
 IMPORT_SEC = 20
+SETTLE_SEC = 3
 KEPT = 25  # images that go on to the next round
 # lost+found is none of it: nothing was in the way.
 OF_A_STORE = {"images", "incoming", "staging", "grant.key", "lock",
@@ -242,6 +243,19 @@ def check_store(store, images):
         raise Failure(f"the index: {said}")
 
 
+def settle_store(store, images):
+    """The last step of an import, after its image is active, may be under
+    way."""
+    deadline = time.monotonic() + SETTLE_SEC
+    while True:
+        try:
+            return check_store(store, images)
+        except Failure:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
 def forget(g, images, rng):
     """What the next round need not look at again."""
     for image in [i for i in images if i.state == "gone"]:
@@ -278,7 +292,7 @@ def one_round(store, images, rng, stages, web, folder):
         check_placed(g, store, files)
         for image in list(images):
             check_image(g, image)
-        check_store(store, images)
+        settle_store(store, images)
         forget(g, images, rng)
 
 

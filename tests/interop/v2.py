@@ -280,7 +280,8 @@ def a_killed_server_starts_tidy(c):
     with Glance(store=store) as g:
         is_equal(show(g, i)["status"], "queued", "the status")
         is_equal(os.listdir(os.path.join(store, "incoming")), [], "left behind")
-        is_true(not os.path.exists(stray), "a stray file is left")
+        is_true(os.path.exists(stray), "data that nobody knows are removed")
+        is_true(os.path.basename(stray) in g.messages(), "they are not named")
         upload(g, i, c.disk)
         a = g.request("GET", f"/v2/images/{j}/file")
         is_true(a.body == c.disk, "other data")
