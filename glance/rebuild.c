@@ -128,12 +128,23 @@ static int exchange(const struct store *s, const char *name, struct error *err)
 	return 0;
 }
 
+/* The new one is whose the old one was, or the store is; synced. */
 static int sync_new(const struct store *s, struct error *err)
 {
 	CLEANUP(closep)
 	int fd = openat(store_fd(s), STORE_INDEX_NEW, O_RDONLY | O_CLOEXEC);
+	struct stat st, of;
 
-	return fd < 0 || fsync(fd) < 0 ? fail(err, STORE_INDEX_NEW) : 0;
+	if (fd < 0 || fstat(fd, &st) < 0 || fstat(store_fd(s), &of) < 0)
+		return fail(err, STORE_INDEX_NEW);
+	of.st_mode = 0600;
+	fstatat(store_fd(s), INDEX_NAME, &of, AT_SYMLINK_NOFOLLOW);
+	if (geteuid() == 0 && st.st_uid != of.st_uid &&
+	    fchown(fd, of.st_uid, of.st_gid) < 0)
+		return fail(err, STORE_INDEX_NEW);
+	if (fchmod(fd, of.st_mode & 0666) < 0 || fsync(fd) < 0)
+		return fail(err, STORE_INDEX_NEW);
+	return 0;
 }
 
 /* The new index, closed and whole, becomes the store's. */

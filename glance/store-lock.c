@@ -254,6 +254,28 @@ static int sign(struct store_lock *l, struct error *err)
 	return 0;
 }
 
+/* Does the file's name still lead to it? Somebody may have removed it. */
+static bool is_named(const struct store_lock *l)
+{
+	struct stat named, held;
+
+	return fstatat(l->folder, LOCK_NAME, &named, AT_SYMLINK_NOFOLLOW) ==
+		       0 &&
+	       fstat(l->fd, &held) == 0 && named.st_dev == held.st_dev &&
+	       named.st_ino == held.st_ino;
+}
+
+/* What the superuser makes is the store's owner's to use. */
+static int give_to_owner(int folder, int fd)
+{
+	struct stat of, st;
+
+	if (geteuid() != 0 || fstat(folder, &of) < 0 || fstat(fd, &st) < 0 ||
+	    st.st_uid == of.st_uid)
+		return 0;
+	return fchown(fd, of.st_uid, of.st_gid);
+}
+
 static int take(struct store_lock *l, struct error *err)
 {
 	struct stat st;
@@ -272,6 +294,10 @@ static int take(struct store_lock *l, struct error *err)
 	r = lock_file(l, err);
 	if (r >= 0)
 		r = check_lease(l, err);
+	if (r >= 0 && (!is_named(l) || give_to_owner(l->folder, l->fd) < 0))
+		r = error_set(err, -EBUSY, 0,
+			      "store: %s/" LOCK_NAME ": was just replaced",
+			      l->path);
 	return r < 0 ? r : sign(l, err);
 }
 
@@ -322,13 +348,13 @@ static void *beat(void *opaque)
 		pthread_cond_timedwait(&l->wake, &l->guard, &until);
 		if (l->ending || atomic_load(&l->lost))
 			continue;
-		if (is_ours(l)) {
+		if (is_ours(l) && is_named(l)) {
 			write_lease(l->fd, &l->lease);
 			continue;
 		}
 		fprintf(stderr,
-			"platter: store: %s: another process has taken it: "
-			"nothing is written any more\n",
+			"platter: store: %s: " LOCK_NAME " is another's, or "
+			"gone: nothing is written any more\n",
 			l->path);
 		atomic_store(&l->lost, true);
 	}

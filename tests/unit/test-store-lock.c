@@ -263,6 +263,31 @@ START_TEST(the_holder_is_shown_as_long_as_he_is_there)
 }
 END_TEST
 
+START_TEST(a_lock_that_was_removed_is_lost)
+{
+	struct store_lock *l, *other;
+	char path[512];
+	int i;
+
+	begin();
+	l = take();
+	must(store_lock_keep(l, &err), err);
+	ck_assert(!store_lock_lost(l));
+	snprintf(path, sizeof(path), "%s/lock", folder);
+	ck_assert_int_eq(unlink(path), 0);
+	other = take();
+	for (i = 0; i < 2 * STORE_LEASE_BEAT_SEC * 10 && !store_lock_lost(l);
+	     i++)
+		usleep(100000);
+	ck_assert(store_lock_lost(l));
+	ck_assert(!store_lock_lost(other));
+	store_lock_drop(l);
+	refused(name_of(getpid()));
+	store_lock_drop(other);
+	close(fd);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_loop_test(tc, the_second_is_told_who_the_first_is, 0, 2);
@@ -273,6 +298,7 @@ static void add(TCase *tc)
 	LOOP(tc, what_is_no_lease_keeps_nobody_out, no_leases);
 	tcase_add_loop_test(tc, a_lock_that_is_no_file_is_refused, 0, 2);
 	tcase_add_test(tc, the_holder_is_shown_as_long_as_he_is_there);
+	tcase_add_test(tc, a_lock_that_was_removed_is_lost);
 }
 
 int main(void)
