@@ -305,6 +305,7 @@ int store_lock_take(int folder, const char *path, struct store_lock **ret,
 		    struct error *err)
 {
 	struct store_lock *l = calloc(1, sizeof(*l));
+	pthread_condattr_t attr;
 	int r;
 
 	if (!l)
@@ -313,7 +314,10 @@ int store_lock_take(int folder, const char *path, struct store_lock **ret,
 	l->folder = folder;
 	l->taker = getpid();
 	pthread_mutex_init(&l->guard, NULL);
-	pthread_cond_init(&l->wake, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&l->wake, &attr);
+	pthread_condattr_destroy(&attr);
 	l->path = strdup(path);
 	r = l->path ? take(l, err)
 		    : error_set(err, -ENOMEM, 0, "out of memory");
@@ -343,7 +347,7 @@ static void *beat(void *opaque)
 
 	pthread_mutex_lock(&l->guard);
 	while (!l->ending) {
-		clock_gettime(CLOCK_REALTIME, &until);
+		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec += STORE_LEASE_BEAT_SEC;
 		pthread_cond_timedwait(&l->wake, &l->guard, &until);
 		if (l->ending || atomic_load(&l->lost))

@@ -5,9 +5,9 @@ it had acknowledged, and shows nothing that is half there.
 
 Each round: clients make images, upload, stage, import, download and delete them,
 and somebody puts image files into the store's folder; SIGKILL in the middle; a
-server again. Each image must be as it was acknowledged, or, if a request was
-under way, as it was before or after that; each file must be an image; nothing
-else may lie in the store.
+server again, which is killed, too, now and then. Each image must be as it was
+acknowledged, or, if a request was under way, as it was before or after that;
+each file must be an image; nothing else may lie in the store.
 
 PLATTER_KILL_ROUNDS: how many [60]; PLATTER_SEED
 """
@@ -18,6 +18,7 @@ import http.client
 import os
 import random
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import threading
@@ -27,7 +28,7 @@ import uuid
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from glance import Glance  # noqa: E402
-from server import Failure, environment, need_programs  # noqa: E402
+from server import Failure, _die_with_parent, environment, need_programs  # noqa: E402
 from web import Web  # noqa: E402
 
 ROUNDS = int(os.environ.get("PLATTER_KILL_ROUNDS", "60"))
@@ -36,6 +37,7 @@ CLIENTS = 5
 LONGEST_SEC = 0.3
 IMPORT_SEC = 20
 SETTLE_SEC = 3
+STARTING_SEC = 0.2
 KEPT = 25  # images that go on to the next round
 # lost+found is none of it: nothing was in the way.
 OF_A_STORE = {"images", "incoming", "staging", "grant.key", "lock",
@@ -267,6 +269,20 @@ def forget(g, images, rng):
             raise Failure(f"{image.id}: {a.status} to a deletion")
 
 
+def kill_while_starting(store, rng):
+    """What it was about is taken up by the next."""
+    socket = store + ".nbd"
+    if os.path.exists(socket):
+        os.unlink(socket)
+    p = subprocess.Popen(
+        ["nbdkit", "-f", "-U", socket, os.environ["PLATTER_PLUGIN"],
+         f"store={store}"], stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+    time.sleep(rng.random() * STARTING_SEC)
+    p.kill()
+    p.wait()
+
+
 def one_round(store, images, rng, stages, web, folder):
     files = {}
     g = Glance(*web.allowed(), store=store)
@@ -288,6 +304,8 @@ def one_round(store, images, rng, stages, web, folder):
         if c.wrong:
             raise c.wrong
     stages.update(i.stage for i in images if i.stage)
+    if rng.random() < 0.4:
+        kill_while_starting(store, rng)
     with Glance(*web.allowed(), store=store) as g:
         check_placed(g, store, files)
         for image in list(images):

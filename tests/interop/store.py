@@ -573,7 +573,7 @@ def what_is_not_proven_is_private(c):
         is_equal(sorted(i["name"] for i in listed(g, "p0")),
                  ["alone", "other data", "shorter"], "what others see")
         is_equal(in_step(store), 8, "images with a sidecar")
-        is_equal([n for n in os.listdir(os.path.join(store, "images"))
+        is_equal([n for _, _, names in os.walk(store) for n in names
                   if n.endswith(".new")], [], "left over")
 
 

@@ -42,7 +42,10 @@ class Web:
                     except OSError:
                         pass
                 else:
-                    super().do_GET()
+                    try:
+                        super().do_GET()
+                    except OSError:
+                        pass  # who asked is gone
 
             def log_message(self, *args):
                 pass

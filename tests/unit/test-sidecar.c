@@ -210,6 +210,26 @@ START_TEST(a_cut_or_deep_one_is_refused_wherever_it_is_cut)
 }
 END_TEST
 
+/* Whatever it comes to: it ends, and says what is wrong if anything is. */
+START_TEST(a_flipped_bit_is_borne)
+{
+	struct sidecar c = { 0 };
+	char text[sizeof(whole)];
+	size_t bit;
+
+	for (bit = 0; bit < 8 * strlen(whole); bit++) {
+		memcpy(text, whole, sizeof(whole));
+		text[bit / 8] = (char)(text[bit / 8] ^ 1 << bit % 8);
+		if (sidecar_parse(text, strlen(whole), ID, &c, &err) < 0)
+			ck_assert(err.code < 0 && *err.msg);
+		else
+			ck_assert_str_eq(c.image.id, ID);
+		sidecar_done(&c);
+		error_clear(&err);
+	}
+}
+END_TEST
+
 /* ---- in step ---- */
 
 static int change(struct index_tx *tx, void *opaque, struct error *e)
@@ -373,6 +393,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, what_the_index_says_is_read_back);
 	LOOP(tc, a_damaged_one_is_refused_by_its_field, hostile);
 	tcase_add_test(tc, a_cut_or_deep_one_is_refused_wherever_it_is_cut);
+	tcase_add_test(tc, a_flipped_bit_is_borne);
 	tcase_add_test(tc, it_follows_each_commit_and_no_failure);
 	tcase_add_test(tc, a_change_fails_where_it_cannot_be_written);
 	tcase_add_test(tc, what_has_no_data_has_none);
