@@ -384,6 +384,8 @@ static int make_image(struct index_tx *tx, void *opaque, struct error *err)
 	if (code >= 0)
 		code = lock_image(&image, r->task->id, err);
 	if (code >= 0)
+		code = glance_check_id(r->g, image.id, err);
+	if (code >= 0)
 		code = record_insert(tx, &image, err);
 	if (code >= 0)
 		code = task_set_image(tx, r->task->id, image.id, err);

@@ -431,6 +431,8 @@ static int insert(struct index_tx *tx, void *opaque, struct error *err)
 		code = add_location(&r, i->meta->location, err);
 	if (code >= 0 && is_in_place(i->q, i->meta))
 		code = register_in_place(i, &r, err);
+	if (code >= 0)
+		code = glance_check_id(g, r.id, err);
 	return code < 0 ? code : record_insert(tx, &r, err);
 }
 

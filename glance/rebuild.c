@@ -534,6 +534,10 @@ static int take_sidecar(struct work *w, const char *id, struct pending *p)
 	}
 	if (r >= 0)
 		return 0;
+	/* What is in it a person may still read; another takes its place. */
+	if (r != -ENOENT &&
+	    store_put_aside(w->s, id, STORE_SIDECAR, why.msg, w->err) < 0)
+		return w->err->code;
 	p->event = REBUILD_BARE;
 	snprintf(p->reason, sizeof(p->reason), "%.255s",
 		 r == -ENOENT ? "there is no sidecar" : why.msg);

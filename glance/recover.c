@@ -425,6 +425,15 @@ void glance_bury(struct glance *g, const char *id)
 		forget(g, &full);
 }
 
+int glance_check_id(const struct glance *g, const char *id, struct error *err)
+{
+	if (!store_file_is(g->store, id, STORE_DATA) &&
+	    !store_file_is(g->store, id, STORE_SIDECAR) &&
+	    !store_has_staged(g->store, id))
+		return 0;
+	return error_set(err, -EEXIST, 0, "Image ID %s already exists!", id);
+}
+
 void recover_end(struct glance *g)
 {
 	struct graves *v = TAKE_PTR(g->graves);

@@ -26,6 +26,12 @@ void recover_end(struct glance *g); /* before the index is closed */
  */
 void glance_bury(struct glance *g, const char *id);
 
+/*
+ * -EEXIST: there are data of an image @id that the index does not know, and
+ * that whoever makes another would get hold of.
+ */
+int glance_check_id(const struct glance *g, const char *id, struct error *err);
+
 /* For programs beside the server: the store's index, if it may be made. */
 int recover_open_index(struct store *s, struct index **ret, struct error *err);
 

@@ -212,7 +212,7 @@ static int rename_new(struct store *s, const char *from, const char *to)
 
 /* @name, of image @id, to lost+found/; it may be gone. */
 static int put_aside(struct store *s, const char *name, const char *id,
-		     const char *ending, struct error *err)
+		     const char *ending, const char *why, struct error *err)
 {
 	struct inside to;
 	unsigned int i;
@@ -235,12 +235,18 @@ static int put_aside(struct store *s, const char *name, const char *id,
 	if (r < 0)
 		return error_set(err, r, 0, "store: %s: %s", name,
 				 errno_text(-r));
-	fprintf(stderr,
-		"platter: store: %s: nobody knows of it, and it was in the "
-		"way: %s now\n",
-		name, to.text);
+	fprintf(stderr, "platter: store: %s: %s: %s now\n", name, why, to.text);
 	return sync_folder(s, LOST_FOUND, err);
 }
+
+int store_put_aside(struct store *s, const char *id, enum store_file file,
+		    const char *why, struct error *err)
+{
+	return put_aside(s, file_name(id, file).text, id, endings[file], why,
+			 err);
+}
+
+static const char in_the_way[] = "nobody knows of it, and it was in the way";
 
 static int put_image_aside(struct store *s, const char *id, struct error *err)
 {
@@ -248,8 +254,7 @@ static int put_image_aside(struct store *s, const char *id, struct error *err)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(endings) && r >= 0; i++)
-		r = put_aside(s, file_name(id, (enum store_file)i).text, id,
-			      endings[i], err);
+		r = store_put_aside(s, id, (enum store_file)i, in_the_way, err);
 	return r;
 }
 
@@ -261,7 +266,8 @@ static int move(struct store *s, struct inside from, struct inside to,
 
 	if (r == -EEXIST) {
 		r = strncmp(to.text, "images/", 7)
-			    ? put_aside(s, to.text, id, ".staged", err)
+			    ? put_aside(s, to.text, id, ".staged", in_the_way,
+					err)
 			    : put_image_aside(s, id, err);
 		if (r < 0)
 			return r;

@@ -104,6 +104,9 @@ void store_file_unlink(struct store *s, const char *id, enum store_file file);
 /* -EEXIST: there is @to already, and it is not to be @replaced. */
 int store_file_rename(struct store *s, const char *id, enum store_file from,
 		      enum store_file to, bool replace);
+/* To lost+found/, named in the log with @why; it may be gone. */
+int store_put_aside(struct store *s, const char *id, enum store_file file,
+		    const char *why, struct error *err);
 /* The folder of an image's files is there afterwards. */
 int store_make_folder(struct store *s, const char *id, struct error *err);
 /* All that was written to the store. */

@@ -184,6 +184,8 @@ static int insert_image(struct index_tx *tx, struct change *c,
 			     LIMIT_COUNT_TOTAL, 1, err);
 
 	if (r >= 0)
+		r = glance_check_id(g, c->image.id, err);
+	if (r >= 0)
 		r = record_insert(tx, &c->image, err);
 	if (r != -EEXIST)
 		return r;

@@ -272,14 +272,40 @@ def what_was_deleted_stays_deleted(c):
         is_equal(a.status, 409, "the status of an id that was used")
 
 
+def unknown_data_belong_to_nobody_who_knows_their_id(c):
+    store, backup = c.store(), c.path("before")
+    with c.glance(store) as g:
+        create(g, c.data["raw"])
+        index("backup", "--store", store, backup)
+        i = create(g, c.data["qcow2"], "qcow2")
+    lose_index(store)
+    shutil.copyfile(backup, os.path.join(store, "index.sqlite"))
+    with c.glance(store) as g:
+        for method, path, body, headers in (
+                ("POST", "/v2/images", {"id": i}, None),
+                ("POST", "/v1/images", None, {"X-Image-Meta-Id": i,
+                                              "X-Image-Meta-Name": "n"})):
+            a = g.request(method, path, body, headers, token="p1")
+            is_equal(a.status, 409, f"{path} with the id of unknown data")
+        is_equal(g.request("DELETE", f"/v2/images/{i}", token="p1").status,
+                 404, "DELETE")
+        is_equal(len(data_of(store)), 2, "files of data")
+
+
 def unknown_data_that_are_in_the_way_are_put_aside(c):
     store, i = c.store(), str(uuid.UUID(int=7, version=4))
     with c.glance(store) as g:
         create(g, c.data["raw"])
+        a = g.request("POST", "/v2/images", {
+            "id": i, "disk_format": "qcow2", "container_format": "bare"},
+            token="p0")
+        is_equal(a.status, 201, "POST")
         os.makedirs(os.path.dirname(file_of(store, i)), exist_ok=True)
         with open(file_of(store, i), "wb") as f:
             f.write(b"of another time")
-        create(g, c.data["qcow2"], "qcow2", id=i)
+        a = g.request("PUT", f"/v2/images/{i}/file", c.data["qcow2"], OCTETS,
+                      token="p0")
+        is_equal(a.status, 204, "PUT")
         a = g.request("GET", f"/v2/images/{i}/file", token="p0")
         is_equal(a.body, c.data["qcow2"], "the data")
         with open(os.path.join(store, "lost+found", i), "rb") as f:
@@ -575,6 +601,9 @@ def what_is_not_proven_is_private(c):
         is_equal(in_step(store), 8, "images with a sidecar")
         is_equal([n for _, _, names in os.walk(store) for n in names
                   if n.endswith(".new")], [], "left over")
+    # What cannot be read by us is kept for who can.
+    is_equal(os.listdir(os.path.join(store, "lost+found")),
+             [made["damaged"] + ".json"], "what was put aside")
 
 
 def check_finds_what_is_damaged(c):
@@ -662,6 +691,7 @@ def main():
         an_older_index_costs_no_data,
         no_index_beside_data_is_refused,
         what_was_deleted_stays_deleted,
+        unknown_data_belong_to_nobody_who_knows_their_id,
         unknown_data_that_are_in_the_way_are_put_aside,
         a_second_server_is_told_who_the_first_is,
         a_dead_server_keeps_nobody_out,
