@@ -214,13 +214,19 @@ static void compare(unsigned int round)
 
 static void kill_one(unsigned int round)
 {
+	unsigned int answers = atomic_load(&told->answers);
+	unsigned int last = answers + 1 + round * 7919 % 100;
 	pid_t pid = fork();
 	int status;
 
 	ck_assert_int_ge(pid, 0);
 	if (!pid)
 		serve_guests(round + 1);
-	usleep(2000 + round * 7919 % 40000);
+	while (atomic_load(&told->answers) < last) {
+		ck_assert_msg(!waitpid(pid, &status, WNOHANG),
+			      "the guest ended with %d", WEXITSTATUS(status));
+		usleep(200);
+	}
 	kill(pid, SIGKILL);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_msg(WIFSIGNALED(status), "the guest ended with %d",
