@@ -40,6 +40,8 @@ class Overlay:
         self.order = []
         self.doing = None  # a command that was not answered
         self.serial = 0
+        self.left = 0  # changes, until one is cut short
+        self.killer = None
 
     def start(self):
         path = os.path.join(self.folder, "s")
@@ -95,6 +97,15 @@ class Overlay:
             if self.rnd.randrange(2) and c.flush():
                 raise Failure("a flush failed")
 
+    def begins(self, *what):
+        """The server dies in the middle of one, or a little later."""
+        self.doing = what
+        self.left -= 1
+        if not self.left:
+            self.killer = threading.Timer(
+                self.rnd.random() ** 2 * 0.03, self.stop, (signal.SIGKILL,))
+            self.killer.start()
+
     def change(self):
         what = self.rnd.choice(("snapshot", "snapshot", "delete", "revert"))
         if what != "snapshot" and not self.order:
@@ -104,19 +115,19 @@ class Overlay:
         if what == "snapshot":
             self.serial += 1
             name = f"n{self.serial}"
-            self.doing = (what, name)
+            self.begins(what, name)
             self.ask(command=what, name=name)
             self.snapshots[name] = bytes(self.model)
             self.order.append(name)
         elif what == "delete":
             name = self.rnd.choice(self.order)
-            self.doing = (what, name)
+            self.begins(what, name)
             self.ask(command=what, name=name)
             self.order.remove(name)
             del self.snapshots[name]
         else:
             name = self.rnd.choice(self.order)
-            self.doing = (what, name)
+            self.begins(what, name)
             self.revert(name)
             self.reverted(name)
         self.doing = None
@@ -209,11 +220,9 @@ def kill_changes(folder, disk, rounds, rnd):
                 os.unlink(os.path.join(folder, "vms", name))
             o = Overlay(folder, disk, rnd)
         o.start()
-        killer = threading.Timer(0.02 + rnd.random() * 0.3,
-                                 o.stop, (signal.SIGKILL,))
-        killer.start()
+        o.left = rnd.randrange(1, 6)
         o.run_until_it_dies()
-        killer.join()
+        o.killer.join()
         what = o.doing and o.doing[0]
         kinds[what] = kinds.get(what, 0) + 1
         o.start()
@@ -242,10 +251,11 @@ def kill_offline(folder, disk, rounds, rnd):
             run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path])
         run([os.environ["PLATTER"], "create", "--base", "b.qcow2",
              "--base-format", "qcow2", top])
+        writes = []
         for _ in range(20):
             off = rnd.randrange(SIZE // PAGE) * PAGE
-            run(["qemu-io", "-c", f"write -q -P {rnd.randrange(1, 256)} {off} "
-                 f"{PAGE}", top])
+            writes += ["-c", f"write -q -P {rnd.randrange(1, 256)} {off} {PAGE}"]
+        run(["qemu-io", *writes, top])
         run(["qemu-img", "convert", "-O", "raw", top, raw])
         args = ("commit",) if n % 2 else (
             "rebase", "--base", "o.qcow2", "--base-format", "qcow2")
