@@ -412,6 +412,7 @@ static int qcow_check(struct layer *l, struct check_report *r,
 		.unit = "cluster",
 		.unit_bytes = l->unit_bytes,
 		.src = l->src,
+		.behind_is_fine = true, /* qemu-img convert rounds up */
 		.err = err,
 	};
 	struct l1_walk w = { .k = &k, .s = s };

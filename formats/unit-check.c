@@ -129,8 +129,9 @@ static int take_entry(void *opaque, uint64_t idx, const struct unit_place *p,
 				   w->k->unit, unit_of(w, idx), err->msg);
 		return 0;
 	}
-	/* No writer makes these: the size is not what it was. */
-	if (p->kind != EXTENT_HOLE && !used_bytes(w, idx))
+	/* The size is not what it was. */
+	if (p->kind != EXTENT_HOLE && !used_bytes(w, idx) &&
+	    !w->k->behind_is_fine)
 		unit_check_corrupt(w->k,
 				   "%s %" PRIu64
 				   " lies behind the disk's end at %" PRIu64,

@@ -31,6 +31,7 @@ struct unit_check {
 	struct claim *claims;
 	size_t n, room;
 	uint64_t entries; /* walked so far */
+	bool behind_is_fine; /* units behind the disk's end: writers make them */
 	uint64_t prev_end; /* of the unit before, in the file */
 	struct error *err;
 };

@@ -1153,10 +1153,6 @@ static int check_entry(const struct vhdx_state *s, uint64_t entry,
 	    state != BLOCK_PARTIALLY_PRESENT)
 		return error_set(err, -EBADMSG, 0,
 				 "block state %u is not known", state);
-	/* Reserved, and Hyper-V refuses it: data that lost a bit. */
-	if (state == BLOCK_ZERO && off)
-		return error_set(err, -EBADMSG, 0,
-				 "block of zeroes has a place, %" PRIu64, off);
 	if (state < BLOCK_FULLY_PRESENT)
 		return 0;
 	over = lies_over(s, off, s->block_bytes);
@@ -1289,6 +1285,12 @@ static int check_payload(struct layer *l, struct checker *k, uint64_t idx,
 			"block %" PRIu64
 			": reserved bits are set in its entry 0x%" PRIx64,
 			idx, entry);
+	/* Reserved, and Hyper-V refuses it; but qemu before 2.3 wrote these. */
+	if (BAT_STATE(entry) == BLOCK_ZERO && off)
+		report_corrupt(k->r,
+			       "block %" PRIu64
+			       " of zeroes has a place, %" PRIu64,
+			       idx, off);
 	if (BAT_STATE(entry) < BLOCK_FULLY_PRESENT)
 		return 0;
 	if (min_u64(s->block_bytes, l->bytes - (idx << s->block_bits)) >

@@ -83,10 +83,14 @@ def states(folder, rng):
             # Some writers leave a place where one was.
             place = image.alloc(MIB)
             image.put(place, bytes_of(rng, MIB))
-            image.state(8 + i, state, place)
+            image.state(8 + i, state, place if state != ZERO else 0)
         image.full(5, {0: bytes_of(rng, MIB)})
         return image
     yield guess("every state without a parent", make("a.vhdx").close())
+    # As old ones of QEMU; Hyper-V refuses it.
+    image = simple(folder, rng, "z.vhdx")
+    image.state(3, ZERO, image.alloc(MIB))
+    yield guess("zeroes that have a place", image.close(), check=2)
     base = simple(folder, rng, "base.vhdx", 16 * MIB, fill=range(16)).close()
     image = make("b.vhdx", parent=base, locator=[
         ("relative_path", ".\\base.vhdx")])
@@ -100,9 +104,9 @@ def copies(folder, rng):
     def make(file, **kwargs):
         return simple(folder, rng, file, **kwargs)
     yield guess("the first header alone", make("a.vhdx").close(
-        headers=(True, False)))
+        headers=(True, False)), check=2)
     yield guess("the second header alone", make("b.vhdx").close(
-        headers=(False, True)))
+        headers=(False, True)), check=2)
     yield guess("the first header newer", make(
         "c.vhdx", sequence=(900, 8)).close())
     yield guess("two equal headers", make("d.vhdx", sequence=(8, 8)).close())

@@ -153,11 +153,12 @@ static const char *compare(const struct harness *h, const uint8_t *got,
 static bool is_ragged(const struct harness *h, uint64_t at, size_t *len,
 		      uint64_t off)
 {
-	uint64_t end = round_up(h->end, h->unit_bytes), host;
+	uint64_t end, host;
 	size_t i;
 
-	if (!h->cutting || strcmp(h->options.format, "qcow2"))
+	if (!h->cutting || !h->unit_bytes || strcmp(h->options.format, "qcow2"))
 		return false;
+	end = round_up(h->end, h->unit_bytes);
 	for (i = 0; i < h->n_map; i++) {
 		const struct piece *p = &h->map[i];
 
@@ -251,7 +252,11 @@ static void flip(struct harness *h)
 
 static void cut(struct harness *h)
 {
-	uint64_t end = next_random(&h->seed) % h->file_bytes;
+	uint64_t end;
+
+	if (!h->file_bytes)
+		return;
+	end = next_random(&h->seed) % h->file_bytes;
 
 	if (ftruncate(h->fd, (off_t)end) < 0)
 		DIE("truncate: %s", strerror(errno));

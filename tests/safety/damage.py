@@ -734,6 +734,11 @@ UNSEEN = {
     ("vmdk", "descriptor"): (
         ("size",), True, "a digit of the size of a flat extent, which has no "
         "header that has it too"),
+    ("vhdx", "BAT entry"): (
+        ("zeroes", "other"), False, "a pointer, which check finds by "
+        "overlaps, with marks: blocks of zeroes that keep a place check finds; "
+        "a block of a child that is there in parts by the bitmap, or of zeroes "
+        "where the parent was"),
     ("vhdx", "sector bitmap"): MARK,
     ("vhdx", "virtual disk size"): ONCE,
     ("vhd", "BAT entry"): POINTER,

@@ -345,7 +345,6 @@ static const struct {
 	{ META_AT, 6, "over the metadata region" },
 	{ BAT_AT, 6, "over the BAT" },
 	{ 0, 6, "over the headers" },
-	{ BLOCK_AT(0), 2, "block of zeroes has a place" },
 };
 
 START_TEST(a_block_where_none_may_be_is_damage)
@@ -401,7 +400,7 @@ START_TEST(each_state_has_its_answer)
 	struct extent e;
 
 	build();
-	put_bat(2, states[_i].state == 2 ? 0 : BLOCK_AT(1), states[_i].state);
+	put_bat(2, BLOCK_AT(1), states[_i].state);
 	l = open_good();
 	e = map(l, 2 * MIB, MIB);
 	ck_assert_int_eq(e.kind, states[_i].kind);
@@ -706,8 +705,8 @@ START_TEST(metadata_are_read_through_the_log)
 	struct layer *l;
 
 	build();
-	/* All of the BAT's first sector: entries of state 3, zeroes. */
-	put_entry(&(struct entry){ MIB - 4096, 7, MIB - 4096, BAT_AT, 0, 3 });
+	/* All of the BAT's first sector: entries of state 2, zeroes. */
+	put_entry(&(struct entry){ MIB - 4096, 7, MIB - 4096, BAT_AT, 0, 2 });
 	make_dirty();
 	l = open_good();
 	ck_assert_int_eq(map(l, 0, DISK_BYTES).kind, EXTENT_ZERO);
@@ -888,6 +887,23 @@ START_TEST(check_finds_what_is_wrong_and_what_overlaps)
 	build();
 	file[(192 << 10) + 500] ^= 1;
 	ck_assert_uint_eq(corruptions(), 1);
+	build();
+	file[(64 << 10) + 500] ^= 1;
+	ck_assert_uint_eq(corruptions(), 1);
+	build();
+	file[(256 << 10) + 500] ^= 1; /* the other is not like it */
+	seal(256 << 10, 65536);
+	ck_assert_uint_eq(corruptions(), 1);
+	build();
+	put_bat(4, BLOCK_AT(1), 2); /* zeroes with a place */
+	ck_assert_uint_eq(corruptions(), 1);
+	put_bat(4, 8, 6); /* reserved bits, and over the headers */
+	ck_assert_uint_eq(corruptions(), 1);
+	put_bat(0, BLOCK_AT(0) | 8, 6);
+	ck_assert_uint_eq(corruptions(), 2);
+	build();
+	put_bat(DISK_BYTES / MIB, BLOCK_AT(2) + MIB, 6);
+	ck_assert_uint_eq(corruptions(), 1); /* behind the disk's end */
 	build();
 	make_child(LINKAGE);
 	put_bat(1, BLOCK_AT(1), 7);
