@@ -1290,6 +1290,9 @@ static int check_all(struct checker *k)
 	struct by header = { "header", 0, 0 };
 	int r;
 
+	/* Who takes a backing file away takes its format, too. */
+	if (k->s->lost_backing)
+		corruption(k, "there is a backing format, but no backing file");
 	r = count_range(k, 0, h->header_bytes, USE_HEADER, 1, &header);
 	if (r >= 0)
 		r = check_reftable(k);

@@ -447,6 +447,8 @@ static int open_backing(struct layer *l, const uint8_t *buf, size_t len,
 				 " bytes at %" PRIu64
 				 ": one of them is 0, the other is not",
 				 h->backing_bytes, h->backing_off);
+	o->s.lost_backing = !h->backing_off && o->names.backing_format &&
+			    *o->names.backing_format;
 	if (!h->backing_off)
 		return 0;
 	if (h->backing_bytes > QCOW2_BACKING_NAME_MAX)

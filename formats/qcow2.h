@@ -148,6 +148,7 @@ struct qcow2_state {
 
 	struct source *data; /* where clusters lie: the file, or another */
 	bool has_data_file;
+	bool lost_backing; /* its format is there, its name is not */
 	struct cipher *cipher;
 	enum codec codec;
 	struct luks_info luks; /* LUKS images */

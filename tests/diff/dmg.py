@@ -109,7 +109,8 @@ def sizes(f):
     d = Dmg(f.path("long.dmg"), 301)
     d.put(ZLIB, 0, words(f, 300 * SECTOR))
     d.finish()
-    f.refuse("long.dmg", "trailer has 301 sectors, the block lists' heads have 300")
+    f.refuse("long.dmg",
+             "trailer has 301 sectors, the block lists' heads have 300")
     d = Dmg(f.path("huge.dmg"), 1 << 40)
     d.put(ZLIB, 0, words(f, 300 * SECTOR))
     d.entry(ZERO, 300, (1 << 40) - 300)

@@ -212,9 +212,11 @@ def hostile_headers_are_refused(f):
             ("block", 0, "power of two"), ("block", 3 << 19, "power of two"),
             ("block", 256, "power of two"), ("kind", 5, "type 5"),
             ("kind", 0, "type 0"), ("version", (2, 1), "version 2.1"),
-            ("header", 100, "header length 100"), ("size", 1 << 62, "blocks of"),
+            ("header", 100, "header length 100"),
+            ("size", 1 << 62, "blocks of"),
             ("size", 3 * MIB + 1, "blocks of"), ("count", 1 << 29, "limit"),
-            ("count", 1 << 24, "blocks of"), ("map_off", 1 << 31, "ends past")):
+            ("count", 1 << 24, "blocks of"),
+            ("map_off", 1 << 31, "ends past")):
         v = Vdi(f.path("h.vdi"), 3 * MIB)
         v.finish()
         setattr(v, field, value)

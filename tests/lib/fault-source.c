@@ -20,6 +20,7 @@ static ssize_t fault_pread(struct source *s, void *buf, size_t len,
 	if (f->end_early && off + len > f->end_early)
 		len = off < f->end_early ? (size_t)(f->end_early - off) : 0;
 	memcpy(buf, f->data + off, len);
+	atomic_fetch_add(&f->bytes, len);
 	return (ssize_t)len;
 }
 

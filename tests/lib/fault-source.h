@@ -21,6 +21,7 @@ struct fault_source {
 	uint64_t bad_end; /* ... are -EIO */
 
 	atomic_uint calls;
+	atomic_ulong bytes; /* that were read */
 };
 
 /* @bytes at @data, which must outlive it. The caller sets the faults. */

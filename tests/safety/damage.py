@@ -5,7 +5,7 @@ flipped (damage.c): refused, or every byte is right or EIO. Never zeroes where
 data was, never other data, never a lost parent, never another size.
 
 What a reader that looks at nothing but what it uses cannot see is in UNSEEN,
-by field, each with its reason; what check() must find of it is said there, too.
+by field, each with its reason, and with what check() must find of it.
 
   damage.py [VARIANT...]        PLATTER_FULL=1: 1,000 flips and 200 cuts each
 """
@@ -79,7 +79,8 @@ class Folder:
         subprocess.run(["qemu-img", *args], check=True,
                        stdout=subprocess.DEVNULL)
 
-    def convert(self, fmt, name, options="", flags=(), size=3 * MIB + 64 * KIB):
+    def convert(self, fmt, name, options="", flags=(),
+                size=3 * MIB + 64 * KIB):
         self.img("convert", *flags, "-f", "raw", "-O", fmt,
                  *(["-o", options] if options else []),
                  self.raw("truth", size), self.at(name))
@@ -736,9 +737,9 @@ UNSEEN = {
         "header that has it too"),
     ("vhdx", "BAT entry"): (
         ("zeroes", "other"), False, "a pointer, which check finds by "
-        "overlaps, with marks: blocks of zeroes that keep a place check finds; "
-        "a block of a child that is there in parts by the bitmap, or of zeroes "
-        "where the parent was"),
+        "overlaps, with marks: check finds blocks of zeroes that keep a "
+        "place, but not a block of a child that is there in parts by the "
+        "bitmap, or is zeroes where the parent was"),
     ("vhdx", "sector bitmap"): MARK,
     ("vhdx", "virtual disk size"): ONCE,
     ("vhd", "BAT entry"): POINTER,

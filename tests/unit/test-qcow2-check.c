@@ -602,6 +602,20 @@ START_TEST(what_is_wrong_is_found_and_counted)
 }
 END_TEST
 
+START_TEST(a_backing_format_without_a_backing_file_is_wrong)
+{
+	struct check_report r;
+
+	use_order(4);
+	put(EXT_CRYPTO_AT + 24, 4, QCOW2_EXT_BACKING_FORMAT);
+	put(EXT_CRYPTO_AT + 28, 4, 3);
+	memcpy(file + EXT_CRYPTO_AT + 32, "raw", 3);
+	r = check_file();
+	must_say("a backing format, but no backing file");
+	ck_assert_uint_eq(r.corruptions, 1);
+}
+END_TEST
+
 START_TEST(a_zero_cluster_in_version_2_is_wrong)
 {
 	struct check_report r;
@@ -987,6 +1001,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, sectors_less_than_a_cluster_behind_the_end_are_fine);
 	tcase_add_loop_test(tc, refcounts_of_every_width_are_read, 0, 7);
 	LOOP(tc, what_is_wrong_is_found_and_counted, findings);
+	tcase_add_test(tc, a_backing_format_without_a_backing_file_is_wrong);
 	tcase_add_test(tc, a_zero_cluster_in_version_2_is_wrong);
 	tcase_add_test(tc, an_l2_table_that_the_file_cuts_is_wrong);
 	LOOP(tc, subclusters_that_contradict_themselves_are_found, bitmaps);
