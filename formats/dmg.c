@@ -14,8 +14,8 @@
  * Chunks that overlap are refused: programs would not agree on what is there.
  * Sectors of no chunk are damage. How large the disk is the trailer says, the
  * block lists' heads, and their chunks: where the trailer alone has less than
- * the others these are believed, so that nothing is lost; what disagrees
- * otherwise is refused. Refused by name are encrypted images, images in several
+ * the others, and these have no gap, they are believed, so that nothing is
+ * lost; what disagrees otherwise is refused. Refused by name are encrypted images, images in several
  * segments, and chunks compressed with LZFSE.
  */
 #include <errno.h>
@@ -465,13 +465,28 @@ static uint64_t chunks_end(const struct dmg_state *s)
 	return last->sector + last->sectors;
 }
 
+/* Are there sectors before the last chunk's that are in none? */
+static bool has_gap(const struct dmg_state *s)
+{
+	uint64_t next = 0;
+	size_t i;
+
+	for (i = 0; i < s->n_chunks; i++) {
+		if (s->chunks[i].sector != next)
+			return true;
+		next += s->chunks[i].sectors;
+	}
+	return false;
+}
+
 static int adopt_size(struct layer *l, struct error *err)
 {
 	const struct dmg_state *s = l->state;
 	uint64_t end = chunks_end(s);
 
 	l->bytes = end * DMG_SECTOR_BYTES;
-	if (s->t.sectors == end || (s->t.sectors < end && s->lists_end == end))
+	if (s->t.sectors == end ||
+	    (s->t.sectors < end && s->lists_end == end && !has_gap(s)))
 		return 0;
 	return error_set(err, -EBADMSG, s->t.at + KOLY_SECTORS_AT,
 			 "trailer has %" PRIu64 " sectors, the block lists' "
@@ -560,8 +575,10 @@ static bool chunk_is_sound(const struct layer *l, const struct chunk *k)
 		return !k->host_bytes;
 	if (k->type == CHUNK_IGNORE)
 		return true;
-	if (k->host_off < s->t.at && k->host_bytes > s->t.at - k->host_off)
-		return false; /* the trailer is no data */
+	/* Tables and trailer are no data. */
+	if (k->host_off < tables_off(&s->t) &&
+	    k->host_bytes > tables_off(&s->t) - k->host_off)
+		return false;
 	if (!range_inside(k->host_off, k->host_bytes, l->src->bytes))
 		return false;
 	/* What does not compress grows, but not to twice its size. */

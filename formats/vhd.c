@@ -725,11 +725,12 @@ static int map_block(struct layer *l, uint32_t entry, uint64_t in_block,
 		return r;
 	len = min_u64(len,
 		      (uint64_t)run * SECTOR_BYTES - in_block % SECTOR_BYTES);
+	/* Damage reaches as far as the bits that say that data are there. */
+	ret->len = len;
 	if (bit)
 		return extent_set_data(ret, s->data, off + s->bitmap_bytes,
 				       in_block, len, err);
 	ret->kind = EXTENT_HOLE;
-	ret->len = len;
 	return 0;
 }
 

@@ -1134,11 +1134,12 @@ static int map_partial(struct layer *l, uint64_t idx, uint64_t entry,
 	if (r < 0)
 		return r;
 	len = min_u64(len, run * s->sector_bytes - in_block % s->sector_bytes);
+	/* Damage reaches as far as the bits that say that data are there. */
+	ret->len = len;
 	if (bit)
 		return vhdx_view_extent(ret, s->view, l->src, BAT_OFFSET(entry),
 					in_block, len, err);
 	ret->kind = EXTENT_HOLE;
-	ret->len = len;
 	return 0;
 }
 

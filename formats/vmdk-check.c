@@ -23,6 +23,7 @@
 
 #define CHECK_AREAS_MAX (8U << 20)
 #define CHECK_LINES_MAX 65536U
+#define CHECK_NAMES_MAX 1024U /* of extents, each compared with each */
 
 enum use {
 	USE_HEADER,
@@ -398,6 +399,20 @@ static int check_sparse(struct layer *l, const struct vmdk_extent *e,
 	return code;
 }
 
+/* Is the file of extent @i that of no other? */
+static bool has_own_file(const struct vmdk_state *s, size_t i)
+{
+	size_t k;
+
+	if (s->n_extents != s->d.n_lines || s->n_extents > CHECK_NAMES_MAX)
+		return false;
+	for (k = 0; k < s->d.n_lines; k++)
+		if (k != i && s->d.lines[k].name &&
+		    !strcmp(s->d.lines[k].name, s->d.lines[i].name))
+			return false;
+	return true;
+}
+
 /* Whole sectors of a flat file that its one extent lacks: a size lost them. */
 static void check_flat_rest(const struct vmdk_state *s, size_t i,
 			    struct checker *c)
@@ -405,9 +420,7 @@ static void check_flat_rest(const struct vmdk_state *s, size_t i,
 	const struct vmdk_extent *e = &s->extents[i];
 	uint64_t end = e->host_off + e->bytes;
 
-	if ((i && e[-1].src == e->src) ||
-	    (i + 1 < s->n_extents && e[1].src == e->src) ||
-	    e->src->bytes - end < VMDK_SECTOR_BYTES)
+	if (e->src->bytes - end < VMDK_SECTOR_BYTES || !has_own_file(s, i))
 		return;
 	c->r->leaks++;
 	say(c,
@@ -433,12 +446,25 @@ static void check_flat(struct layer *l, size_t i, struct check_report *r)
 	    e->bytes, e->host_off, e->src->bytes);
 }
 
+/* All makers end a descriptor with its data base. */
+static void check_descriptor(struct layer *l, struct check_report *r)
+{
+	const struct vmdk_state *s = l->state;
+	struct checker c = { .l = l, .r = r };
+
+	if (s->bare || s->d.n_ddb)
+		return;
+	r->corruptions++;
+	say(&c, "descriptor has no disk data base: its end may be lost");
+}
+
 int vmdk_check(struct layer *l, struct check_report *r, struct error *err)
 {
 	const struct vmdk_state *s = l->state;
 	size_t i;
 	int code = 0;
 
+	check_descriptor(l, r);
 	for (i = 0; i < s->n_extents && code >= 0; i++) {
 		const struct vmdk_extent *e = &s->extents[i];
 

@@ -385,6 +385,7 @@ int vmdk_descriptor_parse(struct vmdk_descriptor *ret, char *text, size_t len,
 	r = check_end(text, (size_t)(end - text), len, at, err);
 	if (r < 0)
 		return r;
+	ret->open_end = end > p && end[-1] != '\n';
 	if (!strncmp(p, "\xef\xbb\xbf", 3))
 		p += 3;
 	for (; p < end; p = eol + 1) {
@@ -410,11 +411,18 @@ int vmdk_descriptor_check(const struct vmdk_descriptor *d, struct error *err)
 			    : !d->create_type	 ? "createType"
 						 : NULL;
 
-	if (!lacks)
-		return 0;
-	return error_set(err, -EBADMSG, 0,
-			 "descriptor has no %s: it is damaged, or is none",
-			 lacks);
+	if (lacks)
+		return error_set(err, -EBADMSG, 0,
+				 "descriptor has no %s: it is damaged, or is "
+				 "none",
+				 lacks);
+	/* The data base comes last: who lost it may have lost extents. */
+	if (d->open_end && !d->n_ddb)
+		return error_set(
+			err, -EBADMSG, 0,
+			"descriptor is cut off: it ends inside a line, "
+			"and has no disk data base");
+	return 0;
 }
 
 void vmdk_descriptor_done(struct vmdk_descriptor *d)

@@ -60,6 +60,7 @@ struct vmdk_descriptor {
 	bool has_version;
 	bool has_cid;
 	bool has_parent_cid;
+	bool open_end; /* the last line has no line break */
 	uint32_t cid;
 	uint32_t parent_cid; /* VMDK_NO_PARENT where it is not given */
 	const char *create_type;

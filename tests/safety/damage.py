@@ -260,6 +260,26 @@ def vmdk_child(f):
                 truth=f.truth(h.expect(below=base)))
 
 
+@variant
+def vmdk_many_extents(f):
+    pool = f.write("pool.raw", f.noise(900 * 512))
+    h = fill(f, Hosted(8 * 40, 8))
+    h.build().write(f.at("s.vmdk"))
+    e = Expect((200 + 50 + h.capacity + 300) * 512)
+    with open(pool, "rb") as p:
+        data = p.read()
+    e.put(0, data[100 * 512:300 * 512])
+    for off, piece in h.expect().chunks:
+        e.put(250 * 512 + off, piece)
+    e.put((250 + h.capacity) * 512, data[300 * 512:600 * 512])
+    f.write("a.vmdk", descriptor(
+        [line("FLAT", 200, "pool.raw", 100), line("ZERO", 50),
+         line("SPARSE", h.capacity, "s.vmdk"),
+         line("FLAT", 300, "pool.raw", 300)], "twoGbMaxExtentFlat"))
+    return Case(f, "vmdk", f.at("a.vmdk"), f.at("a.vmdk"), f.at("s.vmdk"),
+                pool, truth=f.truth(e))
+
+
 def delta(f, image, kind, create_type):
     n = image.capacity
     base = vmdk_base(f, n)
@@ -392,6 +412,12 @@ def vdi(f):
 
 
 @variant
+def vdi_version_0(f):
+    v = vdi_of(f, "a.vdi", version=(0, 2))
+    return Case(f, "vdi", v.path, truth=f.truth(v.finish()))
+
+
+@variant
 def vdi_by_qemu(f):
     return Case(f, "vdi", f.convert("vdi", "a.vdi"))
 
@@ -446,7 +472,31 @@ def ploop_bundle(f):
     return Case(f, "ploop", xml, xml, top.path, truth=f.truth(e))
 
 
+@variant
+def ploop_split(f):
+    n = 64 * KIB * 20
+    e = Expect(2 * n)
+    parts = [ploop_of(f, f"p{i}.hds") for i in range(2)]
+    for i, d in enumerate(parts):
+        for off, data in d.finish().chunks:
+            e.put(i * n + off, data)
+    b = Bundle(f.path, 2 * n)
+    b.storages = [(i * n // 512, (i + 1) * n // 512,
+                   [(TOP, "Compressed", f"p{i}.hds")]) for i in range(2)]
+    b.shots = [(TOP, NIL)]
+    xml = b.finish()
+    return Case(f, "ploop", xml, xml, truth=f.truth(e))
+
+
 # The rest
+
+
+@variant
+def luks(f):
+    f.img("convert", "--object", "secret,id=s,data=secret", "-f", "raw", "-O",
+          "luks", "-o", "key-secret=s,iter-time=10", f.raw("truth", 256 * KIB),
+          f.at("a"))
+    return Case(f, "luks", f.at("a"))
 
 
 @variant
@@ -507,6 +557,7 @@ def bochs(f):
 
 class Fields:
     def __init__(self, path):
+        self.path = path
         with open(path, "rb") as f:
             self.data = f.read()
         self.ranges = []    # (start, end, name), the first that fits counts
@@ -587,6 +638,8 @@ def fields_qed(f):
 
 
 def fields_vmdk(f):
+    if os.path.basename(f.path) == "pool.raw":
+        return f
     if f.data[:4] == b"KDMV":
         f.header(0, {0: "magic", 4: "version", 8: "flags", 12: "capacity",
                      20: "grainSize", 28: "descriptorOffset",
@@ -657,6 +710,14 @@ def fields_vhd(f):
 
 
 def fields_vdi(f):
+    if f.get("<I", 0x44) >> 16 == 0:
+        f.header(0, {0: "text", 0x40: "signature", 0x44: "version",
+                     0x48: "image type", 0x4c: "flags", 0x150: "geometry",
+                     0x160: "cbDisk", 0x168: "cbBlock", 0x16c: "cBlocks",
+                     0x170: "cBlocksAllocated", 0x174: "uuid"})
+        f.add(0x174, 48, "uuid")
+        f.add(0x1a4, 4 * f.get("<I", 0x16c), "block map entry")
+        return f
     f.header(0, {0: "text", 0x40: "signature", 0x44: "version",
                  0x48: "header size", 0x4c: "image type", 0x50: "flags",
                  0x154: "offBlocks", 0x158: "offData", 0x15c: "geometry",
@@ -684,6 +745,15 @@ def fields_dmg(f):
                   56: "segments", 216: "property list", 492: "sector count"})
     f.add(at, 512, "rest of the trailer")
     f.add(0, at, "block lists")
+    return f
+
+
+def fields_luks(f):
+    f.header(0, {0: "magic", 8: "cipher", 40: "mode", 72: "hash",
+                 104: "payload offset", 108: "key bytes", 112: "digest",
+                 168: "uuid"})
+    f.add(208, 384, "key slot")
+    f.add(592, 512 * f.get(">I", 104) - 592, "key material")
     return f
 
 
@@ -733,8 +803,12 @@ UNSEEN = {
         "of seSparse) are marks"),
     ("vmdk", "grain directory"): POINTER,
     ("vmdk", "descriptor"): (
-        ("size",), True, "a digit of the size of a flat extent, which has no "
-        "header that has it too"),
+        ("size", "other"), False, "a digit of the size or the place of a flat "
+        "extent, which has no header that has it too; check finds what no "
+        "extent has, if the file is one extent's"),
+    ("vmdk", "the end"): (
+        ("size", "other"), True, "a descriptor that ends at a line's end has "
+        "lost nothing that can be told from what was never there"),
     ("vhdx", "BAT entry"): (
         ("zeroes", "other"), False, "a pointer, which check finds by "
         "overlaps, with marks: check finds blocks of zeroes that keep a "
@@ -759,17 +833,22 @@ UNSEEN = {
     ("bochs", "catalog entry"): POINTER,
     ("bochs", "sector bitmap"): MARK,
     ("bochs", "disk size"): ONCE,
+    ("luks", "payload offset"): (
+        ("other", "size"), False, "told once; nothing in the volume tells "
+        "right from wrong"),
+    ("luks", "the end"): (
+        ("size",), False, "a volume is as long as its file, as raw disks are"),
     ("cloop", "block_size"): (
         ("size",), False, "blocks then cannot be read: all is EIO"),
 }
 
 
-def judge(fmt, file, said):
-    """[(what went wrong, of which field, found?)] without what UNSEEN has."""
+def judge(fmt, file, mode, said):
+    """What went wrong, and of which field, without what UNSEEN has."""
     fields = globals()["fields_" + fmt](Fields(file))
     for text in said:
         what, place, bit, found, *rest = text.split()
-        field = fields.name(int(place))
+        field = fields.name(int(place)) if mode == "flip" else "the end"
         kinds, must_find, _ = UNSEEN.get((fmt, field), ((), True, ""))
         if what in kinds and (found == "found" or not must_find):
             continue
@@ -803,7 +882,7 @@ def main():
                     continue
                 *lines, last = p.stdout.splitlines()
                 print(f"{what}: {last}, unseen {len(lines)}", flush=True)
-                for text in judge(case.fmt, file, lines):
+                for text in judge(case.fmt, file, mode, lines):
                     print(f"not ok: {what}: {text}")
                     bad += 1
         shutil.rmtree(path)

@@ -175,10 +175,19 @@ START_TEST(a_trailer_that_knows_of_fewer_sectors_loses_none)
 {
 	struct layer *l;
 
-	disk_be(T_SECTORS, 8, trailers[_i]);
+	struct disk_row row = { T_SECTORS, 8,	      trailers[_i],
+				-EBADMSG,  T_SECTORS, "their chunks 100" };
+
+	/* A gap, at the disk's beginning: the chunks are not sound either. */
+	disk_refuses("dmg", &row, false);
+	put_chunk(4, 2, 0, 8, 0, 0);
+	put_chunk(3, 2, 10, 8, 0, 0);
+	disk_be(LIST + 8, 8, 0); /* all are two sectors before */
+	put_chunk(0, ZLIB, 18, 10, 1100, 300);
+	disk_be(T_SECTORS, 8, min_u64(trailers[_i], 97));
 	l = disk_must_open("dmg");
-	ck_assert_uint_eq(l->bytes, 100 * 512);
-	disk_checks(l, 2, 0); /* and the gap at the disk's beginning */
+	ck_assert_uint_eq(l->bytes, 98 * 512);
+	disk_checks(l, 1, 0);
 	layer_unref(l);
 }
 END_TEST
@@ -227,6 +236,7 @@ static const struct {
 } wrong[] = {
 	{ 0, FILE_BYTES - 256 - 299, 300 }, /* runs past the end */
 	{ 0, UINT64_MAX - 1, 300 }, /* wraps */
+	{ 0, FORK - 256 - 299, 300 }, /* runs into the tables */
 	{ 0, 0, 0 }, /* is nothing */
 	{ 0, 0, 2 * 5120 + 1 }, /* is more than it can be */
 	{ 1, FILE_BYTES, 1024 },

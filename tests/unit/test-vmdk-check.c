@@ -4,6 +4,7 @@
  * is wrong.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "formats/vmdk.h"
@@ -28,7 +29,7 @@ enum {
 
 #define HEAD                                                            \
 	"# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n" \
-	"createType=\"monolithicSparse\"\n"
+	"createType=\"monolithicSparse\"\nddb.adapterType=\"ide\"\n"
 
 static struct error err;
 static uint8_t file[(FILE_SECTORS + 2 * GRAIN) * SECTOR];
@@ -182,12 +183,59 @@ START_TEST(a_flat_file_that_is_cut_off_is_found)
 }
 END_TEST
 
+START_TEST(a_descriptor_without_a_data_base_is_found)
+{
+	char *at;
+
+	build();
+	at = strstr((char *)file + SECTOR, "ddb.");
+	ck_assert_ptr_nonnull(at);
+	*at = '#';
+	ck_assert_uint_eq(check().corruptions, 1);
+	ck_assert_ptr_nonnull(strstr(said, "its end may be lost"));
+}
+END_TEST
+
+static const struct {
+	const char *lines;
+	unsigned int leaks;
+} rests[] = {
+	{ "RW 3 FLAT \"flat.raw\" 0\n", 0 },
+	{ "RW 2 FLAT \"flat.raw\" 0\n", 1 },
+	{ "RW 1 FLAT \"flat.raw\" 0\nRW 5 ZERO\nRW 1 FLAT \"flat.raw\" 1\n",
+	  0 },
+};
+
+START_TEST(what_no_extent_has_of_a_flat_file_is_found)
+{
+	CLEANUP(layer_unrefp) struct layer *l = NULL;
+	CLEANUP(folder_unrefp) struct folder *folder = NULL;
+	static const struct open_options options;
+	struct check_report r = { .say = say };
+	struct source *s = NULL;
+	char text[512];
+
+	build();
+	unit_write(unit_path("flat.raw"), file, 3 * SECTOR + 511);
+	must(folder_open(unit_path("."), &folder, &err), err);
+	snprintf(text, sizeof(text), "%s%s", HEAD, rests[_i].lines);
+	must(memory_source_new(text, strlen(text), &s, &err), err);
+	must(layer_open(s, "NAME", folder, "vmdk", true, &options, &l, &err),
+	     err);
+	must(l->ops->check(l, &r, &err), err);
+	ck_assert_uint_eq(r.corruptions, 0);
+	ck_assert_uint_eq(r.leaks, rests[_i].leaks);
+}
+END_TEST
+
 static void add_tests(TCase *tc)
 {
 	tcase_add_test(tc, a_sound_file_is_found_sound);
 	LOOP(tc, a_wrong_number_is_found, damage);
 	tcase_add_test(tc, room_behind_the_last_grain_is_a_leak);
 	tcase_add_loop_test(tc, a_flat_file_that_is_cut_off_is_found, 0, 2);
+	LOOP(tc, what_no_extent_has_of_a_flat_file_is_found, rests);
+	tcase_add_test(tc, a_descriptor_without_a_data_base_is_found);
 }
 
 int main(void)

@@ -106,6 +106,11 @@ static const struct {
 	{ "version=1\nCID=1\nparentCID=2\ncreatetYpo=\"vmfs\"\n",
 	  "createType" },
 	{ "", "version" },
+	{ "version=1\nCID=1\nparentCID=2\ncreateType=\"vmfs\"\nRW 1 ZERO",
+	  "cut off" },
+	{ "version=1\nCID=1\nparentCID=2\ncreateType=\"vmfs\"\nddb.x=\"1\"\n"
+	  "RW 1 ZERO",
+	  NULL },
 };
 
 START_TEST(what_every_descriptor_has_must_be_there)

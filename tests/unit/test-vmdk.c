@@ -279,7 +279,7 @@ static const struct field se_fields[] = {
 	{ 128, 8, 1, -EBADMSG },
 	{ 128, 8, GRAINS, -EBADMSG },
 	{ 128, 8, 0, -EBADMSG },
-	{ 144, 8, 1, -EBADMSG },
+	{ 144, 8, GRAINS, -EBADMSG },
 };
 
 START_TEST(open_refuses_a_sesparse_field)
@@ -452,7 +452,7 @@ static const struct {
 	uint32_t table, grain;
 	const char *says;
 } misplaced[] = {
-	{ GT, TEXT, "lies over the metadata" },
+	{ GT, RGD, "lies over the metadata" },
 	{ GT, GT, "lies over the metadata" },
 	{ GT, GRAINS - 1, "lies over the metadata" },
 	{ GRAINS, GRAINS, "grain table" },
