@@ -451,7 +451,7 @@ static int hosted_adopt_descriptor(struct vmdk_extent *e,
 /*
  * "overHead" is the room of all metadata, which writers of uncompressed
  * extents lay out in advance: in front of it tables, behind it grains. Only
- * where it is so for the directories it is believed.
+ * where it is so for directories and descriptor it is believed.
  */
 static void hosted_adopt_overhead(struct vmdk_extent *e)
 {
@@ -462,6 +462,9 @@ static void hosted_adopt_overhead(struct vmdk_extent *e)
 	if (e->gd_lost || !range_inside(e->gd_off, gd_bytes, e->overhead))
 		return;
 	if (e->rgd_off && !range_inside(e->rgd_off, gd_bytes, e->overhead))
+		return;
+	if (e->descriptor_off &&
+	    !range_inside(e->descriptor_off, e->descriptor_bytes, e->overhead))
 		return;
 	e->grains_from = e->overhead;
 }
@@ -1348,10 +1351,12 @@ int vmdk_decode_entry(const struct vmdk_extent *e, const uint8_t *raw,
 				 "grain at %" PRIu64
 				 " lies behind the file's end at %" PRIu64,
 				 ret->host_off, e->src->bytes);
-	over = lies_over(e, ret->host_off,
-			 e->compressed ? VMDK_SECTOR_BYTES : e->grain_bytes);
-	if (ret->host_off < e->grains_from)
-		over = "metadata";
+	if (e->grains_from) /* behind all else */
+		over = ret->host_off < e->grains_from ? "metadata" : NULL;
+	else
+		over = lies_over(e, ret->host_off,
+				 e->compressed ? VMDK_SECTOR_BYTES
+					       : e->grain_bytes);
 	if (over)
 		return error_set(err, -EBADMSG, ret->host_off,
 				 "grain at %" PRIu64 " lies over the %s",
