@@ -68,6 +68,8 @@ static void add_finding(struct listing *l, const char *what, const char *file,
 		return;
 	}
 	printf("%-12s ", what);
+	if (!file)
+		file = id;
 	if (file)
 		cmd_put(stdout, file);
 	if (text && *text) {
@@ -277,7 +279,11 @@ static void tell_event(void *opaque, enum rebuild_event e, const char *id,
 		progress_end(&w->progress);
 	if (e != REBUILD_UPDATED)
 		w->l.damage = true;
-	add_finding(&w->l, rebuild_event_name(e), id, NULL, why);
+	/* Of an image, or a file whose name is no id. */
+	if (record_id_ok(id))
+		add_finding(&w->l, rebuild_event_name(e), NULL, id, why);
+	else
+		add_finding(&w->l, rebuild_event_name(e), id, NULL, why);
 }
 
 static struct rebuild_options options_of(struct work *w)
@@ -356,10 +362,13 @@ int index_check(struct index_cmd *c)
 
 /* ---- another index ---- */
 
-/* The store, ours alone. */
+/* The store, ours alone; none is made. */
 static int take_store(struct index_cmd *c, struct error *err)
 {
-	int r = store_open(c->folder, &c->store, err);
+	int r = access(c->folder, F_OK) < 0
+			? error_set(err, -errno, 0, "store: %s: %s", c->folder,
+				    errno_text(errno))
+			: store_open(c->folder, &c->store, err);
 
 	if (r >= 0)
 		r = store_lock(c->store, err);

@@ -624,12 +624,14 @@ def check_finds_what_is_damaged(c):
              sorted([("size", ids[1]), ("no-data", ids[2]),
                      ("strange", None)], key=str), "what is found")
     got = index_json("check", "--digests", "--store", store, status=FOUND)
-    is_equal(sorted(f["file"] for f in got["findings"]
+    is_equal(sorted(f["image"] for f in got["findings"]
                     if f["finding"] == "mismatch"), sorted(ids[:2]),
              "whose digests are others")
     is_equal(got["compared"], 1, "how many are as they were")
-    is_equal(index("check", "--store", c.path("nowhere"), status=1)[0], "",
-             "what is said of no store")
+    for verb in ("status",), ("check",), ("rebuild",), ("restore", "x"):
+        said = index(verb[0], "--store", c.path("nowhere"), *verb[1:],
+                     status=1)
+        is_true(said[0] == "" and "nowhere" in said[1], f"{verb}: {said}")
     is_true(not os.path.exists(c.path("nowhere")), "a store was made")
 
 
