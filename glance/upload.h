@@ -3,7 +3,7 @@
  * Data that become an image's: the index says that they are coming, they
  * stream into the store and through the digests, the format drivers look at
  * them, they become durable at their place, the index says so. Whatever ends
- * before leaves the image queued (or killed) and nothing else behind; see glance_start()
+ * before leaves the image queued (or killed) and nothing else behind; see recover.h
  * for what a crash leaves.
  */
 #ifndef GLANCE_UPLOAD_H
