@@ -64,7 +64,7 @@ struct head {
 	char magic[sizeof(magic)];
 	uint8_t boot[BOOT_ID_BYTES];
 	uint8_t nonce[NONCE_BYTES];
-	uint64_t dev, ino; /* of the qcow2 file */
+	uint64_t ino; /* of the qcow2 file; its device's number may change */
 	int64_t pid;
 	uint64_t pid_started; /* proc(5), stat */
 	uint64_t check; /* of all before it */
@@ -203,8 +203,7 @@ static bool is_of(const struct head *h, const struct qcow2_file *o)
 	struct stat st;
 
 	return boot_id_get(boot) && !memcmp(h->boot, boot, sizeof(boot)) &&
-	       !fstat(o->src->fd, &st) && h->dev == st.st_dev &&
-	       h->ino == st.st_ino;
+	       !fstat(o->src->fd, &st) && h->ino == st.st_ino;
 }
 
 static int fill_head(const struct qcow2_file *o, struct head *ret,
@@ -222,7 +221,6 @@ static int fill_head(const struct qcow2_file *o, struct head *ret,
 	    fstat(o->src->fd, &st) < 0)
 		return error_set(err, -EIO, 0, "no log can be made: %s",
 				 errno_text(errno));
-	h.dev = st.st_dev;
 	h.ino = st.st_ino;
 	h.pid_started = process_started(h.pid);
 	h.check = head_check(&h);
