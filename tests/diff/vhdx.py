@@ -88,7 +88,7 @@ def states(folder, rng):
         return image
     yield guess("every state without a parent", make("a.vhdx").close())
     # As old ones of QEMU; Hyper-V refuses it.
-    image = simple(folder, rng, "z.vhdx")
+    image = simple(folder, rng, "z.vhdx", fill=(1, 2))
     image.state(3, ZERO, image.alloc(MIB))
     yield guess("zeroes that have a place", image.close(), check=2)
     base = simple(folder, rng, "base.vhdx", 16 * MIB, fill=range(16)).close()
