@@ -8,7 +8,7 @@ was on its way whole or not at all, sector by sector. Overlays are a temporary
 one, a file, and one of a folder. A guest with an overlay of his connection
 alone must be refused when he has written, and let in when he has not.
 
-PLATTER_RESTARTS: how many deaths [60]; PLATTER_KILL_SEED [by the clock]
+PLATTER_RESTARTS: how many deaths [45]; PLATTER_KILL_SEED [by the clock]
 """
 
 import os
@@ -273,7 +273,7 @@ def one_lone(folder, base, rnd):
 def main():
     environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit", "qemu-img")
-    rounds = int(os.environ.get("PLATTER_RESTARTS", "60"))
+    rounds = int(os.environ.get("PLATTER_RESTARTS", "45"))
     seed = int(os.environ.get("PLATTER_KILL_SEED", str(int(time.time()))))
     print(f"seed {seed}")
     rnd = random.Random(seed)
