@@ -455,6 +455,7 @@ static int write_reftable(struct qcow2_file *o, uint64_t first, uint64_t last,
 /* Where the table is, and how long; side by side in the header. */
 static int write_reftable_field(struct qcow2_file *o, struct error *err)
 {
+	struct qcow2_state *s = o->top->state;
 	uint8_t field[12];
 	int r;
 
@@ -462,7 +463,14 @@ static int write_reftable_field(struct qcow2_file *o, struct error *err)
 	put_be32(field, 8, (uint32_t)(o->rc.n * 8 >> o->cluster_bits));
 	r = source_write(o->src, field, sizeof(field), QCOW2_REFTABLE_OFF_AT,
 			 err);
-	return r < 0 ? r : flush_sync(o, err);
+	if (r >= 0)
+		r = flush_sync(o, err);
+	if (r < 0)
+		return r;
+	/* What the reader takes for metadata, too. */
+	s->h.reftable_off = o->rc.table_off;
+	s->h.reftable_clusters = (uint32_t)(o->rc.n * 8 >> o->cluster_bits);
+	return 0;
 }
 
 int flush_refcounts_now(struct qcow2_file *o, struct error *err)

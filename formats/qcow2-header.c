@@ -244,7 +244,8 @@ static int widen_l1(struct qcow2_file *f, uint64_t n, struct error *err)
 static int write_size(struct qcow2_file *f, uint64_t bytes, uint64_t entries,
 		      uint64_t l1_off, struct error *err)
 {
-	struct qcow2_header *h = known_header(f);
+	struct qcow2_state *s = f->top->state;
+	struct qcow2_header *h = &s->h;
 	uint8_t field[QCOW2_REFTABLE_OFF_AT - QCOW2_SIZE_AT];
 	int r;
 
@@ -263,6 +264,9 @@ static int write_size(struct qcow2_file *f, uint64_t bytes, uint64_t entries,
 	h->size = bytes;
 	h->l1_entries = (uint32_t)entries;
 	h->l1_off = l1_off;
+	/* What the reader takes for metadata, too. */
+	s->l1_entries = h->l1_entries;
+	s->l1_off = l1_off;
 	return 0;
 }
 

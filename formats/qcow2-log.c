@@ -51,6 +51,9 @@
 /* A flush is due then: 2 MiB. So much of each half has its room from the start. */
 #define RECORDS_DUE 65536U
 #define CHUNK	    2048U /* records read at once */
+/* The file's, at least. */
+#define LOG_BYTES \
+	(HEAD_BYTES + HALF_BYTES + RECORDS_DUE * sizeof(struct log_record))
 
 /* How long a dying predecessor is waited for. */
 #define PATIENCE_MS	 500U
@@ -71,6 +74,7 @@ struct head {
 	/* Changed alone: */
 	uint32_t state; /* enum log_state */
 	uint32_t spoilt; /* an fdatasync() failed */
+	uint32_t used; /* there are records of up to this generation */
 };
 
 struct log_record {
@@ -402,6 +406,21 @@ static int walk_half(struct qcow2_log *l, unsigned int half,
 	return r;
 }
 
+/*
+ * Is what must be there? The file has all its length from the start, the head
+ * tells of the latest turn, and one turn follows the other.
+ */
+static bool is_complete(const struct qcow2_log *l)
+{
+	uint32_t a = l->halves[0].gen, b = l->halves[1].gen;
+	uint32_t newer = a > b ? a : b, older = a > b ? b : a;
+	uint64_t bytes;
+
+	return source_measure(l->src, &bytes, NULL, NULL) >= 0 &&
+	       bytes >= LOG_BYTES && newer >= l->head.used &&
+	       (newer < 2 || older == newer - 1);
+}
+
 static int find_records(struct qcow2_file *o, struct error *err)
 {
 	struct qcow2_log *l = o->log;
@@ -410,6 +429,8 @@ static int find_records(struct qcow2_file *o, struct error *err)
 
 	for (i = 0; i < 2 && r >= 0; i++)
 		r = walk_half(l, i, NULL, o, &l->n_found[i], err);
+	if (r >= 0 && !is_complete(l))
+		r = error_set(err, -EBADMSG, 0, "the log is not whole");
 	return r;
 }
 
@@ -603,6 +624,7 @@ static int begin(struct qcow2_file *o, struct error *err)
 		r = create_log(l, err);
 	if (r < 0)
 		return r;
+	r = source_truncate(l->src, LOG_BYTES, err);
 	/* So that a full disk is told by this, and not by a later answer. */
 	for (i = 0; i < 2 && !o->temporary; i++)
 		if (fallocate(l->src->fd, 0, (off_t)half_off(i),
@@ -610,6 +632,11 @@ static int begin(struct qcow2_file *o, struct error *err)
 		    errno == ENOSPC)
 			r = error_set(err, -ENOSPC, 0, "%s: no room for it",
 				      l->path);
+	for (i = 0; i < 2; i++) {
+		l->halves[i].noted.n = l->halves[i].out.n = 0;
+		l->halves[i].out_gen = 0;
+		l->halves[i].n_written = 0;
+	}
 	l->now = 0;
 	l->gen = l->halves[0].gen = 1;
 	l->halves[1].gen = l->flushed = l->collected = 0;
@@ -725,6 +752,25 @@ static int write_half(struct qcow2_log *l, unsigned int half, struct error *err)
 	return 0;
 }
 
+/* The latest turn that has records; after them, so that it is never ahead. */
+static int write_used(struct qcow2_log *l, struct error *err)
+{
+	uint32_t was = l->head.used, gen = was;
+	unsigned int i;
+	int r;
+
+	for (i = 0; i < 2; i++)
+		if (l->halves[i].n_written && l->halves[i].out_gen > gen)
+			gen = l->halves[i].out_gen;
+	if (gen == was)
+		return 0;
+	l->head.used = gen;
+	r = write_field(l, &l->head.used, sizeof(l->head.used), err);
+	if (r < 0)
+		l->head.used = was;
+	return r;
+}
+
 /* All that has been noted by now. Write_lock is held. */
 static int write_noted(struct qcow2_file *o, struct error *err)
 {
@@ -745,6 +791,8 @@ static int write_noted(struct qcow2_file *o, struct error *err)
 	r = write_half(l, older, err);
 	if (r >= 0)
 		r = write_half(l, !older, err);
+	if (r >= 0)
+		r = write_used(l, err);
 	if (r >= 0)
 		atomic_store(&l->written, upto);
 	return r;

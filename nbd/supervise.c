@@ -26,6 +26,7 @@
 #define QUICK_DEATH_MS 1000
 #define PAUSE_FIRST_MS 50
 #define PAUSE_MAX_MS   1000
+#define RETRY_MS       3000 /* of one that could not even start */
 
 /* What a server says before it is ready is kept, to be shown if it fails. */
 #define HELD_MAX (64U << 10)
@@ -370,8 +371,21 @@ static int server_ended(struct run *run, int wait_status)
 	if (WIFSIGNALED(wait_status))
 		return server_killed(run, pid, WTERMSIG(wait_status), lived_ms);
 
-	/* It has said why; to start it again would not help. */
+	/*
+	 * It has said why. To start the first again would not help; a later
+	 * one's reason may pass, as a full disk does, and clients wait for what
+	 * is kept for them.
+	 */
 	status = WEXITSTATUS(wait_status);
+	if (!ready && run->was_ready && !run->s->once) {
+		fprintf(stderr,
+			"platter: nbdkit cannot be started again (status %d): "
+			"trying again in %u s\n",
+			status, RETRY_MS / 1000);
+		run->waiting = true;
+		run->due_ms = now_ms() + RETRY_MS;
+		return -1;
+	}
 	if (!ready && !told)
 		fprintf(stderr,
 			"platter: nbdkit ended before it was ready, with "

@@ -382,6 +382,35 @@ START_TEST(a_damaged_log_is_refused)
 }
 END_TEST
 
+static const off_t lengths[] = { 0,	4096,	 8192,
+				 12288, 1000000, 4096 + (1 << 30) + 32 };
+
+START_TEST(a_log_that_was_cut_is_refused)
+{
+	leave_open();
+	ck_assert_int_eq(truncate(log_file(), lengths[_i]), 0);
+	is_refused("its log is damaged");
+}
+END_TEST
+
+/* What was flushed, and what was not, are in two halves: either is missed. */
+START_TEST(a_log_without_its_records_is_refused)
+{
+	static const uint8_t none[4096];
+	int fd;
+
+	leave_open();
+	fd = open(log_file(), O_RDWR | O_CLOEXEC);
+	if (_i != 1)
+		ck_assert_int_eq(pwrite(fd, none, 4096, 4096), 4096);
+	if (_i != 0)
+		ck_assert_int_eq(pwrite(fd, none, 4096, 4096 + (1 << 30)),
+				 4096);
+	close(fd);
+	is_refused("its log is damaged");
+}
+END_TEST
+
 START_TEST(a_log_of_another_file_is_refused)
 {
 	leave_open();
@@ -719,6 +748,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_lost_log_is_refused);
 	tcase_add_test(tc, a_log_that_stayed_behind_is_refused);
 	LOOP(tc, a_damaged_log_is_refused, damage);
+	LOOP(tc, a_log_that_was_cut_is_refused, lengths);
+	tcase_add_loop_test(tc, a_log_without_its_records_is_refused, 0, 3);
 	tcase_add_test(tc, a_log_of_another_file_is_refused);
 	tcase_add_test(tc, a_log_of_a_file_that_was_written_since_is_refused);
 	tcase_add_test(tc, after_a_power_cut_it_means_nothing);
