@@ -352,6 +352,10 @@ int sidecars_write(struct store *s, struct index *ix, char (*ids)[37],
 			r = store_sync(s, ids[i], err);
 	}
 	if (r < 0)
-		return error_set(err, r, 0, "the sidecars cannot be written");
+		return error_set(
+			err, r, 0,
+			"the sidecar of image %s (images/%.2s/%s.json) "
+			"cannot be written: %s",
+			ids[i - 1], ids[i - 1], ids[i - 1], errno_text(-r));
 	return sync ? 0 : store_sync_all(s, err);
 }
