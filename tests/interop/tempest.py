@@ -73,7 +73,7 @@ def tempest(folder, keystone, web):
             f.write(configuration(folder, keystone, web))
         os.chdir(work)
         return run(["tempest", "run", "--regex", TESTS, "--concurrency", "2"],
-                   ok=None, timeout=420, env=env)
+                   ok=None, timeout=1500, env=env)
     finally:
         os.chdir(here)
 
