@@ -400,7 +400,8 @@ static int walk_half(struct qcow2_log *l, unsigned int half,
 			r = each ? each(o, rec, err) : 0;
 		}
 		first += n;
-	} while (r >= 0 && n == CHUNK);
+		/* What was never written to is not looked through. */
+	} while (r >= 0 && n == CHUNK && !(ended && first >= RECORDS_DUE));
 	l->halves[half].gen = gen;
 	*ret_n = valid;
 	return r;
