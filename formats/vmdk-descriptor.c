@@ -28,6 +28,7 @@
 
 #include "formats/vmdk.h"
 
+#define CID_DIGITS 8U
 static const char *const access_names[] = {
 	[VMDK_RW] = "RW",
 	[VMDK_RDONLY] = "RDONLY",
@@ -363,11 +364,19 @@ static int parse_line(struct vmdk_descriptor *d, char *p, uint64_t at,
 	return parse_pair(d, p, at, err);
 }
 
-/* Zeroes may follow the text, and whatever is behind those. */
+/*
+ * Zeroes may follow the text, and whatever is behind those. QEMU writes a CID
+ * without leading zeroes: where it had more digits before, the text's end is
+ * there once more, behind its NUL.
+ */
 static int check_end(const char *text, size_t used, size_t len, uint64_t at,
 		     struct error *err)
 {
-	if (len - used < 2 || !text[used + 1])
+	size_t rest =
+		len - used < 2 ? 0 : strnlen(text + used + 1, len - used - 1);
+
+	if (rest < CID_DIGITS && rest <= used &&
+	    !memcmp(text + used - rest, text + used + 1, rest))
 		return 0;
 	return error_set(err, -EBADMSG, at + used,
 			 "descriptor has a NUL in its text");

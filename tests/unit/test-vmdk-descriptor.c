@@ -96,6 +96,25 @@ START_TEST(a_nul_that_stands_for_a_byte_is_damage)
 }
 END_TEST
 
+/* As QEMU leaves it when a CID has fewer digits than the one before. */
+START_TEST(the_end_may_be_there_twice)
+{
+	static const char end[] = "ddb.adapterType = \"ide\"\n";
+	struct vmdk_descriptor d;
+	char *copy = calloc(1, 101);
+	size_t rest = (size_t)_i, n;
+
+	strcpy(copy, "CID=1\n");
+	strcat(copy, end);
+	n = strlen(copy);
+	strcpy(copy + n + 1, end + strlen(end) - rest);
+	ck_assert_int_eq(vmdk_descriptor_parse(&d, copy, 100, AT, &err),
+			 rest < 8 ? 0 : -EBADMSG);
+	error_clear(&err);
+	vmdk_descriptor_done(&d);
+}
+END_TEST
+
 static const struct {
 	const char *text, *lacks;
 } keys[] = {
@@ -257,6 +276,7 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, names_may_hold_what_else_has_a_meaning);
 	tcase_add_test(tc, the_text_ends_at_a_nul);
 	tcase_add_test(tc, a_nul_that_stands_for_a_byte_is_damage);
+	tcase_add_loop_test(tc, the_end_may_be_there_twice, 0, 9);
 	LOOP(tc, what_every_descriptor_has_must_be_there, keys);
 	LOOP(tc, a_wrong_line_is_told_with_its_place, refused);
 	tcase_add_test(tc, extents_have_a_limit);
