@@ -26,7 +26,7 @@
 #define QUICK_DEATH_MS 1000
 #define PAUSE_FIRST_MS 50
 #define PAUSE_MAX_MS   1000
-#define RETRY_MS       3000 /* of one that could not even start */
+#define RETRY_MS       3000U /* of one that could not even start */
 
 /* What a server says before it is ready is kept, to be shown if it fails. */
 #define HELD_MAX (64U << 10)
