@@ -616,7 +616,8 @@ static int begin_marked(struct qcow2_file *o, struct error *err)
 static int begin(struct qcow2_file *o, struct error *err)
 {
 	struct qcow2_log *l = o->log;
-	uint32_t spoilt = l->head.spoilt;
+	/* In our own life: what a predecessor's said has been heeded. */
+	uint32_t spoilt = l->src ? l->head.spoilt : 0;
 	unsigned int i;
 	int r = fill_head(o, &l->head, err);
 

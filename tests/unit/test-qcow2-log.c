@@ -632,9 +632,16 @@ START_TEST(after_a_failed_sync_the_file_is_synced_and_nothing_done_again)
 	write_watch(NULL);
 	has(1, 0);
 	has(0, 64);
+	write_pages(3, 300, 1, false);
 	overlay_unref(TAKE_PTR(ov));
 	is_sound(0);
 	ck_assert_int_ne(access(log_file(), F_OK), 0);
+	/* And the next log is one that counts. */
+	unit_in_child(fail_to_flush_and_die, NULL);
+	unit_in_child(answer_and_die, NULL);
+	must(try_open(false), err);
+	has(2, 100);
+	has(3, 300);
 	done();
 }
 END_TEST
