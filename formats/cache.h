@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The process's two caches, within one budget (`cache=`).
- *
- * Blobs: decoded clusters and resolved ranges. Sharded; what has not been used
- * for longest goes first; one fill in flight for each, however many threads ask.
- * Decoded clusters for which the budget has no room are kept on in spare memory
- * (`spare=`): the kernel may take its pages back whenever it is short of some
- * (MADV_FREE), as it does with those of files.
- *
- * Metadata: pages of table bytes. Read without locks.
+ * The process's cache of decoded units and resolved ranges. What has not been
+ * used for longest goes first; one fill in flight for each, however many threads
+ * ask. Its budget (`cache=`) is that of the tables' cache (meta-cache.h) and of
+ * requests' memory (room.h) as well.
  */
 #ifndef FORMATS_CACHE_H
 #define FORMATS_CACHE_H
@@ -22,16 +17,13 @@
 
 #define CACHE_BYTES_DEFAULT (64ULL << 20)
 
-/* A sixteenth of the machine's memory, at most this. */
-#define CACHE_SPARE_MAX_DEFAULT (1ULL << 30)
-uint64_t cache_spare_default(void);
-
 /*
  * The budget of the whole process, in bytes; before the first image is
- * opened. Caches hold no more than this, but for what is in use right now, and
- * up to @spare_bytes of spare memory.
+ * opened. All caches and all requests at work hold no more than this together,
+ * but for 4 MiB of requests' memory and a few pages of tables, which there are
+ * always, and for a unit too large for its share, one at a time.
  */
-void cache_configure(uint64_t bytes, uint64_t spare_bytes);
+void cache_configure(uint64_t bytes);
 
 /* Frees everything; nothing may be in use. */
 void cache_shutdown(void);
@@ -39,7 +31,8 @@ void cache_shutdown(void);
 struct cache_stats {
 	uint64_t hits, misses; /* of blobs */
 	uint64_t bytes; /* blobs held */
-	uint64_t spare_bytes; /* in spare memory, if the kernel left them */
+	uint64_t room_bytes; /* of requests at work */
+	uint64_t room_waits; /* requests that waited for such memory */
 	uint64_t meta_misses; /* pages of tables read from files */
 };
 void cache_get_stats(struct cache_stats *ret);
@@ -79,40 +72,28 @@ bool cache_peek(const struct cache_key *key, struct cache_blob **ret);
 void cache_fill(struct cache_blob *b, void *data, size_t bytes);
 
 /*
- * Memory for a decoded cluster, @bytes > 0; free() or cache_fill_spare() takes
- * it. NULL: there is none, even without what is in spare memory.
+ * Memory for a decoded unit, @bytes > 0, aligned to a page. What nobody holds is
+ * dropped for it; never waits. NULL: there is no room for it now.
  */
-void *cache_alloc(size_t bytes);
+void *cache_block(size_t bytes);
 
-/*
- * As cache_fill(), with @data of cache_alloc(). May go to spare memory when
- * nobody holds it: who finds it later must read it by cache_copy().
- */
-void cache_fill_spare(struct cache_blob *b, void *data, size_t bytes);
+void cache_block_free(void *block, size_t bytes); /* NULL is fine */
 
-/*
- * Copies [@off, @off + @len), inside the blob, which the caller holds. False:
- * the kernel has taken it, @dest holds nonsense; the entry will not be found
- * again.
- */
-bool cache_copy(struct cache_blob *b, void *dest, size_t off, size_t len);
+/* As cache_fill(), with a block of cache_block(@bytes). */
+void cache_fill_block(struct cache_blob *b, void *block, size_t bytes);
 
 /* Nobody will look for @key again. */
 void cache_drop(const struct cache_key *key);
 
-/* A claimed entry cannot be filled: waiters get @code, the next one tries. */
+/*
+ * A claimed entry is not filled: waiters get @code, who looks next claims it.
+ * -EAGAIN: it was decoded, and there was no room to keep it; waiters look again.
+ */
 void cache_fail(struct cache_blob *b, int code);
 
 /* Waits for another thread's fill. Returns 0 or what it failed with. */
 int cache_wait(struct cache_blob *b);
 
 void cache_put(struct cache_blob *b);
-
-/*
- * Reads metadata: [@off, @off + @len) of @src, inside it. Returns 0 or a
- * negative errno.
- */
-int cache_read_meta(struct source *src, void *buf, size_t len, uint64_t off,
-		    struct error *err);
 
 #endif

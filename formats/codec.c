@@ -3,17 +3,25 @@
 #include <limits.h>
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "formats/adc.h"
 #include "formats/codec-lib.h"
+#include "formats/codec-scratch.h"
 #include "formats/codec.h"
 
 /* A frame may ask for as much memory as its window: not for more than this. */
 #define ZSTD_WINDOW_LOG_MAX 26 /* 64 MiB */
 #define XZ_MEMORY_MAX	    (66ULL << 20) /* a dictionary of 64 MiB */
 
-/* Each is made when the thread first needs it. */
+/*
+ * What decoders need beside in and out. As many at most as processors can
+ * decode, however many threads want to: who finds none waits, as he would for
+ * a processor. The one used last is the next to be used, as it is in caches.
+ * Each decoder is made on first use.
+ */
 struct decoders {
+	struct decoders *next; /* idle */
 	struct libdeflate_decompressor *deflate;
 	ZSTD_DCtx *zstd;
 	bool has_zlib;
@@ -21,49 +29,69 @@ struct decoders {
 #ifdef HAVE_ISAL
 	struct inflate_state isal;
 #endif
+	struct codec_scratch scratch; /* bzip2's and xz's */
 };
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_key_t thread_key;
+#define DECODERS_MIN 4U
 
-static void decoders_free(void *opaque)
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t given = PTHREAD_COND_INITIALIZER;
+static struct decoders *idle;
+static unsigned int n_made, n_max;
+
+static unsigned int processors(void)
 {
-	struct decoders *d = opaque;
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
 
-	if (!d)
-		return;
-	if (d->deflate)
-		libdeflate.free_decompressor(d->deflate);
-	if (d->zstd)
-		zstd.freeDCtx(d->zstd);
-	if (d->has_zlib)
-		zlib.inflateEnd(&d->zlib);
-	free(d);
+	return n > (long)DECODERS_MIN ? (unsigned int)n : DECODERS_MIN;
 }
 
-static void key_init(void)
-{
-	if (pthread_key_create(&thread_key, decoders_free))
-		abort();
-}
-
-/* This thread's decoders; NULL when there is no memory. */
-static struct decoders *this_thread(void)
+/* NULL when there is no memory. */
+static struct decoders *decoders_take(void)
 {
 	struct decoders *d;
 
-	pthread_once(&once, key_init);
-	d = pthread_getspecific(thread_key);
-	if (d)
-		return d;
-	d = calloc(1, sizeof(*d));
-	if (!d)
-		return NULL;
-	if (pthread_setspecific(thread_key, d)) {
-		free(d);
-		return NULL;
+	pthread_mutex_lock(&lock);
+	if (!n_max)
+		n_max = processors();
+	while (!idle && n_made == n_max)
+		pthread_cond_wait(&given, &lock);
+	d = idle;
+	if (d) {
+		idle = d->next;
+	} else {
+		d = calloc(1, sizeof(*d));
+		n_made += d != NULL;
 	}
+	pthread_mutex_unlock(&lock);
 	return d;
+}
+
+static void decoders_give(struct decoders *d)
+{
+	pthread_mutex_lock(&lock);
+	d->next = idle;
+	idle = d;
+	pthread_cond_signal(&given);
+	pthread_mutex_unlock(&lock);
+}
+
+void codec_shutdown(void)
+{
+	struct decoders *d;
+
+	while ((d = idle)) {
+		idle = d->next;
+		if (d->deflate)
+			libdeflate.free_decompressor(d->deflate);
+		if (d->zstd)
+			zstd.freeDCtx(d->zstd);
+		if (d->has_zlib)
+			zlib.inflateEnd(&d->zlib);
+		scratch_done(&d->scratch);
+		free(d);
+	}
+	n_made = 0;
 }
 
 static bool need_deflate(struct decoders *d)
@@ -253,11 +281,21 @@ int codec_need(enum codec codec, struct error *err)
 	return ok ? 0 : -ENOTSUP;
 }
 
-/* Memory of bzip2's and xz's is of one stream: both want megabytes. */
-static bool decode_bzip2(const void *in, size_t in_len, void *out,
-			 size_t out_len)
+static void *bzip2_alloc(void *scratch, int items, int bytes)
 {
-	bz_stream z = { 0 };
+	return scratch_alloc(scratch, (size_t)items, (size_t)bytes);
+}
+
+static void bzip2_free(void *scratch, void *p)
+{
+}
+
+static bool decode_bzip2(struct decoders *d, const void *in, size_t in_len,
+			 void *out, size_t out_len)
+{
+	bz_stream z = { .bzalloc = bzip2_alloc,
+			.bzfree = bzip2_free,
+			.opaque = scratch_begin(&d->scratch) };
 	int r = BZ_OK;
 
 	if (in_len > UINT_MAX || out_len > UINT_MAX ||
@@ -276,10 +314,27 @@ static bool decode_bzip2(const void *in, size_t in_len, void *out,
 	return (r == BZ_OK || r == BZ_STREAM_END) && !z.avail_out;
 }
 
-static bool decode_xz(const void *in, size_t in_len, void *out, size_t out_len)
+static void *xz_alloc(void *scratch, size_t items, size_t bytes)
 {
+	return scratch_alloc(scratch, items, bytes);
+}
+
+static void xz_free(void *scratch, void *p)
+{
+}
+
+static bool decode_xz(struct decoders *d, const void *in, size_t in_len,
+		      void *out, size_t out_len)
+{
+	const lzma_allocator allocator = {
+		.alloc = xz_alloc,
+		.free = xz_free,
+		.opaque = scratch_begin(&d->scratch),
+	};
 	lzma_stream z = LZMA_STREAM_INIT;
 	lzma_ret r;
+
+	z.allocator = &allocator;
 
 	if (xz.stream_decoder(&z, XZ_MEMORY_MAX, 0) != LZMA_OK)
 		return false;
@@ -292,37 +347,41 @@ static bool decode_xz(const void *in, size_t in_len, void *out, size_t out_len)
 	return (r == LZMA_OK || r == LZMA_STREAM_END) && !z.avail_out;
 }
 
-int codec_decode(enum codec codec, const void *in, size_t in_len, void *out,
-		 size_t out_len, bool whole, struct error *err)
+static bool decode(enum codec codec, struct decoders *d, const void *in,
+		   size_t in_len, void *out, size_t out_len, bool whole)
 {
-	struct decoders *d = this_thread();
-	bool ok = false;
-	int r = codec_need(codec, err);
-
-	if (r < 0)
-		return r;
-	if (!d)
-		return error_set(err, -ENOMEM, 0, "out of memory");
 	switch (codec) {
 	case CODEC_DEFLATE:
 	case CODEC_ZLIB:
-		ok = need_deflate(d) &&
-		     decode_deflate(d, codec == CODEC_DEFLATE, in, in_len, out,
-				    out_len, whole);
-		break;
+		return need_deflate(d) &&
+		       decode_deflate(d, codec == CODEC_DEFLATE, in, in_len,
+				      out, out_len, whole);
 	case CODEC_ZSTD:
-		ok = need_zstd(d) && decode_zstd(d, in, in_len, out, out_len);
-		break;
+		return need_zstd(d) && decode_zstd(d, in, in_len, out, out_len);
 	case CODEC_BZIP2:
-		ok = decode_bzip2(in, in_len, out, out_len);
-		break;
+		return decode_bzip2(d, in, in_len, out, out_len);
 	case CODEC_XZ:
-		ok = decode_xz(in, in_len, out, out_len);
-		break;
+		return decode_xz(d, in, in_len, out, out_len);
 	case CODEC_ADC:
-		ok = adc_decode(in, in_len, out, out_len);
-		break;
+		return adc_decode(in, in_len, out, out_len);
 	}
+	return false;
+}
+
+int codec_decode(enum codec codec, const void *in, size_t in_len, void *out,
+		 size_t out_len, bool whole, struct error *err)
+{
+	struct decoders *d;
+	int r = codec_need(codec, err);
+	bool ok;
+
+	if (r < 0)
+		return r;
+	d = decoders_take();
+	if (!d)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	ok = decode(codec, d, in, in_len, out, out_len, whole);
+	decoders_give(d);
 	if (!ok)
 		return error_set(err, -EIO, 0,
 				 "%s data do not decode to %zu bytes",

@@ -32,10 +32,13 @@ int codec_need(enum codec codec, struct error *err);
  * Bytes of @in behind the stream's end are ignored, as the formats round
  * lengths up to sectors. A stream that is damaged or ends early is -EIO.
  * @whole: the stream is expected to end there; else only its beginning is
- * wanted. Any thread; decoders' memory is the thread's and freed with it.
+ * wanted. Any thread; waits for a decoder when all are at work.
  */
 int codec_decode(enum codec codec, const void *in, size_t in_len, void *out,
 		 size_t out_len, bool whole, struct error *err);
+
+/* Frees decoders' memory; nobody may be decoding. */
+void codec_shutdown(void);
 
 /*
  * Of a unit of @unit_bytes only the first @bytes are wanted: how many should

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Reading: resolve the range into extents, hand all that lies in files to the
- * engine as one batch, decode what is compressed through the cache.
+ * engine as one batch, decode what is compressed.
  *
- * A request is done in rounds of at most ROUND_EXTENTS extents. In a round,
- * compressed units are looked up first. Those that this thread claims are
- * read in the batch and decoded; only then does it wait for units that other
- * threads are decoding, so two threads never wait for each other.
+ * A request is done in rounds of at most ROUND_EXTENTS extents. In a round, what
+ * the cache has of compressed units is copied first. For all others together
+ * the round then takes room, waiting for it if need be, and only after that
+ * claims any: whoever has claimed a unit has the memory to decode it. Those that
+ * it claimed are read in the batch and decoded, those that others are decoding are
+ * waited for at the end; so two threads never wait for each other.
+ *
+ * A unit that is wanted whole is decoded where it is wanted. What the cache keeps
+ * of it is a copy, if there is a block for one.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -14,10 +19,14 @@
 
 #include "formats/cache.h"
 #include "formats/image.h"
+#include "formats/room.h"
 #include "iouring/batch.h"
 
-#define ROUND_EXTENTS	 64U
-#define ROUND_COMP_BYTES (8U << 20)
+#define ROUND_EXTENTS 64U
+
+/* Room that a round takes, unless its first unit needs more. */
+#define ROUND_ROOM_BYTES (512U << 10)
+#define UNIT_ALIGN	 64U
 
 /*
  * A chain's answers are remembered for a region at a time, so that what a
@@ -267,13 +276,16 @@ int image_resolve(struct image *img, uint64_t off, uint64_t len,
 
 /* A compressed unit in a round. */
 struct unit {
-	struct cache_blob *blob;
+	struct cache_key key;
+	struct cache_blob *blob; /* NULL: not claimed, nor held */
 	const struct extent *e;
 	uint8_t *dest;
-	uint8_t *in; /* compressed bytes; NULL: not ours to decode */
+	uint8_t *in; /* of the round's room, for comp_bytes */
+	uint8_t *out; /* dest, a block of the cache, or of the round's room */
+	uint8_t *block; /* NULL: out is not the cache's */
 	size_t in_idx; /* of its read in the batch */
 	uint32_t bytes; /* to decode: all of it, or its beginning */
-	uint8_t answer; /* enum cache_answer */
+	bool ours; /* to decode */
 };
 
 struct round {
@@ -282,7 +294,8 @@ struct round {
 	size_t n_ios;
 	struct unit units[ROUND_EXTENTS];
 	size_t n_units;
-	size_t comp_bytes;
+	size_t room_bytes; /* that its units may need */
+	struct room room;
 };
 
 static void add_io(struct round *rd, struct source *src, uint64_t off,
@@ -314,129 +327,239 @@ static struct cache_key beginning_of(const struct extent *e)
 				   .at = e->host_off | KEY_BEGINNING };
 }
 
+static bool is_wanted_whole(const struct unit *u)
+{
+	return u->e->len == u->e->unit_bytes;
+}
+
 /*
- * Looks for the unit, or for enough of its beginning. A second reader of a
- * unit whose beginning did not suffice has it decoded whole, so reading on
- * through a unit decodes it once.
+ * Copies what is wanted from the blob that the unit holds, and lets go of it.
+ * Two tables' entries may disagree on what one place decodes to.
  */
-static void look_up_unit(struct unit *u)
+static int copy_unit(struct unit *u, struct error *err)
+{
+	struct cache_blob *b = TAKE_PTR(u->blob);
+	int r = 0;
+
+	if (range_inside(u->e->unit_off, u->e->len, b->bytes))
+		memcpy(u->dest, (uint8_t *)b->data + u->e->unit_off, u->e->len);
+	else
+		r = error_set(err, -EIO, u->e->host_off,
+			      "compressed data at %" PRIu64 " are of two sizes",
+			      u->e->host_off);
+	cache_put(b);
+	return r;
+}
+
+/*
+ * Is the unit in the cache, or enough of its beginning? Then the unit holds it.
+ * Else it knows what to decode. A second reader of a unit whose beginning did
+ * not suffice has it decoded whole, so reading on through a unit decodes it
+ * once.
+ */
+static bool peek_unit(struct unit *u)
 {
 	const struct extent *e = u->e;
-	struct cache_key key = { .owner = e->src->id, .at = e->host_off };
-	struct cache_key beginning = beginning_of(e);
 	uint32_t end = e->unit_off + (uint32_t)e->len;
 
+	u->bytes = e->unit_bytes;
+	u->key = (struct cache_key){ .owner = e->src->id, .at = e->host_off };
+	if (cache_peek(&u->key, &u->blob))
+		return true;
 	u->bytes = codec_worthwhile(e->codec, end, e->unit_bytes);
-	if (u->bytes < e->unit_bytes) {
-		if (cache_peek(&key, &u->blob)) {
-			u->answer = CACHE_HIT;
-			return;
-		}
-		u->answer = (uint8_t)cache_get(&beginning, &u->blob);
-		if (u->answer == CACHE_CLAIMED ||
-		    (u->answer == CACHE_HIT && u->blob->bytes >= end))
-			return;
-		cache_put(u->blob);
-		u->bytes = e->unit_bytes;
-	}
-	u->answer = (uint8_t)cache_get(&key, &u->blob);
+	if (u->bytes == e->unit_bytes)
+		return false;
+	u->key = beginning_of(e);
+	if (!cache_peek(&u->key, &u->blob))
+		return false;
+	if (u->blob->bytes >= end)
+		return true;
+	cache_put(TAKE_PTR(u->blob));
+	u->bytes = e->unit_bytes;
+	u->key.at = e->host_off;
+	return false;
 }
 
-/* Two tables' entries may disagree on what one place decodes to. */
-static int check_unit_size(const struct unit *u, struct error *err)
+/* Room for one unit: what is read, and what it is decoded to. */
+static size_t room_for(const struct unit *u)
 {
-	if (range_inside(u->e->unit_off, u->e->len, u->blob->bytes))
-		return 0;
-	return error_set(err, -EIO, u->e->host_off,
-			 "compressed data at %" PRIu64 " are of two sizes",
-			 u->e->host_off);
+	size_t in = round_up(u->e->comp_bytes, UNIT_ALIGN);
+
+	return is_wanted_whole(u) || u->block
+		       ? in
+		       : in + round_up(u->bytes, UNIT_ALIGN);
 }
 
-static bool copy_unit(const struct unit *u)
-{
-	return cache_copy(u->blob, u->dest, u->e->unit_off, u->e->len);
-}
-
-/* Takes what the cache has. Else there is one more unit to finish. */
+/*
+ * Takes what the cache has; else there is one more unit to finish. Returns 1
+ * when it must wait for another round.
+ */
 static int add_unit(struct round *rd, const struct extent *e, uint8_t *dest,
 		    struct error *err)
 {
 	struct unit *u = &rd->units[rd->n_units];
-	bool copied;
-	int r;
 
 	*u = (struct unit){ .e = e, .dest = dest };
-	for (look_up_unit(u); u->answer == CACHE_HIT; look_up_unit(u)) {
-		r = check_unit_size(u, err);
-		copied = !r && copy_unit(u);
-		cache_put(u->blob);
-		if (r || copied)
-			return r;
-	}
+	if (peek_unit(u))
+		return copy_unit(u, err);
+	if (rd->n_units && rd->room_bytes + room_for(u) > ROUND_ROOM_BYTES)
+		return 1;
+	if (!is_wanted_whole(u))
+		u->block = cache_block(u->bytes);
+	rd->room_bytes += room_for(u);
 	rd->n_units++;
-	if (u->answer != CACHE_CLAIMED)
-		return 0;
-	u->in = malloc(e->comp_bytes);
-	if (!u->in) {
-		cache_fail(u->blob, -ENOMEM);
+	return 0;
+}
+
+static int take_room(struct round *rd, struct error *err)
+{
+	uint8_t *p;
+	size_t i;
+
+	if (room_take(rd->room_bytes, &rd->room) < 0)
 		return error_set(err, -ENOMEM, 0, "out of memory");
+	p = rd->room.data;
+	for (i = 0; i < rd->n_units; i++) {
+		struct unit *u = &rd->units[i];
+
+		u->in = p;
+		p += round_up(u->e->comp_bytes, UNIT_ALIGN);
+		u->out = is_wanted_whole(u) ? u->dest : u->block;
+		if (u->out)
+			continue;
+		u->out = p;
+		p += round_up(u->bytes, UNIT_ALIGN);
 	}
-	u->in_idx = rd->n_ios;
-	rd->comp_bytes += e->comp_bytes;
-	add_io(rd, e->src, e->host_off, u->in, e->comp_bytes, NULL);
 	return 0;
 }
 
-/* Decodes a claimed unit and gives it to the cache, or tells that it failed. */
-static int decode_unit(struct round *rd, struct unit *u, struct error *err)
+/*
+ * Looks again: it is ours to decode now, or somebody else's. One whose
+ * beginning somebody else has decoded meanwhile, too little of it, is decoded
+ * without the cache.
+ */
+static void claim_unit(struct unit *u)
 {
-	struct cache_key beginning = beginning_of(u->e);
-	uint8_t *out = cache_alloc(u->bytes);
-	int r = rd->ios[u->in_idx].ret;
-
-	if (!out)
-		r = error_set(err, -ENOMEM, 0, "out of memory");
-	else if (r < 0)
-		error_set(err, r, u->e->host_off,
-			  "compressed data at %" PRIu64 " cannot be read: %s",
-			  u->e->host_off, errno_text(-r));
-	else
-		r = codec_decode(u->e->codec, u->in, u->e->comp_bytes, out,
-				 u->bytes, u->bytes == u->e->unit_bytes, err);
-	free(TAKE_PTR(u->in));
-	if (r < 0) {
-		free(out);
-		cache_fail(u->blob, r);
-		return r;
+	switch (cache_get(&u->key, &u->blob)) {
+	case CACHE_CLAIMED:
+		u->ours = true;
+		break;
+	case CACHE_HIT:
+		u->ours = u->blob->bytes < u->bytes;
+		if (u->ours)
+			cache_put(TAKE_PTR(u->blob));
+		break;
+	case CACHE_BUSY:
+		break;
 	}
-	/* Who had all of it in one read goes through the disk, and on. */
-	if (u->e->len == u->e->unit_bytes)
-		cache_fill(u->blob, out, u->bytes);
+}
+
+static void claim_units(struct round *rd)
+{
+	size_t i;
+
+	for (i = 0; i < rd->n_units; i++) {
+		struct unit *u = &rd->units[i];
+
+		claim_unit(u);
+		if (!u->ours)
+			continue;
+		u->in_idx = rd->n_ios;
+		add_io(rd, u->e->src, u->e->host_off, u->in, u->e->comp_bytes,
+		       NULL);
+	}
+}
+
+/* Gives the cache what was decoded, or a copy of it. */
+static void keep_unit(struct unit *u)
+{
+	const struct extent *e = u->e;
+	struct cache_key beginning = beginning_of(e);
+	uint8_t *block = TAKE_PTR(u->block);
+	struct cache_blob *b = TAKE_PTR(u->blob);
+
+	if (!b) {
+		cache_block_free(block, u->bytes);
+		return;
+	}
+	if (!block) {
+		block = cache_block(u->bytes);
+		if (block)
+			memcpy(block, u->out, u->bytes);
+	}
+	if (block)
+		cache_fill_block(b, block, u->bytes);
 	else
-		cache_fill_spare(u->blob, out, u->bytes);
-	if (u->bytes == u->e->unit_bytes)
+		cache_fail(b, -EAGAIN);
+	cache_put(b);
+	if (block && u->bytes == e->unit_bytes)
 		cache_drop(&beginning);
+}
+
+/*
+ * Decodes a unit that is ours and has been read with @code. Whoever waits for
+ * it is told, whatever became of it.
+ */
+static int decode_unit(struct unit *u, int code, struct error *err)
+{
+	const struct extent *e = u->e;
+	int r = code;
+
+	u->ours = false;
+	if (r < 0)
+		error_set(err, r, e->host_off,
+			  "compressed data at %" PRIu64 " cannot be read: %s",
+			  e->host_off, errno_text(-r));
+	else
+		r = codec_decode(e->codec, u->in, e->comp_bytes, u->out,
+				 u->bytes, u->bytes == e->unit_bytes, err);
+	if (r < 0) {
+		if (u->blob) {
+			cache_fail(u->blob, r);
+			cache_put(TAKE_PTR(u->blob));
+		}
+		return r;
+	}
+	if (u->out != u->dest)
+		memcpy(u->dest, u->out + e->unit_off, e->len);
+	keep_unit(u);
 	return 0;
 }
 
-static int finish_unit(struct unit *u, struct error *err)
+/* Reads and decodes one alone. */
+static int read_unit(struct unit *u, struct error *err)
 {
-	int r = 0;
+	struct batch_io io = { .src = u->e->src,
+			       .off = u->e->host_off,
+			       .buf = u->in,
+			       .len = u->e->comp_bytes };
 
-	if (u->answer == CACHE_BUSY)
+	return decode_unit(u, batch_run(&io, 1), err);
+}
+
+/*
+ * Waits for a unit that somebody else is decoding. When he had no room to keep
+ * it, this thread decodes it: it has claimed nothing else by now.
+ */
+static int await_unit(struct unit *u, struct error *err)
+{
+	int r;
+
+	while (u->blob) {
 		r = cache_wait(u->blob);
-	if (r < 0)
-		return error_set(err, r, u->e->host_off,
-				 "compressed data at %" PRIu64
-				 " cannot be decoded: %s",
-				 u->e->host_off, errno_text(-r));
-	r = check_unit_size(u, err);
-	if (r < 0)
-		return r;
-	/* Held since before it was filled, so it is not lent. */
-	return copy_unit(u) ? 0
-			    : error_set(err, -EIO, u->e->host_off,
-					"decoded data are gone");
+		if (!r && u->blob->bytes >= u->bytes)
+			return copy_unit(u, err);
+		cache_put(TAKE_PTR(u->blob));
+		if (r < 0 && r != -EAGAIN)
+			return error_set(err, r, u->e->host_off,
+					 "compressed data at %" PRIu64
+					 " cannot be decoded: %s",
+					 u->e->host_off, errno_text(-r));
+		claim_unit(u);
+		if (u->ours)
+			return read_unit(u, err);
+	}
+	return 0;
 }
 
 /* Every unit is seen to, also after a failure: others may wait for it. */
@@ -446,16 +569,23 @@ static int finish_units(struct round *rd, struct error *err)
 	size_t i;
 
 	for (i = 0; i < rd->n_units; i++) {
-		if (!rd->units[i].in)
+		struct unit *u = &rd->units[i];
+
+		if (!u->ours)
 			continue;
-		code = decode_unit(rd, &rd->units[i], err);
+		code = decode_unit(u, rd->ios[u->in_idx].ret, err);
 		r = r ? r : code;
 	}
 	for (i = 0; i < rd->n_units; i++) {
-		code = r ? 0 : finish_unit(&rd->units[i], err);
-		r = r ? r : code;
-		cache_put(rd->units[i].blob);
+		struct unit *u = &rd->units[i];
+
+		if (!r)
+			r = await_unit(u, err);
+		if (u->blob)
+			cache_put(TAKE_PTR(u->blob));
+		cache_block_free(u->block, u->bytes);
 	}
+	room_give(&rd->room);
 	return r;
 }
 
@@ -552,8 +682,9 @@ static int read_round(struct extent_reader *x, uint8_t *buf, size_t len,
 	r = x->resolve(x, off, len, extents, ROUND_EXTENTS, &n, err);
 	if (r < 0)
 		return r;
-	rd.n_ios = rd.n_units = rd.comp_bytes = 0;
-	for (i = 0; i < n && !r && rd.comp_bytes < ROUND_COMP_BYTES; i++) {
+	rd.n_ios = rd.n_units = rd.room_bytes = 0;
+	rd.room = (struct room){ 0 };
+	for (i = 0; i < n && !r; i++) {
 		const struct extent *e = &extents[i];
 
 		switch ((enum extent_kind)e->kind) {
@@ -571,16 +702,21 @@ static int read_round(struct extent_reader *x, uint8_t *buf, size_t len,
 			r = complain(x, off + done, err);
 			break;
 		}
-		done += e->len;
+		if (!r)
+			done += e->len;
 	}
-	/* What has been claimed is decoded whatever else went wrong. */
-	if (rd.n_ios && (!r || rd.n_units))
+	*ret_done = done;
+	if (r > 0)
+		r = 0; /* the rest is for the next round */
+	if (!r && rd.n_units)
+		r = take_room(&rd, err);
+	if (!r)
+		claim_units(&rd);
+	if (!r && rd.n_ios)
 		batch_run(rd.ios, rd.n_ios);
 	code = finish_units(&rd, err);
 	r = r ? r : code;
-	code = r ? 0 : finish_ios(&rd, err);
-	*ret_done = done;
-	return r ? r : code;
+	return r ? r : finish_ios(&rd, err);
 }
 
 int extents_read(struct extent_reader *x, void *buf, size_t len, uint64_t off,

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "formats/cache.h"
+#include "formats/meta-cache.h"
 #include "formats/file-lock.h"
 #include "formats/layer.h"
 
@@ -239,7 +239,7 @@ int layer_open_file(struct layer *l, const char *name, const char *what,
 int layer_read_meta(struct layer *l, struct source *src, void *buf, size_t len,
 		    uint64_t off, struct error *err)
 {
-	return cache_read_meta(src, buf, len, off, err);
+	return meta_cache_read(src, buf, len, off, err);
 }
 
 static int behind_end(const struct source *src, uint64_t off, struct error *err)

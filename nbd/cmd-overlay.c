@@ -248,7 +248,7 @@ static void print_traffic(const char *name, const json_t *traffic)
 static void print_stats(const json_t *answer)
 {
 	const json_t *cache = json_object_get(answer, "cache"), *e;
-	char size[TEXT_BYTES_MAX], spare[TEXT_BYTES_MAX];
+	char size[TEXT_BYTES_MAX], room[TEXT_BYTES_MAX];
 	const char *name;
 	size_t i;
 
@@ -259,12 +259,14 @@ static void print_stats(const json_t *answer)
 			      json_object_get(e, "traffic"));
 	}
 	print_traffic("all", json_object_get(answer, "traffic"));
-	printf("cache: %s and %s spare, %" PRId64 " hits, %" PRId64
-	       " misses, %" PRId64 " pages of tables read\n",
+	printf("cache: %s, %" PRId64 " hits, %" PRId64 " misses, %" PRId64
+	       " pages of tables read\n",
 	       text_bytes(size, (uint64_t)number(cache, "bytes")),
-	       text_bytes(spare, (uint64_t)number(cache, "spare-bytes")),
 	       (int64_t)number(cache, "hits"), (int64_t)number(cache, "misses"),
 	       (int64_t)number(cache, "table-misses"));
+	printf("requests at work: %s, %" PRId64 " waited for memory\n",
+	       text_bytes(room, (uint64_t)number(cache, "room-bytes")),
+	       (int64_t)number(cache, "room-waits"));
 }
 
 static void print_answer(const json_t *answer)

@@ -24,9 +24,7 @@ const char config_help[] =
 	"                 inside images may lead; or \"guessed\" (may repeat)\n"
 	"force=parent     take a parent whose ids do not match its child's\n"
 	"force=share      read an image that another process may be writing\n"
-	"cache=SIZE       memory for tables and decoded clusters [64M]\n"
-	"spare=SIZE       more for decoded clusters, which the kernel takes back\n"
-	"                 when it needs it [1/16 of all memory, at most 1G]\n"
+	"cache=SIZE       memory for tables, decoded clusters and decoding [64M]\n"
 	"io=auto|uring|sync  how files are read [auto]\n"
 	"direct=true      bypass the page cache (O_DIRECT) [false]\n"
 	"diff=holes|apply what has not changed in an export \"@A..B\": a hole, or a\n"
@@ -63,8 +61,7 @@ const char config_help[] =
 
 void config_init(struct config *c)
 {
-	*c = (struct config){ .cache_bytes = CACHE_BYTES_DEFAULT,
-			      .spare_bytes = cache_spare_default() };
+	*c = (struct config){ .cache_bytes = CACHE_BYTES_DEFAULT };
 }
 
 static void free_key(struct config *c)
@@ -240,7 +237,10 @@ static int set_cache(struct config *c, const char *value, struct error *err)
 
 static int set_spare(struct config *c, const char *value, struct error *err)
 {
-	return read_memory("spare", value, &c->spare_bytes, err);
+	uint64_t bytes;
+
+	c->spare_given = true;
+	return read_memory("spare", value, &bytes, err);
 }
 
 /* "cid" is what a parent's id is called in VMDK. */
@@ -494,7 +494,10 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 {
 	int r;
 
-	cache_configure(c->cache_bytes, c->spare_bytes);
+	cache_configure(c->cache_bytes);
+	if (c->spare_given && say)
+		say("spare= does nothing any more: decoded clusters lie in the "
+		    "memory of cache=");
 	engine_configure(c->io, say);
 	if (c->io != ENGINE_URING)
 		return 0;

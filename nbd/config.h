@@ -24,7 +24,7 @@ struct config {
 	size_t n_allow_values;
 	struct allow allow;
 	uint64_t cache_bytes;
-	uint64_t spare_bytes; /* of the cache, that the kernel may take */
+	bool spare_given; /* which there was once */
 	enum engine_mode io;
 	bool direct;
 	bool force_parent;
@@ -57,7 +57,7 @@ int config_set(struct config *c, const char *key, const char *value,
 /* Points into @c, which must outlive the result's use. */
 void config_open_options(const struct config *c, struct open_options *ret);
 
-/* Hands cache, spare and io to the rooms below, once, before the first image. */
+/* Hands cache and io to the rooms below, once, before the first image. */
 int config_apply(const struct config *c, void (*say)(const char *line),
 		 struct error *err);
 

@@ -187,12 +187,13 @@ static json_t *answer_stats(void)
 	export_get_traffic(&all);
 	export_each_open(add_traffic, list);
 	cache_get_stats(&cache);
-	return json_pack("{s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}}", "traffic",
-			 traffic_json(&all), "exports", list, "cache", "hits",
-			 (json_int_t)cache.hits, "misses",
+	return json_pack("{s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I}}",
+			 "traffic", traffic_json(&all), "exports", list,
+			 "cache", "hits", (json_int_t)cache.hits, "misses",
 			 (json_int_t)cache.misses, "bytes",
-			 (json_int_t)cache.bytes, "spare-bytes",
-			 (json_int_t)cache.spare_bytes, "table-misses",
+			 (json_int_t)cache.bytes, "room-bytes",
+			 (json_int_t)cache.room_bytes, "room-waits",
+			 (json_int_t)cache.room_waits, "table-misses",
 			 (json_int_t)cache.meta_misses);
 }
 

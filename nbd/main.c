@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "formats/cache.h"
+#include "formats/codec.h"
 #include "iouring/util.h"
 #include "nbd/cmd.h"
 
@@ -19,7 +20,6 @@ void cmd_init(struct cmd *c, const struct verb *verb)
 {
 	*c = (struct cmd){ .verb = verb };
 	config_init(&c->config);
-	c->config.spare_bytes = 0; /* a command reads nothing twice */
 }
 
 void cmd_done(struct cmd *c)
@@ -238,6 +238,7 @@ int main(int argc, char **argv)
 	setlocale(LC_CTYPE, "");
 	status = run(argc, argv);
 	cache_shutdown();
+	codec_shutdown();
 	if (fflush(stdout) || ferror(stdout)) {
 		fprintf(stderr, "platter: cannot write the output: %s\n",
 			errno_text(errno));

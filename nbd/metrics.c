@@ -111,7 +111,9 @@ void metrics_add(struct text_buf *b)
 		    "Pages of images' tables read.", cache.meta_misses);
 	add_gauge(b, "platter_cache_bytes", "What is kept of them.",
 		  cache.bytes);
-	add_gauge(b, "platter_cache_spare_bytes",
-		  "Decoded clusters in memory that the kernel may take back.",
-		  cache.spare_bytes);
+	add_gauge(b, "platter_room_bytes",
+		  "Memory of requests that decode at the moment.",
+		  cache.room_bytes);
+	add_counter(b, "platter_room_waits_total",
+		    "Requests that waited for such memory.", cache.room_waits);
 }

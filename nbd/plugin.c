@@ -17,6 +17,7 @@
 
 #include "formats/boot-id.h"
 #include "formats/cache.h"
+#include "formats/codec.h"
 #include "glance/glance.h"
 #include "nbd/bridge.h"
 #include "nbd/config.h"
@@ -92,6 +93,7 @@ static void platter_unload(void)
 	export_close_all();
 	config_done(&config);
 	cache_shutdown();
+	codec_shutdown();
 }
 
 static void platter_dump_plugin(void)

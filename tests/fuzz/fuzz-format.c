@@ -42,7 +42,7 @@ static struct folder *empty_folder(void)
 	MUST(mkdtemp(path), "mkdtemp: %s", strerror(errno));
 	MUST(folder_open(path, &folder, &err) == 0, "%s", err.msg);
 	rmdir(path);
-	cache_configure(4 << 20, 0);
+	cache_configure(4 << 20);
 	return folder;
 }
 

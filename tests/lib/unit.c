@@ -9,7 +9,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -166,23 +165,6 @@ void unit_threads(unsigned int n, void (*fn)(unsigned int number))
 	}
 	for (i = 0; i < n; i++)
 		pthread_join(threads[i], NULL);
-}
-
-/* Without swap there is nowhere to put pages but those that are lent. */
-void unit_take_lent(void)
-{
-	FILE *fp = fopen("/proc/self/maps", "re");
-	unsigned long start, end, inode;
-	char line[512], mode[8];
-
-	ck_assert_ptr_nonnull(fp);
-	while (fgets(line, sizeof(line), fp))
-		if (sscanf(line, "%lx-%lx %7s %*s %*s %lu", &start, &end, mode,
-			   &inode) == 4 &&
-		    !strcmp(mode, "rw-p") && !inode)
-			/* Others may unmap it meanwhile. */
-			madvise((void *)start, end - start, MADV_PAGEOUT);
-	fclose(fp);
 }
 
 void unit_says(const struct error *err, const char *part)

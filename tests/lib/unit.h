@@ -44,12 +44,6 @@ void unit_in_child(int (*fn)(void *opaque), void *opaque);
 /* Runs @fn in @n threads at once, with their numbers; waits for all. */
 void unit_threads(unsigned int n, void (*fn)(unsigned int number));
 
-/*
- * Has the kernel take what this process has lent it (MADV_FREE), as it would
- * when it is short of memory; what is not lent stays.
- */
-void unit_take_lent(void);
-
 /* ck_assert that @r is 0, with the error's words. */
 #define must(r, err) ck_assert_msg((r) == 0, "%s", (err).msg)
 

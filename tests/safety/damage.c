@@ -367,7 +367,7 @@ int main(int argc, char **argv)
 	h.fd = open(argv[3], O_RDWR);
 	if (h.fd < 0)
 		DIE("%s: %s", argv[3], strerror(errno));
-	cache_configure(8 << 20, 0);
+	cache_configure(8 << 20);
 	look_at_sound(&h);
 	for (count = strtoul(argv[7], NULL, 0); count; count--) {
 		if (h.cutting)

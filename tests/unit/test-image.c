@@ -130,78 +130,17 @@ START_TEST(every_kind_of_extent_is_read_across_its_borders)
 }
 END_TEST
 
-static const struct {
-	uint64_t bytes, spare;
-} budgets[] = {
-	{ 0, 0 },	 { 200000, 0 },	     { 64 << 20, 0 },
-	{ 0, 64 << 20 }, { 200000, 300000 },
-};
+static const uint64_t budgets[] = { 0, 200000, 1 << 20, 64 << 20 };
 
 START_TEST(sixteen_threads_read_the_same_with_any_cache)
 {
 	struct qb q;
 
-	cache_configure(budgets[_i].bytes, budgets[_i].spare);
+	cache_configure(budgets[_i]);
 	make_mixed(&q);
 	img = image_of_qb(&q);
 	unit_threads(16, read_at_random);
 	ck_assert_uint_eq(wrong, 0);
-	image_unref(img);
-	qb_done(&q);
-	cache_shutdown();
-}
-END_TEST
-
-static atomic_uint readers_left;
-
-static void read_while_lent_memory_goes(unsigned int number)
-{
-	if (number) {
-		read_at_random(number);
-		atomic_fetch_sub(&readers_left, 1);
-		return;
-	}
-	while (atomic_load(&readers_left))
-		unit_take_lent();
-}
-
-START_TEST(what_the_kernel_took_is_decoded_again)
-{
-	struct qb q;
-
-	cache_configure(0, 64 << 20);
-	make_mixed(&q);
-	img = image_of_qb(&q);
-	readers_left = 7;
-	unit_threads(8, read_while_lent_memory_goes);
-	must(image_read(img, got, DISK, 0, &err), err);
-	unit_take_lent();
-	must(image_read(img, got, DISK, 0, &err), err);
-	ck_assert_mem_eq(got, disk, DISK);
-	ck_assert_uint_eq(wrong, 0);
-	image_unref(img);
-	qb_done(&q);
-	cache_shutdown();
-}
-END_TEST
-
-START_TEST(what_was_read_in_one_piece_is_not_lent)
-{
-	struct cache_stats st;
-	unsigned int i;
-	struct qb q;
-
-	cache_configure(0, 64 << 20);
-	make_mixed(&q);
-	img = image_of_qb(&q);
-	must(image_read(img, got, DISK, 0, &err), err);
-	ck_assert_mem_eq(got, disk, DISK);
-	cache_get_stats(&st);
-	ck_assert_uint_eq(st.spare_bytes, 0);
-	for (i = 0; i < DISK; i += CLUSTER)
-		must(image_read(img, got, 512, i, &err), err);
-	cache_get_stats(&st);
-	ck_assert_uint_gt(st.spare_bytes, 0);
 	image_unref(img);
 	qb_done(&q);
 	cache_shutdown();
@@ -564,8 +503,6 @@ static void add(TCase *tc)
 {
 	tcase_add_test(tc, every_kind_of_extent_is_read_across_its_borders);
 	LOOP(tc, sixteen_threads_read_the_same_with_any_cache, budgets);
-	tcase_add_test(tc, what_the_kernel_took_is_decoded_again);
-	tcase_add_test(tc, what_was_read_in_one_piece_is_not_lent);
 	tcase_add_test(tc, a_compressed_unit_is_decoded_once_for_all_threads);
 	tcase_add_test(tc, sixty_four_layers_read_as_one_would);
 	LOOP(tc, damage_is_eio_for_its_range_and_no_other, damages);

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "formats/arena.h"
+#include "formats/room.h"
+#include "iouring/util.h"
+
+#define ROOM_BYTES_DEFAULT (8U << 20)
+
+struct waiter {
+	struct waiter *next;
+	pthread_cond_t served;
+	size_t bytes;
+	uint8_t *data; /* NULL: not yet */
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct arena *arena;
+static struct waiter *first, **end = &first; /* the oldest first */
+static size_t configured_bytes = ROOM_BYTES_DEFAULT;
+static uint64_t waits;
+
+/* Held by who has more than there is. */
+static pthread_mutex_t alone_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void room_configure(size_t bytes)
+{
+	configured_bytes = bytes;
+}
+
+void room_shutdown(void)
+{
+	pthread_mutex_lock(&lock);
+	arena_free(TAKE_PTR(arena));
+	pthread_mutex_unlock(&lock);
+}
+
+static int take_alone(size_t bytes, struct room *ret)
+{
+	uint8_t *data;
+
+	pthread_mutex_lock(&alone_lock);
+	data = malloc(bytes);
+	if (!data) {
+		pthread_mutex_unlock(&alone_lock);
+		return -ENOMEM;
+	}
+	*ret = (struct room){ data, bytes, true };
+	return 0;
+}
+
+/* Under the lock, which it lets go of meanwhile. */
+static uint8_t *wait_for(size_t bytes)
+{
+	struct waiter w = { .bytes = bytes };
+
+	pthread_cond_init(&w.served, NULL);
+	*end = &w;
+	end = &w.next;
+	waits++;
+	while (!w.data)
+		pthread_cond_wait(&w.served, &lock);
+	pthread_cond_destroy(&w.served);
+	return w.data;
+}
+
+int room_take(size_t bytes, struct room *ret)
+{
+	uint8_t *data = NULL;
+	int r = 0;
+
+	pthread_mutex_lock(&lock);
+	if (!arena)
+		r = arena_new(configured_bytes, &arena);
+	if (r < 0 || bytes > arena_largest(arena)) {
+		pthread_mutex_unlock(&lock);
+		return r < 0 ? r : take_alone(bytes, ret);
+	}
+	/* Nobody passes those who wait. */
+	if (!first)
+		data = arena_take(arena, bytes);
+	if (!data)
+		data = wait_for(bytes);
+	pthread_mutex_unlock(&lock);
+	*ret = (struct room){ data, bytes, false };
+	return 0;
+}
+
+/* Under the lock. */
+static void serve_waiters(void)
+{
+	struct waiter *w;
+
+	while (first) {
+		w = first;
+		w->data = arena_take(arena, w->bytes);
+		if (!w->data)
+			return;
+		first = w->next;
+		if (!first)
+			end = &first;
+		pthread_cond_signal(&w->served);
+	}
+}
+
+void room_give(struct room *r)
+{
+	if (!r->data)
+		return;
+	if (r->alone) {
+		free(r->data);
+		pthread_mutex_unlock(&alone_lock);
+	} else {
+		pthread_mutex_lock(&lock);
+		arena_give(arena, r->data, r->bytes);
+		serve_waiters();
+		pthread_mutex_unlock(&lock);
+	}
+	*r = (struct room){ 0 };
+}
+
+void room_get_stats(struct room_stats *ret)
+{
+	pthread_mutex_lock(&lock);
+	*ret = (struct room_stats){ .bytes = arena ? arena_used(arena) : 0,
+				    .waits = waits };
+	pthread_mutex_unlock(&lock);
+}
