@@ -27,7 +27,7 @@ from dmg_build import IGNORE, RAW, ZERO as DMG_ZERO, ZLIB, Dmg  # noqa: E402
 from ploop_build import NIL, TOP, V1, Bundle, Delta  # noqa: E402
 from qcow2_build import Expect  # noqa: E402
 from qcow_build import Qcow  # noqa: E402
-from server import environment  # noqa: E402
+from server import environment, run_with_key  # noqa: E402
 from vdi_build import DIFF, Vdi  # noqa: E402
 from vhd_build import DIFFERENCING, FIXED, Vhd  # noqa: E402
 from vhdx_build import Entry, Vhdx  # noqa: E402
@@ -493,9 +493,12 @@ def ploop_split(f):
 
 @variant
 def luks(f):
-    f.img("convert", "--object", "secret,id=s,data=secret", "-f", "raw", "-O",
-          "luks", "-o", "key-secret=s,iter-time=10", f.raw("truth", 256 * KIB),
-          f.at("a"))
+    status, _, said = run_with_key(
+        ["qemu-img", "convert", "--object", "secret,id=s,data=secret",
+         "-f", "raw", "-O", "luks", "-o", "key-secret=s,iter-time=10",
+         f.raw("truth", 256 * KIB), f.at("a")])
+    if status:
+        sys.exit(said.strip())
     return Case(f, "luks", f.at("a"))
 
 
