@@ -69,6 +69,8 @@ static const char help[] =
 	"      --overlays-create first-write|explicit\n"
 	"                       when a new one is made: with its first write, or by\n"
 	"                       platter overlay create alone\n"
+	"      --max-connections N  clients at a time\n"
+	"      --max-connections-per-address N   of one TCP address\n"
 	"      --overlay-max SIZE   what an overlay may take\n"
 	"      --overlay-free SIZE  what its file system keeps free\n"
 	"      --detect zeroes,base  written zeroes, or what IMAGE has already,\n"
@@ -445,6 +447,31 @@ static int hand_on(void *opaque, int first)
 	return s->kept[0] < 0 ? 0 : keep_hand_on(s->kept, first);
 }
 
+static bool is_one_of(const char *arg, const char *const *names)
+{
+	for (; *names; names++) {
+		size_t len = strlen(*names);
+
+		if (!strncmp(arg, *names, len) &&
+		    (!arg[len] || arg[len] == '=' || (*names)[1] != '-'))
+			return true;
+	}
+	return false;
+}
+
+/* What nbdkit says of each request is then wanted. */
+static bool is_debugging(const struct serve *s)
+{
+	static const char *const names[] = { "-v", "--verbose", "-D", "--debug",
+					     NULL };
+	int i;
+
+	for (i = 0; i < s->n_extra; i++)
+		if (is_one_of(s->extra[i], names))
+			return true;
+	return false;
+}
+
 static int start(struct serve *s)
 {
 	CLEANUP(freep)
@@ -483,6 +510,7 @@ static int start(struct serve *s)
 		status = cmd_fail(&err);
 	} else {
 		sup.argv = w.list;
+		sup.log_all = is_debugging(s);
 		status = supervisor_run(&sup);
 	}
 	free(w.list);
@@ -499,18 +527,6 @@ static bool parse_number(const char *text, unsigned long max,
 	errno = 0;
 	*ret = strtoul(text, &end, 10);
 	return *text >= '0' && *text <= '9' && !*end && !errno && *ret <= max;
-}
-
-static bool is_one_of(const char *arg, const char *const *names)
-{
-	for (; *names; names++) {
-		size_t len = strlen(*names);
-
-		if (!strncmp(arg, *names, len) &&
-		    (!arg[len] || arg[len] == '=' || (*names)[1] != '-'))
-			return true;
-	}
-	return false;
 }
 
 /* What would take the server out of the supervisor's hands. */
@@ -552,9 +568,18 @@ enum {
 
 /* Options that are the plugin's parameters as they are. */
 static const char *const param_names[] = {
-	"diff",	       "overlay",	  "overlay-scope", "overlays",
-	"overlay-max", "overlay-free",	  "detect",	   "control",
-	"spare",       "overlays-create",
+	"diff",
+	"overlay",
+	"overlay-scope",
+	"overlays",
+	"overlay-max",
+	"overlay-free",
+	"detect",
+	"control",
+	"spare",
+	"overlays-create",
+	"max-connections",
+	"max-connections-per-address",
 };
 
 static const struct option options[] = {
@@ -573,6 +598,9 @@ static const struct option options[] = {
 	{ "detect", required_argument, NULL, OPT_PARAM + 6 },
 	{ "control", required_argument, NULL, OPT_PARAM + 7 },
 	{ "spare", required_argument, NULL, OPT_PARAM + 8 },
+	{ "max-connections", required_argument, NULL, OPT_PARAM + 10 },
+	{ "max-connections-per-address", required_argument, NULL,
+	  OPT_PARAM + 11 },
 	{ "overlays-create", required_argument, NULL, OPT_PARAM + 9 },
 	{ "tls", required_argument, NULL, OPT_TLS },
 	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },

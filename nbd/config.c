@@ -14,6 +14,7 @@
 /* A passphrase; nobody types more. */
 #define KEY_BYTES_MAX	65536U
 #define CACHE_BYTES_MAX (1ULL << 40)
+#define CONNECTIONS_MAX 1000000U
 
 const char config_help[] =
 	"image=FILE       the image to serve (the word \"image=\" may be left out)\n"
@@ -36,6 +37,8 @@ const char config_help[] =
 	"overlays-create=first-write|explicit  when a new one is made: with the\n"
 	"                 first write of a client, or by platter overlay create\n"
 	"                 alone [first-write]\n"
+	"max-connections=N   clients at a time [as many as there are descriptors]\n"
+	"max-connections-per-address=N   of one TCP address [no limit]\n"
 	"overlay-max=SIZE what an overlay may take\n"
 	"overlay-free=SIZE  what its file system keeps free\n"
 	"detect=zeroes,base  written zeroes, or what the image has already, take no\n"
@@ -408,6 +411,37 @@ static int set_overlay_free(struct config *c, const char *value,
 	return set_size("overlay-free", value, &c->overlay_free_min, err);
 }
 
+/* 0 is no limit. */
+static int read_count(const char *name, const char *value, unsigned int *ret,
+		      struct error *err)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(value, &end, 10);
+	if (!isdigit((unsigned char)*value) || *end || errno ||
+	    n > CONNECTIONS_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "%s: \"%s\" is not a number from 0 to %u",
+				 name, value, CONNECTIONS_MAX);
+	*ret = (unsigned int)n;
+	return 0;
+}
+
+static int set_max_connections(struct config *c, const char *value,
+			       struct error *err)
+{
+	return read_count("max-connections", value, &c->connections_max, err);
+}
+
+static int set_max_per_address(struct config *c, const char *value,
+			       struct error *err)
+{
+	return read_count("max-connections-per-address", value,
+			  &c->address_connections_max, err);
+}
+
 static int set_detect(struct config *c, const char *value, struct error *err)
 {
 	static const struct {
@@ -465,6 +499,8 @@ int config_set(struct config *c, const char *key, const char *value,
 		{ "overlay-free", set_overlay_free },
 		{ "detect", set_detect },
 		{ "control", set_control },
+		{ "max-connections", set_max_connections },
+		{ "max-connections-per-address", set_max_per_address },
 	};
 	size_t i;
 

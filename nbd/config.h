@@ -25,6 +25,8 @@ struct config {
 	struct allow allow;
 	uint64_t cache_bytes;
 	bool spare_given; /* which there was once */
+	unsigned int connections_max; /* 0: no limit of its own */
+	unsigned int address_connections_max; /* of one TCP address; 0: none */
 	enum engine_mode io;
 	bool direct;
 	bool force_parent;
@@ -48,7 +50,8 @@ void config_done(struct config *c); /* wipes the key */
 /*
  * Sets parameter @key: image, format, snapshot, key, allow (may repeat),
  * force, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
- * overlay-max, overlay-free, detect, control. Returns 0, -ENOENT when there is no such parameter (and
+ * overlay-max, overlay-free, detect, control, max-connections,
+ * max-connections-per-address. Returns 0, -ENOENT when there is no such parameter (and
  * @err is not touched), or -EINVAL with the reason.
  */
 int config_set(struct config *c, const char *key, const char *value,

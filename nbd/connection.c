@@ -6,12 +6,15 @@
 #include <unistd.h>
 
 #include "nbd/connection.h"
+#include "nbd/descriptors.h"
+#include "nbd/export-name.h"
 #include "nbd/peers.h"
 
 #define WAIT_USEC 200U
 
 struct connection {
-	struct export *export; /* NULL: was shut */
+	struct export *export; /* NULL: was shut; changes under the lock */
+	char *name; /* what the client called it, without its right to it */
 	char *peer;
 	char *identity;
 	pthread_mutex_t noting;
@@ -20,10 +23,12 @@ struct connection {
 	time_t since;
 	atomic_uint requests; /* under way */
 	atomic_bool shut;
+	unsigned int shutting; /* by so many: it is not freed under them */
 	struct connection *next;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t was_shut = PTHREAD_COND_INITIALIZER;
 static struct connection *connections;
 
 static void connection_free(struct connection *c)
@@ -31,12 +36,27 @@ static void connection_free(struct connection *c)
 	if (!c)
 		return;
 	pthread_mutex_destroy(&c->noting);
+	free(c->name);
 	free(c->peer);
 	free(c->identity);
 	free(c);
 }
 
-static struct connection *connection_new(const struct peer *peer)
+/* NULL: no memory for it, or no name. */
+static char *bare_name(const char *text)
+{
+	CLEANUP(export_name_done) struct export_name n = { 0 };
+	struct export_name bare;
+
+	if (export_name_parse(text, &n, NULL) < 0)
+		return NULL;
+	bare = n;
+	bare.grant = NULL;
+	return export_name_format(&bare);
+}
+
+static struct connection *connection_new(const struct peer *peer,
+					 const char *name)
 {
 	struct connection *c = calloc(1, sizeof(*c));
 
@@ -44,6 +64,8 @@ static struct connection *connection_new(const struct peer *peer)
 		return NULL;
 	pthread_mutex_init(&c->noting, NULL);
 	c->slot = -1;
+	c->since = time(NULL);
+	c->name = bare_name(name);
 	c->peer = strdup(peer->text);
 	c->identity = strdup(peer->identity);
 	if (c->peer && c->identity)
@@ -53,9 +75,10 @@ static struct connection *connection_new(const struct peer *peer)
 }
 
 /* His overlay is gone, and what is there is older. */
-static int check_peer(const struct connection *c, struct error *err)
+static int check_peer(const struct connection *c, const struct export *e,
+		      struct error *err)
 {
-	if (!c->export->lone || !peers_has_lost(c->identity))
+	if (!e->lone || !peers_has_lost(c->identity))
 		return 0;
 	return error_set(
 		err, -EPERM, 0,
@@ -66,41 +89,109 @@ static int check_peer(const struct connection *c, struct error *err)
 		strncmp(c->identity, "pid ", 4) ? "address" : "process");
 }
 
+/* Under the lock. */
+static int check_count(const struct config *config, const struct connection *c,
+		       struct error *err)
+{
+	bool has_address = !strncmp(c->identity, "address ", 8);
+	unsigned int all = 0, his = 0;
+	const struct connection *other;
+
+	for (other = connections; other; other = other->next) {
+		all++;
+		his += has_address && !strcmp(other->identity, c->identity);
+	}
+	if (config->connections_max && all >= config->connections_max)
+		return error_set(err, -EUSERS, 0,
+				 "%s: refused: there are %u connections "
+				 "(max-connections=%u)",
+				 c->peer, all, config->connections_max);
+	if (config->address_connections_max &&
+	    his >= config->address_connections_max)
+		return error_set(err, -EUSERS, 0,
+				 "%s: refused: its address has %u connections "
+				 "(max-connections-per-address=%u)",
+				 c->peer, his, config->address_connections_max);
+	return 0;
+}
+
+/* From here on it counts, and can be found when it has an export. */
+static int enlist(const struct config *config, struct connection *c,
+		  struct error *err)
+{
+	int r;
+
+	pthread_mutex_lock(&lock);
+	r = check_count(config, c, err);
+	if (r >= 0) {
+		c->next = connections;
+		connections = c;
+	}
+	pthread_mutex_unlock(&lock);
+	return r;
+}
+
+static void delist(struct connection *c)
+{
+	struct connection **p = &connections;
+
+	pthread_mutex_lock(&lock);
+	while (c->shutting)
+		pthread_cond_wait(&was_shut, &lock);
+	while (*p != c)
+		p = &(*p)->next;
+	*p = c->next;
+	pthread_mutex_unlock(&lock);
+}
+
+static int open_export(const struct config *config, const char *name,
+		       struct connection *c, struct error *err)
+{
+	struct export *e;
+	int r = descriptors_check(true, err);
+
+	if (r >= 0)
+		r = export_open(config, name, &e, err);
+	if (r < 0)
+		return r;
+	r = check_peer(c, e, err);
+	if (r < 0) {
+		export_close(e);
+		return r;
+	}
+	pthread_mutex_lock(&lock);
+	c->export = e;
+	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
 int connection_open(const struct config *config, const char *name,
 		    const struct peer *peer, struct connection **ret,
 		    struct error *err)
 {
-	struct connection *c = connection_new(peer);
-	int r = c ? export_open(config, name, &c->export, err)
-		  : error_set(err, -ENOMEM, 0, "out of memory");
+	struct connection *c = connection_new(peer, name);
+	int r;
 
-	if (r >= 0) {
-		r = check_peer(c, err);
-		if (r < 0)
-			export_close(c->export);
-	}
+	if (!c)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = enlist(config, c, err);
 	if (r < 0) {
 		connection_free(c);
 		return r;
 	}
-	c->since = time(NULL);
-	pthread_mutex_lock(&lock);
-	c->next = connections;
-	connections = c;
-	pthread_mutex_unlock(&lock);
+	r = open_export(config, name, c, err);
+	if (r < 0) {
+		delist(c);
+		connection_free(c);
+		return r;
+	}
 	*ret = c;
 	return 0;
 }
 
 void connection_close(struct connection *c)
 {
-	struct connection **p = &connections;
-
-	pthread_mutex_lock(&lock);
-	while (*p != c)
-		p = &(*p)->next;
-	*p = c->next;
-	pthread_mutex_unlock(&lock);
+	delist(c);
 	if (c->export)
 		export_close(c->export);
 	peers_drop(c->slot);
@@ -161,12 +252,33 @@ void connection_each(int (*each)(void *opaque, const struct connection_info *i),
 	pthread_mutex_unlock(&lock);
 }
 
+/*
+ * Under the lock, which it lets go of while it waits: requests may take as long
+ * as a disk that hangs.
+ */
 static void shut(struct connection *c)
 {
+	struct export *e;
+
+	c->shutting++;
 	atomic_store(&c->shut, true);
+	pthread_mutex_unlock(&lock);
 	while (atomic_load(&c->requests))
 		usleep(WAIT_USEC);
-	export_close(TAKE_PTR(c->export));
+	pthread_mutex_lock(&lock);
+	e = TAKE_PTR(c->export);
+	pthread_mutex_unlock(&lock);
+	if (e)
+		export_close(e);
+	pthread_mutex_lock(&lock);
+	c->shutting--;
+	pthread_cond_broadcast(&was_shut);
+}
+
+static bool is_called(const struct connection *c, const char *name)
+{
+	return c->export && (!strcmp(c->export->name, name) ||
+			     (c->name && !strcmp(c->name, name)));
 }
 
 unsigned int connection_shut(const char *name)
@@ -176,9 +288,9 @@ unsigned int connection_shut(const char *name)
 
 	pthread_mutex_lock(&lock);
 	for (c = connections; c; c = c->next) {
-		if (!c->export || strcmp(c->export->name, name) != 0)
+		if (!is_called(c, name))
 			continue;
-		shut(c);
+		shut(c); /* it is in the list for so long */
 		n++;
 	}
 	pthread_mutex_unlock(&lock);

@@ -111,10 +111,11 @@ static json_t *overlay_json(struct overlay *o)
 			 "snapshots", snapshots);
 }
 
-static int list_export(void *opaque, const struct export *e)
+static int list_export(void *opaque, const struct export *e,
+		       unsigned int connections)
 {
 	json_t *j = json_pack("{s:s, s:i, s:I}", "name", e->name, "connections",
-			      (int)export_connections(e), "size",
+			      (int)connections, "size",
 			      (json_int_t)export_bytes(e));
 
 	if (j && e->overlay)
@@ -171,7 +172,8 @@ static json_t *traffic_json(const struct traffic *t)
 	return j;
 }
 
-static int add_traffic(void *opaque, const struct export *e)
+static int add_traffic(void *opaque, const struct export *e,
+		       unsigned int connections)
 {
 	return json_array_append_new(
 		opaque, json_pack("{s:s, s:o}", "name", e->name, "traffic",

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,11 +8,25 @@
 #include "nbd/export-name.h"
 #include "nbd/export.h"
 #include "nbd/overlays.h"
+#include "nbd/registry.h"
 
-/* The open exports. Opening may take as long as a passphrase's derivation. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct export *exports;
-static struct traffic gone; /* of exports that were closed */
+/*
+ * What is open: exports by their names, live images by their ids, overlays by
+ * the id of what they are over and their own names. An export holds its live image
+ * and its overlay; while it opens it waits for theirs to be opened, never the
+ * other way about.
+ */
+static void retire_export(void *e);
+static void close_export(void *e);
+static void close_image(void *image);
+static void close_overlay(void *overlay);
+static struct registry exports = REGISTRY(retire_export, close_export);
+static struct registry live_images = REGISTRY(NULL, close_image);
+static struct registry overlays = REGISTRY(NULL, close_overlay);
+
+/* Of exports that were closed; under the lock of theirs. */
+static struct traffic gone;
+
 static struct glance *store;
 static int (*find_image)(struct glance *g, const struct glance_wish *w,
 			 struct glance_image *ret, struct error *err);
@@ -26,24 +39,40 @@ void export_use_store(int (*find)(struct glance *g, const struct glance_wish *w,
 	store = g;
 }
 
+static void close_image(void *image)
+{
+	image_unref(image);
+}
+
+static void close_overlay(void *overlay)
+{
+	overlay_unref(overlay);
+}
+
 static void export_free(struct export *e)
 {
-	overlay_unref(e->overlay);
+	if (e->overlay_entry)
+		registry_put(&overlays, e->overlay_entry);
 	image_unref(e->image);
 	image_unref(e->from);
+	if (e->live_entry)
+		registry_put(&live_images, e->live_entry);
 	free(e->name);
 	free(e->id);
 	free(e->path);
 	free(e);
 }
 
-static struct export *find(const char *name)
+static void close_export(void *e)
 {
-	struct export *e;
+	export_free(e);
+}
 
-	for (e = exports; e && (e->lone || strcmp(e->name, name)); e = e->next)
-		;
-	return e;
+static void retire_export(void *opaque)
+{
+	const struct export *e = opaque;
+
+	traffic_add(&gone, &e->traffic);
 }
 
 static struct glance_wish wish_for(const char *image,
@@ -54,10 +83,38 @@ static struct glance_wish wish_for(const char *image,
 				     .writable = n->overlay };
 }
 
-/* Which file is it? Sets @e's id and path, and the options to open it by. */
+/* By whom, or to what end. */
+enum how {
+	OPEN_CLIENT,
+	OPEN_STANDING,
+	OPEN_CREATE, /* an overlay that there is not yet */
+};
+
+/* What an export's name was found to mean. */
+struct target {
+	const struct config *config;
+	const struct export_name *name;
+	char *text; /* the name, without the right to it */
+	char *key; /* the same with the image's id */
+	char *id, *path;
+	struct open_options options; /* of the image's file */
+	enum how how;
+};
+
+static void target_done(struct target *t)
+{
+	free(t->text);
+	free(t->key);
+	free(t->id);
+	free(t->path);
+}
+
+/*
+ * Which file is it? Sets id and path, and the options to open it by. This is
+ * where it is found out whether the client may open it, for each client.
+ */
 static int find_file(const struct config *c, const struct export_name *n,
-		     struct export *e, struct open_options *ret,
-		     struct error *err)
+		     struct target *t, struct error *err)
 {
 	const char *name = n->image;
 	struct glance_wish wish = wish_for(name, n);
@@ -68,37 +125,33 @@ static int find_file(const struct config *c, const struct export_name *n,
 		r = find_image(store, &wish, &i, err);
 		if (r < 0)
 			return r;
-		e->id = i.id;
-		e->path = i.path;
+		t->id = i.id;
+		t->path = i.path;
 		/* Of the store's, nothing refers to anything. */
-		*ret = (struct open_options){ .format = i.format,
-					      .direct = c->direct,
-					      .lock = !c->force_share,
-					      .share = c->force_share };
+		t->options = (struct open_options){ .format = i.format,
+						    .direct = c->direct,
+						    .lock = !c->force_share,
+						    .share = c->force_share };
 		return 0;
 	}
 	if (*name || !c->image)
-		return export_name_unknown(e->name, err);
-	e->id = strdup("");
-	e->path = strdup(c->image);
-	config_open_options(c, ret);
-	return e->id && e->path ? 0
+		return export_name_unknown(t->text, err);
+	t->id = strdup("");
+	t->path = strdup(c->image);
+	config_open_options(c, &t->options);
+	return t->id && t->path ? 0
 				: error_set(err, -ENOMEM, 0, "out of memory");
 }
 
-/* The live image, which somebody may have open. */
-static int open_live(const struct export *e, const struct open_options *options,
-		     struct image **ret, struct error *err)
+static int open_image(void *opaque, void **ret, struct error *err)
 {
-	const struct export *other;
+	const struct target *t = opaque;
+	struct image *image;
+	int r = image_open(t->path, &t->options, &image, err);
 
-	for (other = exports; other; other = other->next) {
-		if (!other->live || strcmp(other->id, e->id) != 0)
-			continue;
-		*ret = image_ref(other->image);
-		return 0;
-	}
-	return image_open(e->path, options, ret, err);
+	if (r >= 0)
+		*ret = image;
+	return r;
 }
 
 /* The state that @at names; NULL: the live one. */
@@ -112,44 +165,58 @@ static int open_at(const struct open_options *options, struct image *live,
 	return history_open(live, options, at, ret, err);
 }
 
-static int open_state(const struct config *c, const struct export_name *n,
-		      struct export *e, struct error *err)
+static int open_state(struct target *t, struct export *e, struct error *err)
 {
-	CLEANUP(image_unrefp) struct image *live = NULL;
-	const struct export_state *s = &n->state;
-	struct open_options options;
-	int r = find_file(c, n, e, &options, err);
+	const struct export_state *s = &t->name->state;
+	struct image *live;
+	int r = registry_get(&live_images, t->id, open_image, t, &e->live_entry,
+			     err);
 
 	if (r < 0)
 		return r;
-	ANALYSER_ASSUME(e->id && e->path);
-	r = open_live(e, &options, &live, err);
-	if (r >= 0)
-		r = open_at(&options, live, s->at, &e->image, err);
+	live = entry_object(e->live_entry);
+	r = open_at(&t->options, live, s->at, &e->image, err);
 	if (r >= 0 && s->difference)
-		r = open_at(&options, live, s->from, &e->from, err);
+		r = open_at(&t->options, live, s->from, &e->from, err);
 	e->live = !s->at && !s->difference;
 	return r;
 }
 
-/* The overlay that @n names, state aside: the open one, or opened for this. */
-static int find_overlay(const struct config *c, const struct export_name *n,
-			const struct export *e, struct overlay **ret,
-			struct error *err)
-{
-	const struct export_name live = { .image = n->image,
-					  .overlay = n->overlay };
-	const struct overlay_base base = { e->image, e->path, e->id };
-	CLEANUP(freep) char *name = export_name_format(&live);
-	struct export *other = name ? find(name) : NULL;
+/* An overlay that is to be opened over the image of an export. */
+struct overlay_wish {
+	const struct target *target;
+	struct overlay_base base;
+};
 
-	if (other && other->overlay) {
-		*ret = overlay_ref(other->overlay);
-		return 0;
-	}
-	if (!n->overlay)
-		return export_name_unknown(e->name, err);
-	return overlays_open_named(c, &base, n->overlay, false, ret, err);
+static int open_wished(void *opaque, void **ret, struct error *err)
+{
+	const struct overlay_wish *w = opaque;
+	const struct target *t = w->target;
+	struct overlay *o;
+	int r;
+
+	r = t->name->overlay
+		    ? overlays_open_named(t->config, &w->base, t->name->overlay,
+					  t->how == OPEN_CREATE, &o, err)
+		    : overlays_open_only(t->config, &w->base, &o, err);
+	if (r >= 0)
+		*ret = o;
+	return r;
+}
+
+/* The overlay that @t names, its state aside; @alone: one that nobody shares. */
+static int get_overlay(const struct target *t, const struct export *e,
+		       bool alone, struct entry **ret, struct error *err)
+{
+	const struct export_name live = { .image = t->id,
+					  .overlay = t->name->overlay };
+	struct overlay_wish w = { t, { e->image, e->path, e->id } };
+	CLEANUP(freep) char *key = export_name_format(&live);
+
+	if (!key)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	return registry_get(&overlays, alone ? NULL : key, open_wished, &w, ret,
+			    err);
 }
 
 /* Puts the snapshot in the place of @image, which lies below it. */
@@ -168,22 +235,30 @@ static int take_snapshot(struct overlay *o, const char *name,
 
 /*
  * A snapshot of an overlay, or a difference of two. @e->image is the live
- * image, or NULL where only the overlay can have that state.
+ * image, or NULL where only the overlay can have that state; then it is open.
  */
-static int open_overlay_state(const struct config *c,
-			      const struct export_name *n,
-			      const struct export_state *s, struct export *e,
-			      struct error *err)
+static int open_overlay_state(struct target *t, const struct export_state *s,
+			      struct export *e, struct error *err)
 {
-	CLEANUP(overlay_unrefp) struct overlay *o = NULL;
-	int r = s->at && (!s->difference || s->from)
-			? find_overlay(c, n, e, &o, err)
-			: export_name_unknown(e->name, err);
+	struct entry *entry;
+	struct overlay *o;
+	int r;
 
-	if (r >= 0)
-		r = take_snapshot(o, s->at, &e->image, err);
+	if (!s->at || (s->difference && !s->from))
+		return export_name_unknown(e->name, err);
+	if (e->image)
+		r = get_overlay(t, e, false, &entry, err);
+	else
+		r = registry_find(&overlays, t->id, &entry)
+			    ? 0
+			    : export_name_unknown(e->name, err);
+	if (r < 0)
+		return r;
+	o = entry_object(entry);
+	r = take_snapshot(o, s->at, &e->image, err);
 	if (r >= 0 && s->difference)
 		r = take_snapshot(o, s->from, &e->from, err);
+	registry_put(&overlays, entry);
 	e->live = false;
 	return r;
 }
@@ -194,124 +269,127 @@ static bool has_only_overlay(const struct config *c, const struct export *e)
 	return e->live && !*e->id && (c->overlay || c->overlay_temp);
 }
 
-/* By whom, or to what end. */
-enum how {
-	OPEN_CLIENT,
-	OPEN_STANDING,
-	OPEN_CREATE, /* an overlay that there is not yet */
-};
-
-static int open_overlay(const struct config *c, const struct export_name *n,
-			enum how how, struct export *e, struct error *err)
+static int open_overlay(struct target *t, struct export *e, struct error *err)
 {
-	const struct export_state *s = &n->overlay_state;
-	const struct overlay_base base = { e->image, e->path, e->id };
-
-	if (n->overlay && !e->live)
-		return export_name_unknown(e->name, err);
-	if (n->overlay && (s->at || s->difference))
-		return open_overlay_state(c, n, s, e, err);
-	if (n->overlay)
-		return overlays_open_named(c, &base, n->overlay,
-					   how == OPEN_CREATE, &e->overlay,
-					   err);
-	if (!has_only_overlay(c, e))
-		return 0;
-	e->lone = c->overlay_temp && c->overlay_per_connection;
-	return overlays_open_only(c, &base, &e->overlay, err);
-}
-
-static int open_parts(const struct config *c, const struct export_name *n,
-		      enum how how, struct export *e, struct error *err)
-{
+	const struct export_state *s = &t->name->overlay_state;
+	bool only = has_only_overlay(t->config, e);
 	int r;
 
-	if (n->member || (n->grant && !(store && *n->image)))
+	if (t->name->overlay && !e->live)
 		return export_name_unknown(e->name, err);
-	r = open_state(c, n, e, err);
-	if (r == -ENOENT && e->path && !n->overlay && n->state.at &&
-	    c->overlay) {
+	if (t->name->overlay && (s->at || s->difference))
+		return open_overlay_state(t, s, e, err);
+	if (!t->name->overlay && !only)
+		return 0;
+	e->lone = only && t->config->overlay_temp &&
+		  t->config->overlay_per_connection;
+	r = get_overlay(t, e, e->lone, &e->overlay_entry, err);
+	if (r >= 0)
+		e->overlay = entry_object(e->overlay_entry);
+	return r;
+}
+
+static int open_parts(struct target *t, struct export *e, struct error *err)
+{
+	const struct config *c = t->config;
+	int r = open_state(t, e, err);
+
+	if (r == -ENOENT && e->live_entry && !t->name->overlay &&
+	    t->name->state.at && c->overlay) {
 		/* The only overlay's snapshots are called like the image's. */
 		error_clear(err);
-		return open_overlay_state(c, n, &n->state, e, err);
+		image_unref(TAKE_PTR(e->image));
+		return open_overlay_state(t, &t->name->state, e, err);
 	}
 	if (r < 0)
 		return r;
 	/* A connection's own overlay begins with the connection. */
-	if (how == OPEN_STANDING && c->overlay_per_connection) {
+	if (t->how == OPEN_STANDING && c->overlay_per_connection) {
 		e->lone = true;
 		return 0;
 	}
-	return open_overlay(c, n, how, e, err);
+	return open_overlay(t, e, err);
 }
 
-/* Takes over @name. */
-static int open_new(const struct config *c, char *name,
-		    const struct export_name *n, enum how how,
-		    struct export **ret, struct error *err)
+static int open_new(void *opaque, void **ret, struct error *err)
 {
+	struct target *t = opaque;
 	struct export *e = calloc(1, sizeof(*e));
 	int r;
 
-	if (!e) {
-		free(name);
+	if (!e)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	}
-	e->name = name;
-	r = open_parts(c, n, how, e, err);
+	e->failures = (struct line_budget){ .burst = 10, .per_second = 1 };
+	e->name = strdup(t->text);
+	e->id = strdup(t->id);
+	e->path = strdup(t->path);
+	r = e->name && e->id && e->path
+		    ? open_parts(t, e, err)
+		    : error_set(err, -ENOMEM, 0, "out of memory");
 	if (r < 0) {
 		export_free(e);
 		return r;
 	}
-	e->next = exports;
-	exports = e;
 	*ret = e;
 	return 0;
 }
 
-/* Who has an image of the store open reads on when it is gone; nobody new. */
-static int check_still_there(const struct export *e,
-			     const struct export_name *n, struct error *err)
+/* By whatever right and name it is opened, it is one export. */
+static int name_target(struct target *t, struct error *err)
 {
-	struct glance_wish wish = wish_for(e->id, n);
-	struct glance_image i = { 0 };
-	int r = find_image(store, &wish, &i, err);
+	struct export_name bare = *t->name;
 
-	free(i.id);
-	free(i.path);
-	return r;
+	bare.grant = NULL;
+	t->text = export_name_format(&bare);
+	return t->text ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+static int key_target(struct target *t, struct error *err)
+{
+	struct export_name bare = *t->name;
+
+	bare.grant = NULL;
+	bare.image = t->id;
+	t->key = export_name_format(&bare);
+	return t->key ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+/* Is each connection's its own? */
+static bool is_lone(const struct target *t)
+{
+	const struct export_name *n = t->name;
+
+	return t->config->overlay_temp && t->config->overlay_per_connection &&
+	       !*t->id && !n->overlay && !n->state.at && !n->state.difference;
 }
 
 static int open_or_join(const struct config *c, const char *text, enum how how,
 			struct export **ret, struct error *err)
 {
 	CLEANUP(export_name_done) struct export_name n = { 0 };
-	CLEANUP(freep) char *name = NULL;
-	struct export_name bare;
-	struct export *e;
+	CLEANUP(target_done)
+	struct target t = { .config = c, .name = &n, .how = how };
+	struct entry *entry;
 	int r = export_name_parse(text, &n, err);
 
+	if (r >= 0)
+		r = name_target(&t, err);
+	if (r >= 0 && (n.member || (n.grant && !(store && *n.image))))
+		r = export_name_unknown(t.text, err);
+	if (r >= 0)
+		r = find_file(c, &n, &t, err);
+	if (r >= 0)
+		r = key_target(&t, err);
+	if (r >= 0)
+		r = registry_get(&exports, is_lone(&t) ? NULL : t.key, open_new,
+				 &t, &entry, err);
 	if (r < 0)
 		return r;
-	/* By whatever right it is opened, it is one export. */
-	bare = n;
-	bare.grant = NULL;
-	name = export_name_format(&bare);
-	if (!name)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	pthread_mutex_lock(&lock);
-	e = find(name);
-	if (e && *e->id)
-		r = check_still_there(e, &n, err);
-	else if (!e)
-		r = open_new(c, TAKE_PTR(name), &n, how, &e, err);
-	if (r >= 0) {
-		e->refs++;
-		e->standing = e->standing || how == OPEN_STANDING;
-		*ret = e;
-	}
-	pthread_mutex_unlock(&lock);
-	return r;
+	*ret = entry_object(entry);
+	(*ret)->entry = entry;
+	if (how == OPEN_STANDING)
+		(*ret)->standing = true;
+	return 0;
 }
 
 int export_open(const struct config *c, const char *text, struct export **ret,
@@ -351,7 +429,20 @@ int export_open_standing(const struct config *c, struct export **ret,
 
 unsigned int export_connections(const struct export *e)
 {
-	return e->refs - e->standing;
+	return registry_holders(&exports, e->entry) - e->standing;
+}
+
+struct alone {
+	struct export *export;
+	int (*run)(void *opaque, struct export *e, struct error *err);
+	void *opaque;
+};
+
+static int run_alone(void *opaque, struct error *err)
+{
+	const struct alone *a = opaque;
+
+	return a->run(a->opaque, a->export, err);
 }
 
 int export_run_alone(struct export *e,
@@ -359,17 +450,17 @@ int export_run_alone(struct export *e,
 				struct error *err),
 		     void *opaque, struct error *err)
 {
+	struct alone a = { e, run, opaque };
 	unsigned int others;
-	int r;
+	int r = registry_run_alone(&exports, e->entry, 1 + e->standing,
+				   run_alone, &a, err);
 
-	pthread_mutex_lock(&lock);
+	if (r != -EBUSY || (err && err->code))
+		return r;
 	others = export_connections(e) - 1;
-	r = others ? error_set(err, -EBUSY, 0,
-			       "export \"%s\" is open: %u connection%s",
-			       e->name, others, others > 1 ? "s" : "")
-		   : run(opaque, e, err);
-	pthread_mutex_unlock(&lock);
-	return r;
+	return error_set(err, -EBUSY, 0,
+			 "export \"%s\" is open: %u connection%s", e->name,
+			 others, others == 1 ? "" : "s");
 }
 
 uint64_t export_bytes(const struct export *e)
@@ -379,54 +470,80 @@ uint64_t export_bytes(const struct export *e)
 
 void export_close(struct export *e)
 {
-	struct export **p = &exports;
-
-	pthread_mutex_lock(&lock);
-	if (!--e->refs) {
-		while (*p && *p != e)
-			p = &(*p)->next;
-		*p = e->next;
-		traffic_add(&gone, &e->traffic);
-		export_free(e);
-	}
-	pthread_mutex_unlock(&lock);
+	registry_put(&exports, e->entry);
 }
 
-int export_each_open(int (*each)(void *opaque, const struct export *e),
+struct each_open {
+	int (*each)(void *opaque, const struct export *e,
+		    unsigned int connections);
+	void *opaque;
+};
+
+static int each_open(void *opaque, void *object, unsigned int holders)
+{
+	const struct each_open *o = opaque;
+	const struct export *e = object;
+
+	return o->each(o->opaque, e, holders - e->standing);
+}
+
+int export_each_open(int (*each)(void *opaque, const struct export *e,
+				 unsigned int connections),
 		     void *opaque)
 {
-	struct export *e;
-	int r = 0;
+	struct each_open o = { each, opaque };
 
-	pthread_mutex_lock(&lock);
-	for (e = exports; e && !r; e = e->next)
-		r = each(opaque, e);
-	pthread_mutex_unlock(&lock);
-	return r;
+	return registry_visit(&exports, each_open, &o);
+}
+
+static int count(void *opaque, void *object, unsigned int holders)
+{
+	++*(unsigned int *)opaque;
+	return 0;
+}
+
+unsigned int export_count(void)
+{
+	unsigned int n = 0;
+
+	registry_each(&exports, count, &n);
+	return n;
+}
+
+/* What is gone and what is open, under one lock: no request counts twice. */
+struct traffic_sum {
+	struct traffic *ret;
+	bool has_gone;
+};
+
+static int add_traffic(void *opaque, void *object, unsigned int holders)
+{
+	struct traffic_sum *s = opaque;
+	const struct export *e = object;
+
+	if (!s->has_gone)
+		traffic_add(s->ret, &gone);
+	s->has_gone = true;
+	traffic_add(s->ret, &e->traffic);
+	return 0;
 }
 
 void export_get_traffic(struct traffic *ret)
 {
-	const struct export *e;
+	struct traffic_sum s = { ret, false };
 
 	*ret = (struct traffic){ 0 };
-	pthread_mutex_lock(&lock);
+	registry_each(&exports, add_traffic, &s);
+	if (s.has_gone)
+		return;
+	pthread_mutex_lock(&exports.lock);
 	traffic_add(ret, &gone);
-	for (e = exports; e; e = e->next)
-		traffic_add(ret, &e->traffic);
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&exports.lock);
 }
 
 void export_close_all(void)
 {
-	pthread_mutex_lock(&lock);
-	while (exports) {
-		struct export *e = exports;
-
-		exports = e->next;
-		export_free(e);
-	}
-	pthread_mutex_unlock(&lock);
+	registry_close_all(&exports);
 }
 
 char *export_state_name(const struct history_state *s)

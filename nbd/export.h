@@ -12,6 +12,8 @@
 #include "formats/image.h"
 #include "formats/overlay.h"
 #include "nbd/config.h"
+#include "nbd/line-budget.h"
+#include "nbd/registry.h"
 #include "nbd/traffic.h"
 
 struct glance;
@@ -36,15 +38,16 @@ struct export
 	char *path; /* of the image's file */
 	bool live; /* else a snapshot, a layer, or a difference */
 	bool lone; /* of one connection */
-	bool standing; /* one of refs is the server's */
+	bool standing; /* one of its holders is the server */
 	struct traffic traffic; /* all connections' */
-	unsigned int refs;
-	struct export *next;
+	struct line_budget failures; /* lines for requests that fail */
+	struct entry *entry, *live_entry, *overlay_entry; /* registry.h */
 };
 
 /*
  * Opens export @name, or joins those who have it open. Names are checked;
- * one that there is not is -ENOENT.
+ * one that there is not is -ENOENT. Takes as long as its files take, and holds up
+ * nobody but those who want the same image.
  */
 int export_open(const struct config *c, const char *name, struct export **ret,
 		struct error *err);
@@ -64,7 +67,7 @@ int export_open_standing(const struct config *c, struct export **ret,
 unsigned int export_connections(const struct export *e);
 
 /*
- * Calls @run while nobody opens or closes an export, and returns what it does;
+ * Calls @run while nobody opens or closes @e, and returns what it does;
  * -EBUSY: others than the caller have @e open.
  */
 int export_run_alone(struct export *e,
@@ -74,11 +77,18 @@ int export_run_alone(struct export *e,
 
 uint64_t export_bytes(const struct export *e); /* virtual size */
 
-/* Calls @each with every export that is open; see history_each(). */
-int export_each_open(int (*each)(void *opaque, const struct export *e),
+/*
+ * Calls @each with every export that is open; see history_each(). Each is there
+ * for so long.
+ */
+int export_each_open(int (*each)(void *opaque, const struct export *e,
+				 unsigned int connections),
 		     void *opaque);
 
-/* What clients asked for since the start, of all exports. */
+/* How many are open. Does not wait for any. */
+unsigned int export_count(void);
+
+/* What clients asked for since the start, of all exports. Does not wait. */
 void export_get_traffic(struct traffic *ret);
 
 /* Closes what is still open, at the server's end. */

@@ -77,12 +77,6 @@ static void add_traffic(struct text_buf *b, const struct traffic *t)
 			  traffic_op_name(op), load(&t->ops[op].bytes));
 }
 
-static int count_export(void *opaque, const struct export *e)
-{
-	++*(uint64_t *)opaque;
-	return 0;
-}
-
 static int count_connection(void *opaque, const struct connection_info *i)
 {
 	++*(uint64_t *)opaque;
@@ -91,14 +85,14 @@ static int count_connection(void *opaque, const struct connection_info *i)
 
 void metrics_add(struct text_buf *b)
 {
-	uint64_t exports = 0, connections = 0;
+	uint64_t connections = 0;
 	struct cache_stats cache;
 	struct traffic t;
 
 	export_get_traffic(&t);
 	add_traffic(b, &t);
-	export_each_open(count_export, &exports);
-	add_gauge(b, "platter_nbd_exports", "Exports that are open.", exports);
+	add_gauge(b, "platter_nbd_exports", "Exports that are open.",
+		  export_count());
 	connection_each(count_connection, &connections);
 	add_gauge(b, "platter_nbd_connections", "NBD clients.", connections);
 	cache_get_stats(&cache);

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,6 +24,7 @@
 #include "nbd/config.h"
 #include "nbd/connection.h"
 #include "nbd/control.h"
+#include "nbd/descriptors.h"
 #include "nbd/export-name.h"
 #include "nbd/export.h"
 #include "nbd/keep.h"
@@ -42,28 +44,60 @@ static struct config config;
 static struct glance *glance; /* NULL: there is no store */
 static struct control *control; /* NULL: no socket for it */
 
+/* A client that is refused may come again at once, and again. */
+static struct line_budget refusals = { .burst = 50, .per_second = 5 };
+
 /* The live image, held open so that the first client need not wait. */
 static struct export *standing;
 
 /*
  * Damage is EIO on the wire: nbdkit would send EBADMSG and most others as
- * EINVAL, which blames the client. Prints, once.
+ * EINVAL, which blames the client.
  */
-static int fail(const struct error *err)
+static void set_wire_error(int code)
 {
-	nbdkit_error("%s", err->msg);
-	switch (err->code) {
+	switch (code) {
 	case -ENOMEM:
 	case -ENOSPC:
 	case -EPERM:
 	case -EINVAL:
 	case -EOPNOTSUPP:
-		nbdkit_set_error(-err->code);
+	case -ESHUTDOWN:
+		nbdkit_set_error(-code);
 		break;
 	default:
 		nbdkit_set_error(EIO);
 		break;
 	}
+}
+
+/* Prints, once. */
+static int fail(const struct error *err)
+{
+	nbdkit_error("%s", err->msg);
+	set_wire_error(err->code);
+	return -1;
+}
+
+/*
+ * The same, where a client can have it written as often as he likes. *@budget is
+ * one of several kinds of such lines.
+ */
+static int fail_within(struct line_budget *budget, const struct error *err)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	uint64_t left_out = 0;
+	bool may_say;
+
+	pthread_mutex_lock(&lock);
+	may_say = line_budget_take(budget, now_nsec(), &left_out);
+	pthread_mutex_unlock(&lock);
+	if (left_out)
+		nbdkit_error("%" PRIu64 " more like the next were not told",
+			     left_out);
+	if (may_say)
+		nbdkit_error("%s", err->msg);
+	set_wire_error(err->code);
 	return -1;
 }
 
@@ -75,6 +109,7 @@ static void say(const char *line)
 
 static void platter_load(void)
 {
+	descriptors_raise();
 	config_init(&config);
 	keep_take();
 }
@@ -185,6 +220,7 @@ static int platter_after_fork(void)
 	struct error err = { 0 };
 	int r = 0;
 
+	descriptors_raise();
 	if (glance) {
 		find_nbd_server();
 		r = glance_start(glance, &err);
@@ -307,6 +343,18 @@ static int open_named(const char *name, struct connection **ret,
 			       ret, err);
 }
 
+/*
+ * Who is not yet served must not take what those need who are. nbdkit has three
+ * descriptors for him by now.
+ */
+static int platter_preconnect(int readonly)
+{
+	struct error err = { 0 };
+
+	return descriptors_check(false, &err) < 0 ? fail_within(&refusals, &err)
+						  : 0;
+}
+
 static void *platter_open(int readonly)
 {
 	const char *name = nbdkit_export_name();
@@ -316,7 +364,7 @@ static void *platter_open(int readonly)
 	if (!name)
 		return NULL;
 	if (open_named(name, &c, &err) < 0) {
-		fail(&err);
+		fail_within(&refusals, &err);
 		return NULL;
 	}
 	return c;
@@ -344,8 +392,11 @@ static bool begin(struct call *r, void *handle, enum traffic_op op,
 	r->op = op;
 	r->bytes = bytes;
 	if (!r->export) {
-		nbdkit_error("the export was closed by the administrator");
-		nbdkit_set_error(ESHUTDOWN);
+		struct error err = { 0 };
+
+		error_set(&err, -ESHUTDOWN, 0,
+			  "the export was closed by the administrator");
+		fail_within(&refusals, &err);
 		return false;
 	}
 	r->began_nsec = now_nsec();
@@ -357,8 +408,10 @@ static int end(const struct call *r, int code, const struct error *err)
 {
 	traffic_note(&r->export->traffic, r->op, r->bytes,
 		     now_nsec() - r->began_nsec, code < 0);
+	if (code < 0)
+		fail_within(&r->export->failures, err);
 	connection_leave(r->connection);
-	return code < 0 ? fail(err) : 0;
+	return code < 0 ? -1 : 0;
 }
 
 /* The same for one that changes the disk. */
@@ -660,6 +713,7 @@ static struct nbdkit_plugin plugin = {
 	.cleanup = platter_cleanup,
 	.list_exports = platter_list_exports,
 	.default_export = platter_default_export,
+	.preconnect = platter_preconnect,
 	.open = platter_open,
 	.close = platter_close,
 	.get_size = platter_get_size,

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "iouring/util.h"
+#include "nbd/log-writer.h"
 
 #define LISTEN_FD_FIRST 3 /* sd_listen_fds(3) */
 #define EXEC_FAILED	127
@@ -205,24 +206,10 @@ static int start_server(const struct supervisor *s, struct server *ret)
 	return 0;
 }
 
-static void write_all(int fd, const char *buf, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, buf, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return;
-		buf += n;
-		len -= (size_t)n;
-	}
-}
-
 /* The server's own lines, as they are, from now on. */
 static void release_held(struct server *sv)
 {
-	write_all(STDERR_FILENO, sv->held, sv->held_bytes);
+	log_write(sv->held, sv->held_bytes);
 	free(sv->held);
 	sv->held = NULL;
 	sv->held_bytes = 0;
@@ -252,7 +239,7 @@ static void take_log(struct server *sv, bool hold)
 			continue;
 		}
 		release_held(sv);
-		write_all(STDERR_FILENO, buf, (size_t)n);
+		log_write(buf, (size_t)n);
 	}
 }
 
@@ -281,9 +268,9 @@ static void print_held(struct server *sv)
 			continue;
 		last = line;
 		if (text)
-			fprintf(stderr, "platter: %s\n", text);
+			log_printf("platter: %s\n", text);
 		else if (!errors)
-			fprintf(stderr, "%s\n", line);
+			log_printf("%s\n", line);
 	}
 }
 
@@ -323,14 +310,14 @@ static int server_killed(struct run *run, pid_t pid, int sig, uint64_t lived_ms)
 	unsigned int pause_ms;
 
 	if (!run->was_ready) {
-		fprintf(stderr,
+		log_printf(
 			"platter: nbdkit was killed by signal %d (%s) before "
 			"it was ready\n",
 			sig, strsignal(sig));
 		return 1;
 	}
 	if (run->s->once) {
-		fprintf(stderr,
+		log_printf(
 			"platter: nbdkit (process %d) was killed by signal %d "
 			"(%s)\n",
 			pid, sig, strsignal(sig));
@@ -339,13 +326,12 @@ static int server_killed(struct run *run, pid_t pid, int sig, uint64_t lived_ms)
 	run->quick_deaths =
 		lived_ms < QUICK_DEATH_MS ? run->quick_deaths + 1 : 0;
 	pause_ms = restart_pause_ms(run->quick_deaths);
-	fprintf(stderr,
-		"platter: nbdkit (process %d) was killed by signal %d (%s): "
-		"restarting it",
-		pid, sig, strsignal(sig));
+	log_printf("platter: nbdkit (process %d) was killed by signal %d (%s): "
+		   "restarting it",
+		   pid, sig, strsignal(sig));
 	if (pause_ms)
-		fprintf(stderr, " in %u ms", pause_ms);
-	fputc('\n', stderr);
+		log_printf(" in %u ms", pause_ms);
+	log_printf("\n");
 	run->waiting = true;
 	run->due_ms = now_ms() + pause_ms;
 	return -1;
@@ -378,7 +364,7 @@ static int server_ended(struct run *run, int wait_status)
 	 */
 	status = WEXITSTATUS(wait_status);
 	if (!ready && run->was_ready && !run->s->once) {
-		fprintf(stderr,
+		log_printf(
 			"platter: nbdkit cannot be started again (status %d): "
 			"trying again in %u s\n",
 			status, RETRY_MS / 1000);
@@ -387,13 +373,11 @@ static int server_ended(struct run *run, int wait_status)
 		return -1;
 	}
 	if (!ready && !told)
-		fprintf(stderr,
-			"platter: nbdkit ended before it was ready, with "
-			"status %d\n",
-			status);
+		log_printf("platter: nbdkit ended before it was ready, with "
+			   "status %d\n",
+			   status);
 	else if (ready && status)
-		fprintf(stderr, "platter: nbdkit ended with status %d\n",
-			status);
+		log_printf("platter: nbdkit ended with status %d\n", status);
 	if (!ready && (!status || status == EXEC_FAILED))
 		status = 1;
 	return status;
@@ -435,8 +419,9 @@ static int take_time(struct run *run)
 	}
 	r = start_server(run->s, &run->server);
 	if (r < 0) {
-		fprintf(stderr, "platter: cannot start nbdkit: %s%s\n",
-			errno_text(-r), run->was_ready ? ": trying again" : "");
+		log_printf("platter: cannot start nbdkit: %s%s\n",
+			   errno_text(-r),
+			   run->was_ready ? ": trying again" : "");
 		if (!run->was_ready)
 			return 1;
 		run->due_ms = now_ms() + PAUSE_MAX_MS;
@@ -489,6 +474,7 @@ int supervisor_run(struct supervisor *s)
 		.server = { .log_fd = -1, .ready_fd = -1 },
 		.waiting = true, /* for the first start, which is due now */
 	};
+	struct error err = { 0 };
 	char pidfile[32];
 	sigset_t set;
 	int status;
@@ -500,13 +486,17 @@ int supervisor_run(struct supervisor *s)
 	run.signal_fd =
 		fd_move_high(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 	if (run.signal_fd < 0) {
-		fprintf(stderr, "platter: cannot wait for signals: %s\n",
-			errno_text(-run.signal_fd));
+		log_printf("platter: cannot wait for signals: %s\n",
+			   errno_text(-run.signal_fd));
 		return 1;
 	}
+	/* Its signals are those that are held by now. */
+	if (log_writer_start(STDERR_FILENO, s->log_all, &err) < 0)
+		log_printf("platter: %s\n", err.msg);
 	do {
 		status = run_once(&run);
 	} while (status < 0);
+	log_writer_stop();
 	close(run.signal_fd);
 	return status;
 }

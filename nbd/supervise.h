@@ -21,6 +21,7 @@
 struct supervisor {
 	const struct listener *listener;
 	bool once; /* do not restart */
+	bool log_all; /* what the server says is wanted whole: it debugs */
 
 	/*
 	 * The command, ended by NULL. argv[pidfile_idx] is set to where the

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* How many lines of a kind a log takes, however many there were to write. */
+#ifndef NBD_LINE_BUDGET_H
+#define NBD_LINE_BUDGET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* @burst lines at once, and @per_second for long; both > 0. The rest is zero. */
+struct line_budget {
+	unsigned int burst, per_second;
+	uint64_t spent_nsec; /* a line costs 1e9 / per_second; at then_nsec */
+	uint64_t then_nsec;
+	uint64_t left_out; /* since the last one that was written */
+};
+
+/*
+ * May one more be written, at @now_nsec? Else it is counted. When it may,
+ * *ret_left_out (may be NULL: they go on counting) is how many were not since the
+ * last one that was. Not locked.
+ */
+bool line_budget_take(struct line_budget *b, uint64_t now_nsec,
+		      uint64_t *ret_left_out);
+
+#endif

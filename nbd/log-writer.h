@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Lines for the standard error, from who must not wait for its reader: a
+ * terminal that was stopped, a full pipe. A thread writes them; what it cannot
+ * keep up with is left out, and it says how many lines those were. It writes
+ * only so many lines a second for long, whoever makes them.
+ */
+#ifndef NBD_LOG_WRITER_H
+#define NBD_LOG_WRITER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "iouring/error.h"
+
+/*
+ * Starts the thread. Signals that are blocked now are blocked in it. A writer
+ * is there once in a process. @all: as many lines as there are. Returns 0 or a
+ * negative errno.
+ */
+int log_writer_start(int fd, bool all, struct error *err);
+
+/* Lines or parts of such; never waits. Before the start it writes itself. */
+void log_write(const char *text, size_t len);
+void log_printf(const char *fmt, ...) PRINTF(1, 2);
+
+/* Writes what is left, for a moment at most, and ends the thread. */
+void log_writer_stop(void);
+
+#endif
