@@ -9,8 +9,7 @@
  * nothing was written. A bitmap has a bit for each sector, the lowest first;
  * a sector whose bit is 0 was not written. Both read as zeroes.
  *
- * Numbers of entries, bitmaps and extents are powers of two, as Bochs' bximage
- * makes them; one that is not is damage, which would move every extent.
+ * Extents are powers of two, and so are catalogs as Bochs' bximage makes them.
  *
  * Refused: undoable and volatile redo logs, which belong to another image
  * that they do not name.
@@ -101,6 +100,11 @@ static int check_kind(const struct bochs_header *h, struct error *err)
 	return 0;
 }
 
+static uint64_t extents_needed(const struct bochs_header *h)
+{
+	return div_round_up(h->disk_bytes, h->extent_bytes);
+}
+
 /* Every relation that bochs_map() relies on. */
 static int check_sound(const struct bochs_header *h, uint64_t file_bytes,
 		       struct error *err)
@@ -128,11 +132,6 @@ static int check_sound(const struct bochs_header *h, uint64_t file_bytes,
 				 "catalog of %" PRIu32
 				 " entries is over the limit of %u",
 				 h->catalog, BOCHS_CATALOG_MAX);
-	if (!is_power_of_2(h->catalog))
-		return error_set(err, -EBADMSG, BOCHS_CATALOG_AT,
-				 "catalog of %" PRIu32
-				 " entries is not of a power of two",
-				 h->catalog);
 	if (!range_inside(h->header_bytes, (uint64_t)h->catalog * 4,
 			  file_bytes))
 		return error_set(err, -EBADMSG, BOCHS_CATALOG_AT,
@@ -140,13 +139,47 @@ static int check_sound(const struct bochs_header *h, uint64_t file_bytes,
 				 " entries ends past the file's %" PRIu64
 				 " bytes",
 				 h->header_bytes, h->catalog, file_bytes);
-	if (div_round_up(h->disk_bytes, h->extent_bytes) > h->catalog)
+	if (extents_needed(h) > h->catalog)
 		return error_set(err, -EBADMSG,
 				 h->version == BOCHS_V1 ? BOCHS_DISK_V1_AT
 							: BOCHS_DISK_V2_AT,
 				 "%" PRIu32 " extents of %" PRIu32
 				 " bytes do not cover the disk's %" PRIu64,
 				 h->catalog, h->extent_bytes, h->disk_bytes);
+	return 0;
+}
+
+/*
+ * Data begin behind the catalog: with one entry more or less they would be other
+ * data. Bochs doubles it until it suffices; of what others make, those that the
+ * disk does not need must lead nowhere.
+ */
+static int check_length(const struct layer *l, const struct bochs_header *h,
+			struct error *err)
+{
+	uint64_t i, n = extents_needed(h);
+	uint32_t entries[512];
+	size_t k, len;
+	int r;
+
+	if (is_power_of_2(h->catalog))
+		return 0;
+	for (i = n; i < h->catalog; i += len) {
+		len = (size_t)min_u64(ARRAY_SIZE(entries), h->catalog - i);
+		r = source_read(l->src, entries, len * sizeof(*entries),
+				BOCHS_HEADER_BYTES + i * sizeof(*entries), err);
+		if (r < 0)
+			return r;
+		for (k = 0; k < len; k++)
+			if (entries[k] != UINT32_MAX)
+				return error_set(
+					err, -EBADMSG, BOCHS_CATALOG_AT,
+					"catalog of %" PRIu32
+					" entries is not of a power of two, "
+					"nor empty behind the %" PRIu64
+					" that the disk has",
+					h->catalog, n);
+	}
 	return 0;
 }
 
@@ -164,6 +197,8 @@ static int bochs_open(struct layer *l, struct error *err)
 		r = check_kind(h, err);
 	if (r >= 0)
 		r = check_sound(h, l->src->bytes, err);
+	if (r >= 0)
+		r = check_length(l, h, err);
 	if (r < 0)
 		return r;
 	l->bytes = h->disk_bytes;

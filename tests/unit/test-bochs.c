@@ -50,7 +50,7 @@ static const struct disk_row hostile[] = {
 	{ CATALOG, 4, 0x100000, -EBADMSG, CATALOG, "ends past" },
 	{ HEADER, 4, 1024, -EBADMSG, HEADER, "header of 1024" },
 	{ BITMAP, 4, 2, -EBADMSG, BITMAP, "bitmap of 2 bytes" },
-	{ CATALOG, 4, 3, -EBADMSG, CATALOG, "power of two" },
+	{ CATALOG, 4, 5, -EBADMSG, CATALOG, "power of two" },
 	{ CATALOG, 4, 2, -EBADMSG, DISK, "cover" },
 	{ DISK, 8, UINT64_MAX, -EBADMSG, DISK, "cover" },
 };
