@@ -166,16 +166,25 @@ static void adopt_geometry(struct qcow2_file *o)
 	o->page_bytes = (uint32_t)min_u64(PAGE_BYTES_MAX, o->cluster_bytes);
 }
 
-/* The layer that was read is the file that is locked. */
-static int check_same(const struct qcow2_file *o, struct error *err)
+/*
+ * The file as a layer, as long as it is now: read by the descriptor that writes
+ * it and holds its lock, so it is the file that is locked.
+ */
+static int open_top(struct qcow2_file *o, const char *path,
+		    const struct open_options *options, struct error *err)
 {
-	struct stat st;
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	CLEANUP(folder_unrefp) struct folder *folder = NULL;
+	uint64_t bytes;
+	int r = source_measure(o->src, &bytes, NULL, err);
 
-	if (fstat(o->src->fd, &st) < 0 || st.st_dev != o->top->dev ||
-	    st.st_ino != o->top->ino)
-		return error_set(err, -EBUSY, 0,
-				 "was replaced while it was opened");
-	return 0;
+	if (r >= 0)
+		r = window_source_new(o->src, 0, bytes, &src, err);
+	if (r >= 0)
+		r = folder_of_file(path, &folder, err);
+	return r < 0 ? r
+		     : layer_open(TAKE_PTR(src), path, folder, options->format,
+				  true, options, &o->top, err);
 }
 
 /* The chain below, as the file names it. */
@@ -389,13 +398,11 @@ static int open_inside(struct qcow2_file *o, const char *path,
 	/* We have it locked ourselves. */
 	open.lock = false;
 	open.writer = true;
-	r = chain_open_top(path, &open, &o->top, err);
+	r = open_top(o, path, &open, err);
 	if (r < 0)
 		return r;
 	adopt_geometry(o);
-	r = check_same(o, err);
-	if (r >= 0)
-		r = check_writable(o, err);
+	r = check_writable(o, err);
 	if (r >= 0)
 		r = log_open(o, err);
 	if (r >= 0)

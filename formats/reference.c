@@ -4,7 +4,8 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
-#include <stdatomic.h>
+#include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,11 +16,18 @@
 /* Longer names are refused before any system call sees them. */
 #define NAME_BYTES_MAX 4095U
 
+/* One for all who have it open under one path. */
 struct folder {
-	atomic_uint refs;
+	struct folder *next;
+	unsigned int refs; /* under the lock */
 	int fd; /* O_PATH */
+	dev_t dev;
+	ino_t ino;
 	char *path; /* absolute, links resolved, no slash at the end but "/" */
 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct folder *folders;
 
 static int sys_openat2(int dir, const char *name, int flags, uint64_t resolve)
 {
@@ -48,21 +56,56 @@ static char *path_of_fd(int fd)
 	return strdup(path);
 }
 
+static void folder_free(struct folder *f)
+{
+	close(f->fd);
+	free(f->path);
+	free(f);
+}
+
+/* The one that is open already, or @f. */
+static struct folder *join(struct folder *f)
+{
+	struct folder *other;
+
+	pthread_mutex_lock(&lock);
+	for (other = folders; other; other = other->next)
+		if (other->dev == f->dev && other->ino == f->ino &&
+		    !strcmp(other->path, f->path))
+			break;
+	if (other) {
+		other->refs++;
+	} else {
+		f->refs = 1;
+		f->next = folders;
+		folders = f;
+	}
+	pthread_mutex_unlock(&lock);
+	if (!other)
+		return f;
+	folder_free(f);
+	return other;
+}
+
 static int folder_adopt(int fd, struct folder **ret, struct error *err)
 {
 	struct folder *f = calloc(1, sizeof(*f));
+	struct stat st;
 
 	if (f)
 		f->path = path_of_fd(fd);
-	if (!f || !f->path) {
+	if (!f || !f->path || fstat(fd, &st) < 0) {
+		if (f)
+			free(f->path);
 		free(f);
 		close(fd);
 		return error_set(err, -ENOMEM, 0,
 				 "the folder's path cannot be found");
 	}
-	atomic_init(&f->refs, 1);
 	f->fd = fd;
-	*ret = f;
+	f->dev = st.st_dev;
+	f->ino = st.st_ino;
+	*ret = join(f);
 	return 0;
 }
 
@@ -91,18 +134,30 @@ int folder_of_file(const char *path, struct folder **ret, struct error *err)
 
 struct folder *folder_ref(struct folder *f)
 {
-	if (f)
-		atomic_fetch_add(&f->refs, 1);
+	if (f) {
+		pthread_mutex_lock(&lock);
+		f->refs++;
+		pthread_mutex_unlock(&lock);
+	}
 	return f;
 }
 
 void folder_unref(struct folder *f)
 {
-	if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
+	struct folder **p = &folders;
+	bool gone;
+
+	if (!f)
 		return;
-	close(f->fd);
-	free(f->path);
-	free(f);
+	pthread_mutex_lock(&lock);
+	gone = !--f->refs;
+	while (gone && *p != f)
+		p = &(*p)->next;
+	if (gone)
+		*p = f->next;
+	pthread_mutex_unlock(&lock);
+	if (gone)
+		folder_free(f);
 }
 
 void folder_unrefp(struct folder **f)
