@@ -16,7 +16,7 @@ from contextlib import closing
 
 from server import Failure, _die_with_parent, run
 
-START_SEC = 60
+START_SEC = 180
 PASSWORD = "secret"
 
 

@@ -19,7 +19,7 @@ class Refused(Exception):
 
 
 class Client:
-    def __init__(self, path, timeout=10):
+    def __init__(self, path, timeout=30):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
         self.socket.connect(path)

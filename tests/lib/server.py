@@ -20,9 +20,9 @@ import time
 import urllib.parse
 
 SKIP = 77
-START_SEC = 20
-STOP_SEC = 10
-COMMAND_SEC = 120
+START_SEC = 60
+STOP_SEC = 30
+COMMAND_SEC = 300
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -274,7 +274,7 @@ def compare(uri, reference, totals, cluster=65536, eio=(), maybe=(),
         argv += ["--reads", reads]
     if map_path:
         argv += ["--map", map_path]
-    out = run(argv + [uri, reference], timeout=300)[1]
+    out = run(argv + [uri, reference], timeout=900)[1]
     m = _EQUAL.search(out)
     if not m:
         raise Failure(f"nbd-compare said nothing of equality: {out}")
