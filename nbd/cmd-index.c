@@ -106,6 +106,8 @@ static int make_backup(struct index_cmd *c, const char *file, struct error *err)
 	CLEANUP(output_done) struct output out = { 0 };
 	int r = output_begin(&out, file, c->overwrite, err);
 
+	if (r >= 0)
+		r = output_name(&out, err);
 	/* What projects have is theirs to know. */
 	if (r >= 0 && chmod(out.temp, 0600) < 0)
 		r = error_set(err, -errno, 0, "%s: %s", file,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "iouring/write.h"
 #include "nbd/output.h"
@@ -52,20 +53,42 @@ static mode_t usual_mode(void)
 	return 0666 & ~mask;
 }
 
+/* A name beside the final one, that nobody has. */
+static char *temp_pattern(const struct output *o)
+{
+	CLEANUP(freep) char *folder = folder_of(o->path);
+	char *ret;
+
+	return folder && asprintf(&ret, "%s/.platter-XXXXXX", folder) >= 0
+		       ? ret
+		       : NULL;
+}
+
+/* Where the file system cannot do without a name. */
+static int open_named(struct output *o)
+{
+	CLEANUP(freep) char *temp = temp_pattern(o);
+	int fd = temp ? mkostemp(temp, O_CLOEXEC) : -1;
+
+	if (fd >= 0)
+		o->temp = TAKE_PTR(temp);
+	return fd;
+}
+
+/* What is killed leaves nothing where files may be without a name. */
 static int open_temp(struct output *o, struct error *err)
 {
 	CLEANUP(freep) char *folder = folder_of(o->path);
-	CLEANUP(freep) char *temp = NULL;
 	int fd;
 
-	if (!folder || asprintf(&temp, "%s/.platter-XXXXXX", folder) < 0) {
-		temp = NULL;
+	if (!folder)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	}
-	fd = mkostemp(temp, O_CLOEXEC);
+	fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR ||
+		       errno == ENOSYS || errno == EINVAL))
+		fd = open_named(o);
 	if (fd < 0)
 		return fail(err, errno, o->path, "made");
-	o->temp = TAKE_PTR(temp);
 	if (fchmod(fd, usual_mode()) < 0) {
 		int code = errno;
 
@@ -73,6 +96,36 @@ static int open_temp(struct output *o, struct error *err)
 		return fail(err, code, o->path, "made");
 	}
 	return file_source_adopt_rw(fd, 0, &o->dst, err);
+}
+
+static int link_as(const struct output *o, const char *path)
+{
+	char link[32];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", o->dst->fd);
+	return linkat(AT_FDCWD, link, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
+}
+
+int output_name(struct output *o, struct error *err)
+{
+	CLEANUP(freep) char *temp = NULL;
+	int fd, tries = 100;
+
+	while (!o->temp && tries--) {
+		free(temp);
+		temp = temp_pattern(o);
+		/* A name that was free a moment ago. */
+		fd = temp ? mkostemp(temp, O_CLOEXEC) : -1;
+		if (fd < 0)
+			return fail(err, errno, o->path, "made");
+		close(fd);
+		unlink(temp);
+		if (!link_as(o, temp))
+			o->temp = TAKE_PTR(temp);
+		else if (errno != EEXIST)
+			return fail(err, errno, o->path, "made");
+	}
+	return o->temp ? 0 : fail(err, EEXIST, o->path, "made");
 }
 
 int output_begin(struct output *o, const char *path, bool overwrite,
@@ -96,6 +149,16 @@ int output_commit(struct output *o, struct error *err)
 		error_prefix(err, "%s", o->path);
 		return r;
 	}
+	if (!o->temp && !o->overwrite) {
+		if (!link_as(o, o->path))
+			return sync_folder_of(o->path, err);
+		if (errno == EEXIST && (r = check_absent(o, err)) < 0)
+			return r;
+		return fail(err, errno, o->path, "given its name");
+	}
+	r = output_name(o, err);
+	if (r < 0)
+		return r;
 	r = renameat2(AT_FDCWD, o->temp, AT_FDCWD, o->path, flags);
 	code = errno;
 	/* Not every file system can refuse to replace. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A file that is made whole or not at all: written under a name of its own
- * beside the final one, synced, and renamed.
+ * A file that is made whole or not at all: written without a name, or under one
+ * of its own beside the final one, synced, and then given that.
  */
 #ifndef NBD_OUTPUT_H
 #define NBD_OUTPUT_H
@@ -12,7 +12,7 @@
 
 struct output {
 	char *path; /* the final name */
-	char *temp; /* NULL: there is no file any more, or not yet */
+	char *temp; /* the name that it has meanwhile; NULL: none */
 	bool overwrite;
 	struct source *dst; /* to be written */
 };
@@ -20,6 +20,9 @@ struct output {
 /* An existing @path is -EEXIST, unless @overwrite. */
 int output_begin(struct output *o, const char *path, bool overwrite,
 		 struct error *err);
+
+/* Gives it a name of its own now (o->temp), for who must write by name. */
+int output_name(struct output *o, struct error *err);
 
 /* What has been written is safe, and has its name, when it returns 0. */
 int output_commit(struct output *o, struct error *err);

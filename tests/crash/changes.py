@@ -273,6 +273,16 @@ def kill_offline(folder, disk, rounds, rnd):
             with open(out, "rb") as a, open(raw, "rb") as b:
                 if a.read() != b.read():
                     raise Failure(f"{args[0]} killed: the disk is another")
+        # A copy that is killed leaves nothing, and the old one as it was.
+        p = subprocess.Popen([os.environ["PLATTER"], "convert", "--quiet",
+                              "--overwrite", base, out],
+                             stdin=subprocess.DEVNULL)
+        time.sleep(rnd.random() * 0.04)
+        p.send_signal(signal.SIGKILL)
+        if p.wait() < 0:
+            with open(out, "rb") as a, open(raw, "rb") as b:
+                if a.read() != b.read():
+                    raise Failure("convert killed: the old copy is another")
         left = set(os.listdir(folder)) - {"b.qcow2", "o.qcow2", "t.qcow2",
                                           "t.raw", "out.raw"}
         if left:
