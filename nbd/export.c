@@ -319,6 +319,7 @@ static int open_new(void *opaque, void **ret, struct error *err)
 
 	if (!e)
 		return error_set(err, -ENOMEM, 0, "out of memory");
+	e->diff_apply = t->config->diff_apply;
 	e->failures = (struct line_budget){ .burst = 10, .per_second = 1 };
 	e->name = strdup(t->text);
 	e->id = strdup(t->id);

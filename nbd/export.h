@@ -38,6 +38,7 @@ struct export
 	char *path; /* of the image's file */
 	bool live; /* else a snapshot, a layer, or a difference */
 	bool lone; /* of one connection */
+	bool diff_apply; /* of a difference: see config.h */
 	bool standing; /* one of its holders is the server */
 	struct traffic traffic; /* all connections' */
 	struct line_budget failures; /* lines for requests that fail */

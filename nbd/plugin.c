@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The nbdkit plugin: NBD's requests to images, images' answers to NBD. See
- * nbdkit-plugin(3) for who calls what and when; formats/format.h for what
- * lies below.
+ * The nbdkit plugin: nbdkit's calls to sessions (session.h), their answers to
+ * nbdkit. See nbdkit-plugin(3) for who calls what and when; formats/format.h for
+ * what lies below.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -22,82 +20,43 @@
 #include "glance/glance.h"
 #include "nbd/bridge.h"
 #include "nbd/config.h"
-#include "nbd/connection.h"
 #include "nbd/control.h"
 #include "nbd/descriptors.h"
-#include "nbd/export-name.h"
 #include "nbd/export.h"
 #include "nbd/keep.h"
 #include "nbd/metrics.h"
 #include "nbd/overlays.h"
 #include "nbd/peers.h"
+#include "nbd/session.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 /* nbdkit's own limit on a list is 10,000. */
 #define LIST_MAX 9999U
 
-/* What clients may ask for at once; nbdkit takes up to 64 MiB. */
-#define REQUEST_BYTES_MAX (32U << 20)
-
 static struct config config;
 static struct glance *glance; /* NULL: there is no store */
 static struct control *control; /* NULL: no socket for it */
 
-/* A client that is refused may come again at once, and again. */
-static struct line_budget refusals = { .burst = 50, .per_second = 5 };
-
 /* The live image, held open so that the first client need not wait. */
 static struct export *standing;
 
-/*
- * Damage is EIO on the wire: nbdkit would send EBADMSG and most others as
- * EINVAL, which blames the client.
- */
-static void set_wire_error(int code)
-{
-	switch (code) {
-	case -ENOMEM:
-	case -ENOSPC:
-	case -EPERM:
-	case -EINVAL:
-	case -EOPNOTSUPP:
-	case -ESHUTDOWN:
-		nbdkit_set_error(-code);
-		break;
-	default:
-		nbdkit_set_error(EIO);
-		break;
-	}
-}
-
-/* Prints, once. */
+/* Of the start, where the administrator reads it. */
 static int fail(const struct error *err)
 {
 	nbdkit_error("%s", err->msg);
-	set_wire_error(err->code);
 	return -1;
 }
 
-/*
- * The same, where a client can have it written as often as he likes. *@budget is
- * one of several kinds of such lines.
- */
-static int fail_within(struct line_budget *budget, const struct error *err)
+/* Prints, once, what there is to be said of it. */
+static int report(const struct fault *f)
 {
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	uint64_t left_out = 0;
-	bool may_say;
-
-	pthread_mutex_lock(&lock);
-	may_say = line_budget_take(budget, now_nsec(), &left_out);
-	pthread_mutex_unlock(&lock);
-	if (left_out)
+	if (f->untold)
 		nbdkit_error("%" PRIu64 " more like the next were not told",
-			     left_out);
-	if (may_say)
-		nbdkit_error("%s", err->msg);
-	set_wire_error(err->code);
+			     f->untold);
+	if (f->tell)
+		nbdkit_error("%s", f->err.msg);
+	nbdkit_set_error(f->wire);
 	return -1;
 }
 
@@ -318,29 +277,29 @@ static void name_peer(struct peer_names *ret)
 
 /* He was let in to one image, which he need not name. */
 static int open_bridged(const struct bridged *b, const char *name,
-			struct connection **ret, struct error *err)
+			struct connection **ret, struct fault *f)
 {
 	size_t id_len = strcspn(b->export, "~");
 
 	if (*name &&
 	    (strlen(name) != id_len || memcmp(name, b->export, id_len)))
-		return export_name_unknown(name, err);
-	return connection_open(&config, b->export,
-			       &(struct peer){ b->peer, b->peer }, ret, err);
+		return session_refuse(name, f);
+	return session_open(&config, b->export,
+			    &(struct peer){ b->peer, b->peer }, ret, f);
 }
 
 static int open_named(const char *name, struct connection **ret,
-		      struct error *err)
+		      struct fault *f)
 {
 	struct bridged b;
 	struct peer_names names;
 
 	if (came_by_http(&b))
-		return open_bridged(&b, name, ret, err);
+		return open_bridged(&b, name, ret, f);
 	name_peer(&names);
-	return connection_open(&config, name,
-			       &(struct peer){ names.text, names.identity },
-			       ret, err);
+	return session_open(&config, name,
+			    &(struct peer){ names.text, names.identity }, ret,
+			    f);
 }
 
 /*
@@ -349,22 +308,21 @@ static int open_named(const char *name, struct connection **ret,
  */
 static int platter_preconnect(int readonly)
 {
-	struct error err = { 0 };
+	struct fault f;
 
-	return descriptors_check(false, &err) < 0 ? fail_within(&refusals, &err)
-						  : 0;
+	return session_admit(&f) < 0 ? report(&f) : 0;
 }
 
 static void *platter_open(int readonly)
 {
 	const char *name = nbdkit_export_name();
-	struct error err = { 0 };
 	struct connection *c = NULL;
+	struct fault f;
 
 	if (!name)
 		return NULL;
-	if (open_named(name, &c, &err) < 0) {
-		fail_within(&refusals, &err);
+	if (open_named(name, &c, &f) < 0) {
+		report(&f);
 		return NULL;
 	}
 	return c;
@@ -375,106 +333,32 @@ static void platter_close(void *handle)
 	connection_close(handle);
 }
 
-/* A request under way. */
-struct call {
-	struct connection *connection;
-	struct export *export;
-	enum traffic_op op;
-	uint32_t bytes;
-	uint64_t began_nsec;
-};
-
-static bool begin(struct call *r, void *handle, enum traffic_op op,
-		  uint32_t bytes)
-{
-	r->connection = handle;
-	r->export = connection_enter(r->connection);
-	r->op = op;
-	r->bytes = bytes;
-	if (!r->export) {
-		struct error err = { 0 };
-
-		error_set(&err, -ESHUTDOWN, 0,
-			  "the export was closed by the administrator");
-		fail_within(&refusals, &err);
-		return false;
-	}
-	r->began_nsec = now_nsec();
-	return true;
-}
-
-/* @code: what it ended with. */
-static int end(const struct call *r, int code, const struct error *err)
-{
-	traffic_note(&r->export->traffic, r->op, r->bytes,
-		     now_nsec() - r->began_nsec, code < 0);
-	if (code < 0)
-		fail_within(&r->export->failures, err);
-	connection_leave(r->connection);
-	return code < 0 ? -1 : 0;
-}
-
-/* The same for one that changes the disk. */
-static bool begin_change(struct call *r, void *handle, enum traffic_op op,
-			 uint32_t bytes)
-{
-	struct error err = { 0 };
-
-	if (!begin(r, handle, op, bytes))
-		return false;
-	if (connection_will_change(r->connection, &err) >= 0)
-		return true;
-	end(r, err.code, &err);
-	return false;
-}
-
 static int64_t platter_get_size(void *handle)
 {
-	struct export *e = connection_enter(handle);
-	int64_t ret = e ? (int64_t)export_bytes(e) : -1;
+	struct session_traits t;
 
-	if (e)
-		connection_leave(handle);
-	return ret;
-}
-
-static const char *describe(const struct export *e)
-{
-	const char *kind = e->from ? "changes of the " : "";
-
-	if (e->overlay)
-		kind = "overlay of the ";
-	else if (!e->live && !e->from)
-		kind = "earlier state of the ";
-	return nbdkit_printf_intern("%s%s image", kind,
-				    e->image->chain.layers[0]->ops->name);
+	return session_traits(handle, &t) ? (int64_t)t.bytes : -1;
 }
 
 static const char *platter_export_description(void *handle)
 {
-	struct export *e = connection_enter(handle);
-	const char *ret = e ? describe(e) : NULL;
+	struct session_traits t;
 
-	if (e)
-		connection_leave(handle);
-	return ret;
+	return session_traits(handle, &t)
+		       ? nbdkit_printf_intern("%s", t.description)
+		       : NULL;
 }
 
-/* Any byte may be asked for; whole clusters are cheapest. */
 static int platter_block_size(void *handle, uint32_t *minimum,
 			      uint32_t *preferred, uint32_t *maximum)
 {
-	struct export *e = connection_enter(handle);
-	uint64_t unit;
+	struct session_traits t;
 
-	if (!e)
+	if (!session_traits(handle, &t))
 		return -1;
-	unit = e->overlay ? overlay_unit_bytes(e->overlay)
-			  : e->image->chain.layers[0]->unit_bytes;
-	*minimum = 1;
-	*preferred = (uint32_t)max_u64(4096, min_u64(unit, 64 << 10));
-	*maximum = REQUEST_BYTES_MAX;
-	connection_leave(handle);
+	*minimum = t.block_min;
+	*preferred = t.block_preferred;
+	*maximum = t.block_max;
 	return 0;
 }
 
@@ -483,25 +367,18 @@ static int yes(void *handle)
 	return 1;
 }
 
-/* A flush is of the overlay, whoever wrote; but each may have its own. */
 static int platter_can_multi_conn(void *handle)
 {
-	struct export *e = connection_enter(handle);
-	int ret = e && !(e->overlay && e->lone);
+	struct session_traits t;
 
-	if (e)
-		connection_leave(handle);
-	return ret;
+	return session_traits(handle, &t) && t.multi_conn;
 }
 
 static int is_writable(void *handle)
 {
-	struct export *e = connection_enter(handle);
-	int ret = e && e->overlay;
+	struct session_traits t;
 
-	if (e)
-		connection_leave(handle);
-	return ret;
+	return session_traits(handle, &t) && t.writable;
 }
 
 static int platter_can_fua(void *handle)
@@ -514,184 +391,86 @@ static int platter_can_cache(void *handle)
 	return NBDKIT_CACHE_NATIVE;
 }
 
+static unsigned int session_flags(uint32_t flags)
+{
+	return (flags & NBDKIT_FLAG_FUA ? SESSION_FUA : 0U) |
+	       (flags & NBDKIT_FLAG_MAY_TRIM ? SESSION_MAY_TRIM : 0U) |
+	       (flags & NBDKIT_FLAG_FAST_ZERO ? SESSION_FAST : 0U);
+}
+
 static int platter_pread(void *handle, void *buf, uint32_t count,
 			 uint64_t offset, uint32_t flags)
 {
-	struct overlay *o;
-	struct call q;
-	struct error err;
-	int r;
+	struct fault f;
 
-	err.code = 0;
-	if (!begin(&q, handle, TRAFFIC_READ, count))
-		return -1;
-	o = q.export->overlay;
-	r = o ? overlay_read(o, buf, count, offset, &err)
-	      : image_read(q.export->image, buf, count, offset, &err);
-	return end(&q, r, &err);
+	return session_read(handle, buf, count, offset, &f) ? report(&f) : 0;
 }
 
 static int platter_pwrite(void *handle, const void *buf, uint32_t count,
 			  uint64_t offset, uint32_t flags)
 {
-	struct call q;
-	struct error err;
-	int r;
+	struct fault f;
 
-	err.code = 0;
-	if (!begin_change(&q, handle, TRAFFIC_WRITE, count))
-		return -1;
-	r = overlay_write(q.export->overlay, buf, count, offset,
-			  flags & NBDKIT_FLAG_FUA, &err);
-	return end(&q, r, &err);
+	return session_write(handle, buf, count, offset, session_flags(flags),
+			     &f)
+		       ? report(&f)
+		       : 0;
 }
 
 static int platter_zero(void *handle, uint32_t count, uint64_t offset,
 			uint32_t flags)
 {
-	struct error err = { 0 };
-	unsigned int how = 0;
-	struct call q;
-	int r;
+	struct fault f;
 
-	if (!begin_change(&q, handle, TRAFFIC_ZERO, count))
-		return -1;
-	if (flags & NBDKIT_FLAG_MAY_TRIM)
-		how |= OVERLAY_MAY_TRIM;
-	if (flags & NBDKIT_FLAG_FUA)
-		how |= OVERLAY_DURABLE;
-	if (flags & NBDKIT_FLAG_FAST_ZERO)
-		how |= OVERLAY_FAST;
-	r = overlay_zero(q.export->overlay, offset, count, how, &err);
-	return end(&q, r, &err);
+	return session_zero(handle, count, offset, session_flags(flags), &f)
+		       ? report(&f)
+		       : 0;
 }
 
 static int platter_trim(void *handle, uint32_t count, uint64_t offset,
 			uint32_t flags)
 {
-	struct error err = { 0 };
-	struct call q;
-	int r;
+	struct fault f;
 
-	if (!begin_change(&q, handle, TRAFFIC_TRIM, count))
-		return -1;
-	r = overlay_trim(q.export->overlay, offset, count,
-			 flags & NBDKIT_FLAG_FUA, &err);
-	return end(&q, r, &err);
+	return session_trim(handle, count, offset, session_flags(flags), &f)
+		       ? report(&f)
+		       : 0;
 }
 
 static int platter_flush(void *handle, uint32_t flags)
 {
-	struct error err = { 0 };
-	struct call q;
+	struct fault f;
 
-	if (!begin(&q, handle, TRAFFIC_FLUSH, 0))
-		return -1;
-	return end(&q, overlay_flush(q.export->overlay, &err), &err);
+	return session_flush(handle, &f) ? report(&f) : 0;
 }
 
 static int platter_cache(void *handle, uint32_t count, uint64_t offset,
 			 uint32_t flags)
 {
-	struct error err = { 0 };
-	struct call q;
-	int r = 0;
+	struct fault f;
 
-	if (!begin(&q, handle, TRAFFIC_CACHE, count))
-		return -1;
-	/* What an overlay has was written a moment ago. */
-	if (!q.export->overlay)
-		r = image_prefetch(q.export->image, offset, count, &err);
-	return end(&q, r, &err);
+	return session_prefetch(handle, count, offset, &f) ? report(&f) : 0;
 }
 
-struct extents_reply {
-	struct nbdkit_extents *extents;
-	bool one; /* the client wants only the first */
-	bool begun; /* its type is known */
-	uint32_t type;
-};
-
-static uint32_t extent_type(const struct extent *e)
+static int add_extent(void *extents, uint64_t off, uint64_t len,
+		      unsigned int state)
 {
-	switch ((enum extent_kind)e->kind) {
-	case EXTENT_HOLE:
-	case EXTENT_ZERO:
-		return NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO;
-	case EXTENT_DATA:
-	case EXTENT_COMPRESSED:
-	case EXTENT_DAMAGED: /* reading it says what is wrong */
-		break;
-	}
-	return 0;
-}
-
-static int add_type(struct extents_reply *r, uint64_t off, uint64_t len,
-		    uint32_t type)
-{
-	if (r->one && r->begun && type != r->type)
-		return 1;
-	r->begun = true;
-	r->type = type;
-	return nbdkit_add_extent(r->extents, off, len, type);
-}
-
-static int add_extent(void *opaque, uint64_t off, const struct extent *e)
-{
-	return add_type(opaque, off, e->len, extent_type(e));
-}
-
-/*
- * What has not changed is a hole for clients to leave out. Those that apply a
- * difference to a copy (diff=apply) leave out what reads as zeroes, and must be
- * handed the zeroes that are new.
- */
-static int add_change(void *opaque, uint64_t off, uint64_t len,
-		      enum change change)
-{
-	static const uint32_t types[2][3] = {
-		{ [CHANGE_NONE] = NBDKIT_EXTENT_HOLE,
-		  [CHANGE_ZERO] = NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO },
-		{ [CHANGE_NONE] = NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO },
-	};
-
-	return add_type(opaque, off, len, types[config.diff_apply][change]);
-}
-
-/* Returns as the walks do. */
-static int walk(const struct export *e, uint64_t offset, uint32_t count,
-		struct extents_reply *reply, struct error *err)
-{
-	uint64_t end;
-
-	if (e->from)
-		return difference_walk(
-			&(struct difference){ .from = e->from, .to = e->image },
-			offset, count, add_change, reply, &end, err);
-	if (e->overlay)
-		return overlay_walk(e->overlay, offset, count, add_extent,
-				    reply, &end, err);
-	return image_walk(e->image, offset, count, add_extent, reply, &end,
-			  err);
+	return nbdkit_add_extent(
+		extents, off, len,
+		(state & SESSION_HOLE ? NBDKIT_EXTENT_HOLE : 0U) |
+			(state & SESSION_ZEROES ? NBDKIT_EXTENT_ZERO : 0U));
 }
 
 static int platter_extents(void *handle, uint32_t count, uint64_t offset,
 			   uint32_t flags, struct nbdkit_extents *extents)
 {
-	struct extents_reply reply = { .extents = extents,
-				       .one = flags & NBDKIT_FLAG_REQ_ONE };
-	struct error err = { 0 };
-	struct call q;
-	int r;
+	struct fault f;
+	int r = session_extents(handle, count, offset,
+				flags & NBDKIT_FLAG_REQ_ONE, add_extent,
+				extents, &f);
 
-	if (!begin(&q, handle, TRAFFIC_STATUS, count))
-		return -1;
-	r = walk(q.export, offset, count, &reply, &err);
-	if (err.code || r >= 0)
-		return end(&q, err.code, &err);
-	/* nbdkit could not take an answer, and has said why. */
-	end(&q, 0, &err);
-	return -1;
+	/* 1: nbdkit could not take an answer, and has said why. */
+	return r < 0 ? report(&f) : -r;
 }
 
 static struct nbdkit_plugin plugin = {

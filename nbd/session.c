@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "nbd/session.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+
+#include "nbd/descriptors.h"
+#include "nbd/export-name.h"
+
+/* A client that is refused may come again at once, and again. */
+static struct line_budget refusals = { .burst = 50, .per_second = 5 };
+
+/*
+ * Damage is EIO on the wire, whatever it was: the client is not to blame, and
+ * NBD knows few other errors.
+ */
+static int wire_error(int code)
+{
+	switch (code) {
+	case -ENOMEM:
+	case -ENOSPC:
+	case -EPERM:
+	case -EINVAL:
+	case -EOPNOTSUPP:
+	case -ESHUTDOWN:
+		return -code;
+	default:
+		return EIO;
+	}
+}
+
+/* @f->err is set; *@budget is that of its kind. */
+static int fault(struct fault *f, struct line_budget *budget)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+	f->wire = wire_error(f->err.code);
+	f->untold = 0;
+	pthread_mutex_lock(&lock);
+	f->tell = line_budget_take(budget, now_nsec(), &f->untold);
+	pthread_mutex_unlock(&lock);
+	return -1;
+}
+
+int session_admit(struct fault *ret_fault)
+{
+	ret_fault->err.code = 0;
+	return descriptors_check(false, &ret_fault->err) < 0
+		       ? fault(ret_fault, &refusals)
+		       : 0;
+}
+
+int session_open(const struct config *c, const char *name,
+		 const struct peer *peer, struct connection **ret,
+		 struct fault *ret_fault)
+{
+	ret_fault->err.code = 0;
+	return connection_open(c, name, peer, ret, &ret_fault->err) < 0
+		       ? fault(ret_fault, &refusals)
+		       : 0;
+}
+
+int session_refuse(const char *name, struct fault *ret_fault)
+{
+	ret_fault->err.code = 0;
+	export_name_unknown(name, &ret_fault->err);
+	return fault(ret_fault, &refusals);
+}
+
+static void describe(const struct export *e, char *ret, size_t ret_bytes)
+{
+	const char *kind = e->from ? "changes of the " : "";
+
+	if (e->overlay)
+		kind = "overlay of the ";
+	else if (!e->live && !e->from)
+		kind = "earlier state of the ";
+	snprintf(ret, ret_bytes, "%s%s image", kind,
+		 e->image->chain.layers[0]->ops->name);
+}
+
+bool session_traits(struct connection *c, struct session_traits *ret)
+{
+	struct export *e = connection_enter(c);
+	uint64_t unit;
+
+	if (!e)
+		return false;
+	unit = e->overlay ? overlay_unit_bytes(e->overlay)
+			  : e->image->chain.layers[0]->unit_bytes;
+	*ret = (struct session_traits){
+		.bytes = export_bytes(e),
+		.writable = e->overlay,
+		/* A flush is of the overlay, whoever wrote; but each may have
+		 * its own. */
+		.multi_conn = !(e->overlay && e->lone),
+		/* Any byte may be asked for; whole clusters are cheapest. */
+		.block_min = 1,
+		.block_preferred =
+			(uint32_t)max_u64(4096, min_u64(unit, 64 << 10)),
+		.block_max = SESSION_REQUEST_BYTES_MAX,
+	};
+	describe(e, ret->description, sizeof(ret->description));
+	connection_leave(c);
+	return true;
+}
+
+/* A request under way. */
+struct call {
+	struct connection *connection;
+	struct export *export;
+	enum traffic_op op;
+	uint32_t bytes;
+	uint64_t began_nsec;
+	struct fault *fault;
+};
+
+static bool begin(struct call *r, struct connection *c, enum traffic_op op,
+		  uint32_t bytes, struct fault *f)
+{
+	r->connection = c;
+	r->export = connection_enter(c);
+	r->op = op;
+	r->bytes = bytes;
+	r->fault = f;
+	f->err.code = 0;
+	if (!r->export) {
+		error_set(&f->err, -ESHUTDOWN, 0,
+			  "the export was closed by the administrator");
+		fault(f, &refusals);
+		return false;
+	}
+	r->began_nsec = now_nsec();
+	return true;
+}
+
+/* @code: what it ended with; the fault says why. */
+static int end(const struct call *r, int code)
+{
+	traffic_note(&r->export->traffic, r->op, r->bytes,
+		     now_nsec() - r->began_nsec, code < 0);
+	if (code < 0)
+		fault(r->fault, &r->export->failures);
+	connection_leave(r->connection);
+	return code < 0 ? -1 : 0;
+}
+
+/* The same for one that changes the disk. */
+static bool begin_change(struct call *r, struct connection *c,
+			 enum traffic_op op, uint32_t bytes, struct fault *f)
+{
+	if (!begin(r, c, op, bytes, f))
+		return false;
+	if (connection_will_change(c, &f->err) >= 0)
+		return true;
+	end(r, f->err.code);
+	return false;
+}
+
+int session_read(struct connection *c, void *buf, uint32_t len, uint64_t off,
+		 struct fault *ret_fault)
+{
+	struct overlay *o;
+	struct call q;
+
+	if (!begin(&q, c, TRAFFIC_READ, len, ret_fault))
+		return -1;
+	o = q.export->overlay;
+	return end(&q, o ? overlay_read(o, buf, len, off, &ret_fault->err)
+			 : image_read(q.export->image, buf, len, off,
+				      &ret_fault->err));
+}
+
+int session_write(struct connection *c, const void *buf, uint32_t len,
+		  uint64_t off, unsigned int flags, struct fault *ret_fault)
+{
+	struct call q;
+
+	if (!begin_change(&q, c, TRAFFIC_WRITE, len, ret_fault))
+		return -1;
+	return end(&q, overlay_write(q.export->overlay, buf, len, off,
+				     flags & SESSION_FUA, &ret_fault->err));
+}
+
+int session_zero(struct connection *c, uint32_t len, uint64_t off,
+		 unsigned int flags, struct fault *ret_fault)
+{
+	unsigned int how = 0;
+	struct call q;
+
+	if (!begin_change(&q, c, TRAFFIC_ZERO, len, ret_fault))
+		return -1;
+	if (flags & SESSION_MAY_TRIM)
+		how |= OVERLAY_MAY_TRIM;
+	if (flags & SESSION_FUA)
+		how |= OVERLAY_DURABLE;
+	if (flags & SESSION_FAST)
+		how |= OVERLAY_FAST;
+	return end(&q, overlay_zero(q.export->overlay, off, len, how,
+				    &ret_fault->err));
+}
+
+int session_trim(struct connection *c, uint32_t len, uint64_t off,
+		 unsigned int flags, struct fault *ret_fault)
+{
+	struct call q;
+
+	if (!begin_change(&q, c, TRAFFIC_TRIM, len, ret_fault))
+		return -1;
+	return end(&q, overlay_trim(q.export->overlay, off, len,
+				    flags & SESSION_FUA, &ret_fault->err));
+}
+
+int session_flush(struct connection *c, struct fault *ret_fault)
+{
+	struct call q;
+
+	if (!begin(&q, c, TRAFFIC_FLUSH, 0, ret_fault))
+		return -1;
+	return end(&q, overlay_flush(q.export->overlay, &ret_fault->err));
+}
+
+int session_prefetch(struct connection *c, uint32_t len, uint64_t off,
+		     struct fault *ret_fault)
+{
+	struct call q;
+	int r = 0;
+
+	if (!begin(&q, c, TRAFFIC_CACHE, len, ret_fault))
+		return -1;
+	/* What an overlay has was written a moment ago. */
+	if (!q.export->overlay)
+		r = image_prefetch(q.export->image, off, len, &ret_fault->err);
+	return end(&q, r);
+}
+
+struct telling {
+	int (*each)(void *opaque, uint64_t off, uint64_t len,
+		    unsigned int state);
+	void *opaque;
+	bool one; /* the client wants only the first */
+	bool apply; /* of a difference; see add_change() */
+	bool begun; /* its state is known */
+	unsigned int state;
+};
+
+static unsigned int state_of(const struct extent *e)
+{
+	switch ((enum extent_kind)e->kind) {
+	case EXTENT_HOLE:
+	case EXTENT_ZERO:
+		return SESSION_HOLE | SESSION_ZEROES;
+	case EXTENT_DATA:
+	case EXTENT_COMPRESSED:
+	case EXTENT_DAMAGED: /* reading it says what is wrong */
+		break;
+	}
+	return 0;
+}
+
+static int tell(struct telling *t, uint64_t off, uint64_t len,
+		unsigned int state)
+{
+	if (t->one && t->begun && state != t->state)
+		return 1;
+	t->begun = true;
+	t->state = state;
+	return t->each(t->opaque, off, len, state);
+}
+
+static int add_extent(void *opaque, uint64_t off, const struct extent *e)
+{
+	return tell(opaque, off, e->len, state_of(e));
+}
+
+/*
+ * What has not changed is a hole for clients to leave out. Those that apply a
+ * difference to a copy (diff=apply) leave out what reads as zeroes, and must be
+ * handed the zeroes that are new.
+ */
+static int add_change(void *opaque, uint64_t off, uint64_t len,
+		      enum change change)
+{
+	static const unsigned int states[2][3] = {
+		{ [CHANGE_NONE] = SESSION_HOLE,
+		  [CHANGE_ZERO] = SESSION_HOLE | SESSION_ZEROES },
+		{ [CHANGE_NONE] = SESSION_HOLE | SESSION_ZEROES },
+	};
+	struct telling *t = opaque;
+
+	return tell(t, off, len, states[t->apply][change]);
+}
+
+/* Returns as the walks do. */
+static int walk(const struct export *e, uint64_t off, uint32_t len,
+		struct telling *t, struct error *err)
+{
+	uint64_t end;
+
+	if (e->from)
+		return difference_walk(
+			&(struct difference){ .from = e->from, .to = e->image },
+			off, len, add_change, t, &end, err);
+	if (e->overlay)
+		return overlay_walk(e->overlay, off, len, add_extent, t, &end,
+				    err);
+	return image_walk(e->image, off, len, add_extent, t, &end, err);
+}
+
+int session_extents(struct connection *c, uint32_t len, uint64_t off, bool one,
+		    int (*each)(void *opaque, uint64_t off, uint64_t len,
+				unsigned int state),
+		    void *opaque, struct fault *ret_fault)
+{
+	struct telling t = { .each = each, .opaque = opaque, .one = one };
+	struct call q;
+	int r;
+
+	if (!begin(&q, c, TRAFFIC_STATUS, len, ret_fault))
+		return -1;
+	t.apply = q.export->diff_apply;
+	r = walk(q.export, off, len, &t, &ret_fault->err);
+	if (ret_fault->err.code)
+		return end(&q, ret_fault->err.code);
+	end(&q, 0);
+	return r < 0 ? 1 : 0;
+}
