@@ -47,7 +47,9 @@ static int take_alone(size_t bytes, struct room *ret)
 		pthread_mutex_unlock(&alone_lock);
 		return -ENOMEM;
 	}
-	*ret = (struct room){ data, bytes, true };
+	ret->data = data;
+	ret->bytes = bytes;
+	ret->alone = true;
 	return 0;
 }
 

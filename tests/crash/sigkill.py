@@ -185,7 +185,7 @@ def one_round(folder, top, base, disk, rnd):
 def main():
     environment("PLATTER_PLUGIN")
     need_programs("nbdkit", "qemu-img")
-    rounds = int(os.environ.get("PLATTER_KILL_ROUNDS", "300"))
+    rounds = int(os.environ.get("PLATTER_KILL_ROUNDS", "60"))
     seed = int(os.environ.get("PLATTER_KILL_SEED", "1"))
     rnd = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="platter-crash-") as folder:

@@ -257,7 +257,10 @@ def clients_may_go_or_sleep(c):
             with Handle(upgraded(g, image)) as h:
                 is_equal(h.read(0, DISK_BYTES), bytes(c.disk), "the disk")
             wait_for(lambda: connections(g) == 1, "a connection stays")
-            got = slow.take(32 * ((1 << 20) + 16))
+            try:
+                got = slow.take(32 * ((1 << 20) + 16))
+            except ConnectionError as e:
+                raise Failure(f"{e}: {g.messages()[-2000:]}") from None
             replies = {got[n * ((1 << 20) + 16) + 16:
                            (n + 1) * ((1 << 20) + 16)] for n in range(32)}
             is_equal(replies == {bytes(c.disk[:1 << 20])}, True,
