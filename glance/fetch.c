@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -9,18 +7,13 @@
 
 #include "glance/curl-lib.h"
 #include "glance/fetch.h"
+#include "glance/net.h"
 #include "iouring/util.h"
 
 #define CONNECT_SEC	   30L
 /* A server slower than this for that long is given up. */
 #define SLOW_BYTES_PER_SEC 256L
 #define SLOW_SEC	   60L
-
-/* IPv4 as ::ffff:a.b.c.d, so that one comparison does for both. */
-struct net {
-	uint8_t addr[16];
-	unsigned int bits;
-};
 
 struct fetch_rules {
 	char *hosts; /* what the names point into; NULL: any */
@@ -33,51 +26,6 @@ struct fetch_rules {
 };
 
 /* ---- addresses ---- */
-
-static bool parse_address(const char *text, struct net *ret)
-{
-	memset(ret, 0, sizeof(*ret));
-	ret->bits = 128;
-	if (inet_pton(AF_INET6, text, ret->addr) == 1)
-		return true;
-	ret->addr[10] = ret->addr[11] = 0xff;
-	return inet_pton(AF_INET, text, ret->addr + 12) == 1;
-}
-
-/* "ADDRESS" or "ADDRESS/BITS" */
-static bool parse_net(const char *text, struct net *ret)
-{
-	char address[INET6_ADDRSTRLEN];
-	const char *slash = strchr(text, '/');
-	size_t len = slash ? (size_t)(slash - text) : strlen(text);
-	unsigned int max;
-	unsigned long bits;
-	char *end;
-
-	if (len >= sizeof(address))
-		return false;
-	memcpy(address, text, len);
-	address[len] = '\0';
-	if (!parse_address(address, ret))
-		return false;
-	max = strchr(address, ':') ? 128 : 32;
-	if (!slash)
-		return true;
-	bits = strtoul(slash + 1, &end, 10);
-	if (slash[1] < '0' || slash[1] > '9' || *end || bits > max)
-		return false;
-	ret->bits = (unsigned int)bits + 128 - max;
-	return true;
-}
-
-static bool in_net(const struct net *n, const uint8_t addr[16])
-{
-	unsigned int bytes = n->bits / 8, rest = n->bits % 8;
-
-	if (memcmp(n->addr, addr, bytes) != 0)
-		return false;
-	return !rest || !((n->addr[bytes] ^ addr[bytes]) >> (8 - rest));
-}
 
 /* IANA's special-purpose address registries (RFC 6890), and multicast. */
 static bool is_public(const uint8_t addr[16])
@@ -95,11 +43,11 @@ static bool is_public(const uint8_t addr[16])
 	size_t i;
 
 	/* Of IPv6, 2000::/3 is global unicast; all else is something else. */
-	if (!parse_net("0.0.0.0/0", &v4) || !parse_net("2000::/3", &global) ||
-	    (!in_net(&v4, addr) && !in_net(&global, addr)))
+	if (!net_parse("0.0.0.0/0", &v4) || !net_parse("2000::/3", &global) ||
+	    (!net_has(&v4, addr) && !net_has(&global, addr)))
 		return false;
 	for (i = 0; i < ARRAY_SIZE(special); i++)
-		if (!parse_net(special[i], &n) || in_net(&n, addr))
+		if (!net_parse(special[i], &n) || net_has(&n, addr))
 			return false;
 	return true;
 }
@@ -109,7 +57,7 @@ static bool may_reach(const struct fetch_rules *r, const uint8_t addr[16])
 	size_t i;
 
 	for (i = 0; i < r->n_nets; i++)
-		if (in_net(&r->nets[i], addr))
+		if (net_has(&r->nets[i], addr))
 			return true;
 	return is_public(addr);
 }
@@ -118,24 +66,14 @@ bool fetch_address_ok(const struct fetch_rules *r, const char *text)
 {
 	struct net n;
 
-	return parse_address(text, &n) && may_reach(r, n.addr);
+	return net_parse_address(text, &n) && may_reach(r, n.addr);
 }
 
 static bool may_connect(const struct fetch_rules *r, const struct sockaddr *sa)
 {
-	char text[INET6_ADDRSTRLEN];
-	const void *addr;
+	struct net n;
 
-	if (sa->sa_family == AF_INET)
-		addr = &((const struct sockaddr_in *)(const void *)sa)
-				->sin_addr;
-	else if (sa->sa_family == AF_INET6)
-		addr = &((const struct sockaddr_in6 *)(const void *)sa)
-				->sin6_addr;
-	else
-		return false;
-	return inet_ntop(sa->sa_family, addr, text, sizeof(text)) &&
-	       fetch_address_ok(r, text);
+	return net_of_sockaddr(sa, &n) && may_reach(r, n.addr);
 }
 
 /* ---- rules ---- */
@@ -181,7 +119,7 @@ static bool add_port(struct fetch_rules *r, const char *part)
 
 static bool add_net(struct fetch_rules *r, const char *part)
 {
-	return parse_net(part, &r->nets[r->n_nets++]);
+	return net_parse(part, &r->nets[r->n_nets++]);
 }
 
 static int add_list(struct fetch_rules *r, const char *what, const char *list,
