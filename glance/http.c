@@ -19,6 +19,7 @@
 
 #include "formats/openssl.h"
 #include "glance/http.h"
+#include "glance/log.h"
 #include "glance/mhd-lib.h"
 
 /* Of a connection's memory in libmicrohttpd: headers, and chunks of a body. */
@@ -917,7 +918,7 @@ void respond_failure(struct request *q, const struct error *err)
 		}
 	}
 	/* Ours to mend: the log has it, the client need not. */
-	fprintf(stderr, "platter: %s: %s\n", q->id, err->msg);
+	log_line("%s: %s", q->id, err->msg);
 	respond_error(q, 500,
 		      "The server has either erred or is incapable of "
 		      "performing the requested operation.");

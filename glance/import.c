@@ -19,6 +19,7 @@
 #include "glance/json-body.h"
 #include "glance/json-in.h"
 #include "glance/limits.h"
+#include "glance/log.h"
 #include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/tombstone.h"
@@ -493,7 +494,7 @@ static void end(struct run *r, int code, const struct error *why)
 		r2 = index_write(r->g->index, code < 0 ? end_badly : end_well,
 				 r, &err);
 	if (r2 < 0)
-		fprintf(stderr, "platter: task %s: %s\n", r->task->id, err.msg);
+		log_line("task %s: %s", r->task->id, err.msg);
 	else if (r->deleted)
 		glance_bury(r->g, r->image_id);
 }

@@ -11,6 +11,7 @@
 #include "glance/json-in.h"
 #include "glance/keystone.h"
 #include "glance/limits.h"
+#include "glance/log.h"
 
 #define NO_LIMIT	(-1)
 #define UNKNOWN		(-2) /* Keystone's */
@@ -191,7 +192,7 @@ static void refresh(struct limits *l)
 	if (ask(l, all, &err) < 0) {
 		json_decref(all);
 		if (strcmp(err.msg, l->said) != 0)
-			fprintf(stderr, "platter: limits: %s\n", err.msg);
+			log_line("limits: %s", err.msg);
 		snprintf(l->said, sizeof(l->said), "%s", err.msg);
 		return;
 	}
@@ -319,8 +320,7 @@ static int64_t limit_of(struct limits *l, const char *project, enum limit what)
 	pthread_mutex_lock(&l->lock);
 	if (!l->from_keystone && json_file_changed(&l->file) &&
 	    load(l, &why) < 0 && !l->file.complained) {
-		fprintf(stderr, "platter: %s; the limits before are in force\n",
-			why.msg);
+		log_line("%s; the limits before are in force", why.msg);
 		l->file.complained = true;
 	}
 	v = project ? json_object_get(json_object_get(l->all, project),

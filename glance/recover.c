@@ -9,6 +9,7 @@
 
 #include "glance/import.h"
 #include "glance/legacy.h"
+#include "glance/log.h"
 #include "glance/record.h"
 #include "glance/recover.h"
 #include "glance/sidecar.h"
@@ -305,7 +306,7 @@ static void bring_up_to_date(struct glance *g, const char *id)
 	if (r >= 0)
 		r = index_write(g->index, apply, &n, &err);
 	if (r < 0)
-		fprintf(stderr, "platter: store: image %s: %s\n", id, err.msg);
+		log_line("store: image %s: %s", id, err.msg);
 	sidecar_done(&n.c);
 }
 
@@ -325,8 +326,7 @@ static int tell(void *opaque, const struct survey_finding *f)
 	if (f->what == SURVEY_NO_SIDECAR || f->what == SURVEY_OLD_SIDECAR)
 		return want_sidecar(l, f->id);
 	if (l->lines[f->what]++ < LINES_MAX)
-		fprintf(stderr, "platter: store: %s: %s\n", f->path,
-			texts[f->what]);
+		log_line("store: %s: %s", f->path, texts[f->what]);
 	if (f->what == SURVEY_NEW_SIDECAR)
 		bring_up_to_date(l->g, f->id);
 	return 0;
@@ -340,10 +340,9 @@ static void tell_rest(const struct looking *l)
 		if (l->lines[i] > LINES_MAX)
 			more += l->lines[i] - LINES_MAX;
 	if (more)
-		fprintf(stderr,
-			"platter: store: %u more of them: platter index check "
-			"names all\n",
-			more);
+		log_line("store: %u more of them: platter index check "
+			 "names all",
+			 more);
 }
 
 static int look_around(struct glance *g, struct error *err)
@@ -404,7 +403,7 @@ static void forget(struct glance *g, const struct graves *v)
 		r = index_write(g->index, drop_tombstones, (void *)(uintptr_t)v,
 				&err);
 	if (r < 0)
-		fprintf(stderr, "platter: store: %s\n", err.msg);
+		log_line("store: %s", err.msg);
 }
 
 void glance_bury(struct glance *g, const char *id)

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -15,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "glance/log.h"
 #include "glance/scan.h"
 #include "iouring/util.h"
 
@@ -49,8 +49,8 @@ static void say(void *opaque, enum scan_event e, const char *path,
 		const char *id, const char *why)
 {
 	if (id)
-		fprintf(stderr, "platter: store: %s: image %s is %s\n", path,
-			id, scan_event_name(e));
+		log_line("store: %s: image %s is %s", path, id,
+			 scan_event_name(e));
 }
 
 static void scan_store(struct scanner *s)
@@ -65,7 +65,7 @@ static void scan_store(struct scanner *s)
 
 	if (scan(s->ix, s->store, &o, &result, &err) < 0 &&
 	    strcmp(err.msg, s->said.msg) != 0)
-		fprintf(stderr, "platter: store: %s\n", err.msg);
+		log_line("store: %s", err.msg);
 	s->said = err;
 }
 

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "glance/log.h"
 #include "glance/sidecar.h"
 
 /* So many are synced one by one; more of them by syncfs(). */
@@ -270,8 +271,8 @@ static void take_effect(struct sidecars *c, const struct item *i)
 		store_file_unlink(c->s, i->id, STORE_SIDECAR_NEW);
 	} else if (store_file_rename(c->s, i->id, STORE_SIDECAR_NEW,
 				     STORE_SIDECAR, true) < 0) {
-		fprintf(stderr, "platter: store: the sidecar of %s: %s\n",
-			i->id, errno_text(errno));
+		log_line("store: the sidecar of %s: %s", i->id,
+			 errno_text(errno));
 	}
 }
 

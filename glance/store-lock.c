@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "glance/log.h"
 #include "glance/store-lock.h"
 
 #define LOCK_NAME   "lock"
@@ -356,10 +357,9 @@ static void *beat(void *opaque)
 			write_lease(l->fd, &l->lease);
 			continue;
 		}
-		fprintf(stderr,
-			"platter: store: %s: " LOCK_NAME " is another's, or "
-			"gone: nothing is written any more\n",
-			l->path);
+		log_line("store: %s: " LOCK_NAME " is another's, or "
+			 "gone: nothing is written any more",
+			 l->path);
 		atomic_store(&l->lost, true);
 	}
 	pthread_mutex_unlock(&l->guard);
@@ -422,8 +422,8 @@ void store_lock_drop(struct store_lock *l)
 	/* A process that was forked from the taker has nothing to give back. */
 	if (l->fd >= 0 && l->taker == getpid() && is_ours(l) &&
 	    ftruncate(l->fd, 0) < 0)
-		fprintf(stderr, "platter: store: %s/" LOCK_NAME ": %s\n",
-			l->path, errno_text(errno));
+		log_line("store: %s/" LOCK_NAME ": %s", l->path,
+			 errno_text(errno));
 	closep(&l->fd);
 	pthread_cond_destroy(&l->wake);
 	pthread_mutex_destroy(&l->guard);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "glance/log.h"
 #include "glance/record.h"
 #include "glance/store.h"
 
@@ -235,7 +236,7 @@ static int put_aside(struct store *s, const char *name, const char *id,
 	if (r < 0)
 		return error_set(err, r, 0, "store: %s: %s", name,
 				 errno_text(-r));
-	fprintf(stderr, "platter: store: %s: %s: %s now\n", name, why, to.text);
+	log_line("store: %s: %s: %s now", name, why, to.text);
 	return sync_folder(s, LOST_FOUND, err);
 }
 

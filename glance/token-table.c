@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "glance/digest.h"
 #include "glance/json-body.h"
 #include "glance/json-file.h"
 #include "glance/json-in.h"
+#include "glance/log.h"
 #include "glance/token-table.h"
 
 /* By the digest of the token: what is compared tells nothing of it. */
@@ -139,8 +139,7 @@ int token_table_find(struct token_table *t, const char *token,
 	pthread_mutex_lock(&t->lock);
 	if (json_file_changed(&t->file) && load(t, &why) < 0 &&
 	    !t->file.complained) {
-		fprintf(stderr, "platter: %s; the tokens before are in force\n",
-			why.msg);
+		log_line("%s; the tokens before are in force", why.msg);
 		t->file.complained = true;
 	}
 	for (i = 0; i < t->n && memcmp(t->rows[i].key, key, sizeof(key)); i++)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
 
 #include "glance/import.h"
+#include "glance/log.h"
 #include "glance/task.h"
 #include "glance/worker.h"
 
@@ -51,7 +51,7 @@ static int do_one(struct worker *w)
 	int r = index_write(w->g->index, take, &t, &err);
 
 	if (r < 0)
-		fprintf(stderr, "platter: tasks: %s\n", err.msg);
+		log_line("tasks: %s", err.msg);
 	if (r == 1)
 		import_run(w->g, &t, w);
 	return r;
