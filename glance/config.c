@@ -17,6 +17,7 @@ void glance_config_done(struct glance_config *c)
 	free(c->keystone_user);
 	free(c->keystone_project);
 	free(c->keystone_password);
+	free(c->service_roles);
 	free(c->access_log);
 	free(c->import_hosts);
 	free(c->import_ports);
@@ -28,6 +29,9 @@ void glance_config_done(struct glance_config *c)
 	free(c->limits);
 	free(c->health_disable);
 	free(c->timeout);
+	free(c->per_address);
+	free(c->proxies);
+	free(c->hosts);
 	*c = (struct glance_config){ 0 };
 }
 
@@ -82,6 +86,7 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "keystone-user", &c->keystone_user, strdup },
 		{ "keystone-project", &c->keystone_project, strdup },
 		{ "keystone-password", &c->keystone_password, absolute },
+		{ "keystone-service-roles", &c->service_roles, strdup },
 		{ "access-log", &c->access_log, absolute },
 		{ "import-hosts", &c->import_hosts, strdup },
 		{ "import-ports", &c->import_ports, strdup },
@@ -91,6 +96,9 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "direct-url", &c->direct_url, strdup },
 		{ "limits", &c->limits, limits_place },
 		{ "glance-timeout", &c->timeout, strdup },
+		{ "glance-per-address", &c->per_address, strdup },
+		{ "glance-proxies", &c->proxies, strdup },
+		{ "glance-hosts", &c->hosts, strdup },
 		{ "health-disable", &c->health_disable, absolute },
 		{ "min-disk", &c->min_disk, strdup },
 	};

@@ -16,6 +16,7 @@ struct glance_config {
 	char *keystone_user;
 	char *keystone_project;
 	char *keystone_password; /* a file */
+	char *service_roles; /* by commas */
 	char *access_log; /* a file; absolute */
 	char *import_hosts; /* lists, see fetch.h */
 	char *import_ports;
@@ -23,6 +24,9 @@ struct glance_config {
 	char *show_locations;
 	char *location_dirs; /* by colons */
 	char *direct_url; /* what an image's id is put behind */
+	char *per_address; /* connections */
+	char *proxies; /* that are believed, see forwarded.h */
+	char *hosts; /* names, see origin.h */
 	char *timeout; /* of slow clients of HTTP, seconds */
 	char *health_disable; /* a file; absolute */
 	char *limits; /* a file, see limits.h */

@@ -77,7 +77,11 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 				&(struct http_config){ .listen = c->listen,
 						       .cert_file = c->cert,
 						       .key_file = c->key,
-						       .idle = c->timeout },
+						       .idle = c->timeout,
+						       .per_address =
+							       c->per_address,
+						       .proxies = c->proxies,
+						       .hosts = c->hosts },
 				&g->http, err);
 	}
 	if (r >= 0)
@@ -112,7 +116,9 @@ int glance_start(struct glance *g, struct error *err)
 	const struct http_app app = { .begin = routes_begin,
 				      .finish = routes_finish,
 				      .done = observe_request,
-				      .opaque = g };
+				      .opaque = g,
+				      .unasked =
+					      g->auth && !auth_asks(g->auth) };
 	int r = store_lock_in_server(g->store, err);
 
 	if (r >= 0)

@@ -12,15 +12,20 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 
 #include "formats/openssl.h"
+#include "glance/forwarded.h"
+#include "glance/framing.h"
 #include "glance/http.h"
 #include "glance/log.h"
 #include "glance/mhd-lib.h"
+#include "glance/net.h"
+#include "glance/origin.h"
 
 /* Of a connection's memory in libmicrohttpd: headers, and chunks of a body. */
 #define CONNECTION_BYTES (HTTP_HEADERS_BYTES_MAX + (96U << 10))
@@ -30,6 +35,11 @@
 #define STACK_BYTES	 (512U << 10)
 /* Of an answer, made or read at once. */
 #define BLOCK_BYTES	 (1U << 20)
+/* Descriptors that are not for connections: files, the index, Keystone. */
+#define OTHER_FDS	 64U
+#define CONNECTIONS_MIN	 16U
+/* Of all connections, 1 / ROOM are kept free where somebody is slow. */
+#define ROOM		 8U
 
 /* Loaded before there is a server. */
 static const struct mhd_lib *mhd;
@@ -43,11 +53,20 @@ struct http_server {
 	char *unix_path; /* to be removed at the end */
 	char *cert, *key; /* PEM */
 	unsigned int idle_sec;
+	unsigned int max; /* connections */
+	unsigned int per_address; /* 0: no limit */
+	const char *hosts; /* the configuration's */
+	struct proxies proxies;
+	bool in_place; /* this libmicrohttpd leaves headers as framing.h says */
 
 	/* Guards the list of connections and what the watch looks at. */
 	pthread_mutex_t lock;
 	pthread_cond_t stop_cond;
 	struct connection *connections;
+	unsigned int n_connections, n_ended;
+	unsigned int slow_ended, turned_away; /* not told of yet */
+	struct net turned_from; /* the last */
+	struct log_pace slow_pace, turned_pace;
 	bool stop;
 	bool watching;
 	pthread_t watch;
@@ -60,6 +79,10 @@ struct connection {
 	int64_t since_usec; /* waits for headers since, or for its body */
 	bool in_body;
 	bool busy; /* the headers are whole, and no body is waited for */
+	bool ended; /* its socket was shut, and will be closed */
+	bool has_peer, has_client;
+	struct net peer; /* its address */
+	struct net client; /* for whom the proxy there asks now */
 	_Atomic uint64_t body_bytes; /* counted without the lock */
 };
 
@@ -246,6 +269,40 @@ static int take_idle(struct http_server *s, const char *text, struct error *err)
 	return 0;
 }
 
+/* As many as there are descriptors for: a request may need two. */
+static unsigned int connections_max(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0)
+		return CONNECTIONS_MIN;
+	if (l.rlim_cur < OTHER_FDS + 2 * CONNECTIONS_MIN)
+		return CONNECTIONS_MIN;
+	return (unsigned int)min_u64(HTTP_CONNECTIONS_MAX,
+				     (l.rlim_cur - OTHER_FDS) / 2);
+}
+
+static int take_limits(struct http_server *s, const struct http_config *c,
+		       struct error *err)
+{
+	unsigned long n;
+	char *end;
+
+	s->max = connections_max();
+	s->hosts = c->hosts;
+	if (c->per_address) {
+		n = strtoul(c->per_address, &end, 10);
+		if (!isdigit((unsigned char)*c->per_address) || *end || !n ||
+		    n > HTTP_CONNECTIONS_MAX)
+			return error_set(err, -EINVAL, 0,
+					 "glance-per-address is 1 to %d "
+					 "connections, not \"%.32s\"",
+					 HTTP_CONNECTIONS_MAX, c->per_address);
+		s->per_address = (unsigned int)n;
+	}
+	return proxies_parse(c->proxies, &s->proxies, err);
+}
+
 int http_listen(const struct http_config *c, struct http_server **ret,
 		struct error *err)
 {
@@ -263,7 +320,10 @@ int http_listen(const struct http_config *c, struct http_server **ret,
 	s->listen_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->stop_cond, NULL);
+	s->in_place = !strcmp(mhd->get_version(), "0.9.75");
 	r = take_idle(s, c->idle, err);
+	if (r >= 0)
+		r = take_limits(s, c, err);
 	if (r >= 0)
 		r = load_tls(s, c, err);
 	if (r >= 0)
@@ -286,6 +346,11 @@ bool http_is_local(const struct http_server *s)
 bool http_is_tls(const struct http_server *s)
 {
 	return s->cert;
+}
+
+unsigned int http_connections_max(const struct http_server *s)
+{
+	return s->max;
 }
 
 int http_listen_fd(const struct http_server *s)
@@ -314,6 +379,92 @@ static bool too_slow(const struct connection *c, unsigned int idle_sec,
 		       HTTP_BODY_BYTES_PER_SEC_MIN;
 }
 
+/* For the log, which may be slow: written where no lock is held. */
+struct news {
+	unsigned int slow_ended, turned_away;
+	struct net turned_from;
+};
+
+/* What has happened since it was told last. Lock is held. */
+static struct news take_news(struct http_server *s)
+{
+	struct news n = { 0 };
+
+	if (s->slow_ended && log_pace(&s->slow_pace)) {
+		n.slow_ended = s->slow_ended;
+		s->slow_ended = 0;
+	}
+	if (s->turned_away && log_pace(&s->turned_pace)) {
+		n.turned_away = s->turned_away;
+		n.turned_from = s->turned_from;
+		s->turned_away = 0;
+	}
+	return n;
+}
+
+static void tell(const struct http_server *s, const struct news *n)
+{
+	char text[NET_TEXT_BYTES];
+
+	if (n->slow_ended)
+		log_line("glance: nearly all %u connections were in use: %u "
+			 "were ended that had waited for the rest of a "
+			 "request, the slowest first",
+			 s->max, n->slow_ended);
+	if (n->turned_away)
+		log_line("glance: %u connections or requests over "
+			 "glance-per-address=%u were turned away, the last of "
+			 "%s",
+			 n->turned_away, s->per_address,
+			 net_text(n->turned_from.addr, text));
+}
+
+/* Shuts its socket: its own thread cleans up. Lock is held. */
+static void end_connection(struct http_server *s, struct connection *c)
+{
+	if (!c->ended)
+		s->n_ended++;
+	c->ended = true;
+	shutdown(c->fd, SHUT_RDWR);
+}
+
+/*
+ * How long a client lets us wait, in us: a body is given the time that its
+ * bytes may take. Lock is held.
+ */
+static int64_t slowness(const struct connection *c, int64_t now)
+{
+	uint64_t bytes = c->in_body ? atomic_load_explicit(&c->body_bytes,
+							   memory_order_relaxed)
+				    : 0;
+
+	return now - c->since_usec -
+	       (int64_t)(bytes / HTTP_BODY_BYTES_PER_SEC_MIN * 1000000);
+}
+
+/*
+ * Somebody comes, and there is hardly room: the slowest leaves, before those
+ * that came after him. Lock is held.
+ */
+static void make_room(struct http_server *s)
+{
+	struct connection *c, *worst = NULL;
+	int64_t now = now_usec(), most = 0;
+
+	if (s->n_connections - s->n_ended < s->max - s->max / ROOM)
+		return;
+	for (c = s->connections; c; c = c->next) {
+		if (c->busy || c->ended || slowness(c, now) <= most)
+			continue;
+		worst = c;
+		most = slowness(c, now);
+	}
+	if (!worst)
+		return;
+	end_connection(s, worst);
+	s->slow_ended++;
+}
+
 static void *watch(void *opaque)
 {
 	struct http_server *s = opaque;
@@ -323,10 +474,17 @@ static void *watch(void *opaque)
 	pthread_mutex_lock(&s->lock);
 	while (!s->stop) {
 		int64_t now = now_usec();
+		struct news n;
 
 		for (c = s->connections; c; c = c->next)
 			if (too_slow(c, s->idle_sec, now))
-				shutdown(c->fd, SHUT_RDWR);
+				end_connection(s, c);
+		n = take_news(s);
+		pthread_mutex_unlock(&s->lock);
+		tell(s, &n);
+		pthread_mutex_lock(&s->lock);
+		if (s->stop)
+			break;
 		clock_gettime(CLOCK_REALTIME, &ts);
 		ts.tv_sec++;
 		pthread_cond_timedwait(&s->stop_cond, &s->lock, &ts);
@@ -344,6 +502,7 @@ static void connection_waits(struct http_server *s, struct connection *c,
 	c->since_usec = now_usec();
 	c->in_body = in_body;
 	c->busy = false;
+	c->has_client = c->has_client && in_body;
 	atomic_store_explicit(&c->body_bytes, 0, memory_order_relaxed);
 	pthread_mutex_unlock(&s->lock);
 }
@@ -355,6 +514,77 @@ static void connection_is_busy(struct http_server *s, struct connection *c)
 	pthread_mutex_lock(&s->lock);
 	c->busy = true;
 	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- who comes ---- */
+
+static bool is_same(const struct net *a, const struct net *b)
+{
+	return !memcmp(a->addr, b->addr, sizeof(a->addr));
+}
+
+/* Has @who all that one may have? Lock is held. */
+static bool has_its_share(struct http_server *s, const struct net *who)
+{
+	const struct connection *c;
+	unsigned int n = 0;
+
+	if (!s->per_address)
+		return false;
+	for (c = s->connections; c; c = c->next)
+		n += !c->ended &&
+		     (c->has_client ? is_same(&c->client, who)
+				    : c->has_peer && is_same(&c->peer, who));
+	if (n < s->per_address)
+		return false;
+	s->turned_away++;
+	s->turned_from = *who;
+	return true;
+}
+
+static enum MHD_Result on_accept(void *cls, const struct sockaddr *sa,
+				 socklen_t len)
+{
+	struct http_server *s = cls;
+	struct net peer;
+	bool over;
+
+	if (!s->per_address || !sa || !net_of_sockaddr(sa, &peer) ||
+	    proxies_have(&s->proxies, &peer))
+		return MHD_YES;
+	pthread_mutex_lock(&s->lock);
+	over = has_its_share(s, &peer);
+	pthread_mutex_unlock(&s->lock);
+	return over ? MHD_NO : MHD_YES;
+}
+
+static int take_forwarded(void *opaque, const char *name, const char *value)
+{
+	struct request *q = opaque;
+
+	if (!strcasecmp(name, "X-Forwarded-For"))
+		forwarded_take(&q->server->proxies, value, &q->client,
+			       &q->has_client);
+	return 0;
+}
+
+/* For whom is it asked? false: it is one too much. */
+static bool take_client(struct request *q, struct connection *c)
+{
+	struct http_server *s = q->server;
+	bool over;
+
+	if (!c || !proxies_have(&s->proxies, c->has_peer ? &c->peer : NULL))
+		return true;
+	request_for_headers(q, take_forwarded, q);
+	if (!q->has_client)
+		return true;
+	pthread_mutex_lock(&s->lock);
+	over = has_its_share(s, &q->client);
+	c->has_client = !over;
+	c->client = q->client;
+	pthread_mutex_unlock(&s->lock);
+	return !over;
 }
 
 static void on_connection(void *cls, struct MHD_Connection *conn, void **socket,
@@ -372,6 +602,8 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **socket,
 		*c->link = c->next;
 		if (c->next)
 			c->next->link = c->link;
+		s->n_connections--;
+		s->n_ended -= c->ended;
 		pthread_mutex_unlock(&s->lock);
 		free(c);
 		return;
@@ -385,9 +617,15 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **socket,
 	}
 	c->fd = info->connect_fd;
 	c->since_usec = now_usec();
+	info = mhd->get_connection_info(conn,
+					MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	c->has_peer = info && info->client_addr &&
+		      net_of_sockaddr(info->client_addr, &c->peer);
 	if (s->tcp)
 		setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	pthread_mutex_lock(&s->lock);
+	make_room(s);
+	s->n_connections++;
 	c->next = s->connections;
 	c->link = &s->connections;
 	if (c->next)
@@ -492,15 +730,16 @@ static const struct sockaddr *client_address(const struct request *q)
 void request_peer(const struct request *q, char *ret, size_t room)
 {
 	const struct sockaddr *sa = client_address(q);
-	socklen_t len = sa && sa->sa_family == AF_INET6
-				? sizeof(struct sockaddr_in6)
-				: sizeof(struct sockaddr_in);
+	char text[NET_TEXT_BYTES];
+	struct net peer;
 
-	snprintf(ret, room, "%s",
-		 sa && sa->sa_family == AF_UNIX ? "unix" : "-");
-	if (sa && (sa->sa_family == AF_INET || sa->sa_family == AF_INET6) &&
-	    getnameinfo(sa, len, ret, (socklen_t)room, NULL, 0, NI_NUMERICHOST))
-		snprintf(ret, room, "-");
+	if (q->has_client)
+		snprintf(ret, room, "%s", net_text(q->client.addr, text));
+	else if (sa && net_of_sockaddr(sa, &peer))
+		snprintf(ret, room, "%s", net_text(peer.addr, text));
+	else
+		snprintf(ret, room, "%s",
+			 sa && sa->sa_family == AF_UNIX ? "unix" : "-");
 }
 
 const char *request_header(const struct request *q, const char *name)
@@ -579,56 +818,54 @@ static enum http_method method_of(const char *name)
 	return HTTP_OTHER;
 }
 
-struct framing {
-	unsigned int lengths; /* Content-Length headers */
-	unsigned int encodings; /* Transfer-Encoding headers */
-	bool chunked;
-	const char *length;
+struct headers {
+	struct framing framing;
+	struct error *err;
 };
 
-static int look_at_framing(void *opaque, const char *name, const char *value)
+static int look_at_header(void *opaque, const char *name, const char *value)
 {
-	struct framing *f = opaque;
+	struct headers *h = opaque;
 
-	if (!strcasecmp(name, "Content-Length")) {
-		f->lengths++;
-		f->length = value;
-	} else if (!strcasecmp(name, "Transfer-Encoding")) {
-		f->encodings++;
-		f->chunked = !strcasecmp(value, "chunked");
-	}
-	return 0;
+	return framing_header(&h->framing, name, value, h->err);
 }
 
-/*
- * Two lengths, or two ways to tell the length, are how one request is made to
- * look like two to the next server (RFC 9112 6.3).
- */
-static int check_framing(struct request *q, struct error *err)
+/* @method and @version are where libmicrohttpd has them. */
+static int check_framing(struct request *q, const char *method,
+			 const char *version, struct error *err)
 {
-	struct framing f = { 0 };
-	char *end;
+	const union MHD_ConnectionInfo *info = mhd->get_connection_info(
+		q->conn, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+	bool known = q->server->in_place && info;
+	struct headers h = {
+		.framing = { .version = version,
+			     .next = known ? framing_behind(version) : NULL },
+		.err = err,
+	};
+	int r = request_for_headers(q, look_at_header, &h);
 
-	request_for_headers(q, look_at_framing, &f);
-	if (f.lengths > 1 || f.encodings > 1 || (f.lengths && f.encodings))
-		return error_set(err, -EINVAL, 0,
-				 "Content-Length and Transfer-Encoding: one of "
-				 "them, once");
-	if (f.encodings && !f.chunked)
-		return error_set(err, -EINVAL, 0,
-				 "Transfer-Encoding: only chunked is known");
-	if (!f.lengths)
+	return r < 0 ? r
+		     : framing_end(&h.framing,
+				   known ? method + info->header_size : NULL,
+				   &q->has_length, &q->content_length, err);
+}
+
+/* Of what a browser may be made to send, see origin.h. */
+static int check_origin(const struct request *q, struct error *err)
+{
+	const struct http_server *s = q->server;
+	const struct origin_rules rules = {
+		.check_host = (s->tcp && s->local) || s->hosts,
+		.names = s->hosts,
+	};
+
+	if (!s->app.unasked)
 		return 0;
-	errno = 0;
-	q->content_length = strtoull(f.length, &end, 10);
-	if (!isdigit((unsigned char)*f.length) || *end || errno)
-		return error_set(err, -EINVAL, 0,
-				 "Content-Length is not a number");
-	q->has_length = true;
-	return 0;
+	return origin_check(&rules, request_header(q, "Host"),
+			    request_header(q, "Origin"), err);
 }
 
-static void begin(struct exchange *x, const char *method)
+static void begin(struct exchange *x, const char *method, const char *version)
 {
 	struct request *q = &x->q;
 	struct error err = { 0 };
@@ -636,13 +873,22 @@ static void begin(struct exchange *x, const char *method)
 	q->method_name = method;
 	q->method = method_of(method);
 	if (x->bad_target) {
+		respond_header(q, "Connection", "close");
 		respond_error(q, x->target_error.code == -EFBIG ? 414 : 400,
 			      x->target_error.msg);
 		return;
 	}
-	if (check_framing(q, &err) < 0) {
+	if (check_framing(q, method, version, &err) < 0) {
 		respond_header(q, "Connection", "close");
 		respond_error(q, 400, err.msg);
+		return;
+	}
+	if (check_origin(q, &err) < 0) {
+		respond_failure(q, &err);
+		return;
+	}
+	if (!take_client(q, x->connection)) {
+		respond_retry(q, "There are too many requests from there.");
 		return;
 	}
 	q->server->app.begin(q);
@@ -702,7 +948,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn,
 		connection_waits(s, x->connection, true);
 		x->phase = PHASE_BODY;
 		x->q.may_upgrade = !strcmp(version, "HTTP/1.1");
-		begin(x, method);
+		begin(x, method, version);
 		if (!x->q.response.status)
 			return MHD_YES;
 		x->phase = PHASE_DROP;
@@ -897,6 +1143,12 @@ void respond_errorf(struct request *q, unsigned int status, const char *fmt,
 	respond_error(q, status, text);
 }
 
+void respond_retry(struct request *q, const char *explanation)
+{
+	respond_header(q, "Retry-After", HTTP_RETRY_SEC);
+	respond_error(q, 503, explanation);
+}
+
 void respond_failure(struct request *q, const struct error *err)
 {
 	static const struct {
@@ -1048,11 +1300,12 @@ int http_start(struct http_server *s, const struct http_app *app,
 			MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL |
 			MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG | MHD_USE_ITC |
 			(s->cert ? MHD_USE_TLS : 0U),
-		0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER,
+		0, on_accept, s, on_request, s, MHD_OPTION_EXTERNAL_LOGGER,
 		drop_log, NULL, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
-		MHD_OPTION_CONNECTION_LIMIT, HTTP_CONNECTIONS_MAX,
-		MHD_OPTION_CONNECTION_TIMEOUT, s->idle_sec,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+		MHD_OPTION_CONNECTION_LIMIT, s->max,
+		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_TIMEOUT,
+		s->idle_sec, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t)CONNECTION_BYTES,
 		MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t)(16U << 10),
 		MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
 		MHD_OPTION_URI_LOG_CALLBACK, on_target, s,

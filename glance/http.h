@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include "glance/auth.h"
+#include "glance/net.h"
 #include "glance/text-buf.h"
 #include "glance/uri.h"
 #include "iouring/error.h"
@@ -26,6 +27,7 @@ struct http_server;
 struct request;
 struct route;
 
+/* Fewer where RLIMIT_NOFILE has no room for them. */
 #define HTTP_CONNECTIONS_MAX	    1000
 #define HTTP_HEADERS_BYTES_MAX	    (32U << 10)
 /* Of a request that is not image data. */
@@ -35,6 +37,9 @@ struct route;
 #define HTTP_IDLE_SEC_MAX	    3600U
 /* Of a body, on the average after the first seconds of a silence. */
 #define HTTP_BODY_BYTES_PER_SEC_MIN 256U
+
+/* What who comes too early is told to wait. */
+#define HTTP_RETRY_SEC "1"
 
 enum http_method {
 	HTTP_GET,
@@ -108,6 +113,8 @@ struct request {
 	enum http_method method;
 	const char *method_name; /* valid until the answer */
 	struct uri uri;
+	bool has_client; /* a proxy that is believed asks for @client */
+	struct net client;
 	char id[41]; /* "req-UUID", x-openstack-request-id */
 	const struct route *route;
 	struct identity who;
@@ -134,6 +141,7 @@ struct http_app {
 	/* Optional: after the answer was sent or the client left. */
 	void (*done)(struct request *q);
 	void *opaque;
+	bool unasked; /* nobody is asked who he is: see origin.h */
 };
 
 struct http_config {
@@ -141,6 +149,10 @@ struct http_config {
 	const char *cert_file; /* PEM; both or neither */
 	const char *key_file;
 	const char *idle; /* seconds; NULL: HTTP_IDLE_SEC */
+	/* Connections of one address, and requests for it; NULL: no limit. */
+	const char *per_address;
+	const char *proxies; /* see forwarded.h; NULL: none is believed */
+	const char *hosts; /* see origin.h; NULL; outlives the server */
 };
 
 /* Binds, and listens from then on; nobody is answered before http_start(). */
@@ -153,10 +165,14 @@ void http_free(struct http_server *s); /* stops; NULL is fine */
 /* Can only this machine reach it? */
 bool http_is_local(const struct http_server *s);
 bool http_is_tls(const struct http_server *s);
+unsigned int http_connections_max(const struct http_server *s);
 /* The descriptor that listens. */
 int http_listen_fd(const struct http_server *s);
 
-/* The client's address without its port, "unix" or "-". */
+/*
+ * The client's address without its port, "unix" or "-"; of who comes by a proxy
+ * that is believed, what that says.
+ */
 void request_peer(const struct request *q, char *ret, size_t room);
 /* A request's header, NULL: absent. Any case. */
 const char *request_header(const struct request *q, const char *name);
@@ -197,6 +213,8 @@ void respond_error(struct request *q, unsigned int status,
 		   const char *explanation);
 void respond_errorf(struct request *q, unsigned int status, const char *fmt,
 		    ...) PRINTF(3, 4);
+/* 503, and when to come again. */
+void respond_retry(struct request *q, const char *explanation);
 /* The status that fits err->code, and its message. */
 void respond_failure(struct request *q, const struct error *err);
 const char *http_reason(unsigned int status);

@@ -28,6 +28,7 @@ static void load(void)
 		  (void **)&lib.get_connection_values },
 		{ "MHD_get_reason_phrase_for",
 		  (void **)&lib.get_reason_phrase_for },
+		{ "MHD_get_version", (void **)&lib.get_version },
 		{ "MHD_is_feature_supported",
 		  (void **)&lib.is_feature_supported },
 		{ "MHD_lookup_connection_value",

@@ -20,6 +20,7 @@ struct mhd_lib {
 	__typeof__(MHD_get_connection_info) *get_connection_info;
 	__typeof__(MHD_get_connection_values) *get_connection_values;
 	__typeof__(MHD_get_reason_phrase_for) *get_reason_phrase_for;
+	__typeof__(MHD_get_version) *get_version;
 	__typeof__(MHD_is_feature_supported) *is_feature_supported;
 	__typeof__(MHD_lookup_connection_value) *lookup_connection_value;
 	__typeof__(MHD_queue_response) *queue_response;
