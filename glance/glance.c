@@ -101,8 +101,14 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 		r = fetch_rules_new(c->import_hosts, c->import_ports,
 				    c->import_nets, &g->fetch, err);
 	if (r >= 0 && g->http)
-		r = auth_new(c->auth, http_is_local(g->http), &account,
-			     &g->auth, err);
+		r = auth_new(
+			c->auth, http_is_local(g->http),
+			&(struct auth_options){
+				.account = &account,
+				.service_roles = c->service_roles,
+				.waiters_max =
+					http_connections_max(g->http) / 2 },
+			&g->auth, err);
 	if (r < 0) {
 		glance_free(g);
 		return r;
@@ -142,6 +148,7 @@ void glance_free(struct glance *g)
 	if (!g)
 		return;
 	tunnels_stop(g->tunnels);
+	auth_stop(g->auth);
 	http_free(g->http);
 	tunnels_free(g->tunnels);
 	observer_free(g->observer);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -11,22 +12,25 @@
 #include "glance/json-body.h"
 #include "glance/json-in.h"
 #include "glance/keystone.h"
+#include "glance/log.h"
 #include "glance/record.h"
 #include "glance/text-buf.h"
+#include "glance/token-memory.h"
 
 #define ANSWER_BYTES_MAX (1U << 20)
+#define CONNECT_SEC	 5L
 #define TIMEOUT_SEC	 10L
+/* Until it is one's turn; then TIMEOUT_SEC for each question. */
+#define TURN_SEC	 10
 #define REMEMBER_SEC	 60
-#define REMEMBER_MAX	 1024U
+#define DENY_SEC	 10
+/* To log in is dear for Keystone: not again at once where it has failed. */
+#define LOGIN_PAUSE_NSEC 1000000000U
+/* Questions at the same time. */
+#define ASKING_MAX	 16U
 #define PASSWORD_MAX	 1024U
 #define TOKEN_BYTES_MAX	 8192U
-
-/* Of a token; NULL who: free. */
-struct memory {
-	char key[129];
-	json_t *who;
-	int64_t until_usec;
-};
+#define PEER_BYTES	 64
 
 /* What our own token is for. */
 enum scope {
@@ -35,14 +39,42 @@ enum scope {
 	SCOPES,
 };
 
+/* Our own token. */
+struct own {
+	char *token; /* NULL: none yet */
+	bool logging_in;
+	unsigned int tries; /* that have ended */
+	uint64_t failed_nsec; /* now_nsec(); 0: the last has not */
+	struct error err; /* how it did */
+};
+
+/* A question about a token, and all who wait for its answer. */
+struct flight {
+	struct flight *next;
+	char key[TOKEN_KEY_BYTES];
+	bool forgive;
+	char peer[PEER_BYTES];
+	pthread_cond_t cond; /* asking, done */
+	unsigned int users;
+	bool asking, done;
+	int code; /* once done */
+	struct error err;
+	json_t *who;
+};
+
 struct keystone {
 	char *base_url; /* without "/v3" */
-	char *tokens_url;
+	char *tokens_url, *forgiving_url;
 	struct keystone_account account;
-	pthread_mutex_t lock; /* the rest */
-	struct memory memories[REMEMBER_MAX];
-	size_t next; /* to be forgotten */
-	char *own_tokens[SCOPES];
+	unsigned int waiters_max;
+	atomic_bool stop;
+	pthread_mutex_t lock; /* the rest; never held while Keystone is asked */
+	pthread_cond_t own_cond; /* a login has ended */
+	struct token_memory *memory;
+	struct own own[SCOPES];
+	struct flight *flights, **last; /* not done, in the order they came */
+	unsigned int n_asking, n_waiting;
+	struct log_pace pace;
 };
 
 static const struct curl_lib *curl;
@@ -98,9 +130,18 @@ static struct curl_slist *add_header(struct curl_slist *list, const char *name,
 	return curl->slist_append(list, line);
 }
 
+/* Is called about once a second. */
+static int progress(void *opaque, curl_off_t down_total, curl_off_t down,
+		    curl_off_t up_total, curl_off_t up)
+{
+	const struct keystone *k = opaque;
+
+	return atomic_load(&k->stop);
+}
+
 /* GET, or with @post a POST. The list of headers is taken over. */
-static int run(const char *url, struct curl_slist *headers, const char *post,
-	       struct exchange *x, struct error *err)
+static int run(struct keystone *k, const char *url, struct curl_slist *headers,
+	       const char *post, struct exchange *x, struct error *err)
 {
 	CURL *c = curl->easy_init();
 	CURLcode code;
@@ -112,7 +153,11 @@ static int run(const char *url, struct curl_slist *headers, const char *post,
 	}
 	curl->easy_setopt(c, CURLOPT_URL, url);
 	curl->easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+	curl->easy_setopt(c, CURLOPT_CONNECTTIMEOUT, CONNECT_SEC);
 	curl->easy_setopt(c, CURLOPT_TIMEOUT, TIMEOUT_SEC);
+	curl->easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
+	curl->easy_setopt(c, CURLOPT_XFERINFOFUNCTION, progress);
+	curl->easy_setopt(c, CURLOPT_XFERINFODATA, k);
 	curl->easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl->easy_setopt(c, CURLOPT_HTTPHEADER, headers);
 	curl->easy_setopt(c, CURLOPT_WRITEFUNCTION, take_body);
@@ -167,7 +212,8 @@ static char *login_text(const struct keystone *k, const char *password,
 	return text;
 }
 
-static int log_in(struct keystone *k, enum scope scope, struct error *err)
+static int log_in(struct keystone *k, enum scope scope, char **ret,
+		  struct error *err)
 {
 	CLEANUP(exchange_done) struct exchange x = { 0 };
 	CLEANUP(freep) char *text = NULL;
@@ -180,7 +226,7 @@ static int log_in(struct keystone *k, enum scope scope, struct error *err)
 	explicit_bzero(password, sizeof(password));
 	if (!text)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = run(k->tokens_url,
+	r = run(k, k->tokens_url,
 		add_header(NULL, "Content-Type", "application/json"), text, &x,
 		err);
 	explicit_bzero(text, strlen(text));
@@ -194,9 +240,72 @@ static int log_in(struct keystone *k, enum scope scope, struct error *err)
 				 scope == SCOPE_SYSTEM ? " to all the system"
 						       : "",
 				 x.status);
-	free(k->own_tokens[scope]);
-	k->own_tokens[scope] = TAKE_PTR(x.subject);
+	*ret = TAKE_PTR(x.subject);
 	return 0;
+}
+
+/* A copy of our own token, unless that is @stale. Lock is held. */
+static char *copy_own(const struct own *o, const char *stale)
+{
+	return o->token && (!stale || strcmp(o->token, stale) != 0)
+		       ? strdup(o->token)
+		       : NULL;
+}
+
+/* Somebody logs in: as he does, so do we. Lock is held. */
+static void wait_for_login(struct keystone *k, const struct own *o)
+{
+	unsigned int tries = o->tries;
+
+	while (o->tries == tries && !atomic_load(&k->stop))
+		pthread_cond_wait(&k->own_cond, &k->lock);
+}
+
+/* Lock is held, but not while Keystone is asked. */
+static void log_in_unlocked(struct keystone *k, enum scope scope)
+{
+	struct own *o = &k->own[scope];
+	struct error err = { 0 };
+	char *token = NULL;
+	int r;
+
+	o->logging_in = true;
+	pthread_mutex_unlock(&k->lock);
+	r = log_in(k, scope, &token, &err);
+	pthread_mutex_lock(&k->lock);
+	o->logging_in = false;
+	o->tries++;
+	o->failed_nsec = r < 0 ? now_nsec() : 0;
+	o->err = err;
+	if (r >= 0) {
+		free(o->token);
+		o->token = token;
+	}
+	pthread_cond_broadcast(&k->own_cond);
+}
+
+/* @stale: the one that Keystone does not take any more; NULL: none. */
+static int get_own(struct keystone *k, enum scope scope, const char *stale,
+		   char **ret, struct error *err)
+{
+	struct own *o = &k->own[scope];
+	char *token;
+
+	pthread_mutex_lock(&k->lock);
+	token = copy_own(o, stale);
+	if (!token && o->logging_in)
+		wait_for_login(k, o);
+	else if (!token && (!o->failed_nsec ||
+			    now_nsec() - o->failed_nsec >= LOGIN_PAUSE_NSEC))
+		log_in_unlocked(k, scope);
+	if (!token)
+		token = copy_own(o, stale);
+	if (!token)
+		error_set(err, -EAGAIN, 0, "%s",
+			  *o->err.msg ? o->err.msg : "no login to Keystone");
+	pthread_mutex_unlock(&k->lock);
+	*ret = token;
+	return token ? 0 : -EAGAIN;
 }
 
 /* ---- others' ---- */
@@ -208,33 +317,34 @@ struct question {
 };
 
 static int get_once(struct keystone *k, const struct question *q,
-		    struct exchange *x, struct error *err)
+		    const char *own, struct exchange *x, struct error *err)
 {
-	struct curl_slist *headers =
-		add_header(NULL, "X-Auth-Token", k->own_tokens[q->scope]);
+	struct curl_slist *headers = add_header(NULL, "X-Auth-Token", own);
 
 	if (q->subject)
 		headers = add_header(headers, "X-Subject-Token", q->subject);
-	return run(q->url, headers, NULL, x, err);
+	return run(k, q->url, headers, NULL, x, err);
 }
 
-/* The answer's object; -ENOENT: 404. Lock is held. */
+/* The answer's object; -ENOENT: 404. */
 static int get(struct keystone *k, const struct question *q, json_t **ret,
 	       struct error *err)
 {
 	CLEANUP(json_in_freep) json_t *all = NULL;
 	CLEANUP(exchange_done) struct exchange x = { 0 };
-	int r = k->own_tokens[q->scope] ? 0 : log_in(k, q->scope, err);
+	CLEANUP(freep) char *own = NULL;
+	CLEANUP(freep) char *next = NULL;
+	int r = get_own(k, q->scope, NULL, &own, err);
 
 	if (r >= 0)
-		r = get_once(k, q, &x, err);
+		r = get_once(k, q, own, &x, err);
 	if (r >= 0 && x.status == 401) {
 		/* Our own has expired. */
 		exchange_done(&x);
 		x = (struct exchange){ 0 };
-		r = log_in(k, q->scope, err);
+		r = get_own(k, q->scope, own, &next, err);
 		if (r >= 0)
-			r = get_once(k, q, &x, err);
+			r = get_once(k, q, next, &x, err);
 	}
 	if (r < 0)
 		return r;
@@ -255,13 +365,15 @@ static int get(struct keystone *k, const struct question *q, json_t **ret,
 	return 0;
 }
 
-/* What Keystone says of @token: the object "token". Lock is held. */
-static int ask(struct keystone *k, const char *token, json_t **ret,
+/* What Keystone says of a token: the object "token". */
+static int ask(struct keystone *k, const struct keystone_wish *w, json_t **ret,
 	       struct error *err)
 {
 	CLEANUP(json_in_freep) json_t *all = NULL;
 	struct error why = { 0 };
-	const struct question q = { .url = k->tokens_url, .subject = token };
+	const struct question q = { .url = w->forgive ? k->forgiving_url
+						      : k->tokens_url,
+				    .subject = w->token };
 	int r = get(k, &q, &all, &why);
 
 	if (r == -ENOENT)
@@ -282,17 +394,13 @@ int keystone_get(struct keystone *k, const char *path, json_t **ret,
 {
 	struct question q = { .scope = SCOPE_SYSTEM };
 	CLEANUP(freep) char *url = NULL;
-	int r;
 
 	if (asprintf(&url, "%s/v3/%s", k->base_url, path) < 0) {
 		url = NULL;
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	q.url = url;
-	pthread_mutex_lock(&k->lock);
-	r = get(k, &q, ret, err);
-	pthread_mutex_unlock(&k->lock);
-	return r;
+	return get(k, &q, ret, err);
 }
 
 /* In the words of identity_from_json(). */
@@ -314,65 +422,277 @@ static json_t *flatten(const json_t *token)
 	return who;
 }
 
-static json_t *recall(struct keystone *k, const char *key)
+/* When a memory of @sec ends, by a clock that nobody sets. */
+static int64_t after_sec(int64_t sec)
 {
-	int64_t now = time_now_usec();
-	size_t i;
+	return (int64_t)(now_nsec() / 1000) + sec * 1000000;
+}
 
-	for (i = 0; i < REMEMBER_MAX; i++)
-		if (k->memories[i].who && !memcmp(k->memories[i].key, key,
-						  sizeof(k->memories[i].key)))
-			return now < k->memories[i].until_usec
-				       ? k->memories[i].who
-				       : NULL;
+/* What is remembered of what Keystone says of @f's token. Lock is held. */
+static int keep_answer(struct keystone *k, const struct flight *f, json_t *who,
+		       const char *expires, struct error *err)
+{
+	int64_t end, left = REMEMBER_SEC * 1000000LL;
+	bool forgiven = false;
+
+	if (expires && time_parse(expires, &end)) {
+		end -= time_now_usec();
+		forgiven = end <= 0;
+		if (!forgiven && end < left)
+			left = end;
+	}
+	if (forgiven && !f->forgive) {
+		token_memory_deny(k->memory, f->key, false,
+				  after_sec(DENY_SEC));
+		return error_set(err, -EACCES, 0, "the token has expired");
+	}
+	token_memory_know(k->memory, f->key, who, forgiven,
+			  after_sec(0) + left);
+	return 0;
+}
+
+/* ---- who waits ---- */
+
+/*
+ * The next to be asked: of who has the fewest questions under way, the first
+ * that came. Lock is held.
+ */
+static struct flight *choose(struct keystone *k)
+{
+	struct flight *f, *other, *best = NULL;
+	unsigned int n, least = 0;
+
+	for (f = k->flights; f; f = f->next) {
+		if (f->asking)
+			continue;
+		n = 0;
+		for (other = k->flights; other; other = other->next)
+			n += other->asking && !strcmp(other->peer, f->peer);
+		if (!best || n < least) {
+			best = f;
+			least = n;
+		}
+		if (!least)
+			break;
+	}
+	return best;
+}
+
+/* Lock is held. */
+static void start_next(struct keystone *k)
+{
+	struct flight *f;
+
+	while (k->n_asking < ASKING_MAX && (f = choose(k))) {
+		f->asking = true;
+		k->n_asking++;
+		pthread_cond_broadcast(&f->cond);
+	}
+}
+
+static struct flight *find_flight(struct keystone *k, const char *key,
+				  bool forgive)
+{
+	struct flight *f;
+
+	for (f = k->flights; f; f = f->next)
+		if (f->forgive == forgive &&
+		    !memcmp(f->key, key, TOKEN_KEY_BYTES))
+			return f;
 	return NULL;
 }
 
-static void remember(struct keystone *k, const char *key, json_t *who,
-		     const char *expires)
+/* Lock is held. NULL: no memory. */
+static struct flight *add_flight(struct keystone *k, const char *key,
+				 const struct keystone_wish *w)
 {
-	int64_t until = time_now_usec() + REMEMBER_SEC * 1000000LL, end;
-	struct memory *m = NULL;
-	size_t i;
+	struct flight *f = calloc(1, sizeof(*f));
+	pthread_condattr_t attr;
 
-	for (i = 0; i < REMEMBER_MAX && !m; i++)
-		if (k->memories[i].who &&
-		    !memcmp(k->memories[i].key, key, sizeof(m->key)))
-			m = &k->memories[i];
-	if (!m)
-		m = &k->memories[k->next++ % REMEMBER_MAX];
-	if (expires && time_parse(expires, &end) && end < until)
-		until = end;
-	json_decref(m->who);
-	memcpy(m->key, key, sizeof(m->key));
-	m->who = json_incref(who);
-	m->until_usec = until;
+	if (!f)
+		return NULL;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&f->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	memcpy(f->key, key, TOKEN_KEY_BYTES);
+	f->forgive = w->forgive;
+	snprintf(f->peer, sizeof(f->peer), "%s", w->peer);
+	*k->last = f;
+	k->last = &f->next;
+	return f;
 }
 
-int keystone_find(struct keystone *k, const char *token, struct identity *ret,
-		  struct error *err)
+/* Lock is held. */
+static void remove_flight(struct keystone *k, struct flight *f)
+{
+	struct flight **at = &k->flights;
+
+	while (*at != f)
+		at = &(*at)->next;
+	*at = f->next;
+	if (k->last == &f->next)
+		k->last = at;
+}
+
+/* Lock is held. */
+static void leave_flight(struct flight *f)
+{
+	if (--f->users)
+		return;
+	pthread_cond_destroy(&f->cond);
+	json_decref(f->who);
+	free(f);
+}
+
+/* Lock is held. */
+static int wait_for_turn(struct keystone *k, struct flight *f,
+			 struct error *err)
+{
+	struct timespec until;
+	int r = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += TURN_SEC;
+	while (!f->asking && !atomic_load(&k->stop) && !r)
+		r = pthread_cond_timedwait(&f->cond, &k->lock, &until);
+	if (f->asking)
+		return 0;
+	return error_set(err, -EAGAIN, 0, "%u requests wait for Keystone at %s",
+			 k->n_waiting, k->base_url);
+}
+
+/* Asks Keystone; whoever else wants to know waits for us. Lock is held. */
+static void fly(struct keystone *k, struct flight *f,
+		const struct keystone_wish *w)
 {
 	CLEANUP(json_in_freep) json_t *answer = NULL;
-	json_t *who;
-	char key[129];
+	json_t *who = NULL;
 	int r;
 
-	if (strlen(token) > TOKEN_BYTES_MAX)
+	start_next(k);
+	r = wait_for_turn(k, f, &f->err);
+	if (r >= 0) {
+		pthread_mutex_unlock(&k->lock);
+		r = ask(k, w, &answer, &f->err);
+		who = r < 0 ? NULL : flatten(answer);
+		pthread_mutex_lock(&k->lock);
+		k->n_asking--;
+	}
+	if (r >= 0)
+		r = keep_answer(k, f, who, json_member(answer, "expires_at"),
+				&f->err);
+	else if (r == -EACCES)
+		token_memory_deny(k->memory, f->key, f->forgive,
+				  after_sec(DENY_SEC));
+	f->code = r;
+	f->who = who;
+	f->done = true;
+	remove_flight(k, f);
+	start_next(k);
+	pthread_cond_broadcast(&f->cond);
+}
+
+/* A line for the log, to be written where no lock is held. */
+struct notice {
+	bool due;
+	unsigned int left_out;
+	struct error what;
+};
+
+/* Why Keystone is not asked is the administrator's. Lock is held. */
+static int notice(struct keystone *k, struct notice *n, const char *why,
+		  struct error *err)
+{
+	if (!atomic_load(&k->stop) && log_pace(&k->pace)) {
+		n->due = true;
+		n->left_out = k->pace.left_out;
+		k->pace.left_out = 0;
+		error_set(&n->what, -EAGAIN, 0, "%s", why);
+	}
+	return error_set(err, -EAGAIN, 0,
+			 "It cannot be told at present who you are.");
+}
+
+static void tell(const struct notice *n)
+{
+	if (n->due && n->left_out)
+		log_line("%s (%u times more since the last line)", n->what.msg,
+			 n->left_out);
+	else if (n->due)
+		log_line("%s", n->what.msg);
+}
+
+static int turn_away(struct keystone *k, struct notice *n, struct error *err)
+{
+	struct error why = { 0 };
+
+	error_set(&why, -EAGAIN, 0,
+		  "%u requests wait for Keystone at %s: more are turned away",
+		  k->n_waiting, k->base_url);
+	return notice(k, n, why.msg, err);
+}
+
+/* Lock is held. */
+static int find_out(struct keystone *k, const char *key,
+		    const struct keystone_wish *w, json_t **ret,
+		    struct notice *n, struct error *err)
+{
+	struct flight *f = find_flight(k, key, w->forgive);
+	bool ours = !f;
+	int r;
+
+	if (atomic_load(&k->stop) || k->n_waiting >= k->waiters_max)
+		return turn_away(k, n, err);
+	if (ours)
+		f = add_flight(k, key, w);
+	if (!f)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	f->users++;
+	k->n_waiting++;
+	if (ours)
+		fly(k, f, w);
+	while (!f->done)
+		pthread_cond_wait(&f->cond, &k->lock);
+	k->n_waiting--;
+	r = f->code;
+	if (r >= 0)
+		*ret = json_incref(f->who);
+	else if (r == -EAGAIN)
+		notice(k, n, f->err.msg, err);
+	else
+		error_set(err, r, 0, "%s", f->err.msg);
+	leave_flight(f);
+	return r;
+}
+
+int keystone_find(struct keystone *k, const struct keystone_wish *w,
+		  struct identity *ret, struct error *err)
+{
+	char key[TOKEN_KEY_BYTES];
+	struct notice n = { 0 };
+	json_t *who = NULL;
+	int r;
+
+	if (strlen(w->token) > TOKEN_BYTES_MAX)
 		return error_set(err, -EACCES, 0, "that is no token");
-	r = digest_text(token, key, err);
+	r = digest_text(w->token, key, err);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&k->lock);
-	who = json_incref(recall(k, key));
-	if (!who) {
-		r = ask(k, token, &answer, err);
-		if (r >= 0) {
-			who = flatten(answer);
-			remember(k, key, who,
-				 json_member(answer, "expires_at"));
-		}
+	switch (token_memory_recall(k->memory, key, w->forgive, after_sec(0),
+				    &who)) {
+	case TOKEN_KNOWN:
+		break;
+	case TOKEN_DENIED:
+		r = error_set(err, -EACCES, 0, "Keystone knows no such token");
+		break;
+	case TOKEN_UNKNOWN:
+		r = find_out(k, key, w, &who, &n, err);
+		break;
 	}
 	pthread_mutex_unlock(&k->lock);
+	tell(&n);
 	if (r >= 0)
 		r = identity_from_json(who, "project", "user", ret, err);
 	json_decref(who);
@@ -380,7 +700,8 @@ int keystone_find(struct keystone *k, const char *token, struct identity *ret,
 }
 
 int keystone_new(const char *url, const struct keystone_account *account,
-		 struct keystone **ret, struct error *err)
+		 unsigned int waiters_max, struct keystone **ret,
+		 struct error *err)
 {
 	size_t len = strlen(url);
 	struct keystone *k;
@@ -404,19 +725,38 @@ int keystone_new(const char *url, const struct keystone_account *account,
 	if (len > 3 && !strncmp(url + len - 3, "/v3", 3))
 		len -= 3;
 	k = calloc(1, sizeof(*k));
-	if (k)
-		k->base_url = strndup(url, len);
-	if (!k || !k->base_url ||
-	    asprintf(&k->tokens_url, "%s/v3/auth/tokens", k->base_url) < 0) {
-		if (k)
-			free(k->base_url);
-		free(k);
+	if (!k)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	k->account = *account;
+	k->waiters_max = waiters_max;
+	k->last = &k->flights;
+	pthread_mutex_init(&k->lock, NULL);
+	pthread_cond_init(&k->own_cond, NULL);
+	k->memory = token_memory_new();
+	k->base_url = strndup(url, len);
+	if (!k->memory || !k->base_url ||
+	    asprintf(&k->tokens_url, "%s/v3/auth/tokens", k->base_url) < 0 ||
+	    asprintf(&k->forgiving_url, "%s?allow_expired=1", k->tokens_url) <
+		    0) {
+		keystone_free(k);
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
-	k->account = *account;
-	pthread_mutex_init(&k->lock, NULL);
 	*ret = k;
 	return 0;
+}
+
+void keystone_stop(struct keystone *k)
+{
+	struct flight *f;
+
+	if (!k)
+		return;
+	atomic_store(&k->stop, true);
+	pthread_mutex_lock(&k->lock);
+	for (f = k->flights; f; f = f->next)
+		pthread_cond_broadcast(&f->cond);
+	pthread_cond_broadcast(&k->own_cond);
+	pthread_mutex_unlock(&k->lock);
 }
 
 void keystone_free(struct keystone *k)
@@ -425,11 +765,12 @@ void keystone_free(struct keystone *k)
 
 	if (!k)
 		return;
-	for (i = 0; i < REMEMBER_MAX; i++)
-		json_decref(k->memories[i].who);
+	token_memory_free(k->memory);
+	pthread_cond_destroy(&k->own_cond);
 	pthread_mutex_destroy(&k->lock);
 	for (i = 0; i < SCOPES; i++)
-		free(k->own_tokens[i]);
+		free(k->own[i].token);
+	free(k->forgiving_url);
 	free(k->tokens_url);
 	free(k->base_url);
 	free(k);

@@ -17,6 +17,8 @@
 #define UNKNOWN		(-2) /* Keystone's */
 #define REFRESH_SEC	60U
 #define REFRESH_SEC_MAX 86400U
+/* How long the start waits for what Keystone says first. */
+#define FIRST_SEC	2
 
 #define COUNT_OF(where) \
 	"SELECT count(*) FROM images WHERE owner IS ? AND (" where ")"
@@ -50,8 +52,9 @@ struct limits {
 	unsigned int refresh_sec;
 	pthread_t refresher;
 	bool running;
+	bool asked; /* once at least */
 	bool stop;
-	pthread_cond_t stop_cond;
+	pthread_cond_t cond; /* asked, stop */
 	char said[ERROR_MSG_BYTES]; /* the last failure, told once */
 };
 
@@ -204,39 +207,56 @@ static void refresh(struct limits *l)
 	json_decref(old);
 }
 
+/* @sec from now, for pthread_cond_timedwait(). */
+static struct timespec in_sec(unsigned int sec)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += sec;
+	return until;
+}
+
 static void *keep_fresh(void *opaque)
 {
 	struct limits *l = opaque;
 	struct timespec until;
-	bool stop = false;
 
-	while (!stop) {
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec += l->refresh_sec;
-		pthread_mutex_lock(&l->lock);
-		while (!l->stop &&
-		       !pthread_cond_timedwait(&l->stop_cond, &l->lock, &until))
-			;
-		stop = l->stop;
+	pthread_mutex_lock(&l->lock);
+	while (!l->stop) {
 		pthread_mutex_unlock(&l->lock);
-		if (!stop)
-			refresh(l);
+		refresh(l);
+		pthread_mutex_lock(&l->lock);
+		l->asked = true;
+		pthread_cond_broadcast(&l->cond);
+		until = in_sec(l->refresh_sec);
+		while (!l->stop &&
+		       !pthread_cond_timedwait(&l->cond, &l->lock, &until))
+			;
 	}
+	pthread_mutex_unlock(&l->lock);
 	return NULL;
 }
 
 int limits_start(struct limits *l, struct keystone *k, struct error *err)
 {
+	struct timespec until;
+
 	if (!l || !l->from_keystone)
 		return 0;
 	if (!k)
 		return error_set(err, -EINVAL, 0,
 				 "limits=keystone needs auth=keystone:URL");
 	l->keystone = k;
-	refresh(l);
 	if (pthread_create(&l->refresher, NULL, keep_fresh, l))
 		return error_set(err, -EAGAIN, 0, "limits: no thread");
 	l->running = true;
+	/* Without them what needs them is 503; all else need not wait. */
+	until = in_sec(FIRST_SEC);
+	pthread_mutex_lock(&l->lock);
+	while (!l->asked && !pthread_cond_timedwait(&l->cond, &l->lock, &until))
+		;
+	pthread_mutex_unlock(&l->lock);
 	return 0;
 }
 
@@ -264,6 +284,7 @@ bool limits_are_keystones(const char *where)
 
 int limits_open(const char *path, struct limits **ret, struct error *err)
 {
+	pthread_condattr_t attr;
 	struct limits *l;
 	int r;
 
@@ -274,7 +295,10 @@ int limits_open(const char *path, struct limits **ret, struct error *err)
 	if (!l)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	pthread_mutex_init(&l->lock, NULL);
-	pthread_cond_init(&l->stop_cond, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&l->cond, &attr);
+	pthread_condattr_destroy(&attr);
 	if (limits_are_keystones(path)) {
 		r = take_keystone(l, path, err);
 	} else {
@@ -299,14 +323,14 @@ void limits_free(struct limits *l)
 	if (l->running) {
 		pthread_mutex_lock(&l->lock);
 		l->stop = true;
-		pthread_cond_signal(&l->stop_cond);
+		pthread_cond_broadcast(&l->cond);
 		pthread_mutex_unlock(&l->lock);
 		pthread_join(l->refresher, NULL);
 	}
 	json_decref(l->all);
 	if (!l->from_keystone)
 		json_file_done(&l->file);
-	pthread_cond_destroy(&l->stop_cond);
+	pthread_cond_destroy(&l->cond);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
 }

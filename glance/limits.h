@@ -36,7 +36,10 @@ struct keystone;
 int limits_open(const char *where, struct limits **ret, struct error *err);
 /* Is @where the word for Keystone, and no file? */
 bool limits_are_keystones(const char *where);
-/* Asks Keystone (NULL: it is not known), and goes on to. After the fork. */
+/*
+ * Asks Keystone (NULL: it is not known), and goes on to; waits for its first
+ * answer no longer than some seconds. After the fork.
+ */
 int limits_start(struct limits *l, struct keystone *k, struct error *err);
 void limits_free(struct limits *l);
 
