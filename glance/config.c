@@ -22,6 +22,7 @@ void glance_config_done(struct glance_config *c)
 	free(c->import_hosts);
 	free(c->import_ports);
 	free(c->import_nets);
+	free(c->import_min_rate);
 	free(c->show_locations);
 	free(c->min_disk);
 	free(c->location_dirs);
@@ -91,6 +92,7 @@ int glance_config_set(struct glance_config *c, const char *key,
 		{ "import-hosts", &c->import_hosts, strdup },
 		{ "import-ports", &c->import_ports, strdup },
 		{ "import-nets", &c->import_nets, strdup },
+		{ "import-min-rate", &c->import_min_rate, strdup },
 		{ "show-locations", &c->show_locations, strdup },
 		{ "location-dirs", &c->location_dirs, strdup },
 		{ "direct-url", &c->direct_url, strdup },

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -10,11 +11,7 @@
 #include "glance/net.h"
 #include "iouring/util.h"
 
-#define CONNECT_SEC	   30L
-/* A server slower than this for that long is given up. */
-#define SLOW_BYTES_PER_SEC 256L
-#define SLOW_SEC	   60L
-
+#define CONNECT_SEC 30L
 struct fetch_rules {
 	char *hosts; /* what the names point into; NULL: any */
 	const char *names[FETCH_LIST_MAX];
@@ -23,6 +20,8 @@ struct fetch_rules {
 	size_t n_ports;
 	struct net nets[FETCH_LIST_MAX];
 	size_t n_nets;
+	uint64_t rate; /* bytes a second */
+	unsigned int rate_sec; /* on the average of so many */
 };
 
 /* ---- addresses ---- */
@@ -142,6 +141,8 @@ int fetch_rules_new(const char *hosts, const char *ports, const char *nets,
 
 	if (!r)
 		return error_set(err, -ENOMEM, 0, "out of memory");
+	r->rate = FETCH_RATE;
+	r->rate_sec = FETCH_RATE_SEC;
 	if (hosts) {
 		r->hosts = strdup(hosts);
 		code = r->hosts ? each_part("import-hosts", r->hosts, add_name,
@@ -158,6 +159,35 @@ int fetch_rules_new(const char *hosts, const char *ports, const char *nets,
 		return code;
 	}
 	*ret = r;
+	return 0;
+}
+
+int fetch_rules_set_rate(struct fetch_rules *r, const char *text,
+			 struct error *err)
+{
+	unsigned long long rate = 0;
+	unsigned long sec = FETCH_RATE_SEC;
+	char *end = (char *)text;
+
+	if (*text >= '0' && *text <= '9')
+		rate = strtoull(text, &end, 10);
+	if (rate > UINT32_MAX)
+		rate = 0;
+	if (*end == 'K' || *end == 'M')
+		rate <<= *end++ == 'K' ? 10 : 20;
+	if (*end == ':') {
+		sec = end[1] >= '0' && end[1] <= '9'
+			      ? strtoul(end + 1, &end, 10)
+			      : 0;
+	}
+	if (!rate || *end || !sec || sec > FETCH_RATE_SEC_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "import-min-rate: \"%.32s\" is not "
+				 "BYTES[:SECONDS], at least 1 byte a second on "
+				 "the average of 1 to %u seconds",
+				 text, FETCH_RATE_SEC_MAX);
+	r->rate = rate;
+	r->rate_sec = (unsigned int)sec;
 	return 0;
 }
 
@@ -245,6 +275,9 @@ struct transfer {
 	struct error *err;
 	bool failed; /* the sink has, @err says how */
 	bool stopped;
+	bool slow;
+	uint64_t since_nsec; /* of the seconds that are looked at */
+	uint64_t since_bytes; /* what had come before */
 	bool forbidden; /* an address was */
 };
 
@@ -280,13 +313,28 @@ static size_t take(char *data, size_t size, size_t n, void *opaque)
 	return 0;
 }
 
+/* Are these seconds over, and was it too little? */
+static bool is_slow(struct transfer *t, uint64_t bytes)
+{
+	uint64_t now = now_nsec();
+	uint64_t sec = (now - t->since_nsec) / 1000000000U;
+	bool slow = (bytes - t->since_bytes) / (sec ? sec : 1) < t->rules->rate;
+
+	if (sec < t->rules->rate_sec)
+		return false;
+	t->since_nsec = now;
+	t->since_bytes = bytes;
+	return slow;
+}
+
 static int progress(void *opaque, curl_off_t down_total, curl_off_t down,
 		    curl_off_t up_total, curl_off_t up)
 {
 	struct transfer *t = opaque;
 
 	t->stopped = t->to->stop(t->to->opaque);
-	return t->stopped;
+	t->slow = is_slow(t, down > 0 ? (uint64_t)down : 0);
+	return t->stopped || t->slow;
 }
 
 static void set_up(struct transfer *t, const char *url)
@@ -300,8 +348,6 @@ static void set_up(struct transfer *t, const char *url)
 	curl->easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
 	curl->easy_setopt(c, CURLOPT_PROXY, ""); /* nor by the environment */
 	curl->easy_setopt(c, CURLOPT_CONNECTTIMEOUT, CONNECT_SEC);
-	curl->easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, SLOW_BYTES_PER_SEC);
-	curl->easy_setopt(c, CURLOPT_LOW_SPEED_TIME, SLOW_SEC);
 	curl->easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, open_socket);
 	curl->easy_setopt(c, CURLOPT_OPENSOCKETDATA, t);
 	curl->easy_setopt(c, CURLOPT_WRITEFUNCTION, take);
@@ -322,6 +368,11 @@ static int judge(struct transfer *t, CURLcode code, char **ret_next,
 		return err->code;
 	if (t->stopped)
 		return error_set(err, -ECANCELED, 0, "stopped");
+	if (t->slow)
+		return error_set(err, -ETIMEDOUT, 0,
+				 "slower than %" PRIu64 " bytes a second on "
+				 "the average of %u seconds (import-min-rate)",
+				 t->rules->rate, t->rules->rate_sec);
 	if (code != CURLE_OK && t->forbidden)
 		return error_set(err, -EPERM, 0,
 				 "its address is not public, and not in "
@@ -349,6 +400,8 @@ static int fetch_one(struct transfer *t, const char *url, char **ret_next,
 	t->handle = t->curl->easy_init();
 	if (!t->handle)
 		return error_set(err, -ENOMEM, 0, "out of memory");
+	t->since_nsec = now_nsec();
+	t->since_bytes = 0;
 	set_up(t, url);
 	r = judge(t, t->curl->easy_perform(t->handle), ret_next, err);
 	t->curl->easy_cleanup(t->handle);

@@ -17,6 +17,10 @@
 
 #define FETCH_REDIRECTS_MAX 5
 #define FETCH_LIST_MAX	    64
+/* Bytes a second, and over how many seconds, that a transfer must bring. */
+#define FETCH_RATE	    16384U
+#define FETCH_RATE_SEC	    60U
+#define FETCH_RATE_SEC_MAX  3600U
 
 struct fetch_rules;
 
@@ -27,6 +31,12 @@ struct fetch_rules;
  */
 int fetch_rules_new(const char *hosts, const char *ports, const char *nets,
 		    struct fetch_rules **ret, struct error *err);
+/*
+ * @text: "BYTES", "BYTES:SECONDS", with K or M behind the bytes: a transfer
+ * that brings less than BYTES a second on the average of SECONDS is given up.
+ */
+int fetch_rules_set_rate(struct fetch_rules *r, const char *text,
+			 struct error *err);
 void fetch_rules_free(struct fetch_rules *r); /* NULL is fine */
 
 /* Does @url pass? -EINVAL: no. Addresses are looked at later. */

@@ -100,6 +100,8 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 	if (r >= 0)
 		r = fetch_rules_new(c->import_hosts, c->import_ports,
 				    c->import_nets, &g->fetch, err);
+	if (r >= 0 && c->import_min_rate)
+		r = fetch_rules_set_rate(g->fetch, c->import_min_rate, err);
 	if (r >= 0 && g->http)
 		r = auth_new(
 			c->auth, http_is_local(g->http),

@@ -30,6 +30,9 @@
 #define IMPORTING_PROPERTY "os_glance_importing_to_stores"
 #define FAILED_PROPERTY	   "os_glance_failed_import"
 
+/* How often it is looked whether the image is still there. */
+#define LOOK_NSEC 500000000U
+
 /* ---- the request ---- */
 
 enum method { GLANCE_DIRECT, WEB_DOWNLOAD, COPY_IMAGE, METHODS };
@@ -273,59 +276,19 @@ struct run {
 	struct worker *worker;
 	const json_t *input;
 	char image_id[37];
+	struct upload *upload; /* where a download goes */
 	const char *message; /* of the failure */
+	uint64_t looked_nsec; /* at the image, last */
+	bool gone; /* the image: somebody has deleted it */
 	bool deleted; /* the image, with the task */
 };
 
 static int add_bytes(void *opaque, const void *data, size_t len,
 		     struct error *err)
 {
-	return upload_add(opaque, data, len, err);
-}
+	const struct run *r = opaque;
 
-struct download {
-	struct upload *upload;
-	struct worker *worker;
-};
-
-static int add_download(void *opaque, const void *data, size_t len,
-			struct error *err)
-{
-	const struct download *d = opaque;
-
-	return add_bytes(d->upload, data, len, err);
-}
-
-static bool download_ends(void *opaque)
-{
-	const struct download *d = opaque;
-
-	return worker_ends(d->worker);
-}
-
-static int download(struct run *r, const char *uri, struct error *err)
-{
-	CLEANUP(upload_freep) struct upload *u = NULL;
-	struct download d = { .worker = r->worker };
-	const struct fetch_sink sink = { add_download, download_ends, &d };
-	int code =
-		upload_begin(r->g, NULL, r->image_id, UPLOAD_IMPORT, &u, err);
-
-	d.upload = u;
-	if (code >= 0)
-		code = fetch(r->g->fetch, uri, &sink, err);
-	return code < 0 ? code : upload_finish(u, NULL, NULL, err);
-}
-
-static int take_staged(struct run *r, struct error *err)
-{
-	CLEANUP(upload_freep) struct upload *u = NULL;
-	int code =
-		upload_begin(r->g, NULL, r->image_id, UPLOAD_STAGED, &u, err);
-
-	if (code >= 0)
-		code = upload_read_staged(u, worker_ends, r->worker, err);
-	return code < 0 ? code : upload_finish(u, NULL, NULL, err);
+	return upload_add(r->upload, data, len, err);
 }
 
 /* 1: the image is not there yet; 0: it is, and active: a server before us. */
@@ -345,6 +308,48 @@ static int look_at_image(struct run *r, struct error *err)
 		return error_set(err, -EEXIST, 0,
 				 "the image is not this task's any more");
 	return image.status == IMAGE_ACTIVE ? 0 : 1;
+}
+
+/* What takes long asks this about once a second, or more often. */
+static bool ends(void *opaque)
+{
+	struct run *r = opaque;
+	struct error err = { 0 };
+	uint64_t now = now_nsec();
+	int code;
+
+	if (worker_ends(r->worker))
+		return true;
+	if (now - r->looked_nsec < LOOK_NSEC)
+		return r->gone;
+	r->looked_nsec = now;
+	code = look_at_image(r, &err);
+	r->gone = code == -ENOENT || code == -EEXIST;
+	return r->gone;
+}
+
+static int download(struct run *r, const char *uri, struct error *err)
+{
+	const struct fetch_sink sink = { add_bytes, ends, r };
+	CLEANUP(upload_freep) struct upload *u = NULL;
+	int code =
+		upload_begin(r->g, NULL, r->image_id, UPLOAD_IMPORT, &u, err);
+
+	r->upload = u;
+	if (code >= 0)
+		code = fetch(r->g->fetch, uri, &sink, err);
+	return code < 0 ? code : upload_finish(u, NULL, NULL, err);
+}
+
+static int take_staged(struct run *r, struct error *err)
+{
+	CLEANUP(upload_freep) struct upload *u = NULL;
+	int code =
+		upload_begin(r->g, NULL, r->image_id, UPLOAD_STAGED, &u, err);
+
+	if (code >= 0)
+		code = upload_read_staged(u, ends, r, err);
+	return code < 0 ? code : upload_finish(u, NULL, NULL, err);
 }
 
 static int run_api_import(struct run *r, struct error *err)
@@ -513,6 +518,12 @@ void import_run(struct glance *g, const struct task *t, struct worker *w)
 		code = !strcmp(t->type, TASK_IMPORT)
 			       ? run_admin_import(&r, &err)
 			       : run_api_import(&r, &err);
+	if (code == -ECANCELED && r.gone) {
+		error_clear(&err);
+		code = error_set(&err, -ENOENT, 0,
+				 "Image %s was deleted while its data came",
+				 r.image_id);
+	}
 	if (code != -ECANCELED)
 		end(&r, code, &err);
 }

@@ -192,21 +192,34 @@ static int set_status(struct index_tx *tx, const char *id, const char *status,
 	return index_run(st, err);
 }
 
-static int keep_task(void *opaque, struct task *t)
+static int take_turns(struct index_tx *tx, unsigned int per_project,
+		      struct task *ret, struct error *err)
 {
-	struct task *ret = opaque;
+	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
+	int r = index_sql(
+		tx,
+		"SELECT " COLUMNS " FROM tasks WHERE n = (SELECT first FROM ("
+		"SELECT min(CASE WHEN status = 'pending' THEN n END) AS first,"
+		" sum(status = 'processing') AS busy,"
+		" max(CASE WHEN status <> 'pending' THEN updated_at END) AS"
+		" served FROM tasks GROUP BY owner) WHERE first IS NOT NULL"
+		" AND busy < ? ORDER BY busy, served, first LIMIT 1)",
+		&st, err);
 
-	*ret = *t;
-	*t = (struct task){ 0 };
-	return 1;
+	if (r < 0)
+		return r;
+	sqlite.bind_int64(st, 1, per_project);
+	r = index_step(st, err);
+	if (r <= 0)
+		return r;
+	r = read_row(st, ret, err);
+	return r < 0 ? r : 1;
 }
 
-int task_take(struct index_tx *tx, struct task *ret, struct error *err)
+int task_take(struct index_tx *tx, unsigned int per_project, struct task *ret,
+	      struct error *err)
 {
-	const struct task_filter f = { .status = TASK_PENDING,
-				       .ascending = true,
-				       .limit = 1 };
-	int r = task_each(tx, &f, keep_task, ret, err);
+	int r = take_turns(tx, per_project, ret, err);
 
 	if (r <= 0)
 		return r;

@@ -55,10 +55,13 @@ int task_each(struct index_tx *tx, const struct task_filter *f,
 	      struct error *err);
 
 /*
- * In index_write(). The oldest pending task, processing from now on: 1; 0:
- * there is none.
+ * In index_write(). A pending task, processing from now on: 1; 0: there is none
+ * that may begin. Projects take turns: of those with less than @per_project
+ * tasks under way, one with the fewest of these, and of them the one that was
+ * served longest ago; its oldest task.
  */
-int task_take(struct index_tx *tx, struct task *ret, struct error *err);
+int task_take(struct index_tx *tx, unsigned int per_project, struct task *ret,
+	      struct error *err);
 /* In index_write(). What a server that has ended was at is pending again. */
 int task_reset(struct index_tx *tx, struct error *err);
 

@@ -40,7 +40,7 @@ void worker_wake(struct worker *w)
 
 static int take(struct index_tx *tx, void *opaque, struct error *err)
 {
-	return task_take(tx, opaque, err);
+	return task_take(tx, WORKER_PER_PROJECT, opaque, err);
 }
 
 /* 1: one was done, and there may be another; 0: there was none. */
@@ -52,8 +52,10 @@ static int do_one(struct worker *w)
 
 	if (r < 0)
 		log_line("tasks: %s", err.msg);
-	if (r == 1)
+	if (r == 1) {
+		worker_wake(w); /* there may be more that can begin */
 		import_run(w->g, &t, w);
+	}
 	return r;
 }
 

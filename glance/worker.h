@@ -7,7 +7,9 @@
 
 #include "iouring/error.h"
 
-#define WORKER_THREADS 4
+#define WORKER_THREADS	   8
+/* Of one project at the same time: others find a thread. */
+#define WORKER_PER_PROJECT 4
 
 struct glance;
 struct worker;

@@ -394,6 +394,94 @@ def an_image_that_is_deleted_meanwhile_leaves_nothing(c):
         web.end()
 
 
+def images_of(g, token, n):
+    made = [g.request("POST", "/v2/images", {
+        "disk_format": "qcow2", "container_format": "bare"}, token=token)
+        for _ in range(n)]
+    return ["/v2/images/" + a.json["id"] for a in made]
+
+
+def import_all(g, token, images, uri):
+    for i in images:
+        a = g.request("POST", i + "/import", {"method": {
+            "name": "web-download", "uri": uri}}, token=token)
+        is_equal(a.status, 202, f"the status of an import ({a.text[:200]})")
+
+
+def ends_of(g, token, images):
+    tasks = [g.request("GET", i + "/tasks", token=token).json["tasks"][0]
+             for i in images]
+    return [t["status"] for t in tasks]
+
+
+def under_way(g):
+    page = g.request("GET", "/v2/tasks?status=processing", token="boss").json
+    return page["tasks"]
+
+
+def slow_imports_of_one_project_hold_up_no_other(c):
+    web, g = Web(c.folder), None
+    path, store = c.path("fair-tokens"), c.path("fair")
+    with open(path, "w") as f:
+        json.dump({t: {"project": t, "user": t, "roles": [
+            "admin" if t == "boss" else "member"]}
+            for t in ("one", "two", "boss")}, f)
+    start_it = (*web.allowed(), f"auth=tokens:{path}")
+    try:
+        g = Glance(*start_it, store=store)
+        slow = images_of(g, "one", 10)
+        import_all(g, "one", slow, web.url("slow/disk.qcow2"))
+        wait_for(lambda: web.slow == 4)
+        quick = images_of(g, "two", 6)
+        import_all(g, "two", quick, web.url("disk.qcow2"))
+        wait_for(lambda: set(ends_of(g, "two", quick)) == {"success"})
+        is_equal({t["owner"] for t in under_way(g)}, {"one"}, "who waits")
+        is_equal(len(under_way(g)), 4, "how many of one project's go on")
+        # Nor do they wait for each other where a server finds them.
+        g.kill()
+        g.end()
+        g = Glance(*start_it, store=store)
+        wait_for(lambda: web.slow == 8)
+        # Deletion ends them, though the web server does not.
+        ids = [t["id"] for t in under_way(g)]
+        for i in slow:
+            is_equal(g.request("DELETE", i, token="one").status, 204, "it")
+        wait_for(lambda: not under_way(g), WAIT_SEC / 2)
+        is_true(web.slow == 8 and not web.go.is_set(), "the server let go")
+        for t in ids:
+            got = g.request("GET", f"/v2/tasks/{t}", token="boss").json
+            is_equal(got["status"], "failure", "the task's status")
+            is_true("was deleted" in got["message"], got["message"])
+        is_equal(left_behind(g), [], "what is left behind")
+    finally:
+        web.end()
+        if g:
+            g.end()
+
+
+def a_download_that_is_too_slow_is_given_up(c):
+    with Web(c.folder) as web:
+        with Glance("import-min-rate=1M:1", *web.allowed()) as g:
+            i = create(g, "qcow2")
+            start(g, i, name="web-download", uri=web.url("slow/disk.qcow2"))
+            t = wait_for_task(g, i)
+            is_equal(t["status"], "failure", "the task's status")
+            is_true("import-min-rate" in t["message"], t["message"])
+            is_equal(show(g, i)["status"], "queued", "the image's status")
+        with Glance("import-min-rate=1:1", *web.allowed()) as g:
+            web.go.set()
+            i = create(g, "qcow2")
+            start(g, i, name="web-download", uri=web.url("disk.qcow2"))
+            is_equal(wait_for_task(g, i)["status"], "success", "the task")
+    try:
+        with Glance("import-min-rate=0"):
+            pass
+    except Failure as e:
+        is_true("import-min-rate" in str(e), str(e))
+    else:
+        raise Failure("a rate of 0 is taken")
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -479,6 +567,8 @@ if __name__ == "__main__":
         a_killed_server_goes_on_with_imports,
         a_server_that_is_told_to_end_does,
         an_image_that_is_deleted_meanwhile_leaves_nothing,
+        slow_imports_of_one_project_hold_up_no_other,
+        a_download_that_is_too_slow_is_given_up,
         the_glance_command_imports,
         the_openstack_command_imports,
     ])

@@ -5,7 +5,7 @@ import http.server
 import os
 import threading
 
-SLOW_SEC = 30
+SLOW_SEC = 120
 
 
 class Web:
@@ -16,6 +16,7 @@ class Web:
         web = self
         self.go = threading.Event()
         self.started = threading.Event()
+        self.slow = 0  # that are under way
 
         class Handler(http.server.SimpleHTTPRequestHandler):
             def __init__(self, *args):
@@ -35,8 +36,10 @@ class Web:
                     self.end_headers()
                     self.wfile.write(data[:1])
                     self.wfile.flush()
+                    web.slow += 1
                     web.started.set()
                     web.go.wait(SLOW_SEC)
+                    web.slow -= 1
                     try:
                         self.wfile.write(data[1:])
                     except OSError:

@@ -152,6 +152,38 @@ START_TEST(a_list_has_a_maximum)
 }
 END_TEST
 
+static const struct {
+	const char *text;
+	int code;
+} rates[] = {
+	{ "1", 0 },
+	{ "16K", 0 },
+	{ "4M:3600", 0 },
+	{ "100:1", 0 },
+	{ "", -EINVAL },
+	{ "0", -EINVAL },
+	{ "-1", -EINVAL },
+	{ "16k", -EINVAL },
+	{ "16K:", -EINVAL },
+	{ "16K:0", -EINVAL },
+	{ "16K:3601", -EINVAL },
+	{ "16K:-5", -EINVAL },
+	{ "K", -EINVAL },
+	{ "99999999999999999999", -EINVAL },
+};
+
+START_TEST(a_rate_is_bytes_and_seconds)
+{
+	struct fetch_rules *r = rules(NULL, NULL, NULL);
+	struct error err = { 0 };
+
+	ck_assert_msg(fetch_rules_set_rate(r, rates[_i].text, &err) ==
+			      rates[_i].code,
+		      "%s: %s", rates[_i].text, err.msg);
+	fetch_rules_free(r);
+}
+END_TEST
+
 static bool never(void *opaque)
 {
 	return false;
@@ -192,6 +224,7 @@ static void add(TCase *tc)
 	LOOP(tc, urls_pass_by_scheme_host_and_port, urls);
 	LOOP(tc, lists_that_cannot_be_understood_are_refused, lists);
 	tcase_add_test(tc, a_list_has_a_maximum);
+	LOOP(tc, a_rate_is_bytes_and_seconds, rates);
 	tcase_add_test(tc, an_address_is_looked_at_however_it_is_written);
 }
 
