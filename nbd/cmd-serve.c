@@ -15,6 +15,7 @@
 #include "nbd/cmd.h"
 #include "nbd/export.h"
 #include "nbd/keep.h"
+#include "nbd/listen-inherited.h"
 #include "nbd/listen.h"
 #include "nbd/supervise.h"
 #include "nbd/text.h"
@@ -42,7 +43,8 @@ static const char help[] =
 	"\n"
 	"Serves IMAGE as a raw NBD block device until it is interrupted,\n"
 	"read-only, or with an overlay that takes the writes: IMAGE itself is\n"
-	"never written. A server that dies is started again at once.\n"
+	"never written. A server that dies is started again at once. Without\n"
+	"--unix, --port and --address, sockets of systemd's (LISTEN_FDS) are taken.\n"
 	"\n"
 	"  -U, --unix PATH      listen on a Unix socket\n"
 	"  -p, --port PORT      listen on a TCP port (default 10809; 0: a free one)\n"
@@ -708,6 +710,11 @@ static int parse(struct serve *s, int argc, char **argv)
 
 static int make_listener(struct serve *s, struct error *err)
 {
+	bool told = s->unix_path || s->address || s->port;
+	int r = told ? 0 : listen_inherited(&s->listener, err);
+
+	if (r)
+		return r;
 	if (s->unix_path)
 		return listen_unix(s->unix_path, &s->listener, err);
 	return listen_tcp(s->address ? s->address : ADDRESS_DEFAULT,

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "nbd/listen-inherited.h"
 #include "nbd/listen.h"
 #include "tests/lib/unit.h"
 
@@ -202,6 +203,69 @@ START_TEST(a_uri_holds_any_name)
 }
 END_TEST
 
+/* As systemd starts a service: its sockets from 3 on. */
+static int as_a_service(void *opaque)
+{
+	const char *path = opaque;
+	struct error err = { 0 };
+	struct listener l, again;
+	char pid[16];
+
+	must(listen_unix(path, &l, &err), err);
+	ck_assert_int_eq(dup2(l.fds[0], 3), 3);
+	close(l.fds[0]);
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	setenv("LISTEN_PID", "1", 1);
+	setenv("LISTEN_FDS", "1", 1);
+	ck_assert_int_eq(listen_inherited(&again, &err), 0);
+	setenv("LISTEN_PID", pid, 1);
+	setenv("LISTEN_FDS", "1", 1);
+	ck_assert_int_eq(listen_inherited(&again, &err), 1);
+	ck_assert_ptr_null(getenv("LISTEN_FDS"));
+	ck_assert_uint_eq(again.n_fds, 1);
+	ck_assert_int_ge(again.fds[0], FD_HIGH);
+	ck_assert_int_eq(fcntl(again.fds[0], F_GETFD), FD_CLOEXEC);
+	ck_assert_str_eq(again.unix_path, path);
+	ck_assert_int_eq(connect_unix(path), 0);
+	listener_done(&again);
+	/* The file is who made it's. */
+	ck_assert_int_eq(connect_unix(path), -ECONNREFUSED);
+	return 0;
+}
+
+START_TEST(a_socket_of_systemd_s_is_taken)
+{
+	unit_in_child(as_a_service, (void *)unit_path("s"));
+}
+END_TEST
+
+static int with_other_descriptors(void *opaque)
+{
+	struct error err = { 0 };
+	struct listener l;
+	char pid[16];
+	int fds[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	ck_assert_int_eq(dup2(fds[0], 3), 3);
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	setenv("LISTEN_PID", pid, 1);
+	setenv("LISTEN_FDS", "1", 1);
+	ck_assert_int_eq(listen_inherited(&l, &err), -EINVAL);
+	unit_says(&err, "descriptor 3");
+	error_clear(&err);
+	setenv("LISTEN_PID", pid, 1);
+	setenv("LISTEN_FDS", "9", 1);
+	ck_assert_int_eq(listen_inherited(&l, &err), -E2BIG);
+	return 0;
+}
+
+START_TEST(what_does_not_listen_is_refused)
+{
+	unit_in_child(with_other_descriptors, NULL);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, a_socket_is_there_until_the_end);
@@ -211,6 +275,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_socket_of_another_is_not_removed);
 	tcase_add_test(tc, a_path_too_long_is_refused);
 	tcase_add_test(tc, port_0_takes_a_free_one);
+	tcase_add_test(tc, a_socket_of_systemd_s_is_taken);
+	tcase_add_test(tc, what_does_not_listen_is_refused);
 	LOOP(tc, a_uri_holds_any_name, uris);
 }
 
