@@ -269,11 +269,30 @@ def expand(text, macros):
     return "".join(p or "" for p in parts)
 
 
+# In tenths, as systemd counts: 2 is what a service has that may use the
+# network and read the machine's files.
+EXPOSURE_MAX = 18
+
+
+def exposed(unit):
+    p = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager",
+         f"--threshold={EXPOSURE_MAX}", unit], capture_output=True, text=True)
+    if not p.returncode:
+        return []
+    said = [line for line in (p.stdout + p.stderr).split("\n")
+            if line.startswith("\u2717") or "exposure" in line.lower()]
+    return [f"{os.path.basename(unit)}: {line}" for line in said or [
+        p.stderr.strip()]]
+
+
 def check_systemd():
-    """What systemd says of the units, were they installed."""
+    """What systemd says of the units, were they installed, and of how much a
+    fault in the services could reach."""
     need("systemd-analyze")
     folder = "contrib/systemd"
-    names = sorted(os.listdir(folder))
+    names = sorted(n for n in os.listdir(folder)
+                   if not n.endswith(".sysusers"))
     bad = []
     with tempfile.TemporaryDirectory() as units:
         for name in names:
@@ -295,6 +314,14 @@ def check_systemd():
             bad += [f"{name}: {line}" for line in said]
             if p.returncode and not said:
                 bad.append(f"{name}: {p.stderr.strip()}")
+            if name.endswith(".service"):
+                bad += exposed(os.path.join(units, name))
+    p = subprocess.run(
+        ["systemd-sysusers", "--dry-run",
+         os.path.abspath(os.path.join(folder, "platter.sysusers"))],
+        capture_output=True, text=True)
+    if p.returncode or ".sysusers" in p.stderr:
+        bad.append(f"platter.sysusers: {p.stderr.strip()}")
     return report(bad, len(names), "units")
 
 
