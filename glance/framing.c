@@ -77,7 +77,7 @@ static int check_counts(const struct framing *f, struct error *err)
 	if (f->encodings && !strcmp(f->version, "HTTP/1.0"))
 		return error_set(err, -EINVAL, 0,
 				 "Transfer-Encoding: HTTP/1.0 has none");
-	if (f->hosts > 1)
+	if (f->hosts > 1 || (!f->hosts && !strcmp(f->version, "HTTP/1.1")))
 		return error_set(err, -EINVAL, 0, "Host: once");
 	return 0;
 }

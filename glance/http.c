@@ -38,8 +38,10 @@
 /* Descriptors that are not for connections: files, the index, Keystone. */
 #define OTHER_FDS	 64U
 #define CONNECTIONS_MIN	 16U
-/* Of all connections, 1 / ROOM are kept free where somebody is slow. */
-#define ROOM		 8U
+/* Of all connections, 1 / ROOM are kept free where somebody is slow ... */
+#define ROOM		 4U
+/* ... for those that are ended are there until their threads have seen it. */
+#define ROOM_PAUSE_USEC	 1000U
 
 /* Loaded before there is a server. */
 static const struct mhd_lib *mhd;
@@ -98,6 +100,7 @@ struct exchange {
 	struct connection *connection;
 	enum phase phase;
 	bool bad_target;
+	bool endless; /* nobody knows where its body ends */
 	struct error target_error;
 };
 
@@ -444,15 +447,16 @@ static int64_t slowness(const struct connection *c, int64_t now)
 
 /*
  * Somebody comes, and there is hardly room: the slowest leaves, before those
- * that came after him. Lock is held.
+ * that came after him. Lock is held. true: those who are to leave are many, and
+ * whoever lets people in should give them time.
  */
-static void make_room(struct http_server *s)
+static bool make_room(struct http_server *s)
 {
 	struct connection *c, *worst = NULL;
 	int64_t now = now_usec(), most = 0;
 
 	if (s->n_connections - s->n_ended < s->max - s->max / ROOM)
-		return;
+		return false;
 	for (c = s->connections; c; c = c->next) {
 		if (c->busy || c->ended || slowness(c, now) <= most)
 			continue;
@@ -460,9 +464,10 @@ static void make_room(struct http_server *s)
 		most = slowness(c, now);
 	}
 	if (!worst)
-		return;
+		return false;
 	end_connection(s, worst);
 	s->slow_ended++;
+	return s->n_ended > s->max / ROOM / 2;
 }
 
 static void *watch(void *opaque)
@@ -593,6 +598,7 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **socket,
 	struct http_server *s = cls;
 	const union MHD_ConnectionInfo *info;
 	struct connection *c = *socket;
+	bool pause;
 	int one = 1;
 
 	if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
@@ -624,7 +630,7 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **socket,
 	if (s->tcp)
 		setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	pthread_mutex_lock(&s->lock);
-	make_room(s);
+	pause = make_room(s);
 	s->n_connections++;
 	c->next = s->connections;
 	c->link = &s->connections;
@@ -633,6 +639,8 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **socket,
 	s->connections = c;
 	pthread_mutex_unlock(&s->lock);
 	*socket = c;
+	if (pause)
+		usleep(ROOM_PAUSE_USEC);
 }
 
 /* ---- requests ---- */
@@ -879,6 +887,7 @@ static void begin(struct exchange *x, const char *method, const char *version)
 		return;
 	}
 	if (check_framing(q, method, version, &err) < 0) {
+		x->endless = true;
 		respond_header(q, "Connection", "close");
 		respond_error(q, 400, err.msg);
 		return;
@@ -930,7 +939,7 @@ static bool answer_before_body(struct exchange *x)
 {
 	const char *expect = request_header(&x->q, "Expect");
 
-	return (expect && !strcasecmp(expect, "100-continue")) ||
+	return x->endless || (expect && !strcasecmp(expect, "100-continue")) ||
 	       x->q.content_length > DROP_BYTES_MAX;
 }
 
@@ -945,10 +954,12 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn,
 	if (!x)
 		return MHD_NO;
 	if (x->phase == PHASE_HEADERS) {
-		connection_waits(s, x->connection, true);
+		/* Who he is may take its time, and that is not the client's. */
+		connection_is_busy(s, x->connection);
 		x->phase = PHASE_BODY;
 		x->q.may_upgrade = !strcmp(version, "HTTP/1.1");
 		begin(x, method, version);
+		connection_waits(s, x->connection, true);
 		if (!x->q.response.status)
 			return MHD_YES;
 		x->phase = PHASE_DROP;
@@ -1155,13 +1166,17 @@ void respond_failure(struct request *q, const struct error *err)
 		int code;
 		unsigned int status;
 	} statuses[] = {
-		{ -EINVAL, 400 },    { -EBADMSG, 400 }, { -EACCES, 401 },
-		{ -EPERM, 403 },     { -ENOENT, 404 },	{ -EEXIST, 409 },
-		{ -EBUSY, 409 },     { -EFBIG, 413 },	{ -EDQUOT, 413 },
-		{ -ENOSPC, 413 },    { -ENOTSUP, 415 }, { -EAGAIN, 503 },
-		{ -ETIMEDOUT, 504 },
+		{ -EINVAL, 400 }, { -EBADMSG, 400 }, { -EACCES, 401 },
+		{ -EPERM, 403 },  { -ENOENT, 404 },  { -EEXIST, 409 },
+		{ -EBUSY, 409 },  { -EFBIG, 413 },   { -EDQUOT, 413 },
+		{ -ENOSPC, 413 }, { -ENOTSUP, 415 }, { -ETIMEDOUT, 504 },
 	};
 	size_t i;
+
+	if (err->code == -EAGAIN) {
+		respond_retry(q, err->msg);
+		return;
+	}
 
 	for (i = 0; i < ARRAY_SIZE(statuses); i++) {
 		if (statuses[i].code == err->code) {
@@ -1303,9 +1318,9 @@ int http_start(struct http_server *s, const struct http_app *app,
 		0, on_accept, s, on_request, s, MHD_OPTION_EXTERNAL_LOGGER,
 		drop_log, NULL, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
 		MHD_OPTION_CONNECTION_LIMIT, s->max,
-		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_TIMEOUT,
-		s->idle_sec, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-		(size_t)CONNECTION_BYTES,
+		MHD_OPTION_STRICT_FOR_CLIENT, s->in_place ? 0 : 1,
+		MHD_OPTION_CONNECTION_TIMEOUT, s->idle_sec,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
 		MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t)(16U << 10),
 		MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
 		MHD_OPTION_URI_LOG_CALLBACK, on_target, s,

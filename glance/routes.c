@@ -85,8 +85,6 @@ static int identify(struct request *q)
 			      "This server could not verify that you "
 			      "are authorized to access the document "
 			      "you requested.");
-	else if (r == -EAGAIN)
-		respond_retry(q, err.msg);
 	else if (r < 0)
 		respond_failure(q, &err);
 	return r;

@@ -74,6 +74,18 @@ def index(*argv, status=0):
     return run([os.environ["PLATTER"], "index", *argv], ok=(status,))[1:]
 
 
+def names_do_not_forge_lines_of_the_log(c):
+    name = "a\nplatter: store: forged\x1b[2J\xff.qcow2"
+    store = c.store("forged")
+    c.put(store, os.fsdecode(name.encode("latin-1")), "qcow2")
+    with Glance(store=store) as g:
+        wait_for(lambda: "forged" in g.messages(), "it is not told of")
+        said = g.messages()
+        is_true(not any(line.startswith("platter: store: forged")
+                        for line in said.split("\n")), said)
+        is_true("\\x0aplatter: store: forged\\x1b[2J\\xff" in said, said)
+
+
 def what_lies_there_is_served(c):
     store = c.store("lies", gold_qcow2="qcow2", sub__deep__old_vmdk="vmdk",
                     plain_img="raw", plain_txt="raw")
@@ -278,7 +290,8 @@ def mistakes_are_one_line(c):
 if __name__ == "__main__":
     environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit", "qemu-img")
-    run_checks(Context, [what_lies_there_is_served, changes_are_followed,
+    run_checks(Context, [what_lies_there_is_served,
+                         names_do_not_forge_lines_of_the_log, changes_are_followed,
                          a_command_scans_and_backs_up,
                          who_writes_meanwhile_harms_nobody,
                          what_is_known_follows_the_file,

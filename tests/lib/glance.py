@@ -56,7 +56,7 @@ class Glance:
     given, else it has a folder of its own."""
 
     def __init__(self, *parameters, store=None, tcp=None,
-                 nbd_port=None):
+                 nbd_port=None, wrap=()):
         self.folder = tempfile.mkdtemp(prefix="platter-glance-")
         self.store = store or os.path.join(self.folder, "store")
         os.makedirs(self.store, exist_ok=True)
@@ -66,7 +66,7 @@ class Glance:
         self.stderr = open(os.path.join(self.folder, "err"), "w+",
                            errors="replace")
         self.process = subprocess.Popen(
-            ["nbdkit", "-f",
+            [*wrap, "nbdkit", "-f",
              *(["-i", "127.0.0.1", "-p", str(nbd_port)] if nbd_port
                else ["-U", self.nbd_socket]),
              os.environ["PLATTER_PLUGIN"], f"store={self.store}",

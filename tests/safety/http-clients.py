@@ -10,6 +10,7 @@ import random
 import re
 import resource
 import socket
+import statistics
 import sys
 import threading
 import time
@@ -182,9 +183,10 @@ def too_many_connections_wait_or_are_refused(c):
                 break
         is_true(len(held) >= CONNECTIONS_MAX - 20,
                 f"only {len(held)} connections are taken")
-        # Those that got in are served.
-        held[10].sendall(request("GET", "/healthcheck"))
-        is_equal(status_of(rest_of(held[10])), 200, "the status of one of them")
+        # Those that got in last are served; others have made room.
+        last = held[-10]
+        last.sendall(request("GET", "/healthcheck"))
+        is_equal(status_of(rest_of(last)), 200, "the status of one of them")
     finally:
         for s in held:
             s.close()
@@ -196,6 +198,161 @@ def too_many_connections_wait_or_are_refused(c):
         except OSError:
             is_true(time.monotonic() < deadline, "nobody is served any more")
             time.sleep(0.1)
+
+
+def seconds_of(g, n=30):
+    """What a request takes, each on a connection of its own: the median."""
+    took = []
+    for _ in range(n):
+        began = time.monotonic()
+        a = g.request("GET", "/v2/images?limit=1")
+        is_equal(a.status, 200, "a status")
+        took.append(time.monotonic() - began)
+    return statistics.median(took)
+
+
+def half_sent_requests_keep_nobody_out(c):
+    halves = (b"GET /v2/images HTTP/1.1\r\nX-Slow: ",
+              b"PUT /v2/images/00000000-0000-4000-8000-000000000000/file "
+              b"HTTP/1.1\r\nHost: h\r\nContent-Type: "
+              b"application/octet-stream\r\nContent-Length: 99\r\n\r\nx")
+    for files in 1024, 256:
+        held = []
+
+        def upload():
+            """Goes on while they come: whoever sends is not slow."""
+            yield b"x" * 65536
+            time.sleep(0.2)
+            for n in range(1000):
+                s = socket.socket(socket.AF_UNIX)
+                s.settimeout(10)
+                s.connect(g.socket)
+                s.sendall(halves[n % 2])
+                held.append(s)
+            yield b"x" * 65536
+
+        with Glance(wrap=["prlimit", f"--nofile={files}:{files}"]) as g:
+            try:
+                a = g.request("POST", "/v2/images", {
+                    "disk_format": "raw", "container_format": "bare"})
+                usual = seconds_of(g)
+                a = g.request("PUT", f"/v2/images/{a.json['id']}/file",
+                              upload(), OCTETS)
+                is_equal(a.status, 204, "the status of an upload")
+                took = seconds_of(g)
+                print(f"{files} files: {usual * 1e3:.2f} ms usually, then "
+                      f"{took * 1e3:.2f}", flush=True)
+                is_true(took < 4 * usual + 0.02,
+                        f"a request takes {took} s, {usual} is usual")
+                deadline = time.monotonic() + 10
+                while "the slowest first" not in g.messages():
+                    is_true(time.monotonic() < deadline,
+                            f"the log says {g.messages()!r}")
+                    time.sleep(0.1)
+                is_true(g.messages().count("\n") < 5, g.messages())
+            finally:
+                for s in held:
+                    s.close()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def pages_in_browsers_cannot_use_it(c):
+    port = free_port()
+    me = f"127.0.0.1:{port}"
+    with Glance(f"glance={me}", "glance-hosts=images.example", tcp=port) as g:
+        for headers, wanted in (
+                ({"Origin": "http://evil.example"}, 403),
+                ({"Origin": "null"}, 403),
+                ({"Origin": f"http://127.0.0.1:{port + 1}"}, 403),
+                ({"Host": "evil.example", "Origin": "http://evil.example"},
+                 403),
+                ({"Host": f"evil.example:{port}"}, 403),
+                ({"Host": f"localhost.evil.example:{port}"}, 403),
+                ({"Origin": f"http://{me}"}, 201),
+                ({"Host": f"localhost:{port}"}, 201),
+                ({"Host": "images.example",
+                  "Origin": "https://images.example"}, 201),
+                ({"Host": f"[::1]:{port}"}, 201), ({}, 201)):
+            before = len(g.request("GET", "/v2/images").json["images"])
+            a = g.request("POST", "/v2/images", '{"name": "x"}',
+                          {"Content-Type": "application/json", **headers})
+            is_equal(a.status, wanted, f"the status with {headers}")
+            now = len(g.request("GET", "/v2/images").json["images"])
+            is_equal(now - before, 1 if wanted == 201 else 0, "new images")
+    tokens = os.path.join(c.glance.folder, "tokens-origin")
+    with open(tokens, "w") as f:
+        json.dump({"t": {"project": "p", "user": "u", "roles": []}}, f)
+    with Glance(f"glance={me}", f"auth=tokens:{tokens}", tcp=port) as g:
+        a = g.request("GET", "/v2/images", None, {
+            "Host": "images.example", "Origin": "http://page.example"}, "t")
+        is_equal(a.status, 200, "the status where tokens are asked for")
+    # Nobody's browser comes by a unix socket; what it sends is told by Origin.
+    a = c.glance.request("GET", "/v2/images", None, {"Host": "any.example"})
+    is_equal(a.status, 200, "the status by the unix socket")
+
+
+def an_address_has_its_share_and_no_more(c):
+    port = free_port()
+    me = f"glance=127.0.0.1:{port}"
+    with Glance(me, "glance-per-address=3", tcp=port) as g:
+        time.sleep(0.5)  # the one that asked whether it is there is gone
+        held = [socket.create_connection(("127.0.0.1", port))
+                for _ in range(12)]
+        closed = 0
+        for s in held:
+            s.settimeout(0.3)
+            try:
+                closed += not s.recv(1)
+            except ConnectionError:
+                closed += 1
+            except socket.timeout:
+                pass
+        is_equal(closed, 9, "the connections that are closed")
+        for s in held:
+            s.close()
+        deadline = time.monotonic() + 10
+        while "glance-per-address=3" not in g.messages():
+            is_true(time.monotonic() < deadline, g.messages())
+            time.sleep(0.1)
+    log = os.path.join(c.glance.folder, "proxied")
+    with Glance("glance-per-address=3", "glance-proxies=unix",
+                f"access-log={log}") as g:
+        held = []
+        a = g.request("POST", "/v2/images", {
+            "disk_format": "raw", "container_format": "bare"})
+        for n in range(4):
+            s = socket.socket(socket.AF_UNIX)
+            s.settimeout(10)
+            s.connect(g.socket)
+            s.sendall(f"PUT /v2/images/{a.json['id']}/file HTTP/1.1\r\n"
+                      "Host: h\r\nX-Forwarded-For: 198.51.100.1\r\n"
+                      "Content-Type: application/octet-stream\r\n"
+                      "Content-Length: 9\r\n\r\nx".encode())
+            held.append(s)
+            time.sleep(0.1)
+
+        def status(client):
+            a = g.request("GET", "/v2/images", None,
+                          {"X-Forwarded-For": client})
+            return a.status, a.headers.get("retry-after")
+
+        is_equal(status("198.51.100.1"), (503, "1"), "one too many")
+        is_equal(status("198.51.100.1, 198.51.100.2"), (200, None), "another")
+        for s in held:
+            s.close()
+        deadline = time.monotonic() + 10
+        while status("198.51.100.1")[0] != 200:
+            is_true(time.monotonic() < deadline, "its share is not given back")
+            time.sleep(0.1)
+        with open(log) as f:
+            clients = {line.split()[1] for line in f}
+        is_equal(clients, {"unix", "198.51.100.1", "198.51.100.2"},
+                 "the clients in the access log")
 
 
 # ---- large ----
@@ -271,6 +428,52 @@ def lengths_that_lie_are_refused(c):
     answer = send(c, request("GET", "/healthcheck", "Content-Length: 5",
                              body=b"helloGET /v2/images HTTP/1.1\r\n\r\n"))
     is_equal(answer.count(b"HTTP/1.1 "), 1, "the answers after Connection: close")
+    c.still_serves()
+
+
+def what_two_servers_read_differently_is_refused(c):
+    """400, and the end: what follows is not taken for a request."""
+    length, chunked = b"Content-Length: 5", b"Transfer-Encoding: chunked"
+    rows = [(b"\r\n".join(h), b"\r\n") for h in (
+        (b"Transfer-Encoding : chunked", length), (b": x", length),
+        (b":", length), (b" Transfer-Encoding: chunked", length),
+        (b"X: a\rTransfer-Encoding: chunked", length),
+        (b"X: a\r", length), (b"X: a\nX: b", length), (b"X: a\n", length),
+        (b"X: a", b" folded", length), (b"X: a", b"\tfolded", length),
+        (b"Content-Length: 4\n", length), (b"X: a\0b", length),
+        (b"X: a\x0b", length), (b"X(: a", length), (b"X y: a", length),
+        (b"\x0bX: a", length), (length, length), (length, chunked),
+        (chunked, length), (chunked, chunked), (b"Transfer-Encoding: x",),
+        (b"Transfer-Encoding: chunked, chunked",),
+        (b"Transfer-Encoding:\x0bchunked", length),
+        (b"Transfer-Encoding: chunked\t",), (b"Content-Length: 5 ",),
+        (b"Content-Length: +5",), (b"Content-Length: 5,5",),
+        (b"Content-Length:",), (b"Host: i", length), (b"No colon", length))]
+    rows.append((length, b"\n"))
+    after = b"GET /healthcheck HTTP/1.1\r\nHost: h\r\n\r\n"
+    for headers, end in rows:
+        for method in b"POST /v2/images", b"GET /healthcheck":
+            asked = (method + b" HTTP/1.1\r\nHost: h\r\n" + headers +
+                     b"\r\n" + end + b"5\r\nhello\r\n0\r\n\r\n" + after)
+            # The connection ends though we do not end it. (libmicrohttpd
+            # says what it refuses itself twice.)
+            answer = send(c, asked, end=False)
+            is_equal(set(re.findall(rb"HTTP/1\.. (\d{3}) ", answer)), {b"400"},
+                     f"the answer to {asked!r}, {answer!r},")
+    for asked in (b"POST /v2/images HTTP/1.0\r\n" + chunked + b"\r\n\r\n" +
+                  b"5\r\nhello\r\n0\r\n\r\n",
+                  b"GET /healthcheck HTTP/1.1\r\n\r\n",
+                  b"GET /a\rb HTTP/1.1\r\nHost: h\r\n\r\n"):
+        answer = send(c, asked + after, end=False)
+        is_equal(set(re.findall(rb"HTTP/1\.. (\d{3}) ", answer)), {b"400"},
+                 f"the answer to {asked!r}, {answer!r},")
+    # What is as it must be goes on.
+    answer = send(c, after + b"POST /v2/images HTTP/1.1\r\nHost: h\r\n"
+                  b"Content-Type: application/json\r\nX:\r\nY: \t a\tb \r\n"
+                  b"Content-Length:    2\r\n\r\n{}" + after +
+                  b"GET /healthcheck HTTP/1.0\r\n\r\n")
+    is_equal([int(n) for n in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answer)],
+             [200, 201, 200, 200], "the statuses")
     c.still_serves()
 
 
@@ -437,6 +640,10 @@ if __name__ == "__main__":
         run_checks(setup, [
             slow_clients_are_sent_away,
             too_many_connections_wait_or_are_refused,
+            half_sent_requests_keep_nobody_out,
+            pages_in_browsers_cannot_use_it,
+            an_address_has_its_share_and_no_more,
+            what_two_servers_read_differently_is_refused,
             large_requests_are_refused,
             lengths_that_lie_are_refused,
             pipelined_requests_are_answered_in_order,
