@@ -49,10 +49,15 @@ const char config_help[] =
 	"pithos=DIR       where pithos://ACCOUNT/CONTAINER/OBJECT lie\n"
 	"import-hosts=NAME,..., import-ports=PORT,..., import-nets=ADDR/BITS,...\n"
 	"                 web servers to import from [any, 80 and 443, public ones]\n"
+	"import-min-rate=BYTES[:SECONDS]  what a download brings a second at least\n"
+	"                 [16K, on the average of 60 seconds]\n"
 	"show-locations=true, location-dirs=DIR:...  locations of images, and where\n"
 	"                 files may be registered in place\n"
 	"direct-url=nbd://HOST:PORT/  in front of ids, shown as direct_url\n"
 	"glance-timeout=SECONDS  for clients of HTTP that are silent (60)\n"
+	"glance-proxies=ADDR[/BITS]|unix,...  whose X-Forwarded-For is believed\n"
+	"glance-per-address=N  connections and requests of one address at a time\n"
+	"glance-hosts=NAME,...  what Host may be, with auth=none on loopback\n"
 	"health-disable=FILE  while it is there, /healthcheck says so\n"
 	"limits=FILE|keystone  how much each project may have\n"
 	"min-disk=asked   leave min_disk as the client gave it [inspected]\n"
@@ -60,7 +65,9 @@ const char config_help[] =
 	"access-log=FILE  a line for each request of the API\n"
 	"auth=none|tokens:FILE|keystone:URL  who may use it [none]\n"
 	"keystone-user=NAME, keystone-project=NAME, keystone-password=FILE  as whom\n"
-	"                 Keystone is asked";
+	"                 Keystone is asked\n"
+	"keystone-service-roles=NAME,...  who may use expired tokens, by another in\n"
+	"                 X-Service-Token [service]";
 
 void config_init(struct config *c)
 {
