@@ -27,7 +27,7 @@
 /* To log in is dear for Keystone: not again at once where it has failed. */
 #define LOGIN_PAUSE_NSEC 1000000000U
 /* Questions at the same time. */
-#define ASKING_MAX	 16U
+#define ASKING_MAX	 8U
 #define PASSWORD_MAX	 1024U
 #define TOKEN_BYTES_MAX	 8192U
 #define PEER_BYTES	 64
@@ -326,7 +326,20 @@ static int get_once(struct keystone *k, const struct question *q,
 	return run(k, q->url, headers, NULL, x, err);
 }
 
-/* The answer's object; -ENOENT: 404. */
+/* A 404 of whatever stands before Keystone says nothing of a token. */
+static bool is_not_found(const struct exchange *x)
+{
+	CLEANUP(json_in_freep) json_t *all = NULL;
+	const json_t *code;
+
+	if (x->status != 404 || !x->body.text ||
+	    json_in_parse(x->body.text, x->body.len, &all, NULL) < 0)
+		return false;
+	code = json_object_get(json_object_get(all, "error"), "code");
+	return json_integer_value(code) == 404;
+}
+
+/* The answer's object; -ENOENT: there is none, says Keystone. */
 static int get(struct keystone *k, const struct question *q, json_t **ret,
 	       struct error *err)
 {
@@ -348,7 +361,7 @@ static int get(struct keystone *k, const struct question *q, json_t **ret,
 	}
 	if (r < 0)
 		return r;
-	if (x.status == 404)
+	if (is_not_found(&x))
 		return error_set(err, -ENOENT, 0, "Keystone has no %s", q->url);
 	if (x.status != 200 || !x.body.text)
 		return error_set(err, -EAGAIN, 0,
@@ -633,6 +646,21 @@ static int turn_away(struct keystone *k, struct notice *n, struct error *err)
 	return notice(k, n, why.msg, err);
 }
 
+/*
+ * Is there a place for one more? One address has half of them, but who waits
+ * for what is asked already takes none from others. Lock is held.
+ */
+static bool is_full(const struct keystone *k, const char *peer, bool asked)
+{
+	const struct flight *f;
+	unsigned int n = 0;
+
+	for (f = k->flights; f; f = f->next)
+		n += !strcmp(f->peer, peer);
+	return k->n_waiting >= k->waiters_max ||
+	       (!asked && n >= k->waiters_max / 2);
+}
+
 /* Lock is held. */
 static int find_out(struct keystone *k, const char *key,
 		    const struct keystone_wish *w, json_t **ret,
@@ -642,7 +670,7 @@ static int find_out(struct keystone *k, const char *key,
 	bool ours = !f;
 	int r;
 
-	if (atomic_load(&k->stop) || k->n_waiting >= k->waiters_max)
+	if (atomic_load(&k->stop) || is_full(k, w->peer, !ours))
 		return turn_away(k, n, err);
 	if (ours)
 		f = add_flight(k, key, w);

@@ -37,7 +37,7 @@ struct keystone_wish {
 	bool forgive; /* it may have expired, as far as Keystone allows that */
 	/*
 	 * From where: who asks for many tokens gets no more of Keystone's time
-	 * than who asks for one.
+	 * than who asks for one, and no more than half of the places.
 	 */
 	const char *peer;
 };

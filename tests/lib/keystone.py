@@ -20,6 +20,21 @@ START_SEC = 180
 PASSWORD = "secret"
 
 
+EXPIRED = """
+import datetime, sys, uuid
+import keystone.conf
+from keystone.common import utils
+from keystone.token import token_formatters as t
+keystone.conf.configure()
+keystone.conf.CONF([], default_config_files=[sys.argv[1]])
+then = datetime.datetime.utcnow() - datetime.timedelta(seconds=60)
+print(t.TokenFormatter().create_token(
+    sys.argv[2], utils.isotime(then, subsecond=True),
+    ["aaaaaaaaaaaaaaaaaaaaaa"], t.ProjectScopedPayload, ["password"],
+    project_id=sys.argv[3]))
+"""
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -109,9 +124,9 @@ password_hash_rounds = 4
                                       f.read()[-2000:]) from None
                 time.sleep(0.2)
 
-    def request(self, method, path, body=None, token=None):
+    def request(self, method, path, body=None, token=None, headers=None):
         """(JSON, headers)"""
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **(headers or {})}
         if token:
             headers["X-Auth-Token"] = token
         r = urllib.request.Request(
@@ -138,6 +153,17 @@ password_hash_rounds = 4
             "service_id": service["id"], "interface": "public", "url": url,
             "region": "RegionOne"}}, self.token)
 
+    def add_role(self, name):
+        self.request("POST", "/v3/roles", {"role": {"name": name}}, self.token)
+
+    def expired(self, token):
+        """One of the same user and project as @token, as Keystone itself would
+        have made it; its time was over a minute ago."""
+        of = self.request("GET", "/v3/auth/tokens?nocatalog", None, self.token,
+                          {"X-Subject-Token": token})[0]["token"]
+        return run(["/usr/bin/python3", "-c", EXPIRED, self.conf,
+                    of["user"]["id"], of["project"]["id"]])[1].strip()
+
     def add_user(self, name, roles=("member",)):
         """A user in a project of the same name; (token, project's id)."""
         project = self.request("POST", "/v3/projects", {"project": {
@@ -153,15 +179,22 @@ password_hash_rounds = 4
                          + known[role], None, self.token)
         return self.log_in(name, PASSWORD, name)
 
-    def parameters(self):
-        """As platter's plugin takes them."""
-        return [f"auth=keystone:{self.url}/v3", "keystone-user=admin",
+    def parameters(self, url=None):
+        """As platter's plugin takes them; @url: of a proxy."""
+        return [f"auth=keystone:{url or self.url}/v3", "keystone-user=admin",
                 "keystone-project=admin",
                 f"keystone-password={self.password_file}"]
+
+    def hang(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def end(self):
         p = getattr(self, "process", None)
         if p and p.poll() is None:
+            self.go_on()
             p.send_signal(signal.SIGTERM)
             try:
                 p.wait(10)
