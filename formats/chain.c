@@ -196,6 +196,9 @@ static int open_parent(struct chain *c, const struct open_options *options,
 			      "more than %d layers in the chain",
 			      CHAIN_DEPTH_MAX);
 	else
+		r = options_check_alone(options, "backing file",
+					child->parent.name_at, err);
+	if (r >= 0)
 		r = open_parent_file(child, options, &file, verdict, err);
 	if (r < 0) {
 		error_prefix(err, "%s", child->path);
@@ -232,6 +235,20 @@ static int open_down(struct chain *c, const struct open_options *options,
 	return r;
 }
 
+static int open_given(const char *path, const struct open_options *options,
+		      struct layer **ret, struct error *err)
+{
+	CLEANUP(folder_unrefp) struct folder *folder = NULL;
+	int r = folder_of_fd(options->src->fd, &folder, err);
+
+	if (r < 0) {
+		error_prefix(err, "%s", path);
+		return r;
+	}
+	return layer_open(source_ref(options->src), path, folder,
+			  options->format, true, options, ret, err);
+}
+
 int chain_open_top(const char *path, const struct open_options *options,
 		   struct layer **ret, struct error *err)
 {
@@ -242,6 +259,8 @@ int chain_open_top(const char *path, const struct open_options *options,
 	CLEANUP(freep) char *inside = NULL;
 	int r;
 
+	if (options->src)
+		return open_given(path, options, ret, err);
 	r = format_in_folder(path, &inside, err);
 	if (inside)
 		path = inside;

@@ -207,6 +207,16 @@ int layer_set_parent_by_id(struct layer *l, const char *name,
 	return layer_set_parent(l, name, format, name_at, err);
 }
 
+int options_check_alone(const struct open_options *o, const char *what,
+			uint64_t at, struct error *err)
+{
+	return o->alone ? error_set(err, -EPERM, at,
+				    "refers to another file: its %s is not "
+				    "followed",
+				    what)
+			: 0;
+}
+
 int layer_open_file(struct layer *l, const char *name, const char *what,
 		    uint64_t name_at, struct source **ret, struct error *err)
 {
@@ -215,6 +225,8 @@ int layer_open_file(struct layer *l, const char *name, const char *what,
 	int r;
 
 	r = check_may_refer(l, what, name_at, err);
+	if (r >= 0)
+		r = options_check_alone(l->options, what, name_at, err);
 	if (r < 0)
 		return r;
 	files = reallocarray(l->files, l->n_files + 1, sizeof(*files));

@@ -29,6 +29,10 @@ struct open_options {
 	const uint8_t *key; /* passphrase; NULL: none was given */
 	size_t key_bytes;
 	struct allow allow;
+	/* The top's file, open already, the caller's; NULL: it is opened by
+	   its path, which serves messages alone otherwise. */
+	struct source *src;
+	bool alone; /* no other file that the top refers to is opened */
 	bool direct; /* O_DIRECT */
 	bool force_parent; /* take a parent whose ids do not match */
 	bool lock; /* layer_hold() each layer before it is read */
@@ -125,6 +129,10 @@ int layer_set_parent_by_id(struct layer *l, const char *name,
  */
 int layer_open_file(struct layer *l, const char *name, const char *what,
 		    uint64_t name_at, struct source **ret, struct error *err);
+
+/* -EPERM: @o->alone, so that a @what, named at @at, is not opened. */
+int options_check_alone(const struct open_options *o, const char *what,
+			uint64_t at, struct error *err);
 
 /*
  * For drivers: reads @len bytes of metadata at @off of @src (l->src or one of

@@ -346,6 +346,8 @@ static int find_bundle(struct layer *l, struct error *err)
 	struct ploop_state *s = l->state;
 	int r;
 
+	if (l->options->alone)
+		return 0;
 	r = reference_open(l->folder, BUNDLE_XML_NAME, BUNDLE_XML_NAME,
 			   &l->options->allow, false, &xml, NULL, &path,
 			   &verdict, NULL);
@@ -629,7 +631,7 @@ static int ploop_open(struct layer *l, struct error *err)
 		s->bundled = true;
 		s->guid = s->bundle.top;
 	}
-	if (r >= 0 && s->bundled && l->top)
+	if (r >= 0 && s->bundled && l->top && !l->options->alone)
 		read_names(l);
 	if (r >= 0 && s->bundled && l->top && l->options->snapshot)
 		r = select_snapshot(l, err);

@@ -3,15 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include "formats/reference.h"
+#include "iouring/beneath.h"
 
 /* Longer names are refused before any system call sees them. */
 #define NAME_BYTES_MAX 4095U
@@ -29,21 +28,7 @@ struct folder {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct folder *folders;
 
-static int sys_openat2(int dir, const char *name, int flags, uint64_t resolve)
-{
-	struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC),
-				.resolve = resolve };
-	long r;
-
-	/* EAGAIN: something in the path was renamed meanwhile. */
-	do {
-		r = syscall(SYS_openat2, dir, name, &how, sizeof(how));
-	} while (r < 0 && (errno == EAGAIN || errno == EINTR));
-	return r < 0 ? -errno : (int)r;
-}
-
-/* Where @fd is now, links resolved; NULL: nobody knows. */
-static char *path_of_fd(int fd)
+char *path_of_fd(int fd)
 {
 	char link[64], path[PATH_MAX + 1];
 	ssize_t n;
@@ -130,6 +115,15 @@ int folder_of_file(const char *path, struct folder **ret, struct error *err)
 	if (!dir)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	return folder_open(dir, ret, err);
+}
+
+int folder_of_fd(int fd, struct folder **ret, struct error *err)
+{
+	CLEANUP(freep) char *path = path_of_fd(fd);
+
+	return path ? folder_of_file(path, ret, err)
+		    : error_set(err, -ENOMEM, 0,
+				"the file's path cannot be found");
 }
 
 struct folder *folder_ref(struct folder *f)
@@ -255,34 +249,12 @@ static const char *beneath(const char *folder, const char *path)
 	return path[n] ? path + n : NULL;
 }
 
-/*
- * Opens @rest beneath @dir. First by O_PATH, which wakes no device and waits
- * for no FIFO, then, when that is a regular file, for reading.
- */
-static int open_beneath(int dir, const char *rest, uint64_t resolve)
-{
-	struct stat st;
-	int fd;
-
-	resolve |= RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
-	fd = sys_openat2(dir, rest, O_PATH, resolve);
-	if (fd < 0)
-		return fd;
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		close(fd);
-		return -EBADF;
-	}
-	close(fd);
-	return sys_openat2(dir, rest, O_RDONLY | O_NONBLOCK | O_NOCTTY,
-			   resolve);
-}
-
 /* Is the real path @real beneath @f? Opens it if so; else -EXDEV. */
 static int open_real_in(const struct folder *f, const char *real)
 {
 	const char *rest = beneath(f->path, real);
 
-	return rest ? open_beneath(f->fd, rest, RESOLVE_NO_SYMLINKS) : -EXDEV;
+	return rest ? open_file_beneath(f->fd, rest, BENEATH_NO_LINKS) : -EXDEV;
 }
 
 /* By its text, beneath @f; -EXDEV: it is not. */
@@ -290,16 +262,16 @@ static int open_text_in(const struct folder *f, const char *name)
 {
 	const char *rest = *name == '/' ? beneath(f->path, name) : name;
 
-	return rest ? open_beneath(f->fd, rest, 0) : -EXDEV;
+	return rest ? open_file_beneath(f->fd, rest, BENEATH_LINKS) : -EXDEV;
 }
 
 /*
  * Where does @name lead, links and all? Nothing is opened for reading; what
  * is found is used to compare with permitted folders and for nothing else.
  */
-static char *real_path(const struct folder *from, const char *name)
+static char *real_path(int from, const char *name)
 {
-	CLEANUP(closep) int fd = openat(from->fd, name, O_PATH | O_CLOEXEC);
+	CLEANUP(closep) int fd = openat(from, name, O_PATH | O_CLOEXEC);
 
 	return fd < 0 ? NULL : path_of_fd(fd);
 }
@@ -314,7 +286,7 @@ static int open_permitted(struct folder *from, const char *name,
 
 	if (fd != -EXDEV)
 		return fd;
-	real = real_path(from, name);
+	real = real_path(from->fd, name);
 	if (real)
 		fd = open_real_in(from, real);
 	for (i = 0; fd == -EXDEV && i < allow->n_folders; i++) {
@@ -329,6 +301,39 @@ static int open_permitted(struct folder *from, const char *name,
 		folder_unref(f);
 	}
 	return fd;
+}
+
+int folders_open_file(struct folder *const *folders, size_t n, const char *path)
+{
+	CLEANUP(freep) char *real = NULL;
+	int fd = -EXDEV;
+	size_t i;
+
+	for (i = 0; i < n && fd == -EXDEV; i++)
+		fd = open_text_in(folders[i], path);
+	/* By way of links that leave one, or that lie above it. */
+	if (fd == -EXDEV || fd == -ELOOP)
+		real = real_path(AT_FDCWD, path);
+	for (i = 0; i < n && real && (fd == -EXDEV || fd == -ELOOP); i++)
+		fd = open_real_in(folders[i], real);
+	return fd;
+}
+
+int folder_open_in(const struct folder *f, const char *name,
+		   struct folder **ret, struct error *err)
+{
+	int fd = open_beneath(f->fd, name, O_PATH | O_DIRECTORY, 0,
+			      BENEATH_NO_LINKS);
+
+	if (fd < 0)
+		return error_set(err, fd, 0, "folder %s/%s: %s", f->path, name,
+				 errno_text(-fd));
+	return folder_adopt(fd, ret, err);
+}
+
+int folder_open_file(const struct folder *f, const char *name)
+{
+	return open_file_beneath(f->fd, name, BENEATH_LINKS);
 }
 
 static enum reference_verdict verdict_of(int code)

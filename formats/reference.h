@@ -33,16 +33,35 @@ struct allow {
 int allow_add(struct allow *a, const char *value, struct error *err);
 void allow_done(struct allow *a);
 
+/* Where @fd lies now, links resolved; to be freed. NULL: nobody knows. */
+char *path_of_fd(int fd);
+
 /* A folder that was opened once, so that it cannot be moved under us. */
 struct folder;
 
 int folder_open(const char *path, struct folder **ret, struct error *err);
 /* The folder in which the file @path lies. */
 int folder_of_file(const char *path, struct folder **ret, struct error *err);
+/* The folder in which the open file @fd lies now. */
+int folder_of_fd(int fd, struct folder **ret, struct error *err);
 struct folder *folder_ref(struct folder *f);
 void folder_unref(struct folder *f); /* NULL is fine */
 void folder_unrefp(struct folder **f);
 const char *folder_path(const struct folder *f); /* absolute, links resolved */
+
+/* The folder @name beneath @f, no link on the way. -ENOENT, -ELOOP, -ENOTDIR */
+int folder_open_in(const struct folder *f, const char *name,
+		   struct folder **ret, struct error *err);
+
+/*
+ * Opens, once, the regular file @name beneath @f, or the one at the absolute
+ * @path that lies, links followed, beneath one of @folders: what is checked is
+ * what is opened. A descriptor for reading; -EXDEV, -ELOOP: it lies elsewhere;
+ * -EBADF: it is no regular file; or another negative errno.
+ */
+int folder_open_file(const struct folder *f, const char *name);
+int folders_open_file(struct folder *const *folders, size_t n,
+		      const char *path);
 
 /*
  * Calls @each with the name of every entry of the folder, at most

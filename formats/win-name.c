@@ -121,7 +121,7 @@ int win_names_set_parent(struct layer *l, const struct win_names *n,
 			 const char *format, struct error *err)
 {
 	/* Where nothing may be followed nothing is looked for either. */
-	bool look = n->n > 1 && l->folder &&
+	bool look = n->n > 1 && l->folder && !l->options->alone &&
 		    (l->top || !l->guessed || l->options->allow.guessed);
 	size_t i, chosen = 0;
 
