@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,6 +126,23 @@ static int exec(struct index_tx *tx, const char *sql, struct error *err)
 	return 0;
 }
 
+/*
+ * SQLite makes its files for all to read; -wal, -shm and -journal become like
+ * the one beside which they lie.
+ */
+static int make_file(const char *path, struct error *err)
+{
+	/* Not one that there is: to close it would end SQLite's locks on it. */
+	int fd = open(path, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return errno == EEXIST ? 0
+				       : error_set(err, -errno, 0, "%s: %s",
+						   path, errno_text(errno));
+	close(fd);
+	return 0;
+}
+
 static int tx_new(struct index *ix, bool writes, struct index_tx **ret,
 		  struct error *err)
 {
@@ -241,6 +259,8 @@ int index_open(const char *path, struct index **ret, struct error *err)
 	struct index *ix = NULL;
 	int r = new_index(path, &ix, err);
 
+	if (r >= 0)
+		r = make_file(path, err);
 	if (r >= 0)
 		r = tx_new(ix, true, &ix->writer, err);
 	if (r >= 0)
@@ -707,8 +727,10 @@ int index_backup(struct index *ix, const char *path, struct error *err)
 	struct index_tx *tx;
 	sqlite3 *to = NULL;
 	sqlite3_backup *b;
-	int r = get_reader(ix, &tx, err);
+	int r = make_file(path, err);
 
+	if (r >= 0)
+		r = get_reader(ix, &tx, err);
 	if (r < 0)
 		return r;
 	if (sqlite.open_v2(path, &to,

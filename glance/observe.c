@@ -43,7 +43,7 @@ struct observer {
 static int open_log(struct observer *o)
 {
 	closep(&o->fd);
-	o->fd = open(o->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+	o->fd = open(o->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 	return o->fd < 0 || fstat(o->fd, &o->st) < 0 ? -errno : 0;
 }
 
