@@ -177,28 +177,23 @@ static unsigned int begin_answer(struct request *q, uint64_t bytes,
 static void send_stored(struct request *q, const struct record *image)
 {
 	struct glance *g = q->app;
-	CLEANUP(freep) char *path = NULL;
-	int fd = location_path(g, image, &path, NULL) < 0
-			 ? -1
-			 : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	CLEANUP(closep) int fd = -1;
 	uint64_t off, len;
 	struct stat st;
 	unsigned int status;
 
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		closep(&fd);
+	if (location_open(g, image, &fd, NULL, NULL) < 0 ||
+	    fstat(fd, &st) < 0) {
 		respond_errorf(q, 404, "The data of image %s are not there",
 			       image->id);
 		return;
 	}
 	status = begin_answer(q, (uint64_t)st.st_size, &off, &len);
-	if (!status) {
-		close(fd);
+	if (!status)
 		return;
-	}
 	if (image->checksum)
 		respond_header(q, "Content-MD5", image->checksum);
-	respond_file(q, status, fd, off, len);
+	respond_file(q, status, TAKE_FD(fd), off, len);
 }
 
 static int read_disk(void *opaque, void *buf, size_t len, uint64_t off)
@@ -211,21 +206,38 @@ static void disk_done(void *opaque)
 	image_unref(opaque);
 }
 
+/* @o: how to open the data of @image as a disk; *ret_src is o->src. */
+static int find_disk(const struct glance *g, const struct record *image,
+		     struct open_options *o, struct source **ret_src,
+		     struct error *err)
+{
+	CLEANUP(closep) int fd = -1;
+	int r = location_open(g, image, &fd, NULL, err);
+
+	*o = (struct open_options){ .format = inspect_disk(image),
+				    .alone = true };
+	if (r >= 0 && !o->format)
+		r = error_set(err, -EINVAL, 0, "they are no disk");
+	if (r >= 0)
+		r = file_source_adopt(TAKE_FD(fd), 0, ret_src, err);
+	if (r >= 0)
+		o->src = *ret_src;
+	return r;
+}
+
 /* The disk, decoded. */
 static void send_disk(struct request *q, const struct record *image)
 {
-	struct glance *g = q->app;
-	CLEANUP(freep) char *path = NULL;
-	struct open_options options = { .format = inspect_format(
-						image->disk_format) };
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	struct open_options options;
 	struct producer p = { .read = read_disk, .free = disk_done };
 	struct error err = { 0 };
 	struct image *disk;
 	uint64_t len;
 	unsigned int status;
 
-	if (location_path(g, image, &path, NULL) < 0 || !options.format ||
-	    image_open(path, &options, &disk, &err) < 0) {
+	if (find_disk(q->app, image, &options, &src, &err) < 0 ||
+	    image_open(image->id, &options, &disk, &err) < 0) {
 		respond_errorf(q, 400, "Image %s cannot be read as a disk",
 			       image->id);
 		return;
@@ -282,13 +294,13 @@ static void respond_report(struct request *q, const struct record *image,
 static json_t *known_report(const struct glance *g, const struct record *image)
 {
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
-	CLEANUP(freep) char *path = NULL;
+	CLEANUP(closep) int fd = -1;
 	struct file_looks looks;
 	json_t *j;
 
-	if (location_path(g, image, &path, NULL) < 0)
+	if (location_open(g, image, &fd, NULL, NULL) < 0)
 		return NULL;
-	file_looks(path, &looks);
+	file_looks(fd, &looks);
 	if (index_read(g->index, &tx, NULL) < 0 ||
 	    findings_report(tx, image->n, &looks, &j, NULL) <= 0)
 		return NULL;
@@ -297,21 +309,21 @@ static json_t *known_report(const struct glance *g, const struct record *image)
 
 static void look_into_file(struct request *q, const struct record *image)
 {
-	struct open_options options = { .format = inspect_format(
-						image->disk_format) };
 	CLEANUP(inspection_done) struct inspection found = { 0 };
-	CLEANUP(freep) char *path = NULL;
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	struct open_options options;
 	struct error err = { 0 }, refused = { 0 };
 	struct layer *l;
 
-	if (location_path(q->app, image, &path, &err) < 0)
+	int r = find_disk(q->app, image, &options, &src, &err);
+
+	if (r == -ENOENT)
 		respond_failure(q, &err);
-	else if (!options.format ||
-		 chain_open_top(path, &options, &l, &err) < 0)
+	else if (r < 0 || chain_open_top(image->id, &options, &l, &err) < 0)
 		respond_errorf(q, 400, "Image %s cannot be read as a disk",
 			       image->id);
 	else {
-		inspect_data(image, path, &found, &refused);
+		inspect_data(image, src->fd, &found, &refused);
 		respond_report(q, image,
 			       inspect_report(l, image->id, &refused));
 		layer_unref(l);

@@ -30,12 +30,12 @@ void findings_free(struct findings *f)
 	free(f);
 }
 
-void file_looks(const char *path, struct file_looks *ret)
+void file_looks(int fd, struct file_looks *ret)
 {
 	struct stat st;
 
 	*ret = (struct file_looks){ "" };
-	if (!stat(path, &st))
+	if (!fstat(fd, &st))
 		snprintf(ret->text, sizeof(ret->text),
 			 "%" PRIu64 " %" PRId64 " %" PRId64 ".%09ld",
 			 (uint64_t)st.st_ino, (int64_t)st.st_size,

@@ -37,7 +37,7 @@ struct file_looks {
 	char text[64]; /* "": there is no file */
 };
 
-void file_looks(const char *path, struct file_looks *ret);
+void file_looks(int fd, struct file_looks *ret);
 
 struct findings {
 	struct file_looks looks; /* of the file in which they were found */

@@ -170,6 +170,7 @@ void glance_image_done(struct glance_image *i)
 {
 	free(i->id);
 	free(i->path);
+	closep(&i->fd);
 }
 
 /* The number of the one image of that name; 0: none, or several. */
@@ -244,7 +245,7 @@ int glance_find_image(struct glance *g, const struct glance_wish *w,
 {
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(record_done) struct record image = { 0 };
-	struct glance_image i = { 0 };
+	struct glance_image i = { .fd = -1 };
 	int r = index_read(g->index, &tx, err);
 
 	if (r >= 0)
@@ -253,7 +254,7 @@ int glance_find_image(struct glance *g, const struct glance_wish *w,
 		r = check_grant(g, w, &image, err);
 	if (r < 0)
 		return r;
-	i.format = inspect_format(image.disk_format);
+	i.format = inspect_disk(&image);
 	if (image.status != IMAGE_ACTIVE || !i.format)
 		return error_set(
 			err, -ENOENT, 0,
@@ -261,7 +262,7 @@ int glance_find_image(struct glance *g, const struct glance_wish *w,
 			"%s, its disk_format %s",
 			w->name, image.id, image_status_name(image.status),
 			image.disk_format ? image.disk_format : "unknown");
-	r = location_path(g, &image, &i.path, err);
+	r = location_open(g, &image, &i.fd, &i.path, err);
 	if (r < 0)
 		return r;
 	i.id = strdup(image.id);

@@ -59,7 +59,8 @@ bool glance_sets_min_disk(const struct glance *g);
 /* An image whose data can be served. Strings are owned. */
 struct glance_image {
 	char *id;
-	char *path;
+	int fd; /* its file, open to be read; owned */
+	char *path; /* says where that lies, to people and in overlays */
 	const char *format; /* of the drivers' */
 };
 

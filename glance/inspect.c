@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "formats/chain.h"
 #include "formats/report.h"
+#include "glance/admit.h"
 #include "glance/inspect.h"
 
 #define GIB	     (1ULL << 30)
@@ -12,6 +14,7 @@
 void inspection_done(struct inspection *i)
 {
 	findings_free(TAKE_PTR(i->findings));
+	free(TAKE_PTR(i->as));
 }
 
 void inspection_apply(struct inspection *i, struct record *r, bool min_disk)
@@ -22,6 +25,8 @@ void inspection_apply(struct inspection *i, struct record *r, bool min_disk)
 		r->min_disk = i->min_disk;
 	findings_free(r->findings);
 	r->findings = TAKE_PTR(i->findings);
+	free(r->seen_as);
+	r->seen_as = TAKE_PTR(i->as);
 }
 
 const char *inspect_format(const char *disk_format)
@@ -43,15 +48,12 @@ const char *inspect_format(const char *disk_format)
 }
 
 /* Data that say they are blocks must not look like a format. */
-static int check_blocks(const struct record *r, const char *path,
+static int check_blocks(const struct record *r, struct source *src,
 			struct error *err)
 {
-	CLEANUP(source_unrefp) struct source *src = NULL;
 	const struct format_ops *ops;
-	int code = file_source_open(path, 0, &src, err);
+	int code = format_probe(src, &ops, err);
 
-	if (code >= 0)
-		code = format_probe(src, &ops, err);
 	if (code < 0)
 		return code;
 	if (strcmp(ops->name, "raw") != 0)
@@ -61,13 +63,12 @@ static int check_blocks(const struct record *r, const char *path,
 	return 0;
 }
 
-static int check_iso(const char *path, struct error *err)
+static int check_iso(struct source *src, struct error *err)
 {
-	CLEANUP(source_unrefp) struct source *src = NULL;
 	char magic[5] = "";
-	int code = file_source_open(path, 0, &src, err);
+	int code = 0;
 
-	if (code >= 0 && src->bytes >= 32769 + sizeof(magic))
+	if (src->bytes >= 32769 + sizeof(magic))
 		code = source_read(src, magic, sizeof(magic), 32769, err);
 	if (code < 0)
 		return code;
@@ -172,21 +173,25 @@ static uint64_t least_disk(const struct layer *l)
 	return strcmp(l->ops->name, "raw") && gib <= MIN_DISK_MAX ? gib : 0;
 }
 
-static int look(const struct record *r, const char *path, const char *format,
+static int look(const struct record *r, struct source *src, const char *format,
 		struct inspection *ret, struct error *err)
 {
-	struct open_options options = { .format = format };
+	struct open_options options = { .format = format,
+					.src = src,
+					.alone = true };
 	struct layer *l;
 	struct error why = { 0 };
-	int code = chain_open_top(path, &options, &l, &why);
+	int code = chain_open_top(r->id, &options, &l, &why);
 
 	if (code == -ENOMEM)
 		return error_set(err, code, 0, "out of memory");
 	if (code < 0) {
-		/* The file's name is ours, and nobody's business. */
-		const char *text = strstr(why.msg, r->id);
+		/* What it calls the image is known to who reads it. */
+		const char *text = why.msg;
+		size_t n = strlen(r->id);
 
-		text = text && strlen(text) > 38 ? text + 38 : why.msg;
+		if (!strncmp(text, r->id, n) && !strncmp(text + n, ": ", 2))
+			text += n + 2;
 		return error_set(err, -EINVAL, 0,
 				 "Image content does not match disk_format "
 				 "%s: %.400s",
@@ -203,29 +208,66 @@ static int look(const struct record *r, const char *path, const char *format,
 	return code;
 }
 
-int inspect_data(const struct record *r, const char *path,
-		 struct inspection *ret, struct error *err)
+static bool is_bare(const char *container_format)
 {
-	const char *format = inspect_format(r->disk_format);
-	int code = 0;
+	static const char *const others[] = { "ova", "docker", "compressed" };
+	size_t i;
+
+	for (i = 0; container_format && i < ARRAY_SIZE(others); i++)
+		if (!strcmp(container_format, others[i]))
+			return false;
+	return container_format;
+}
+
+const char *inspect_disk(const struct record *r)
+{
+	return is_bare(r->container_format) ? inspect_format(r->disk_format)
+					    : NULL;
+}
+
+int inspect_source(int fd, struct source **ret, struct error *err)
+{
+	int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	return own < 0 ? error_set(err, -errno, 0, "the data: %s",
+				   errno_text(errno))
+		       : file_source_adopt(own, 0, ret, err);
+}
+
+/* What is in a container is not looked at. */
+static int look_at_disk(const struct record *r, int fd, struct inspection *ret,
+			struct error *err)
+{
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	const char *format = inspect_disk(r);
+	int code;
+
+	if (!format)
+		return 0;
+	code = inspect_source(fd, &src, err);
+	if (code >= 0 && !strcmp(r->disk_format, "iso"))
+		code = check_iso(src, err);
+	else if (code >= 0 && !strcmp(format, "raw"))
+		code = check_blocks(r, src, err);
+	return code < 0 ? code : look(r, src, format, ret, err);
+}
+
+int inspect_data(const struct record *r, int fd, struct inspection *ret,
+		 struct error *err)
+{
+	int code;
 
 	*ret = (struct inspection){ .findings =
-					    calloc(1, sizeof(*ret->findings)) };
-	if (!ret->findings)
+					    calloc(1, sizeof(*ret->findings)),
+				    .as = admit_label(r) };
+	if (!ret->findings || !ret->as) {
+		inspection_done(ret);
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	file_looks(path, &ret->findings->looks);
-	/* What is in a container is not looked at. */
-	if (!format || !r->container_format ||
-	    strcmp(r->container_format, "ova") == 0 ||
-	    strcmp(r->container_format, "docker") == 0 ||
-	    strcmp(r->container_format, "compressed") == 0)
-		return 0;
-	if (!strcmp(r->disk_format, "iso"))
-		code = check_iso(path, err);
-	else if (!strcmp(format, "raw"))
-		code = check_blocks(r, path, err);
+	}
+	file_looks(fd, &ret->findings->looks);
+	code = admit_formats(r, err);
 	if (code >= 0)
-		code = look(r, path, format, ret, err);
+		code = look_at_disk(r, fd, ret, err);
 	if (code < 0)
 		inspection_done(ret);
 	return code;

@@ -16,6 +16,7 @@ struct inspection {
 	uint64_t virtual_size; /* bytes */
 	uint64_t min_disk; /* GiB; 0: the format does not say */
 	struct findings *findings; /* owned */
+	char *as; /* owned; admit_label() of what they were said to be */
 };
 
 void inspection_done(struct inspection *i);
@@ -33,11 +34,21 @@ void inspection_apply(struct inspection *i, struct record *r, bool min_disk);
 const char *inspect_format(const char *disk_format);
 
 /*
- * Are the data at @path what @r says they are? -EINVAL, in the words of a 400:
- * another format, damage, or a reference to anything outside.
+ * The driver that reads the data of @r as a disk; NULL: there is none, or they
+ * are in a container, into which nobody has looked.
  */
-int inspect_data(const struct record *r, const char *path,
-		 struct inspection *ret, struct error *err);
+const char *inspect_disk(const struct record *r);
+
+/* The file @fd, which stays the caller's, as a source. */
+int inspect_source(int fd, struct source **ret, struct error *err);
+
+/*
+ * Are the data in the file @fd, the caller's, what @r says they are? -EINVAL,
+ * in the words of a 400: another format, damage, or a reference to anything
+ * outside.
+ */
+int inspect_data(const struct record *r, int fd, struct inspection *ret,
+		 struct error *err);
 
 /*
  * What is said of @l, image @id's: as platter info has it, what it refers to,

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "formats/reference.h"
+#include "glance/admit.h"
 #include "glance/data.h"
 #include "glance/glance.h"
 #include "glance/image-json.h"
@@ -564,6 +565,8 @@ static int replace(struct index_tx *tx, struct record *old,
 		r = record_set(&image->id, old->id, err);
 	if (r < 0)
 		return r;
+	/* It was looked at when it came, under the other id. */
+	image->seen_as = admit_label(image);
 	image->n = old->n;
 	image->created_usec = old->created_usec;
 	r = members_clear(tx, old->n, err);
@@ -697,7 +700,6 @@ static int take_registered(struct request *q, const struct meta *m,
  */
 static void register_image(struct request *q, const struct meta *m)
 {
-	struct glance *g = q->app;
 	CLEANUP(source_unrefp) struct source *src = NULL;
 	struct registration old = { .q = q,
 				    .location = m->location,
@@ -707,7 +709,7 @@ static void register_image(struct request *q, const struct meta *m)
 	int r = check_new(q, m, &err);
 
 	if (r >= 0)
-		r = open_location(g, m->location, &src, &err);
+		r = open_location(q->app, m->location, &src, &err);
 	if (r >= 0)
 		r = check_registered(&old, &err);
 	if (r >= 0)
@@ -773,7 +775,8 @@ static int change(struct request *q, struct change *c)
 }
 
 /* Cyclades: an image is put out of use, and back, by its status. */
-static int set_status(const struct meta *m, struct record *r, struct error *err)
+static int set_status(const struct glance *g, const struct meta *m,
+		      struct record *r, struct error *err)
 {
 	enum image_status to;
 
@@ -791,8 +794,10 @@ static int set_status(const struct meta *m, struct record *r, struct error *err)
 				 "X-Image-Meta-Status: %s does not become %s",
 				 image_status_name(r->status),
 				 image_status_name(to));
+	if (to == r->status)
+		return 0;
 	r->status = to;
-	return 0;
+	return to == IMAGE_ACTIVE ? location_look_again(g, r, err) : 0;
 }
 
 static int update(struct index_tx *tx, struct change *c, struct error *err)
@@ -807,8 +812,9 @@ static int update(struct index_tx *tx, struct change *c, struct error *err)
 	    (!c->image.owner || strcmp(c->meta->owner, c->image.owner) != 0))
 		return error_set(err, -EPERM, 0,
 				 "You are not authorized to give images away.");
-	r = dialect_of(c->q)->cyclades ? set_status(c->meta, &c->image, err)
-				       : 0;
+	r = dialect_of(c->q)->cyclades
+		    ? set_status(c->q->app, c->meta, &c->image, err)
+		    : 0;
 	if (r >= 0)
 		r = meta_apply(c->meta, &c->image, err);
 	return r < 0 ? r : record_update(tx, &c->image, err);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "formats/reference.h"
 #include "glance/digest.h"
 #include "glance/inspect.h"
 #include "glance/json-body.h"
@@ -16,13 +17,14 @@
 
 struct location_rules {
 	bool show;
-	char *store; /* without links in it */
-	char *dirs[LOCATION_DIRS_MAX]; /* without links in them */
+	struct folder *dirs[LOCATION_DIRS_MAX + 1]; /* the store's is behind */
 	size_t n_dirs;
 };
 
 static int add_dir(struct location_rules *r, const char *dir, struct error *err)
 {
+	struct error why = { 0 };
+
 	if (r->n_dirs == LOCATION_DIRS_MAX)
 		return error_set(err, -EINVAL, 0,
 				 "location-dirs: over %d folders",
@@ -30,10 +32,8 @@ static int add_dir(struct location_rules *r, const char *dir, struct error *err)
 	if (*dir != '/')
 		return error_set(err, -EINVAL, 0,
 				 "location-dirs: %s is no absolute path", dir);
-	r->dirs[r->n_dirs] = realpath(dir, NULL);
-	if (!r->dirs[r->n_dirs])
-		return error_set(err, -EINVAL, 0, "location-dirs: %s: %s", dir,
-				 errno_text(errno));
+	if (folder_open(dir, &r->dirs[r->n_dirs], &why) < 0)
+		return error_set(err, -EINVAL, 0, "location-dirs: %s", why.msg);
 	r->n_dirs++;
 	return 0;
 }
@@ -74,12 +74,8 @@ int location_rules_new(const char *store, const char *show, const char *dirs,
 	int code = r ? fill_rules(r, show, dirs, err)
 		     : error_set(err, -ENOMEM, 0, "out of memory");
 
-	if (code >= 0) {
-		r->store = realpath(store, NULL);
-		if (!r->store)
-			code = error_set(err, -errno, 0, "store: %s: %s", store,
-					 errno_text(errno));
-	}
+	if (code >= 0)
+		code = folder_open(store, &r->dirs[r->n_dirs], err);
 	if (code < 0) {
 		location_rules_free(r);
 		return code;
@@ -90,11 +86,12 @@ int location_rules_new(const char *store, const char *show, const char *dirs,
 
 void location_rules_free(struct location_rules *r)
 {
+	size_t i;
+
 	if (!r)
 		return;
-	while (r->n_dirs)
-		free(r->dirs[--r->n_dirs]);
-	free(r->store);
+	for (i = 0; i < ARRAY_SIZE(r->dirs); i++)
+		folder_unref(r->dirs[i]);
 	free(r);
 }
 
@@ -105,59 +102,44 @@ bool location_rules_show(const struct location_rules *r)
 
 /* ---- files ---- */
 
-static bool is_in(const char *dir, const char *path)
-{
-	size_t len = strlen(dir);
-
-	return !strncmp(path, dir, len) &&
-	       (path[len] == '/' || !strcmp(dir, "/"));
-}
-
-static bool beneath(const struct location_rules *r, const char *path)
-{
-	size_t i;
-
-	for (i = 0; i < r->n_dirs; i++)
-		if (is_in(r->dirs[i], path))
-			return true;
-	return false;
-}
-
-/*
- * One answer for what is not there and what is elsewhere. @found: nobody but
- * the scan has named it, and it may lie in the store.
- */
-static int open_path(const struct location_rules *r, const char *url,
-		     bool found, char **ret, struct stat *ret_stat,
-		     struct error *err)
+static char *path_of(const char *url, struct error *err)
 {
 	CLEANUP(uri_done) struct uri u = { 0 };
-	CLEANUP(freep) char *real = NULL;
 	struct text_buf b = { 0 };
-	struct stat st;
 	char *path;
 	size_t i;
-	int code = uri_parse(url + strlen(FILE_SCHEME), &u, err);
 
-	if (code < 0)
-		return code;
+	if (uri_parse(url + strlen(FILE_SCHEME), &u, err) < 0)
+		return NULL;
 	for (i = 0; i < u.n_segments; i++) {
 		text_add_char(&b, '/');
 		text_add(&b, u.segments[i]);
 	}
 	path = text_buf_take(&b);
 	if (!path)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	real = realpath(path, NULL);
-	free(path);
-	if (!real || !(beneath(r, real) || (found && is_in(r->store, real))) ||
-	    stat(real, &st) < 0 || !S_ISREG(st.st_mode))
+		error_set(err, -ENOMEM, 0, "out of memory");
+	return path;
+}
+
+/*
+ * Opens the file, once. One answer for what is not there and what is elsewhere.
+ * @found: nobody but the scan has named it, and it may lie in the store.
+ */
+static int open_url(const struct location_rules *r, const char *url, bool found,
+		    int *ret, struct error *err)
+{
+	CLEANUP(freep) char *path = path_of(url, err);
+	int fd;
+
+	if (!path)
+		return err->code;
+	fd = folders_open_file(r->dirs, r->n_dirs + found, path);
+	if (fd < 0)
 		return error_set(err, -ENOENT, 0,
 				 "there is no file at %.256s that may be "
 				 "registered",
 				 url);
-	*ret = TAKE_PTR(real);
-	*ret_stat = st;
+	*ret = fd;
 	return 0;
 }
 
@@ -177,19 +159,25 @@ static const struct location *file_location(const struct record *r)
 	return location_of(r, FILE_STORE);
 }
 
-int location_path(const struct glance *g, const struct record *r, char **ret,
-		  struct error *err)
+int location_open(const struct glance *g, const struct record *r, int *ret,
+		  char **ret_path, struct error *err)
 {
 	const struct location *l = file_location(r);
 	const struct location *found = location_of(r, SCAN_STORE);
-	struct stat st;
+	CLEANUP(closep) int fd = -1;
+	int code = l	   ? open_url(g->locations, l->url, false, &fd, err)
+		   : found ? open_url(g->locations, found->url, true, &fd, err)
+			   : store_data_open(g->store, r->id, &fd, err);
 
-	if (l)
-		return open_path(g->locations, l->url, false, ret, &st, err);
-	if (found)
-		return open_path(g->locations, found->url, true, ret, &st, err);
-	*ret = store_image_path(g->store, r->id);
-	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+	if (code >= 0 && ret_path) {
+		*ret_path = l || found ? path_of_fd(fd)
+				       : store_image_path(g->store, r->id);
+		if (!*ret_path)
+			code = error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	if (code >= 0)
+		*ret = TAKE_FD(fd);
+	return code;
 }
 
 const char *location_shown(const struct record *r)
@@ -306,16 +294,19 @@ static int look_at(const struct glance *g, struct record *r, const char *url,
 		   struct error *err)
 {
 	CLEANUP(inspection_done) struct inspection found = { 0 };
-	CLEANUP(freep) char *path = NULL;
+	CLEANUP(closep) int fd = -1;
 	struct error why = { 0 };
 	struct stat st;
-	int code = open_path(g->locations, url, false, &path, &st, &why);
+	int code = open_url(g->locations, url, false, &fd, &why);
 
 	/* 400 where there is none, as for a URI that is malformed. */
 	if (code < 0)
 		return error_set(err, code == -ENOENT ? -EINVAL : code, 0, "%s",
 				 why.msg);
-	code = inspect_data(r, path, &found, err);
+	if (fstat(fd, &st) < 0)
+		return error_set(err, -errno, 0, "%.256s: %s", url,
+				 errno_text(errno));
+	code = inspect_data(r, fd, &found, err);
 	if (code < 0)
 		return code;
 	if (r->status == IMAGE_ACTIVE && r->size != (uint64_t)st.st_size)
@@ -327,6 +318,23 @@ static int look_at(const struct glance *g, struct record *r, const char *url,
 	inspection_apply(&found, r,
 			 r->status != IMAGE_ACTIVE && glance_sets_min_disk(g));
 	return 0;
+}
+
+int location_look_again(const struct glance *g, struct record *r,
+			struct error *err)
+{
+	CLEANUP(inspection_done) struct inspection found = { 0 };
+	CLEANUP(closep) int fd = -1;
+	struct error why = { 0 };
+	int code = location_open(g, r, &fd, NULL, &why);
+
+	if (code < 0)
+		return error_set(err, code == -ENOMEM ? code : -EEXIST, 0,
+				 "The data of image %s are not there", r->id);
+	code = inspect_data(r, fd, &found, err);
+	if (code >= 0)
+		inspection_apply(&found, r, false);
+	return code;
 }
 
 static int add_one(const struct glance *g, struct record *r, size_t at,

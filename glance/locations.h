@@ -17,8 +17,8 @@
 struct location_rules;
 
 /*
- * @store: the folder, where scanned files may lie. @show: "true", "false", NULL: may locations be seen and set? @dirs: folders
- * by colons; NULL: none. -EINVAL: the parameter and what is wrong.
+ * @store: the folder, where scanned files may lie. @show: "true", "false",
+ * NULL: may locations be seen and set? @dirs: folders by colons; NULL: none. -EINVAL: the parameter and what is wrong.
  */
 int location_rules_new(const char *store, const char *show, const char *dirs,
 		       struct location_rules **ret, struct error *err);
@@ -26,11 +26,21 @@ void location_rules_free(struct location_rules *r); /* NULL is fine */
 bool location_rules_show(const struct location_rules *r);
 
 /*
- * The file that has the data of @r. *ret is to be freed. -ENOENT: it is not
+ * Opens the file that has the data of @r, to be read; *ret is the caller's to
+ * close. Nobody can put another one in its place between a check and its use:
+ * whoever wants it again opens it again. *ret_path, to be freed, says where it
+ * lies, to people and in overlays; @ret_path may be NULL. -ENOENT: it is not
  * there, or not beneath the folders any more.
  */
-int location_path(const struct glance *g, const struct record *r, char **ret,
-		  struct error *err);
+int location_open(const struct glance *g, const struct record *r, int *ret,
+		  char **ret_path, struct error *err);
+
+/*
+ * Looks at the data of @r, which is about to be active again. -EEXIST: they
+ * are not there; -EINVAL: they are not what it says.
+ */
+int location_look_again(const struct glance *g, struct record *r,
+			struct error *err);
 
 /*
  * The location that the older dialects show; NULL: none. Where scanned files

@@ -105,7 +105,7 @@ static bool may_be_read(struct request *q, const struct record *image)
 	else if (image->status != IMAGE_ACTIVE)
 		respond_errorf(q, 409, "Image %s is %s: it has no data",
 			       image->id, image_status_name(image->status));
-	else if (!inspect_format(image->disk_format))
+	else if (!inspect_disk(image))
 		respond_errorf(q, 400, "Image %s cannot be read as a disk",
 			       image->id);
 	else

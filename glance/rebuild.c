@@ -375,7 +375,7 @@ static int compare(struct pending *p, const struct data_digests *d,
 }
 
 /* What the drivers say of data that nobody has said anything of. */
-static int look_inside(struct work *w, struct pending *p, const char *path,
+static int look_inside(struct work *w, struct pending *p, int fd,
 		       struct error *err)
 {
 	CLEANUP(source_unrefp) struct source *src = NULL;
@@ -386,7 +386,7 @@ static int look_inside(struct work *w, struct pending *p, const char *path,
 	int code = 0;
 
 	if (!r->disk_format) {
-		if (file_source_open(path, 0, &src, &why) >= 0)
+		if (inspect_source(fd, &src, &why) >= 0)
 			format_probe(src, &ops, &why);
 		code = record_set(&r->disk_format,
 				  ops && ops->glance_name ? ops->glance_name
@@ -398,10 +398,9 @@ static int look_inside(struct work *w, struct pending *p, const char *path,
 	if (code < 0)
 		return code;
 	error_clear(&why);
-	if (inspect_data(r, path, &found, &why) < 0) {
-		/* What was taken as it was is, by its digests, the same. */
-		if (p->event == REBUILD_BARE)
-			put_out_of_use(p, REBUILD_UNREADABLE, why.msg);
+	/* Whatever was thought of it when it was taken. */
+	if (inspect_data(r, fd, &found, &why) < 0) {
+		put_out_of_use(p, REBUILD_UNREADABLE, why.msg);
 		return 0;
 	}
 	if (r->has_virtual_size) {
@@ -416,16 +415,10 @@ static int look_inside(struct work *w, struct pending *p, const char *path,
 static int look_at_data(struct work *w, struct pending *p)
 {
 	CLEANUP(closep) int fd = -1;
-	CLEANUP(freep)
-	char *path = store_image_path(w->s, p->c.image.id);
 	struct data_digests d;
 	struct error why = { 0 };
-	int r = path ? store_file_open(w->s, p->c.image.id, STORE_DATA,
-				       O_RDONLY | O_NONBLOCK, &fd, &why)
-		     : error_set(w->err, -ENOMEM, 0, "out of memory");
+	int r = store_data_open(w->s, p->c.image.id, &fd, &why);
 
-	if (r == -ENOMEM)
-		return r;
 	if (r >= 0)
 		r = data_digest(fd, count_read, w, &d, &why);
 	if (r == -ECANCELED || r == -ENOMEM)
@@ -435,9 +428,8 @@ static int look_at_data(struct work *w, struct pending *p)
 		return 0;
 	}
 	r = compare(p, &d, w->err);
-	return r < 0 || p->flaw != REBUILD_KEPT
-		       ? r
-		       : look_inside(w, p, path, w->err);
+	return r < 0 || p->flaw != REBUILD_KEPT ? r
+						: look_inside(w, p, fd, w->err);
 }
 
 /* ---- where it comes from ---- */

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "formats/openssl.h"
+#include "glance/admit.h"
 #include "glance/record.h"
 #include "glance/tombstone.h"
 
@@ -121,6 +122,7 @@ void record_done(struct record *r)
 		location_done(&r->locations[i]);
 	free(r->locations);
 	findings_free(r->findings);
+	free(r->seen_as);
 	*r = (struct record){ 0 };
 }
 
@@ -659,6 +661,8 @@ int record_insert(struct index_tx *tx, struct record *r, struct error *err)
 {
 	int r2 = check_not_gone(tx, r->id, err);
 
+	if (r2 >= 0)
+		r2 = admit_change(NULL, r, err);
 	if (r2 < 0)
 		return r2;
 	r->created_usec = r->updated_usec = r->changed_usec = time_now_usec();
@@ -702,8 +706,21 @@ static int update_row(struct index_tx *tx, const struct record *r,
 	return r2;
 }
 
+static int check_update(struct index_tx *tx, const struct record *r,
+			struct error *err)
+{
+	CLEANUP(record_done) struct record was = { 0 };
+	int r2 = record_load_n(tx, r->n, &was, err);
+
+	return r2 < 0 ? r2 : admit_change(&was, r, err);
+}
+
 int record_update(struct index_tx *tx, struct record *r, struct error *err)
 {
+	int r2 = check_update(tx, r, err);
+
+	if (r2 < 0)
+		return r2;
 	r->updated_usec = time_now_usec();
 	/* It was loaded in the same change: nobody else has written since. */
 	r->changed_usec = r->updated_usec > r->changed_usec

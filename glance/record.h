@@ -87,6 +87,8 @@ struct record {
 	struct location *locations;
 	size_t n_locations;
 	struct findings *findings; /* to be written; NULL: as they are */
+	char *seen_as; /* admit_label() of what the data were looked at as, for
+			  the change that is under way; NULL: they were not */
 };
 
 void record_done(struct record *r);
@@ -116,7 +118,8 @@ int record_load_n(struct index_tx *tx, int64_t n, struct record *ret,
 
 /*
  * In index_write(). Adds @r with all that hangs on it; sets r->n. An id that
- * was used before, even by an image that is gone, is -EEXIST.
+ * was used before, even by an image that is gone, is -EEXIST. What admit.h
+ * refuses is -EPERM or -EINVAL, as in record_update().
  */
 int record_insert(struct index_tx *tx, struct record *r, struct error *err);
 /*
@@ -124,7 +127,10 @@ int record_insert(struct index_tx *tx, struct record *r, struct error *err);
  * image is gone by now.
  */
 int record_update(struct index_tx *tx, struct record *r, struct error *err);
-/* The same two, with the times of @r, and an id that may have been used. */
+/*
+ * The same two, with the times of @r, and an id that may have been used, of
+ * images that were admitted before: of a sidecar, of another index.
+ */
 int record_insert_as_is(struct index_tx *tx, struct record *r,
 			struct error *err);
 int record_update_as_is(struct index_tx *tx, struct record *r,

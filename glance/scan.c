@@ -19,6 +19,7 @@
 #include "glance/json-body.h"
 #include "glance/text-buf.h"
 #include "glance/uri.h"
+#include "iouring/beneath.h"
 
 /* Changes that are made durable together. */
 #define PENDING_MAX 128U
@@ -220,32 +221,35 @@ static bool ends_in(const char *path, const char *ending)
 	return n > m && !strcasecmp(path + n - m, ending);
 }
 
+/* A file that was found, opened once: what is looked at is what is checked. */
+struct found_file {
+	const char *path; /* what its image's location says */
+	int fd;
+	struct stat st;
+};
+
 /* NULL: it is none of an image service's. Any file might be a raw disk. */
-static const char *format_of(const char *path, struct error *err)
+static const char *format_of(const struct found_file *f, struct error *err)
 {
 	CLEANUP(source_unrefp) struct source *src = NULL;
 	const struct format_ops *ops;
 
-	if (ends_in(path, ".iso"))
+	if (ends_in(f->path, ".iso"))
 		return "iso";
-	if (file_source_open(path, 0, &src, err) < 0 ||
+	if (inspect_source(f->fd, &src, err) < 0 ||
 	    format_probe(src, &ops, err) < 0)
 		return NULL;
-	if (!strcmp(ops->name, "raw") && !ends_in(path, ".raw") &&
-	    !ends_in(path, ".img"))
+	if (!strcmp(ops->name, "raw") && !ends_in(f->path, ".raw") &&
+	    !ends_in(f->path, ".img"))
 		return NULL;
 	return ops->glance_name;
 }
 
 /* It will be looked at again when it is closed. */
-static bool is_being_written(const char *path)
+static bool is_being_written(int fd)
 {
-	CLEANUP(closep)
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
 	bool busy;
 
-	if (fd < 0)
-		return true;
 	/*
 	 * A lease to read is not had while anybody writes. Who would write
 	 * while we have it waits; we are told by a signal that, unlike SIGIO,
@@ -270,19 +274,18 @@ static int name_after(struct record *image, const char *path, struct error *err)
 		    : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
-static int new_image(struct run *r, const char *path, const char *url,
-		     const struct stat *st, struct record *ret,
-		     struct error *err)
+static int new_image(struct run *r, const struct found_file *f, const char *url,
+		     struct record *ret, struct error *err)
 {
 	struct location l = { .url = strdup(url),
 			      .store = strdup(SCAN_STORE),
 			      .metadata = strdup("{}") };
-	int code = make_id(path, st, &ret->id, err);
+	int code = make_id(f->path, &f->st, &ret->id, err);
 
 	if (code >= 0)
 		code = record_insert_location(ret, 0, &l, err);
 	if (code >= 0)
-		code = name_after(ret, path, err);
+		code = name_after(ret, f->path, err);
 	if (code >= 0)
 		code = record_set(&ret->owner, r->o->owner, err);
 	if (code >= 0)
@@ -296,25 +299,24 @@ static int new_image(struct run *r, const char *path, const char *url,
 }
 
 /* What is seen of the file becomes what is said of the image. */
-static int take_looks(struct record *image, const char *path,
-		      const char *format, const struct stat *st,
-		      struct error *err)
+static int take_looks(struct record *image, const struct found_file *f,
+		      const char *format, struct error *err)
 {
 	CLEANUP(inspection_done) struct inspection found = { 0 };
 	int code = record_set(&image->disk_format, format, err);
 
 	if (code >= 0)
-		code = inspect_data(image, path, &found, err);
+		code = inspect_data(image, f->fd, &found, err);
 	if (code < 0)
 		return code;
 	image->has_size = true;
-	image->size = (uint64_t)st->st_size;
+	image->size = (uint64_t)f->st.st_size;
 	inspection_apply(&found, image, true);
 	/* Of what was there before. */
 	free(TAKE_PTR(image->checksum));
 	free(TAKE_PTR(image->hash_algo));
 	free(TAKE_PTR(image->hash_value));
-	return remember(image, looks_of(st), err);
+	return remember(image, looks_of(&f->st), err);
 }
 
 /* The image that is known at @url; 0: none, 1: *ret, 2: registered otherwise. */
@@ -350,7 +352,7 @@ static void come_back(struct record *image, const json_t *was)
 		image->status = IMAGE_ACTIVE;
 }
 
-static int look_at_known(struct run *r, const char *path, const struct stat *st,
+static int look_at_known(struct run *r, const struct found_file *f,
 			 struct record *image, struct error *err)
 {
 	CLEANUP(json_decrefp)
@@ -359,59 +361,58 @@ static int look_at_known(struct run *r, const char *path, const struct stat *st,
 	struct error why = { 0 };
 	const char *format;
 
-	if (!back && looks_like(was, st)) {
+	if (!back && looks_like(was, &f->st)) {
 		r->result.known++;
 		return 0;
 	}
-	if (is_being_written(path))
+	if (is_being_written(f->fd))
 		return 0;
-	format = format_of(path, &why);
-	if (!format || take_looks(image, path, format, st, &why) < 0) {
-		tell(r, SCAN_REFUSED, path, NULL, why.msg);
+	format = format_of(f, &why);
+	if (!format || take_looks(image, f, format, &why) < 0) {
+		tell(r, SCAN_REFUSED, f->path, NULL, why.msg);
 		return 0;
 	}
 	if (back)
 		come_back(image, was);
-	return add_pending(r, back ? SCAN_BACK : SCAN_CHANGED, path, image,
+	return add_pending(r, back ? SCAN_BACK : SCAN_CHANGED, f->path, image,
 			   err);
 }
 
-static int look_at_new(struct run *r, const char *path, const char *url,
-		       const struct stat *st, struct record *image,
-		       struct error *err)
+static int look_at_new(struct run *r, const struct found_file *f,
+		       const char *url, struct record *image, struct error *err)
 {
 	struct error why = { 0 };
 	const char *format;
 	int code;
 
-	if (is_being_written(path))
+	if (is_being_written(f->fd))
 		return 0;
-	format = format_of(path, &why);
+	format = format_of(f, &why);
 	if (!format)
 		return 0;
-	code = new_image(r, path, url, st, image, err);
+	code = new_image(r, f, url, image, err);
 	if (code < 0)
 		return code;
-	if (take_looks(image, path, format, st, &why) < 0) {
-		tell(r, SCAN_REFUSED, path, NULL, why.msg);
+	if (take_looks(image, f, format, &why) < 0) {
+		tell(r, SCAN_REFUSED, f->path, NULL, why.msg);
 		return 0;
 	}
-	return add_pending(r, SCAN_NEW, path, image, err);
+	return add_pending(r, SCAN_NEW, f->path, image, err);
 }
 
-static int look_at_file(struct run *r, const char *path, const struct stat *st,
+static int look_at_file(struct run *r, const struct found_file *f,
 			struct error *err)
 {
 	CLEANUP(record_done) struct record image = { 0 };
-	CLEANUP(freep) char *url = url_of(path);
+	CLEANUP(freep) char *url = url_of(f->path);
 	int code = url ? find_known(r, url, &image, err)
 		       : error_set(err, -ENOMEM, 0, "out of memory");
 
 	if (code == 1)
-		return look_at_known(r, path, st, &image, err);
+		return look_at_known(r, f, &image, err);
 	if (code < 0 || code == 2)
 		return code < 0 ? code : 0;
-	return look_at_new(r, path, url, st, &image, err);
+	return look_at_new(r, f, url, &image, err);
 }
 
 /* ---- the folder ---- */
@@ -435,8 +436,24 @@ static bool is_of_the_store(const char *name)
 	return !strncmp(name, "index.sqlite", 12);
 }
 
-static int look_at_folder(struct run *r, const char *path, unsigned int depth,
-			  struct error *err);
+static int look_at_folder(struct run *r, const char *path, int fd,
+			  unsigned int depth, struct error *err);
+
+static int open_and_look(struct run *r, int at, const char *name,
+			 const char *path, struct error *err)
+{
+	struct found_file f = { path,
+				open_file_beneath(at, name, BENEATH_NO_LINKS) };
+	int code = 0;
+
+	/* It has gone just now, or is none for us to read. */
+	if (f.fd < 0)
+		return 0;
+	if (!fstat(f.fd, &f.st) && f.st.st_size)
+		code = look_at_file(r, &f, err);
+	close(f.fd);
+	return code;
+}
 
 static int look_at_entry(struct run *r, const char *folder, int at,
 			 const char *name, unsigned int depth,
@@ -453,26 +470,34 @@ static int look_at_entry(struct run *r, const char *folder, int at,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	if (S_ISDIR(st.st_mode) && depth < SCAN_DEPTH_MAX)
-		return look_at_folder(r, path, depth + 1, err);
-	return S_ISREG(st.st_mode) && st.st_size
-		       ? look_at_file(r, path, &st, err)
-		       : 0;
+		return look_at_folder(r, path,
+				      open_beneath(at, name,
+						   O_RDONLY | O_DIRECTORY, 0,
+						   BENEATH_NO_LINKS),
+				      depth + 1, err);
+	return S_ISREG(st.st_mode) ? open_and_look(r, at, name, path, err) : 0;
 }
 
-/* A folder that cannot be read hides what is in it, no more. */
-static int look_at_folder(struct run *r, const char *path, unsigned int depth,
-			  struct error *err)
+/*
+ * Takes over @fd, or a negative errno. A folder that cannot be read hides what
+ * is in it, no more.
+ */
+static int look_at_folder(struct run *r, const char *path, int fd,
+			  unsigned int depth, struct error *err)
 {
-	DIR *dir = opendir(path);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct stat st;
 	struct dirent *e;
 	bool own;
-	int code = 0;
+	int code = fd < 0 ? fd : -errno;
 
-	if (!dir)
+	if (!dir) {
+		closep(&fd);
 		return depth ? 0
-			     : error_set(err, -errno, 0, "%s: %s", path,
-					 errno_text(errno));
+			     : error_set(err, code, 0, "%s: %s", path,
+					 errno_text(-code));
+	}
+	code = 0;
 	if (r->o->folder)
 		r->o->folder(r->o->opaque, path);
 	own = !fstat(dirfd(dir), &st) && same_folder(&st, &r->store);
@@ -577,6 +602,13 @@ static int each_found(struct run *r, const char *folder, struct error *err)
 	return code;
 }
 
+static int open_root(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
 int scan(struct index *ix, const char *folder, const struct scan_options *o,
 	 struct scan_result *ret, struct error *err)
 {
@@ -600,7 +632,7 @@ int scan(struct index *ix, const char *folder, const struct scan_options *o,
 	if (code >= 0)
 		code = flush_pending(r, err);
 	if (code >= 0)
-		code = look_at_folder(r, real, 0, err);
+		code = look_at_folder(r, real, open_root(real), 0, err);
 	if (code >= 0)
 		code = flush_pending(r, err);
 	else

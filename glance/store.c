@@ -9,6 +9,7 @@
 #include "glance/log.h"
 #include "glance/record.h"
 #include "glance/store.h"
+#include "iouring/beneath.h"
 
 struct store {
 	char *path;
@@ -40,6 +41,76 @@ static int make_folder(int at, const char *name, struct error *err)
 	return 0;
 }
 
+/* ---- names inside, on whose way no link is followed ---- */
+
+static int fail(int code, const char *name, struct error *err)
+{
+	return error_set(err, code, 0, "store: %s: %s", name,
+			 code == -ELOOP ? "is, or lies behind, a symbolic link"
+					: errno_text(-code));
+}
+
+static int open_folder(const struct store *s, const char *name)
+{
+	return open_beneath(s->fd, name, O_RDONLY | O_DIRECTORY, 0,
+			    BENEATH_NO_LINKS);
+}
+
+/* An entry of the folder @fd; a negative errno: there is no such folder. */
+struct place {
+	int fd;
+	const char *base;
+};
+
+static void place_done(struct place *p)
+{
+	closep(&p->fd);
+}
+
+static struct place place_of(const struct store *s, const char *name)
+{
+	const char *slash = strrchr(name, '/');
+	CLEANUP(freep) char *folder = strndup(name, (size_t)(slash - name));
+
+	return (struct place){ folder ? open_folder(s, folder) : -ENOMEM,
+			       slash + 1 };
+}
+
+static int open_in(const struct store *s, const char *name, int flags,
+		   mode_t mode)
+{
+	return open_beneath(s->fd, name, flags, mode, BENEATH_NO_LINKS);
+}
+
+static int stat_in(const struct store *s, const char *name, struct stat *ret)
+{
+	CLEANUP(place_done) struct place p = place_of(s, name);
+
+	if (p.fd < 0)
+		return p.fd;
+	return fstatat(p.fd, p.base, ret, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+static void unlink_in(const struct store *s, const char *name)
+{
+	CLEANUP(place_done) struct place p = place_of(s, name);
+
+	if (p.fd >= 0)
+		unlinkat(p.fd, p.base, 0);
+}
+
+/* @flags: renameat2(2)'s. 0 or a negative errno. */
+static int rename_in(const struct store *s, const char *from, const char *to,
+		     unsigned int flags)
+{
+	CLEANUP(place_done) struct place a = place_of(s, from);
+	CLEANUP(place_done) struct place b = place_of(s, to);
+
+	if (a.fd < 0 || b.fd < 0)
+		return a.fd < 0 ? a.fd : b.fd;
+	return renameat2(a.fd, a.base, b.fd, b.base, flags) < 0 ? -errno : 0;
+}
+
 static int make_folders(struct store *s, struct error *err)
 {
 	size_t i;
@@ -48,6 +119,21 @@ static int make_folders(struct store *s, struct error *err)
 	for (i = 0; i < ARRAY_SIZE(area_names) && r >= 0; i++)
 		r = make_folder(s->fd, area_names[i], err);
 	return r;
+}
+
+/* A store whose images lie somewhere else is mounted, not linked. */
+static int check_folders(const struct store *s, struct error *err)
+{
+	static const char *const names[] = { "images", "incoming", "staging" };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		CLEANUP(closep) int fd = open_folder(s, names[i]);
+
+		if (fd < 0 && fd != -ENOENT)
+			return fail(fd, names[i], err);
+	}
+	return 0;
 }
 
 static int open_store(const char *path, bool make, struct store **ret,
@@ -73,6 +159,8 @@ static int open_store(const char *path, bool make, struct store **ret,
 			      errno_text(errno));
 	if (r >= 0 && make)
 		r = make_folders(s, err);
+	if (r >= 0)
+		r = check_folders(s, err);
 	if (r < 0) {
 		store_close(s);
 		return r;
@@ -100,25 +188,6 @@ void store_close(struct store *s)
 	free(s->index_path);
 	free(s->path);
 	free(s);
-}
-
-char *store_image_path(const struct store *s, const char *id)
-{
-	char *path;
-
-	if (asprintf(&path, "%s/images/%.2s/%s", s->path, id, id) < 0)
-		return NULL;
-	return path;
-}
-
-char *store_area_path(const struct store *s, enum store_area area,
-		      const char *id)
-{
-	char *path;
-
-	if (asprintf(&path, "%s/%s/%s", s->path, area_names[area], id) < 0)
-		return NULL;
-	return path;
 }
 
 /* Names inside the store: ids are of a known form, so these fit. */
@@ -159,11 +228,31 @@ static struct inside folder_name(const char *id)
 static int open_inside(struct store *s, struct inside name, int flags, int *ret,
 		       struct error *err)
 {
-	int fd = openat(s->fd, name.text, flags | O_CLOEXEC, 0640);
+	int fd = open_in(s, name.text, flags, 0600);
 
 	if (fd < 0)
-		return error_set(err, -errno, 0, "store: %s: %s", name.text,
-				 errno_text(errno));
+		return fail(fd, name.text, err);
+	*ret = fd;
+	return 0;
+}
+
+char *store_image_path(const struct store *s, const char *id)
+{
+	char *path;
+
+	if (asprintf(&path, "%s/%s", s->path, image_name(id).text) < 0)
+		return NULL;
+	return path;
+}
+
+int store_data_open(struct store *s, const char *id, int *ret,
+		    struct error *err)
+{
+	struct inside name = image_name(id);
+	int fd = open_file_beneath(s->fd, name.text, BENEATH_NO_LINKS);
+
+	if (fd < 0)
+		return fail(fd, name.text, err);
 	*ret = fd;
 	return 0;
 }
@@ -183,32 +272,31 @@ int store_staging_open(struct store *s, const char *id, int *ret,
 
 bool store_has_staged(struct store *s, const char *id)
 {
-	return faccessat(s->fd, area_name(STORE_STAGING, id).text, F_OK, 0) ==
-	       0;
+	struct stat st;
+
+	return stat_in(s, area_name(STORE_STAGING, id).text, &st) == 0;
 }
 
 static int sync_folder(struct store *s, const char *name, struct error *err)
 {
 	CLEANUP(closep)
-	int fd = openat(s->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open_folder(s, name);
 
-	if (fd < 0 || fsync(fd) < 0)
-		return error_set(err, -errno, 0, "store: %s: %s", name,
-				 errno_text(errno));
-	return 0;
+	if (fd < 0)
+		return fail(fd, name, err);
+	return fsync(fd) < 0 ? fail(-errno, name, err) : 0;
 }
 
 /* 0, or a negative errno; -EEXIST: there is @to already. */
 static int rename_new(struct store *s, const char *from, const char *to)
 {
-	if (renameat2(s->fd, from, s->fd, to, RENAME_NOREPLACE) == 0)
-		return 0;
+	int r = rename_in(s, from, to, RENAME_NOREPLACE);
+	struct stat st;
+
 	/* Not every file system can refuse to replace. */
-	if (errno != EINVAL && errno != ENOSYS)
-		return -errno;
-	if (faccessat(s->fd, to, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		return -EEXIST;
-	return renameat(s->fd, from, s->fd, to) < 0 ? -errno : 0;
+	if (r != -EINVAL && r != -ENOSYS)
+		return r;
+	return stat_in(s, to, &st) == 0 ? -EEXIST : rename_in(s, from, to, 0);
 }
 
 /* @name, of image @id, to lost+found/; it may be gone. */
@@ -291,11 +379,14 @@ int store_stage(struct store *s, const char *id, int fd, struct error *err)
 int store_make_folder(struct store *s, const char *id, struct error *err)
 {
 	struct inside name = folder_name(id);
+	CLEANUP(place_done) struct place p = place_of(s, name.text);
 	int r;
 
-	if (faccessat(s->fd, name.text, F_OK, 0) == 0)
+	if (p.fd < 0)
+		return fail(p.fd, name.text, err);
+	if (faccessat(p.fd, p.base, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return 0;
-	r = make_folder(s->fd, name.text, err);
+	r = make_folder(p.fd, p.base, err);
 	return r < 0 ? r : sync_folder(s, "images", err);
 }
 
@@ -325,19 +416,18 @@ int store_commit(struct store *s, enum store_area area, const char *id, int fd,
 
 void store_discard(struct store *s, enum store_area area, const char *id)
 {
-	unlinkat(s->fd, area_name(area, id).text, 0);
+	unlink_in(s, area_name(area, id).text);
 }
 
 int store_rename(struct store *s, const char *from, const char *to,
 		 struct error *err)
 {
-	if (renameat(s->fd, image_name(from).text, s->fd, image_name(to).text) <
-	    0) {
-		if (errno == ENOENT) /* done already */
-			return 0;
-		return error_set(err, -errno, 0, "store: %s: %s",
-				 image_name(from).text, errno_text(errno));
-	}
+	int r = rename_in(s, image_name(from).text, image_name(to).text, 0);
+
+	if (r == -ENOENT) /* done already */
+		return 0;
+	if (r < 0)
+		return fail(r, image_name(from).text, err);
 	return sync_folder(s, folder_name(to).text, err);
 }
 
@@ -367,22 +457,14 @@ int store_file_open(struct store *s, const char *id, enum store_file file,
 		    int flags, int *ret, struct error *err)
 {
 	struct inside name = file_name(id, file);
-	int fd = openat(s->fd, name.text, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-	if (fd < 0)
-		return error_set(err, -errno, 0, "store: %s: %s", name.text,
-				 errno_text(errno));
-	*ret = fd;
-	return 0;
+	return open_inside(s, name, flags, ret, err);
 }
 
 int store_file_stat(struct store *s, const char *id, enum store_file file,
 		    struct stat *ret)
 {
-	return fstatat(s->fd, file_name(id, file).text, ret,
-		       AT_SYMLINK_NOFOLLOW) < 0
-		       ? -errno
-		       : 0;
+	return stat_in(s, file_name(id, file).text, ret);
 }
 
 bool store_file_is(struct store *s, const char *id, enum store_file file)
@@ -394,7 +476,7 @@ bool store_file_is(struct store *s, const char *id, enum store_file file)
 
 void store_file_unlink(struct store *s, const char *id, enum store_file file)
 {
-	unlinkat(s->fd, file_name(id, file).text, 0);
+	unlink_in(s, file_name(id, file).text);
 }
 
 int store_file_rename(struct store *s, const char *id, enum store_file from,
@@ -404,7 +486,7 @@ int store_file_rename(struct store *s, const char *id, enum store_file from,
 
 	if (!replace)
 		return rename_new(s, a.text, b.text);
-	return renameat(s->fd, a.text, s->fd, b.text) < 0 ? -errno : 0;
+	return rename_in(s, a.text, b.text, 0);
 }
 
 int store_sync_all(struct store *s, struct error *err)
@@ -420,16 +502,15 @@ static int each_in(struct store *s, const char *name,
 			       const char *file),
 		   void *opaque, struct error *err)
 {
-	int fd = openat(s->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open_folder(s, name);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *d;
 	int r = 0;
 
-	if (!dir && errno == ENOENT)
+	if (fd == -ENOENT)
 		return 0; /* nothing has been put there yet */
 	if (!dir) {
-		r = error_set(err, -errno, 0, "store: %s: %s", name,
-			      errno_text(errno));
+		r = fail(fd < 0 ? fd : -errno, name, err);
 		closep(&fd);
 		return r;
 	}

@@ -11,6 +11,9 @@
  *	DIR/lost+found/ID[.N]	data that nobody knew, and that were in the way
  *	DIR/lock		who has the store: store-lock.h
  *
+ * No symbolic link inside is followed: what there were behind one would be
+ * written, or removed, outside.
+ *
  * No data are ever removed because the index does not know them: it may be
  * older than they are.
  */
@@ -37,14 +40,16 @@ int store_open(const char *path, struct store **ret, struct error *err);
 int store_open_look(const char *path, struct store **ret, struct error *err);
 void store_close(struct store *s); /* NULL is fine */
 
-/* Where the data of image @id lie; to be freed. NULL: no memory. */
+/*
+ * The data of image @id, to be read: a regular file, for sure. *ret is the
+ * caller's to close.
+ */
+int store_data_open(struct store *s, const char *id, int *ret,
+		    struct error *err);
+/* What that file is called, by who names it only; to be freed. NULL: no memory. */
 char *store_image_path(const struct store *s, const char *id);
 
 enum store_area { STORE_INCOMING, STORE_STAGING };
-
-/* Where data of image @id lie in the meantime; to be freed. NULL: no memory. */
-char *store_area_path(const struct store *s, enum store_area area,
-		      const char *id);
 
 /*
  * Data that are coming. They lie in incoming/ until they are whole; *ret: a

@@ -326,15 +326,11 @@ static int look_inside(struct upload *u, struct error *err)
 {
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(record_done) struct record image = { 0 };
-	CLEANUP(freep)
-	char *path = store_area_path(u->g->store, area_of(u), u->id);
 	int r = index_read(u->g->index, &tx, err);
 
 	if (r >= 0)
 		r = record_load(tx, u->id, &image, err);
-	if (r >= 0 && !path)
-		r = error_set(err, -ENOMEM, 0, "out of memory");
-	return r < 0 ? r : inspect_data(&image, path, &u->found, err);
+	return r < 0 ? r : inspect_data(&image, u->fd, &u->found, err);
 }
 
 /* Are they what the client said they would be? */

@@ -392,7 +392,9 @@ static int set_status(struct index_tx *tx, struct change *c,
 						    : "deactivate",
 				 image_status_name(c->image.status));
 	c->image.status = to;
-	return record_update(tx, &c->image, err);
+	if (to == IMAGE_ACTIVE)
+		r = location_look_again(c->q->app, &c->image, err);
+	return r < 0 ? r : record_update(tx, &c->image, err);
 }
 
 static int deactivate(struct index_tx *tx, struct change *c, struct error *err)

@@ -97,6 +97,7 @@ struct target {
 	char *text; /* the name, without the right to it */
 	char *key; /* the same with the image's id */
 	char *id, *path;
+	struct source *src; /* the store's file, open; NULL: by its path */
 	struct open_options options; /* of the image's file */
 	enum how how;
 };
@@ -107,6 +108,7 @@ static void target_done(struct target *t)
 	free(t->key);
 	free(t->id);
 	free(t->path);
+	source_unref(t->src);
 }
 
 /*
@@ -129,10 +131,14 @@ static int find_file(const struct config *c, const struct export_name *n,
 		t->path = i.path;
 		/* Of the store's, nothing refers to anything. */
 		t->options = (struct open_options){ .format = i.format,
+						    .alone = true,
 						    .direct = c->direct,
 						    .lock = !c->force_share,
 						    .share = c->force_share };
-		return 0;
+		r = file_source_adopt(i.fd, c->direct ? FILE_DIRECT : 0,
+				      &t->src, err);
+		t->options.src = t->src;
+		return r;
 	}
 	if (*name || !c->image)
 		return export_name_unknown(t->text, err);

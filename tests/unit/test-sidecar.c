@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "formats/openssl.h"
+#include "glance/admit.h"
 #include "glance/members.h"
 #include "glance/sidecar.h"
 #include "tests/lib/unit.h"
@@ -67,8 +68,10 @@ static void fill(struct record *r)
 static int insert(struct index_tx *tx, void *opaque, struct error *e)
 {
 	struct record *r = opaque;
-	int code = record_insert(tx, r, e);
+	int code;
 
+	r->seen_as = admit_label(r);
+	code = record_insert(tx, r, e);
 	return code < 0 ? code : member_add(tx, r->n, "friend", e);
 }
 

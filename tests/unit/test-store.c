@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "formats/openssl.h"
+#include "glance/admit.h"
 #include "glance/recover.h"
 #include "glance/sidecar.h"
 #include "glance/tombstone.h"
@@ -266,6 +267,7 @@ static int set_scene(struct index_tx *tx, void *opaque, struct error *e)
 	/* There is always an image: an index without is another matter. */
 	if (s->status)
 		ck_assert(image_status_by_name(s->status, &r.status));
+	r.seen_as = admit_label(&r);
 	if (code >= 0)
 		code = record_insert(tx, &r, e);
 	for (k = 0; k < TOMBSTONE_KINDS && code >= 0; k++)
@@ -330,6 +332,7 @@ static int add_image(struct index_tx *tx, void *opaque, struct error *e)
 	struct record r = { .status = IMAGE_ACTIVE };
 	int code = record_set(&r.id, ID, e);
 
+	r.seen_as = admit_label(&r);
 	if (code >= 0)
 		code = record_insert(tx, &r, e);
 	record_done(&r);
@@ -378,8 +381,79 @@ START_TEST(a_deletion_that_was_cut_short_is_carried_out)
 }
 END_TEST
 
+/* A link in the store: nothing behind it is read, written or removed. */
+START_TEST(no_link_in_the_store_is_followed)
+{
+	struct error why = { 0 };
+	struct seen s = { 0 };
+	struct stat st;
+	int fd = -1;
+
+	begin();
+	ck_assert_int_eq(rmdir(inside("images/11")), 0);
+	mkdir(unit_path("elsewhere"), 0700);
+	unit_write(unit_path("elsewhere/" ID), "out", 3);
+	unit_write(unit_path("elsewhere/" ID ".json"), "out", 3);
+	ck_assert_int_eq(symlink(unit_path("elsewhere"), inside("images/11")),
+			 0);
+	ck_assert_int_eq(store_data_open(store, ID, &fd, &why), -ELOOP);
+	unit_says(&why, "symbolic link");
+	ck_assert_int_eq(
+		store_file_open(store, ID, STORE_SIDECAR, O_RDONLY, &fd, NULL),
+		-ELOOP);
+	ck_assert_int_eq(store_file_open(store, ID, STORE_SIDECAR_NEW,
+					 O_WRONLY | O_CREAT, &fd, NULL),
+			 -ELOOP);
+	ck_assert_int_eq(store_file_stat(store, ID, STORE_DATA, &st), -ELOOP);
+	ck_assert_int_eq(store_file_rename(store, ID, STORE_SIDECAR,
+					   STORE_SIDECAR_NEW, true),
+			 -ELOOP);
+	write_incoming("new", &fd);
+	ck_assert_int_lt(store_commit(store, STORE_INCOMING, ID, fd, NULL), 0);
+	close(fd);
+	store_remove(store, ID);
+	must(store_each(store, see, &s, &err), err);
+	ck_assert_uint_eq(s.known + s.strange, 1);
+	ck_assert_int_eq(stat(unit_path("elsewhere/" ID), &st), 0);
+	ck_assert_int_eq(st.st_size, 3);
+	ck_assert_int_eq(stat(unit_path("elsewhere/" ID ".json"), &st), 0);
+	store_close(store);
+}
+END_TEST
+
+START_TEST(a_file_of_the_store_is_regular)
+{
+	int fd = -1;
+
+	begin();
+	ck_assert_int_eq(mkfifo(inside("images/11/" ID), 0600), 0);
+	ck_assert_int_eq(store_data_open(store, ID, &fd, NULL), -EBADF);
+	unlink(inside("images/11/" ID));
+	put("images/11/" OTHER, "x");
+	ck_assert_int_eq(symlink(OTHER, inside("images/11/" ID)), 0);
+	ck_assert_int_eq(store_data_open(store, ID, &fd, NULL), -ELOOP);
+	store_close(store);
+}
+END_TEST
+
+START_TEST(a_store_whose_folders_are_links_is_refused)
+{
+	struct store *s = NULL;
+	struct error why = { 0 };
+
+	mkdir(unit_path("linked"), 0700);
+	mkdir(unit_path("afar"), 0700);
+	ck_assert_int_eq(symlink("../afar", unit_path("linked/images")), 0);
+	ck_assert_int_eq(store_open(unit_path("linked"), &s, &why), -ELOOP);
+	unit_says(&why, "images: is, or lies behind, a symbolic link");
+}
+END_TEST
+
 static void add(TCase *tc)
 {
+	tcase_add_test(tc, no_link_in_the_store_is_followed);
+	tcase_add_test(tc, a_file_of_the_store_is_regular);
+	tcase_add_test(tc, a_store_whose_folders_are_links_is_refused);
 	tcase_add_test(tc, data_that_are_in_the_way_are_put_aside);
 	tcase_add_test(tc, a_name_that_is_no_id_is_none_of_the_stores);
 	tcase_add_test(tc, what_is_half_made_goes_and_nothing_else);
