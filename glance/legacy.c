@@ -455,14 +455,53 @@ static int drop(struct glance *g, const char *id, struct error *err)
 	return r;
 }
 
+/* One name for one thing: no part is empty, "." or "..". */
+static bool is_plain_path(const char *path)
+{
+	size_t len;
+
+	for (; *path; path += len + (path[len] == '/')) {
+		len = strcspn(path, "/");
+		if (!len || (len == 1 && *path == '.') ||
+		    (len == 2 && !strncmp(path, "..", 2)) ||
+		    (path[len] && !path[len + 1]))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * ACCOUNT/CONTAINER/OBJECT, of the asker's project, or, for an administrator,
+ * of any. Who is not let in hears what he would if there were nothing.
+ */
+static int open_object(const struct glance *g, const struct identity *who,
+		       const char *path, struct error *err)
+{
+	CLEANUP(folder_unrefp) struct folder *all = NULL;
+	CLEANUP(folder_unrefp) struct folder *account = NULL;
+	size_t len = strcspn(path, "/");
+	CLEANUP(freep) char *name = strndup(path, len);
+	int r;
+
+	if (!name)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (!path[len] || !is_plain_path(path) ||
+	    (!who->admin && (!who->project || strcmp(name, who->project) != 0)))
+		return -ENOENT;
+	r = folder_open(g->config->pithos, &all, err);
+	if (r < 0)
+		return r;
+	if (folder_open_in(all, name, &account, NULL) < 0)
+		return -ENOENT;
+	return folder_open_file(account, path + len + 1);
+}
+
 /* The file at @location, which the folder of pithos= has. */
-static int open_location(const struct glance *g, const char *location,
+static int open_location(const struct request *q, const char *location,
 			 struct source **ret, struct error *err)
 {
 	static const char scheme[] = "pithos://";
-	const struct allow allow = { 0 };
-	CLEANUP(folder_unrefp) struct folder *folder = NULL;
-	CLEANUP(freep) char *path = NULL;
+	const struct glance *g = q->app;
 	int r;
 
 	if (!location || !*location)
@@ -474,15 +513,12 @@ static int open_location(const struct glance *g, const char *location,
 			"X-Image-Meta-Location: only pithos://ACCOUNT/"
 			"CONTAINER/OBJECT, where there is a folder for "
 			"it");
-	r = folder_open(g->config->pithos, &folder, err);
+	r = open_object(g, &q->who, location + strlen(scheme), err);
 	if (r >= 0)
-		r = reference_open(folder, location + strlen(scheme),
-				   "location", &allow, false, ret, NULL, &path,
-				   NULL, NULL);
-	if (r < 0 && !err->code)
-		return error_set(err, -ENOENT, 0, "there is nothing at %.256s",
-				 location);
-	return r;
+		return file_source_adopt(r, 0, ret, err);
+	return err->code ? err->code
+			 : error_set(err, -ENOENT, 0,
+				     "there is nothing at %.256s", location);
 }
 
 /*
@@ -709,7 +745,7 @@ static void register_image(struct request *q, const struct meta *m)
 	int r = check_new(q, m, &err);
 
 	if (r >= 0)
-		r = open_location(q->app, m->location, &src, &err);
+		r = open_location(q, m->location, &src, &err);
 	if (r >= 0)
 		r = check_registered(&old, &err);
 	if (r >= 0)
