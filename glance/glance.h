@@ -59,6 +59,7 @@ bool glance_sets_min_disk(const struct glance *g);
 /* An image whose data can be served. Strings are owned. */
 struct glance_image {
 	char *id;
+	char *project; /* in whose name space overlays are; NULL: in nobody's */
 	int fd; /* its file, open to be read; owned */
 	char *path; /* says where that lies, to people and in overlays */
 	const char *format; /* of the drivers' */
@@ -70,16 +71,23 @@ void glance_image_done(struct glance_image *i);
 struct glance_wish {
 	const char *name; /* the image's id, or its name if no other has that */
 	const char *grant; /* grant.h; NULL: none */
-	bool writable; /* an overlay of it */
+	const char *overlay; /* of it; NULL: none */
+	const char *project; /* whose, as the client says; NULL: he does not */
+	bool by_operator; /* it is the operator, who needs no grant */
 };
 
 /*
- * The active image that @w names. -ENOENT: there is none, its data are no disk,
- * a grant does not hold, or, where people are asked who they are, it is not
- * everybody's, and there is no grant: NBD asks nobody.
+ * The active image that @w names, and its file, opened here and nowhere else.
+ * -ENOENT: there is none, its data are no disk, or @w may not have it. NBD asks
+ * nobody who he is; where the API does (auth_asks()), a public image is
+ * everybody's to read, and all else takes a grant that holds now and whose
+ * project may see the image now.
  */
 int glance_find_image(struct glance *g, const struct glance_wish *w,
 		      struct glance_image *ret, struct error *err);
+
+/* Are people asked who they are? */
+bool glance_asks(const struct glance *g);
 
 /* Calls @each with the id and the name ("" for none) of those images. */
 int glance_each_image(struct glance *g, unsigned int max,

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -78,16 +77,37 @@ int grant_key_open(const char *path, struct grant_key *ret, struct error *err)
 
 /* ---- grants ---- */
 
-static bool compute(const struct grant_key *k, const char *image, bool writable,
-		    int64_t expires, uint8_t ret[MAC_BYTES])
+static char *put_hex(char *at, const char *bytes, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++, at += 2)
+		sprintf(at, "%02x", (uint8_t)bytes[i]);
+	return at;
+}
+
+/* All but the HMAC; the end of it. */
+static char *put_wish(char *at, const struct grant *g)
+{
+	*at++ = g->writable ? (g->admin ? 'W' : 'w') : (g->admin ? 'R' : 'r');
+	at += sprintf(at, "%" PRIx64 "-", (uint64_t)g->expires);
+	at = put_hex(at, g->project, strlen(g->project));
+	*at++ = '-';
+	at = put_hex(at, g->overlay, strlen(g->overlay));
+	*at++ = '-';
+	*at = '\0';
+	return at;
+}
+
+static bool compute(const struct grant_key *k, const char *image,
+		    const char *wish, uint8_t ret[MAC_BYTES])
 {
 	unsigned int len = MAC_BYTES;
 	EVP_MD *md = openssl.EVP_MD_fetch(NULL, "SHA256", NULL);
-	char text[128];
+	char text[GRANT_TEXT_BYTES + 128];
 	bool ok;
-	int n = snprintf(text, sizeof(text),
-			 "platter grant 1\n%s\n%c\n%" PRId64, image,
-			 writable ? 'w' : 'r', expires);
+	int n = snprintf(text, sizeof(text), "platter grant 2\n%s\n%s", image,
+			 wish);
 
 	ok = md && n > 0 && (size_t)n < sizeof(text) &&
 	     openssl.HMAC(md, k->bytes, sizeof(k->bytes), (const uint8_t *)text,
@@ -96,62 +116,97 @@ static bool compute(const struct grant_key *k, const char *image, bool writable,
 	return ok;
 }
 
-static int format(const struct grant_key *k, const char *image, bool writable,
-		  int64_t expires, char ret[GRANT_TEXT_BYTES])
+static int format(const struct grant_key *k, const char *image,
+		  const struct grant *g, char ret[GRANT_TEXT_BYTES])
 {
 	uint8_t mac[MAC_BYTES];
-	size_t at, i;
+	char *end;
 
-	if (expires < 0 || !compute(k, image, writable, expires, mac))
+	if (g->expires < 0)
+		return -EINVAL;
+	end = put_wish(ret, g);
+	if (!compute(k, image, ret, mac))
 		return -EIO;
-	at = (size_t)snprintf(ret, GRANT_TEXT_BYTES, "%c%" PRIx64 "-",
-			      writable ? 'w' : 'r', (uint64_t)expires);
-	for (i = 0; i < MAC_BYTES; i++, at += 2)
-		snprintf(ret + at, GRANT_TEXT_BYTES - at, "%02x", mac[i]);
+	*put_hex(end, (const char *)mac, sizeof(mac)) = '\0';
 	return 0;
 }
 
-int grant_mint(const struct grant_key *k, const char *image, bool writable,
-	       int64_t expires, char ret[GRANT_TEXT_BYTES], struct error *err)
+int grant_mint(const struct grant_key *k, const char *image,
+	       const struct grant *g, char ret[GRANT_TEXT_BYTES],
+	       struct error *err)
 {
-	int r = format(k, image, writable, expires, ret);
+	int r = format(k, image, g, ret);
 
 	return r < 0 ? error_set(err, r, 0, "no grant can be made") : 0;
 }
 
-/* "rHEX-..." */
-static bool parse(const char *text, bool *ret_writable, int64_t *ret_expires)
+static int hex_digit(char c)
 {
-	size_t digits = 0;
-	uint64_t v = 0;
-
-	if (*text != 'r' && *text != 'w')
-		return false;
-	*ret_writable = *text++ == 'w';
-	for (; isxdigit((unsigned char)*text); text++) {
-		int c = tolower((unsigned char)*text);
-
-		if (++digits > 15)
-			return false;
-		v = v << 4 | (uint64_t)(c <= '9' ? c - '0' : c - 'a' + 10);
-	}
-	*ret_expires = (int64_t)v;
-	return digits && *text == '-';
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-bool grant_holds(const struct grant_key *k, const char *text, const char *image,
-		 bool writable, int64_t now)
+/* Hexadecimal bytes up to a '-', which is passed; none of them is 0. */
+static bool take_hex(const char **text, char *ret, size_t max)
+{
+	const char *s = *text;
+	size_t n = 0;
+
+	for (; hex_digit(s[0]) >= 0 && hex_digit(s[1]) >= 0; s += 2) {
+		if (n == max || !strncmp(s, "00", 2))
+			return false;
+		ret[n++] = (char)(hex_digit(s[0]) << 4 | hex_digit(s[1]));
+	}
+	ret[n] = '\0';
+	*text = s + 1;
+	return *s == '-';
+}
+
+static bool take_expiry(const char **text, int64_t *ret)
+{
+	const char *s = *text;
+	uint64_t v = 0;
+
+	for (; hex_digit(*s) >= 0 && s - *text < 15; s++)
+		v = v << 4 | (uint64_t)hex_digit(*s);
+	*ret = (int64_t)v;
+	*text = s + 1;
+	return *s == '-';
+}
+
+static bool parse(const char *text, struct grant *ret)
+{
+	if (!*text || !strchr("rRwW", *text))
+		return false;
+	ret->writable = strchr("wW", *text);
+	ret->admin = strchr("RW", *text);
+	text++;
+	return take_expiry(&text, &ret->expires) &&
+	       take_hex(&text, ret->project, GRANT_PROJECT_MAX) &&
+	       take_hex(&text, ret->overlay, GRANT_OVERLAY_MAX);
+}
+
+bool grant_open(const struct grant_key *k, const char *text, const char *image,
+		int64_t now, struct grant *ret)
 {
 	char wanted[GRANT_TEXT_BYTES];
-	int64_t expires;
-	bool may_write;
+	struct grant g = { 0 };
 	size_t len;
 
-	if (!parse(text, &may_write, &expires) ||
-	    format(k, image, may_write, expires, wanted) < 0)
+	if (!parse(text, &g) || format(k, image, &g, wanted) < 0)
 		return false;
 	len = strlen(wanted);
-	return strlen(text) == len &&
-	       !openssl.CRYPTO_memcmp(text, wanted, len) && now <= expires &&
-	       (may_write || !writable);
+	if (strlen(text) != len || openssl.CRYPTO_memcmp(text, wanted, len) ||
+	    now > g.expires)
+		return false;
+	*ret = g;
+	return true;
+}
+
+bool grant_covers(const struct grant *g, const char *overlay)
+{
+	return !overlay ||
+	       (g->writable && (!strcmp(g->overlay, GRANT_ANY_OVERLAY) ||
+				!strcmp(g->overlay, overlay)));
 }

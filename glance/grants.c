@@ -8,26 +8,47 @@
 #include "glance/image-json.h"
 #include "glance/json-body.h"
 #include "glance/routes.h"
+#include "glance/uri.h"
 
-struct wish {
-	bool writable;
-	int64_t seconds;
-};
-
-/* Without a body, to read, for an hour. False: answered. */
-static bool take_wish(struct request *q, struct wish *ret)
+/* False: answered; else @ret is the body's text, or @otherwise. */
+static bool take_text(struct request *q, const json_t *body, const char *name,
+		      size_t max, const char *otherwise, char *ret)
 {
-	CLEANUP(json_decrefp) json_t *body = NULL;
-	const json_t *mode, *seconds;
+	const json_t *v = json_object_get(body, name);
+	const char *text = v ? json_string_value(v) : otherwise;
 
-	*ret = (struct wish){ .seconds = GRANT_SEC };
-	if (!q->body.len)
-		return true;
-	body = request_json_object(q);
-	if (!body)
+	if (!text || strlen(text) > max || !uri_text_ok(text)) {
+		respond_errorf(q, 400, "%s is a text of at most %zu bytes",
+			       name, max);
 		return false;
-	mode = json_object_get(body, "mode");
-	seconds = json_object_get(body, "seconds");
+	}
+	memcpy(ret, text, strlen(text) + 1);
+	return true;
+}
+
+/* Writing is for who may write in his project, and in it alone. */
+static bool check_writer(struct request *q, const struct grant *g, bool named)
+{
+	const struct glance *app = q->app;
+
+	if (!q->who.member && !q->who.admin)
+		respond_error(q, 403,
+			      "You are not authorized to write overlays.");
+	else if (!*g->overlay)
+		respond_error(q, 400, "overlay is a name, or \"*\" for any");
+	else if (!*g->project && !named && auth_asks(app->auth))
+		respond_error(q, 400,
+			      "project is missing: the token is for none");
+	else
+		return true;
+	return false;
+}
+
+static bool take_mode(struct request *q, const json_t *body, struct grant *ret)
+{
+	const json_t *mode = json_object_get(body, "mode");
+	const json_t *seconds = json_object_get(body, "seconds");
+
 	if (mode && (!json_is_string(mode) ||
 		     (strcmp(json_string_value(mode), "r") != 0 &&
 		      strcmp(json_string_value(mode), "w") != 0))) {
@@ -41,37 +62,65 @@ static bool take_wish(struct request *q, struct wish *ret)
 		return false;
 	}
 	ret->writable = mode && !strcmp(json_string_value(mode), "w");
-	if (seconds)
-		ret->seconds = json_integer_value(seconds);
+	ret->expires = time_now_usec() / 1000000 +
+		       (seconds ? json_integer_value(seconds) : GRANT_SEC);
 	return true;
 }
 
+/* Without a body, to read, for an hour. False: answered. */
+static bool take_wish(struct request *q, struct grant *ret)
+{
+	CLEANUP(json_decrefp) json_t *body = NULL;
+	bool named;
+
+	*ret = (struct grant){ .admin = q->who.admin };
+	body = q->body.len ? request_json_object(q) : json_object();
+	if (!body || !take_mode(q, body, ret))
+		return false;
+	named = json_object_get(body, "project");
+	if (named && !q->who.admin) {
+		respond_error(q, 403,
+			      "You are not authorized to name a project.");
+		return false;
+	}
+	if (!ret->writable && json_object_get(body, "overlay")) {
+		respond_error(q, 400, "overlay is for mode \"w\"");
+		return false;
+	}
+	return take_text(q, body, "project", GRANT_PROJECT_MAX,
+			 q->who.project ? q->who.project : "", ret->project) &&
+	       take_text(q, body, "overlay", GRANT_OVERLAY_MAX,
+			 ret->writable ? GRANT_ANY_OVERLAY : "",
+			 ret->overlay) &&
+	       (!ret->writable || check_writer(q, ret, named));
+}
+
 static void respond_grant(struct request *q, const char *id,
-			  const struct wish *w)
+			  const struct grant *w)
 {
 	struct glance *g = q->app;
-	int64_t expires = time_now_usec() / 1000000 + w->seconds;
 	char text[GRANT_TEXT_BYTES], when[21];
 	struct error err = { 0 };
 
-	if (grant_mint(&g->grant_key, id, w->writable, expires, text, &err) <
-	    0) {
+	if (grant_mint(&g->grant_key, id, w, text, &err) < 0) {
 		respond_failure(q, &err);
 		return;
 	}
-	time_format(expires * 1000000, when);
+	time_format(w->expires * 1000000, when);
 	respond_json_value(
 		q, 201,
-		json_pack("{s:s, s:s, s:s, s:o, s:s}", "image_id", id, "mode",
-			  w->writable ? "w" : "r", "grant", text, "export",
-			  json_sprintf("%s~%s", id, text), "expires_at", when));
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:s}", "image_id", id,
+			  "mode", w->writable ? "w" : "r", "project",
+			  w->project, "overlay", w->overlay, "grant", text,
+			  "export", json_sprintf("%s~%s", id, text),
+			  "expires_at", when));
 }
 
 /* Who may read the data may have it. */
 static void post_grant(struct request *q)
 {
 	CLEANUP(record_done) struct record image = { 0 };
-	struct wish w;
+	struct grant w;
 
 	if (!take_wish(q, &w) || image_of_request(q, &image) < 0)
 		return;

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -117,14 +118,19 @@ static int connect_nbd(struct request *q, const struct record *image,
 		       struct nbd_way *w, struct error *err)
 {
 	struct glance *g = q->app;
-	int64_t expires = time_now_usec() / 1000000 + GRANT_SEC;
+	struct grant right = { .admin = q->who.admin,
+			       .expires =
+				       time_now_usec() / 1000000 + GRANT_SEC };
 	char grant[GRANT_TEXT_BYTES], peer[64];
 	int r;
 
 	if (!g->nbd.connect)
 		return error_set(err, -EAGAIN, 0,
 				 "this server does not serve NBD");
-	r = grant_mint(&g->grant_key, image->id, false, expires, grant, err);
+	if (q->who.project)
+		snprintf(right.project, sizeof(right.project), "%s",
+			 q->who.project);
+	r = grant_mint(&g->grant_key, image->id, &right, grant, err);
 	if (r < 0)
 		return r;
 	r = tunnel_reserve(g->tunnels, err);

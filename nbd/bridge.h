@@ -24,7 +24,7 @@ int bridge_connect(const char *id, const char *grant, const char *peer,
 		   int *ret_fd, struct error *err);
 void bridge_close(int fd);
 
-#define BRIDGE_NAME_BYTES 256
+#define BRIDGE_NAME_BYTES 1024
 #define BRIDGE_PEER_BYTES 80
 
 /* What a client who came this way may open, and who he is. */

@@ -223,7 +223,7 @@ static json_t *answer_overlay(struct control *k, const json_t *ask,
 	if (!name)
 		r = error_set(&err, -EINVAL, 0, "no export is named");
 	else
-		r = export_open(k->config, name, &e, &err);
+		r = export_open_by_operator(k->config, name, &e, &err);
 	if (r < 0)
 		return failure(&err);
 	if (!e->overlay)

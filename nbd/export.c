@@ -75,26 +75,24 @@ static void retire_export(void *opaque)
 	traffic_add(&gone, &e->traffic);
 }
 
-static struct glance_wish wish_for(const char *image,
-				   const struct export_name *n)
-{
-	return (struct glance_wish){ .name = image,
-				     .grant = n->grant,
-				     .writable = n->overlay };
-}
-
 /* By whom, or to what end. */
 enum how {
 	OPEN_CLIENT,
 	OPEN_STANDING,
-	OPEN_CREATE, /* an overlay that there is not yet */
+	OPEN_OPERATOR,
+	OPEN_CREATE, /* by the operator: an overlay that there is not yet */
 };
 
 /* What an export's name was found to mean. */
 struct target {
 	const struct config *config;
-	const struct export_name *name;
-	char *text; /* the name, without the right to it */
+	/*
+	 * What it is to whoever opens it: its overlay in the name space that the
+	 * right to it is for, no grant.
+	 */
+	struct export_name name;
+	char *overlay; /* of name, where it is not the client's word */
+	char *text; /* the name */
 	char *key; /* the same with the image's id */
 	char *id, *path;
 	struct source *src; /* the store's file, open; NULL: by its path */
@@ -104,6 +102,7 @@ struct target {
 
 static void target_done(struct target *t)
 {
+	free(t->overlay);
 	free(t->text);
 	free(t->key);
 	free(t->id);
@@ -111,36 +110,77 @@ static void target_done(struct target *t)
 	source_unref(t->src);
 }
 
-/*
- * Which file is it? Sets id and path, and the options to open it by. This is
- * where it is found out whether the client may open it, for each client.
- */
-static int find_file(const struct config *c, const struct export_name *n,
-		     struct target *t, struct error *err)
+/* "vm1", "PROJECT:vm1": the two parts. An overlay's own name has no ':'. */
+static void split_overlay(const struct export_name *n, char **project,
+			  const char **overlay)
 {
-	const char *name = n->image;
-	struct glance_wish wish = wish_for(name, n);
-	struct glance_image i = { 0 };
+	const char *colon = n->overlay ? strrchr(n->overlay, ':') : NULL;
+
+	*overlay = colon ? colon + 1 : n->overlay;
+	*project = colon ? strndup(n->overlay, (size_t)(colon - n->overlay))
+			 : NULL;
+}
+
+/* Takes over what @i has. Of the store's, nothing refers to anything. */
+static int take_image(struct target *t, struct glance_image *i,
+		      struct error *err)
+{
+	const struct config *c = t->config;
 	int r;
 
-	if (*name && store) {
-		r = find_image(store, &wish, &i, err);
-		if (r < 0)
-			return r;
-		t->id = i.id;
-		t->path = i.path;
-		/* Of the store's, nothing refers to anything. */
-		t->options = (struct open_options){ .format = i.format,
-						    .alone = true,
-						    .direct = c->direct,
-						    .lock = !c->force_share,
-						    .share = c->force_share };
-		r = file_source_adopt(i.fd, c->direct ? FILE_DIRECT : 0,
-				      &t->src, err);
-		t->options.src = t->src;
+	t->id = i->id;
+	t->path = i->path;
+	t->options = (struct open_options){ .format = i->format,
+					    .alone = true,
+					    .direct = c->direct,
+					    .lock = !c->force_share,
+					    .share = c->force_share };
+	r = file_source_adopt(i->fd, c->direct ? FILE_DIRECT : 0, &t->src, err);
+	t->options.src = t->src;
+	return r;
+}
+
+/*
+ * Which image is it, and may it be had? Asked for each client, whoever has it
+ * open: who has an image open that is gone reads on; nobody new.
+ */
+static int find_in_store(struct target *t, struct error *err)
+{
+	CLEANUP(freep) char *project = NULL;
+	CLEANUP(freep) char *owner = NULL;
+	struct glance_image i = { .fd = -1 };
+	struct glance_wish wish = { .name = t->name.image,
+				    .grant = t->name.grant,
+				    .by_operator = t->how == OPEN_CREATE ||
+						   t->how == OPEN_OPERATOR };
+	int r;
+
+	split_overlay(&t->name, &project, &wish.overlay);
+	wish.project = project;
+	r = find_image(store, &wish, &i, err);
+	if (r < 0)
 		return r;
+	owner = i.project;
+	t->name.grant = NULL;
+	r = take_image(t, &i, err);
+	if (r < 0 || !owner || !wish.overlay)
+		return r;
+	if (asprintf(&t->overlay, "%s:%s", owner, wish.overlay) < 0) {
+		t->overlay = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
-	if (*name || !c->image)
+	t->name.overlay = t->overlay;
+	return 0;
+}
+
+/* Sets id and path, and the options to open it by. */
+static int find_file(struct target *t, struct error *err)
+{
+	const struct config *c = t->config;
+
+	if (*t->name.image && store)
+		return find_in_store(t, err);
+	if (*t->name.image || t->name.grant || !c->image)
 		return export_name_unknown(t->text, err);
 	t->id = strdup("");
 	t->path = strdup(c->image);
@@ -173,7 +213,7 @@ static int open_at(const struct open_options *options, struct image *live,
 
 static int open_state(struct target *t, struct export *e, struct error *err)
 {
-	const struct export_state *s = &t->name->state;
+	const struct export_state *s = &t->name.state;
 	struct image *live;
 	int r = registry_get(&live_images, t->id, open_image, t, &e->live_entry,
 			     err);
@@ -201,8 +241,8 @@ static int open_wished(void *opaque, void **ret, struct error *err)
 	struct overlay *o;
 	int r;
 
-	r = t->name->overlay
-		    ? overlays_open_named(t->config, &w->base, t->name->overlay,
+	r = t->name.overlay
+		    ? overlays_open_named(t->config, &w->base, t->name.overlay,
 					  t->how == OPEN_CREATE, &o, err)
 		    : overlays_open_only(t->config, &w->base, &o, err);
 	if (r >= 0)
@@ -215,7 +255,7 @@ static int get_overlay(const struct target *t, const struct export *e,
 		       bool alone, struct entry **ret, struct error *err)
 {
 	const struct export_name live = { .image = t->id,
-					  .overlay = t->name->overlay };
+					  .overlay = t->name.overlay };
 	struct overlay_wish w = { t, { e->image, e->path, e->id } };
 	CLEANUP(freep) char *key = export_name_format(&live);
 
@@ -277,15 +317,15 @@ static bool has_only_overlay(const struct config *c, const struct export *e)
 
 static int open_overlay(struct target *t, struct export *e, struct error *err)
 {
-	const struct export_state *s = &t->name->overlay_state;
+	const struct export_state *s = &t->name.overlay_state;
 	bool only = has_only_overlay(t->config, e);
 	int r;
 
-	if (t->name->overlay && !e->live)
+	if (t->name.overlay && !e->live)
 		return export_name_unknown(e->name, err);
-	if (t->name->overlay && (s->at || s->difference))
+	if (t->name.overlay && (s->at || s->difference))
 		return open_overlay_state(t, s, e, err);
-	if (!t->name->overlay && !only)
+	if (!t->name.overlay && !only)
 		return 0;
 	e->lone = only && t->config->overlay_temp &&
 		  t->config->overlay_per_connection;
@@ -300,12 +340,12 @@ static int open_parts(struct target *t, struct export *e, struct error *err)
 	const struct config *c = t->config;
 	int r = open_state(t, e, err);
 
-	if (r == -ENOENT && e->live_entry && !t->name->overlay &&
-	    t->name->state.at && c->overlay) {
+	if (r == -ENOENT && e->live_entry && !t->name.overlay &&
+	    t->name.state.at && c->overlay) {
 		/* The only overlay's snapshots are called like the image's. */
 		error_clear(err);
 		image_unref(TAKE_PTR(e->image));
-		return open_overlay_state(t, &t->name->state, e, err);
+		return open_overlay_state(t, &t->name.state, e, err);
 	}
 	if (r < 0)
 		return r;
@@ -344,27 +384,22 @@ static int open_new(void *opaque, void **ret, struct error *err)
 /* By whatever right and name it is opened, it is one export. */
 static int name_target(struct target *t, struct error *err)
 {
-	struct export_name bare = *t->name;
+	struct export_name bare = t->name;
 
 	bare.grant = NULL;
+	free(t->text);
 	t->text = export_name_format(&bare);
-	return t->text ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
-}
-
-static int key_target(struct target *t, struct error *err)
-{
-	struct export_name bare = *t->name;
-
-	bare.grant = NULL;
-	bare.image = t->id;
+	bare.image = t->id ? t->id : bare.image;
+	free(t->key);
 	t->key = export_name_format(&bare);
-	return t->key ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+	return t->text && t->key ? 0
+				 : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
 /* Is each connection's its own? */
 static bool is_lone(const struct target *t)
 {
-	const struct export_name *n = t->name;
+	const struct export_name *n = &t->name;
 
 	return t->config->overlay_temp && t->config->overlay_per_connection &&
 	       !*t->id && !n->overlay && !n->state.at && !n->state.difference;
@@ -374,19 +409,20 @@ static int open_or_join(const struct config *c, const char *text, enum how how,
 			struct export **ret, struct error *err)
 {
 	CLEANUP(export_name_done) struct export_name n = { 0 };
-	CLEANUP(target_done)
-	struct target t = { .config = c, .name = &n, .how = how };
+	CLEANUP(target_done) struct target t = { .config = c, .how = how };
 	struct entry *entry;
 	int r = export_name_parse(text, &n, err);
 
-	if (r >= 0)
-		r = name_target(&t, err);
-	if (r >= 0 && (n.member || (n.grant && !(store && *n.image))))
+	if (r < 0)
+		return r;
+	t.name = n;
+	r = name_target(&t, err);
+	if (r >= 0 && n.member)
 		r = export_name_unknown(t.text, err);
 	if (r >= 0)
-		r = find_file(c, &n, &t, err);
+		r = find_file(&t, err);
 	if (r >= 0)
-		r = key_target(&t, err);
+		r = name_target(&t, err);
 	if (r >= 0)
 		r = registry_get(&exports, is_lone(&t) ? NULL : t.key, open_new,
 				 &t, &entry, err);
@@ -403,6 +439,12 @@ int export_open(const struct config *c, const char *text, struct export **ret,
 		struct error *err)
 {
 	return open_or_join(c, text, OPEN_CLIENT, ret, err);
+}
+
+int export_open_by_operator(const struct config *c, const char *text,
+			    struct export **ret, struct error *err)
+{
+	return open_or_join(c, text, OPEN_OPERATOR, ret, err);
 }
 
 int export_create(const struct config *c, const char *text, struct error *err)

@@ -54,7 +54,15 @@ int export_open(const struct config *c, const char *name, struct export **ret,
 		struct error *err);
 void export_close(struct export *e);
 
-/* Makes the overlay that @name names; -EEXIST where there is one. */
+/*
+ * The same for who has the control socket. He needs no grant, and names the
+ * project in whose name space an overlay is: "ID+PROJECT:vm1"; as the names of
+ * such exports are.
+ */
+int export_open_by_operator(const struct config *c, const char *name,
+			    struct export **ret, struct error *err);
+
+/* Makes the overlay that @name names, for him; -EEXIST where there is one. */
 int export_create(const struct config *c, const char *name, struct error *err);
 
 /*

@@ -4,10 +4,12 @@
 #include <stdio.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "formats/backing-name.h"
+#include "iouring/write.h"
 #include "nbd/keep.h"
 #include "nbd/overlays.h"
 
@@ -184,29 +186,119 @@ bool overlays_name_ok(const char *name)
 	return true;
 }
 
+/*
+ * The folder of @project's overlays in that of overlays=, so that those of
+ * different projects cannot meet; NULL: no memory.
+ */
+static char *project_folder(const struct config *c, const char *project)
+{
+	char *text = NULL;
+	size_t bytes;
+	FILE *fp = open_memstream(&text, &bytes);
+
+	if (!fp)
+		return NULL;
+	fprintf(fp, "%s/", c->overlays);
+	for (; *project; project++)
+		fprintf(fp,
+			isalnum((unsigned char)*project) ||
+					strchr("-_", *project)
+				? "%c"
+				: "%%%02X",
+			(unsigned char)*project);
+	if (fclose(fp)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+static int make_folder(const char *path, struct error *err)
+{
+	if (mkdir(path, 0700) == 0)
+		return sync_folder_of(path, err);
+	return errno == EEXIST ? 0
+			       : error_set(err, -errno, 0, "%s: %s", path,
+					   errno_text(errno));
+}
+
+/*
+ * Overlays of before there were name spaces lie in the folder itself. Whose
+ * they are nobody can tell: no empty disk is shown in the place of one.
+ */
+static int check_ownerless(const char *old, const char *path, struct error *err)
+{
+	CLEANUP(freep) char *orphan = NULL;
+	int r;
+
+	if (!access(path, F_OK))
+		return 0;
+	r = overlay_find_orphan(old, &orphan, err);
+	if (r < 0 || (!orphan && access(old, F_OK)))
+		return r;
+	return error_set(err, -EEXIST, 0,
+			 "%s is of nobody's project: if it is this one's, move "
+			 "it, with its snapshots, to %s",
+			 old, path);
+}
+
+static int open_in_project(const struct config *c,
+			   const struct overlay_base *base, const char *project,
+			   const char *file, enum making making,
+			   struct overlay **ret, struct error *err)
+{
+	CLEANUP(freep) char *folder = project_folder(c, project);
+	CLEANUP(freep) char *path = NULL;
+	CLEANUP(freep) char *old = NULL;
+	int r;
+
+	if (!folder || asprintf(&path, "%s/%s", folder, file) < 0) {
+		path = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	if (asprintf(&old, "%s/%s", c->overlays, file) < 0) {
+		old = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	r = check_ownerless(old, path, err);
+	if (r >= 0)
+		r = make_folder(folder, err);
+	return r < 0 ? r : open_file(c, base, path, making, ret, err);
+}
+
 static int open_named(const struct config *c, const struct overlay_base *base,
 		      const char *name, enum making making,
 		      struct overlay **ret, struct error *err)
 {
-	CLEANUP(freep) char *path = NULL;
+	const char *colon = strrchr(name, ':');
+	const char *own = colon ? colon + 1 : name;
+	CLEANUP(freep) char *file = NULL;
+	CLEANUP(freep) char *where = NULL;
 
 	if (!c->overlays)
 		return error_set(err, -ENOENT, 0,
 				 "there is no export \"+%s\": overlays=DIR was "
 				 "not given",
 				 name);
-	if (!overlays_name_ok(name))
+	if (!overlays_name_ok(own) || colon == name || (colon && !*base->id))
 		return error_set(err, -ENOENT, 0,
 				 "there is no export \"+%s\": an overlay's "
 				 "name is of letters, digits, '-', '_' and "
 				 "'.', at most %u",
 				 name, NAME_MAX_BYTES);
-	if (asprintf(&path, "%s/%s%s%s" SUFFIX, c->overlays, base->id,
-		     *base->id ? "+" : "", name) < 0) {
-		path = NULL;
+	if (asprintf(&file, "%s%s%s" SUFFIX, base->id, *base->id ? "+" : "",
+		     own) < 0) {
+		file = NULL;
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
-	return open_file(c, base, path, making, ret, err);
+	where = strndup(name, colon ? (size_t)(colon - name) : 0);
+	if (where && *where)
+		return open_in_project(c, base, where, file, making, ret, err);
+	free(where);
+	if (asprintf(&where, "%s/%s", c->overlays, file) < 0)
+		where = NULL;
+	return where ? open_file(c, base, where, making, ret, err)
+		     : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
 int overlays_open_named(const struct config *c, const struct overlay_base *base,

@@ -23,9 +23,10 @@ int overlays_open_only(const struct config *c, const struct overlay_base *base,
 
 /*
  * The overlay @name over @base in the folder of parameter overlays=: NAME.qcow2,
- * or ID+NAME.qcow2 of an image of the store. Where there is none it is made
- * with the first change. @wanted: at once, and -EEXIST where there is one. A name that may not be a file's
- * is -ENOENT, as is every name without that parameter.
+ * or ID+NAME.qcow2 of an image of the store; PROJECT:NAME of one: the same in a
+ * folder of that project's. Where there is none it is made with the first
+ * change. @wanted: at once, and -EEXIST where there is one. A name that may not
+ * be a file's is -ENOENT, as is every name without that parameter.
  */
 int overlays_open_named(const struct config *c, const struct overlay_base *base,
 			const char *name, bool wanted, struct overlay **ret,

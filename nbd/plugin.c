@@ -229,8 +229,11 @@ static int platter_list_exports(int readonly, int is_tls,
 		     : 0;
 	if (!r && glance)
 		r = glance_each_image(glance, LIST_MAX / 4, add_image, exports);
-	/* A folder that cannot be read hides what is in it, not the image. */
-	if (!r)
+	/*
+	 * A folder that cannot be read hides what is in it, not the image.
+	 * Nobody is told of others' overlays.
+	 */
+	if (!r && !(glance && glance_asks(glance)))
 		overlays_each(&config, add_overlay, exports);
 	return r < 0 ? -1 : 0;
 }
