@@ -104,7 +104,8 @@ def grants_open_what_is_private(c):
         name, zeroes = private[11:], bytes(512)
         is_equal(opens(g, name), None, "what anybody reads")
         read = grant(g, "one", private)
-        is_equal((read["mode"], opens(g, read["export"])), ("r", zeroes),
+        is_equal((read["mode"], read["project"], read["overlay"],
+                  opens(g, read["export"])), ("r", "p1", "", zeroes),
                  "what a grant opens")
         # For this image, and only as it says.
         for export in (name, other[11:] + "~" + read["grant"],
@@ -118,7 +119,7 @@ def grants_open_what_is_private(c):
             is_equal(client.write(0, b"x" * 512), 0, "the write's error")
             is_equal(opens(g, f"{name}+vm"), None, "what anybody reads")
             # By another grant it is the same overlay.
-            again = grant(g, "boss", private, mode="w")
+            again = grant(g, "boss", private, mode="w", project="p1")
             is_equal(opens(g, f"{name}+vm~{again['grant']}"), b"x" * 512,
                      "what another reads")
         is_equal(opens(g, name + "~" + write["grant"]), zeroes,

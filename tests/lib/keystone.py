@@ -164,10 +164,13 @@ password_hash_rounds = 4
         return run(["/usr/bin/python3", "-c", EXPIRED, self.conf,
                     of["user"]["id"], of["project"]["id"]])[1].strip()
 
-    def add_user(self, name, roles=("member",)):
-        """A user in a project of the same name; (token, project's id)."""
-        project = self.request("POST", "/v3/projects", {"project": {
-            "name": name}}, self.token)[0]["project"]["id"]
+    def add_user(self, name, roles=("member",), project=None):
+        """A user in a project of the same name, or one that there is, by its
+        (name, id); (token, project's id)."""
+        where = project[0] if project else name
+        project = project[1] if project else self.request(
+            "POST", "/v3/projects", {"project": {"name": name}},
+            self.token)[0]["project"]["id"]
         user = self.request("POST", "/v3/users", {"user": {
             "name": name, "password": PASSWORD,
             "default_project_id": project}}, self.token)[0]["user"]["id"]
@@ -177,7 +180,7 @@ password_hash_rounds = 4
         for role in roles:
             self.request("PUT", f"/v3/projects/{project}/users/{user}/roles/"
                          + known[role], None, self.token)
-        return self.log_in(name, PASSWORD, name)
+        return self.log_in(name, PASSWORD, where)
 
     def parameters(self, url=None):
         """As platter's plugin takes them; @url: of a proxy."""

@@ -26,6 +26,7 @@ def _load():
     lib.nbd_pread.argtypes = [ctypes.c_void_p, ctypes.c_char_p,
                               ctypes.c_size_t, ctypes.c_uint64,
                               ctypes.c_uint32]
+    lib.nbd_pwrite.argtypes = lib.nbd_pread.argtypes
     lib.nbd_shutdown.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
     lib.nbd_close.argtypes = [ctypes.c_void_p]
     lib.nbd_close.restype = None
@@ -54,6 +55,9 @@ class Handle:
         buf = ctypes.create_string_buffer(length)
         self._check(self._lib.nbd_pread(self._h, buf, length, off, 0))
         return buf.raw
+
+    def write(self, off, data):
+        self._check(self._lib.nbd_pwrite(self._h, data, len(data), off, 0))
 
     def close(self):
         if self._h:
