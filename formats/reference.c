@@ -26,7 +26,7 @@ struct folder {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct folder *folders;
+static struct folder *open_folders;
 
 char *path_of_fd(int fd)
 {
@@ -54,7 +54,7 @@ static struct folder *join(struct folder *f)
 	struct folder *other;
 
 	pthread_mutex_lock(&lock);
-	for (other = folders; other; other = other->next)
+	for (other = open_folders; other; other = other->next)
 		if (other->dev == f->dev && other->ino == f->ino &&
 		    !strcmp(other->path, f->path))
 			break;
@@ -62,8 +62,8 @@ static struct folder *join(struct folder *f)
 		other->refs++;
 	} else {
 		f->refs = 1;
-		f->next = folders;
-		folders = f;
+		f->next = open_folders;
+		open_folders = f;
 	}
 	pthread_mutex_unlock(&lock);
 	if (!other)
@@ -138,7 +138,7 @@ struct folder *folder_ref(struct folder *f)
 
 void folder_unref(struct folder *f)
 {
-	struct folder **p = &folders;
+	struct folder **p = &open_folders;
 	bool gone;
 
 	if (!f)

@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from glance import Glance  # noqa: E402
 from keystone import free_port  # noqa: E402
+from libnbd import need_libnbd  # noqa: E402
 from nbd import Client, Refused as NoExport  # noqa: E402
 from server import Failure, environment, need_programs  # noqa: E402
 
@@ -214,6 +215,7 @@ def nobody_is_let_in_from_afar_unasked(c):
 
 if __name__ == "__main__":
     environment("PLATTER_PLUGIN")
+    need_libnbd()
     need_programs("nbdkit")
     run_checks(Context, [
         tokens_of_a_file_say_who_asks,

@@ -7,11 +7,13 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
+import access  # noqa: E402
 from auth import image_of, the_rules  # noqa: E402
 from auth import status as status_of  # noqa: E402
 from checks import is_equal, is_true, run_checks  # noqa: E402
@@ -278,6 +280,8 @@ def keystone_says_who_asks(k):
     two, p2 = k.add_user("two")
     with Glance(f"glance=127.0.0.1:{port}", *k.parameters(),
                 tcp=port) as g:
+        for token in ("nonsense", one, two, k.token):
+            access.be_patient(g, token)
         is_equal(status_of(g, "nonsense", "GET", "/v2/images"), 401,
                  "the status of a wrong token")
         shared = the_rules(g, one, two, k.token)
@@ -296,6 +300,9 @@ def keystone_says_who_asks(k):
                   env={n: v for n, v in os.environ.items()
                        if not n.startswith("OS_")})[1]
         is_equal(len(json.loads(out)), 2, "what openstack lists")
+    with tempfile.TemporaryDirectory(prefix="platter-keystone-") as overlays:
+        access.keystone_lets_in_the_same(k, port, overlays, (one, p1),
+                                         (two, p2))
     keystone_has_the_limits(k, port, one, two, p1)
 
 

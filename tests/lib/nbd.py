@@ -5,8 +5,8 @@ ask for anything, and never read a reply."""
 import socket
 import struct
 
-OPT_EXPORT_NAME, OPT_ABORT, OPT_GO = 1, 2, 7
-REP_ACK, REP_INFO = 1, 3
+OPT_EXPORT_NAME, OPT_ABORT, OPT_LIST, OPT_GO = 1, 2, 3, 7
+REP_ACK, REP_SERVER, REP_INFO = 1, 2, 3
 CMD_READ, CMD_WRITE, CMD_DISC, CMD_FLUSH, CMD_TRIM, CMD_ZERO = 0, 1, 2, 3, 4, 6
 FLAG_FUA, FLAG_NO_HOLE = 1, 2
 _OPTION = 0x49484156454F5054
@@ -67,6 +67,18 @@ class Client:
                               f"{data.decode(errors='replace')}")
             if data[:2] == b"\0\0":
                 self.size = struct.unpack(">Q", data[2:10])[0]
+
+    def list(self):
+        """The names of what there is."""
+        names = []
+        self.greet()
+        self.option(OPT_LIST)
+        while True:
+            _, _, kind, size = struct.unpack(">QIII", self.take(20))
+            data = self.take(size)
+            if kind != REP_SERVER:
+                return names
+            names.append(data[4:4 + struct.unpack(">I", data[:4])[0]].decode())
 
     def request(self, command, off, length, data=b"", flags=0):
         self.handle += 1
