@@ -257,8 +257,7 @@ static int find_by_name(const struct glance *g, struct index_tx *tx,
 	if (r < 0)
 		return r;
 	index_bind_text(st, 1, w->name);
-	sqlite.bind_int64(st, 2,
-			  w->grant || w->by_operator || !glance_asks(g));
+	sqlite.bind_int64(st, 2, w->grant || w->by_operator || !glance_asks(g));
 	while (found < 2 && (r = index_step(st, err)) == 1) {
 		CLEANUP(record_done) struct record image = { 0 };
 		CLEANUP(freep) char *project = NULL;
@@ -297,6 +296,14 @@ static int load_by_name(const struct glance *g, struct index_tx *tx,
 	return r < 0 ? r : record_load_n(tx, n, ret, err);
 }
 
+static struct glance_image take_image(struct glance_image *i)
+{
+	struct glance_image ret = *i;
+
+	*i = (struct glance_image){ .fd = -1 };
+	return ret;
+}
+
 int glance_find_image(struct glance *g, const struct glance_wish *w,
 		      struct glance_image *ret, struct error *err)
 {
@@ -327,8 +334,7 @@ int glance_find_image(struct glance *g, const struct glance_wish *w,
 	i.id = strdup(image.id);
 	if (!i.id)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	*ret = i;
-	i = (struct glance_image){ .fd = -1 };
+	*ret = take_image(&i);
 	return 0;
 }
 

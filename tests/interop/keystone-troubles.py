@@ -310,6 +310,7 @@ def keystone_may_be_gone(k):
     """For good: the last."""
     one = k.add_user("four")[0]
     with Glance(*k.parameters()) as g:
+        access.be_patient(g, one)
         shared = image_of(g, one)
         # A token that nobody remembers, and a Keystone that is gone.
         three = k.add_user("three")[0]
