@@ -152,7 +152,8 @@ def what_is_cut_off_is_no_answer(k):
         proxy.mode = "pass"
         # A login that has failed is not tried again at once.
         wait_for(lambda: status(g, known) == 200, "Keystone is not asked")
-        for mode, wanted in ("cut", 503), ("pass", 200), ("cut", 200):
+        for mode, wanted in (("cut", 503), ("404", 503), ("pass", 200),
+                             ("404", 200), ("cut", 200)):
             proxy.mode = mode
             is_equal(status(g, new), wanted, f"a token with {mode}")
             is_equal(status(g, known), 200, f"a remembered one with {mode}")

@@ -9,8 +9,8 @@ import time
 
 class Proxy:
     """TCP from a port of its own to @to, as a context. .mode is what becomes of
-    connections: "pass", "cut", "hang" (nothing is passed on); .delay: seconds
-    before anything is; .count: how many there were; .asked: what each sent
+    connections: "pass", "cut", "hang" (nothing is passed on), "404" (of its
+    own, in HTML); .delay: seconds before anything is passed on; .count: how many there were; .asked: what each sent
     first, where it was not passed on at once."""
 
     def __init__(self, to):
@@ -39,6 +39,10 @@ class Proxy:
             while self.mode == "hang" and not self.ended:
                 time.sleep(0.05)
             if self.mode == "cut":
+                return
+            if self.mode == "404":
+                s.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n"
+                          b"Connection: close\r\n\r\n<html>")
                 return
             time.sleep(self.delay)
             try:
