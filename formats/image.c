@@ -341,6 +341,7 @@ static int copy_unit(struct unit *u, struct error *err)
 	struct cache_blob *b = TAKE_PTR(u->blob);
 	int r = 0;
 
+	ANALYSER_ASSUME(b);
 	if (range_inside(u->e->unit_off, u->e->len, b->bytes))
 		memcpy(u->dest, (uint8_t *)b->data + u->e->unit_off, u->e->len);
 	else
@@ -372,6 +373,7 @@ static bool peek_unit(struct unit *u)
 	u->key = beginning_of(e);
 	if (!cache_peek(&u->key, &u->blob))
 		return false;
+	ANALYSER_ASSUME(u->blob);
 	if (u->blob->bytes >= end)
 		return true;
 	cache_put(TAKE_PTR(u->blob));

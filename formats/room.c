@@ -9,18 +9,19 @@
 
 #define ROOM_BYTES_DEFAULT (8U << 20)
 
-struct waiter {
-	struct waiter *next;
-	pthread_cond_t served;
-	size_t bytes;
-	uint8_t *data; /* NULL: not yet */
-};
+/*
+ * Who must wait draws a ticket, and is served in its turn. He sleeps on the
+ * condition that his ticket shares with few others.
+ */
+#define TURNS 64U
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct arena *arena;
-static struct waiter *first, **end = &first; /* the oldest first */
+static pthread_cond_t turns[TURNS] = {
+	[0 ... TURNS - 1] = PTHREAD_COND_INITIALIZER,
+};
+static uint64_t drawn, served; /* tickets; the next to be served is @served */
 static size_t configured_bytes = ROOM_BYTES_DEFAULT;
-static uint64_t waits;
 
 /* Held by who has more than there is. */
 static pthread_mutex_t alone_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -53,19 +54,23 @@ static int take_alone(size_t bytes, struct room *ret)
 	return 0;
 }
 
+static void call_next(void)
+{
+	if (served != drawn)
+		pthread_cond_broadcast(&turns[served % TURNS]);
+}
+
 /* Under the lock, which it lets go of meanwhile. */
 static uint8_t *wait_for(size_t bytes)
 {
-	struct waiter w = { .bytes = bytes };
+	uint64_t ticket = drawn++;
+	uint8_t *data;
 
-	pthread_cond_init(&w.served, NULL);
-	*end = &w;
-	end = &w.next;
-	waits++;
-	while (!w.data)
-		pthread_cond_wait(&w.served, &lock);
-	pthread_cond_destroy(&w.served);
-	return w.data;
+	while (ticket != served || !(data = arena_take(arena, bytes)))
+		pthread_cond_wait(&turns[ticket % TURNS], &lock);
+	served++;
+	call_next();
+	return data;
 }
 
 int room_take(size_t bytes, struct room *ret)
@@ -81,30 +86,13 @@ int room_take(size_t bytes, struct room *ret)
 		return r < 0 ? r : take_alone(bytes, ret);
 	}
 	/* Nobody passes those who wait. */
-	if (!first)
+	if (served == drawn)
 		data = arena_take(arena, bytes);
 	if (!data)
 		data = wait_for(bytes);
 	pthread_mutex_unlock(&lock);
 	*ret = (struct room){ data, bytes, false };
 	return 0;
-}
-
-/* Under the lock. */
-static void serve_waiters(void)
-{
-	struct waiter *w;
-
-	while (first) {
-		w = first;
-		w->data = arena_take(arena, w->bytes);
-		if (!w->data)
-			return;
-		first = w->next;
-		if (!first)
-			end = &first;
-		pthread_cond_signal(&w->served);
-	}
 }
 
 void room_give(struct room *r)
@@ -117,7 +105,7 @@ void room_give(struct room *r)
 	} else {
 		pthread_mutex_lock(&lock);
 		arena_give(arena, r->data, r->bytes);
-		serve_waiters();
+		call_next();
 		pthread_mutex_unlock(&lock);
 	}
 	*r = (struct room){ 0 };
@@ -127,6 +115,6 @@ void room_get_stats(struct room_stats *ret)
 {
 	pthread_mutex_lock(&lock);
 	*ret = (struct room_stats){ .bytes = arena ? arena_used(arena) : 0,
-				    .waits = waits };
+				    .waits = drawn };
 	pthread_mutex_unlock(&lock);
 }

@@ -250,6 +250,8 @@ def keystone_has_the_limits(k, port, one, two, p1):
 
     with Glance("limits=keystone:1", f"glance=127.0.0.1:{port}",
                 *k.parameters(), tcp=port) as g:
+        access.be_patient(g, one)
+        access.be_patient(g, two)
         # The start does not wait for them.
         wait_for(lambda: limit_of(g, one) == 1, "they are not known")
         for n in range(3):
