@@ -81,6 +81,7 @@ struct connection {
 	int64_t since_usec; /* waits for headers since, or for its body */
 	bool in_body;
 	bool busy; /* the headers are whole, and no body is waited for */
+	bool left; /* HTTP, for another protocol */
 	bool ended; /* its socket was shut, and will be closed */
 	bool has_peer, has_client;
 	struct net peer; /* its address */
@@ -372,7 +373,7 @@ static bool too_slow(const struct connection *c, unsigned int idle_sec,
 {
 	int64_t sec = (now - c->since_usec) / 1000000;
 
-	if (c->busy)
+	if (c->busy || c->left)
 		return false;
 	if (!c->in_body)
 		return sec > idle_sec + idle_sec / 4;
@@ -458,7 +459,7 @@ static bool make_room(struct http_server *s)
 	if (s->n_connections - s->n_ended < s->max - s->max / ROOM)
 		return false;
 	for (c = s->connections; c; c = c->next) {
-		if (c->busy || c->ended || slowness(c, now) <= most)
+		if (c->busy || c->left || c->ended || slowness(c, now) <= most)
 			continue;
 		worst = c;
 		most = slowness(c, now);
@@ -590,6 +591,15 @@ static bool take_client(struct request *q, struct connection *c)
 	c->client = q->client;
 	pthread_mutex_unlock(&s->lock);
 	return !over;
+}
+
+static void connection_leaves(struct http_server *s, struct connection *c)
+{
+	if (!c)
+		return;
+	pthread_mutex_lock(&s->lock);
+	c->left = true;
+	pthread_mutex_unlock(&s->lock);
 }
 
 static void on_connection(void *cls, struct MHD_Connection *conn, void **socket,
@@ -1282,6 +1292,8 @@ static enum MHD_Result send_response(struct exchange *x)
 		mhd->add_response_header(m, r->headers[i].name,
 					 r->headers[i].value);
 	mhd->add_response_header(m, "X-Openstack-Request-Id", q->id);
+	if (r->upgrade)
+		connection_leaves(q->server, x->connection);
 	ret = mhd->queue_response(q->conn, r->status, m);
 	mhd->destroy_response(m);
 	return ret;

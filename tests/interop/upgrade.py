@@ -70,7 +70,7 @@ class Asked:
         if token:
             headers += f"X-Auth-Token: {token}\r\n"
         self.socket.sendall(
-            f"GET /v2/images/{image}/nbd HTTP/{version}\r\nHost: h\r\n"
+            f"GET /v2/images/{image}/nbd HTTP/{version}\r\nHost: localhost\r\n"
             f"{headers}\r\n".encode() + early)
         head = b""
         while not head.endswith(b"\r\n\r\n"):
@@ -274,6 +274,24 @@ def clients_may_go_or_sleep(c):
         wait_for(lambda: connections(g) == 0, "a connection stays")
 
 
+def who_has_left_http_may_be_silent(c):
+    """However long the API's clients may be, and however many these are."""
+    with Glance("glance-timeout=1", wrap=["prlimit", "--nofile=256:256"]) as g:
+        image, held = c.image(g), []
+        with by_hand(g, image) as client:
+            client.go(b"")
+            time.sleep(3)
+            for _ in range(300):
+                held.append(socket.socket(socket.AF_UNIX))
+                held[-1].connect(g.socket)
+                held[-1].sendall(b"GET /")
+            wait_for(lambda: "the slowest first" in g.messages(),
+                     "nobody has made room")
+            is_equal(client.read(0, 512), (0, bytes(c.disk[:512])), "the disk")
+        for s in held:
+            s.close()
+
+
 def there_is_a_limit(c):
     with Glance() as g:
         image = c.image(g)
@@ -321,5 +339,6 @@ if __name__ == "__main__":
     run_checks(Context, [
         libnbd_reads_the_disk, nothing_else_is_there,
         who_does_not_upgrade_is_told_how, who_may_read_the_file_may,
-        several_read_at_once, clients_may_go_or_sleep, there_is_a_limit,
+        several_read_at_once, clients_may_go_or_sleep,
+        who_has_left_http_may_be_silent, there_is_a_limit,
         a_server_ends_when_they_have_gone])
