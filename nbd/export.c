@@ -401,6 +401,7 @@ static bool is_lone(const struct target *t)
 {
 	const struct export_name *n = &t->name;
 
+	ANALYSER_ASSUME(t->id);
 	return t->config->overlay_temp && t->config->overlay_per_connection &&
 	       !*t->id && !n->overlay && !n->state.at && !n->state.difference;
 }

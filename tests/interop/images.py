@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """platter info, diff and convert, beside qemu-img and cmp."""
 
+import contextlib
 import json
 import os
 import resource
@@ -287,6 +288,16 @@ def damage_fails_the_copy(d):
     is_equal(leftovers(d.folder), [], "what is left behind")
 
 
+def open_in(pid, folder):
+    """Has the process a new file open there?"""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            path = os.readlink(f"/proc/{pid}/fd/{fd}")
+            if path.startswith(folder + "/#") or "/.platter-" in path:
+                return True
+    return False
+
+
 def a_signal_leaves_nothing(d):
     """zstd at its highest level takes seconds for this."""
     with open(d.at("slow"), "wb") as f:
@@ -296,7 +307,8 @@ def a_signal_leaves_nothing(d):
                               "--compression", "zstd", "--level", "22",
                               "-f", "raw", d.at("slow"), d.at("failed")],
                              stderr=subprocess.PIPE)
-        while not leftovers(d.folder) and p.poll() is None:
+        # It has a file without a name by then.
+        while not open_in(p.pid, d.folder) and p.poll() is None:
             time.sleep(0.01)
         p.send_signal(sig)
         is_equal(p.wait(60), 128 + sig, "the exit status")
