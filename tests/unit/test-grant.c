@@ -10,9 +10,10 @@
 #define IMAGE "11111111-1111-4111-8111-111111111111"
 #define OTHER "11111111-1111-4111-8111-111111111112"
 #define NOW   1800000000
-/* 32 bytes, as they were before there were projects. */
-#define OLD_MAC \
-	"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+/* As they were before there were projects. */
+static const char old_grant[] = "r6b49d200-0123456789abcdef0123456789abcdef"
+				"0123456789abcdef0123456789abcdef";
 
 static struct error err;
 static struct grant_key key;
@@ -116,7 +117,7 @@ START_TEST(any_other_text_is_none)
 		"r6b49d200-7-",
 		"r6b49d200-00--",
 		"r6b49d200-7031-",
-		"r6b49d200-" OLD_MAC,
+		old_grant,
 	};
 	char text[GRANT_TEXT_BYTES], bad[GRANT_TEXT_BYTES + 8];
 	size_t i;
