@@ -203,33 +203,47 @@ START_TEST(a_uri_holds_any_name)
 }
 END_TEST
 
+/*
+ * In a child whose descriptor 3 is ours and not Check's, so that it cannot be
+ * asked to assert anything: the line that does not hold is the status.
+ */
+#define NEED(what)                                    \
+	do {                                          \
+		if (!(what))                          \
+			return __LINE__ % 255 ?: 255; \
+	} while (0)
+
+static void name_fds(const char *pid, const char *fds)
+{
+	char own[16];
+
+	snprintf(own, sizeof(own), "%d", getpid());
+	setenv("LISTEN_PID", pid ? pid : own, 1);
+	setenv("LISTEN_FDS", fds, 1);
+}
+
 /* As systemd starts a service: its sockets from 3 on. */
 static int as_a_service(void *opaque)
 {
 	const char *path = opaque;
 	struct error err = { 0 };
 	struct listener l, again;
-	char pid[16];
 
-	must(listen_unix(path, &l, &err), err);
-	ck_assert_int_eq(dup2(l.fds[0], 3), 3);
+	NEED(!listen_unix(path, &l, &err));
+	NEED(dup2(l.fds[0], 3) == 3);
 	close(l.fds[0]);
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	setenv("LISTEN_PID", "1", 1);
-	setenv("LISTEN_FDS", "1", 1);
-	ck_assert_int_eq(listen_inherited(&again, &err), 0);
-	setenv("LISTEN_PID", pid, 1);
-	setenv("LISTEN_FDS", "1", 1);
-	ck_assert_int_eq(listen_inherited(&again, &err), 1);
-	ck_assert_ptr_null(getenv("LISTEN_FDS"));
-	ck_assert_uint_eq(again.n_fds, 1);
-	ck_assert_int_ge(again.fds[0], FD_HIGH);
-	ck_assert_int_eq(fcntl(again.fds[0], F_GETFD), FD_CLOEXEC);
-	ck_assert_str_eq(again.unix_path, path);
-	ck_assert_int_eq(connect_unix(path), 0);
+	name_fds("1", "1");
+	NEED(!listen_inherited(&again, &err));
+	name_fds(NULL, "1");
+	NEED(listen_inherited(&again, &err) == 1);
+	NEED(!getenv("LISTEN_FDS"));
+	NEED(again.n_fds == 1 && again.fds[0] >= FD_HIGH);
+	NEED(fcntl(again.fds[0], F_GETFD) == FD_CLOEXEC);
+	NEED(!strcmp(again.unix_path, path));
+	NEED(!connect_unix(path));
 	listener_done(&again);
 	/* The file is who made it's. */
-	ck_assert_int_eq(connect_unix(path), -ECONNREFUSED);
+	NEED(connect_unix(path) == -ECONNREFUSED);
 	return 0;
 }
 
@@ -245,20 +259,15 @@ static int with_other_descriptors(void *opaque)
 				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct error err = { 0 };
 	struct listener l;
-	char pid[16];
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-	ck_assert_int_eq(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
-	ck_assert_int_eq(dup2(fd, 3), 3);
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	setenv("LISTEN_PID", pid, 1);
-	setenv("LISTEN_FDS", "1", 1);
-	ck_assert_int_eq(listen_inherited(&l, &err), -EINVAL);
-	unit_says(&err, "descriptor 3");
-	error_clear(&err);
-	setenv("LISTEN_PID", pid, 1);
-	setenv("LISTEN_FDS", "9", 1);
-	ck_assert_int_eq(listen_inherited(&l, &err), -E2BIG);
+	NEED(!bind(fd, (struct sockaddr *)&in, sizeof(in)));
+	NEED(dup2(fd, 3) == 3);
+	name_fds(NULL, "1");
+	NEED(listen_inherited(&l, &err) == -EINVAL);
+	NEED(strstr(err.msg, "descriptor 3"));
+	name_fds(NULL, "9");
+	NEED(listen_inherited(&l, &err) == -E2BIG);
 	return 0;
 }
 
