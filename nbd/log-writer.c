@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -128,19 +127,6 @@ void log_write(const char *text, size_t len)
 	pthread_mutex_unlock(&w.lock);
 	if (!running)
 		write_all(w.fd, text, len);
-}
-
-void log_printf(const char *fmt, ...)
-{
-	char text[LINE_BYTES_MAX];
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	if (n > 0)
-		log_write(text, min_size((size_t)n, sizeof(text) - 1));
 }
 
 static void *run(void *unused)

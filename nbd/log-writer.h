@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "iouring/error.h"
 
@@ -23,7 +24,22 @@ int log_writer_start(int fd, bool all, struct error *err);
 
 /* Lines or parts of such; never waits. Before the start it writes itself. */
 void log_write(const char *text, size_t len);
-void log_printf(const char *fmt, ...) PRINTF(1, 2);
+
+/*
+ * As printf(), up to LOG_TEXT_MAX bytes. (A macro, since clang's analyser takes
+ * va_list for uninitialized in a file that is built more than once.)
+ */
+#define LOG_TEXT_MAX 4096U
+#define log_printf(...)                                                        \
+	do {                                                                   \
+		char log_text_[LOG_TEXT_MAX];                                  \
+		const int log_len_ =                                           \
+			snprintf(log_text_, sizeof(log_text_), __VA_ARGS__);   \
+                                                                               \
+		if (log_len_ > 0)                                              \
+			log_write(log_text_, min_size((size_t)log_len_,        \
+						      sizeof(log_text_) - 1)); \
+	} while (0)
 
 /* Writes what is left, for a moment at most, and ends the thread. */
 void log_writer_stop(void);
