@@ -636,9 +636,9 @@ def main():
     p.add_argument("--quick", action="store_true",
                    help="a subset that takes less than a minute")
     p.add_argument("--share", type=int, metavar="N",
-                   default=1 if os.environ.get("PLATTER_FULL") else 4,
+                   default=1 if os.environ.get("PLATTER_FULL") else 8,
                    help="of the matrix one case in N, drawn anew each time "
-                   "(default 4, with PLATTER_FULL in the environment 1)")
+                   "(default 8, with PLATTER_FULL in the environment 1)")
     p.add_argument("-j", type=int, default=2, metavar="N",
                    help="cases at a time (default 2)")
     p.add_argument("--seed", default="1", help="of all that is random")

@@ -25,14 +25,14 @@ def _fuse(judge):
     return False
 
 
-def _remove(folder):
+def _unmount(folder):
     """A process that is just being started may hold the mount still."""
-    for _ in range(100):
-        try:
-            return os.rmdir(folder)
-        except OSError:
-            time.sleep(0.05)
-    return os.rmdir(folder)
+    until = time.monotonic() + 60
+    while run(["fusermount", "-u", folder], ok=None)[0]:
+        if time.monotonic() > until:
+            raise Failure(f"{folder} cannot be unmounted")
+        time.sleep(0.05)
+    os.rmdir(folder)
 
 
 def same_as_mounted(judge, image, reference, **options):
@@ -44,13 +44,14 @@ def same_as_mounted(judge, image, reference, **options):
     folder = tempfile.mkdtemp(prefix="platter-mount-")
     try:
         run([program, image, folder])
-        try:
-            same = filecmp.cmp(os.path.join(folder, name), reference,
-                               shallow=False)
-        finally:
-            run(["fusermount", "-u", folder])
+    except Failure:
+        os.rmdir(folder)
+        raise
+    try:
+        same = filecmp.cmp(os.path.join(folder, name), reference,
+                           shallow=False)
     finally:
-        _remove(folder)
+        _unmount(folder)
     if not same:
         raise Failure(f"{image}: {judge} reads something else")
     support.saw(image, judge, **options)
