@@ -270,6 +270,8 @@ def compare(uri, reference, totals, cluster=65536, eio=(), maybe=(),
         argv += ["--sequential", sequential]
     if seed is not None:
         argv += ["--seed", seed]
+    if reads is None and not os.environ.get("PLATTER_FULL"):
+        reads = 12
     if reads is not None:
         argv += ["--reads", reads]
     if map_path:
