@@ -23,6 +23,7 @@ SKIP = 77
 START_SEC = 60
 STOP_SEC = 30
 COMMAND_SEC = 300
+LOCK_SEC = 20
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -61,14 +62,21 @@ def _die_with_parent():
 
 
 def run(argv, ok=(0,), timeout=COMMAND_SEC, env=None):
-    """Runs a command to its end; (status, stdout, stderr)."""
-    p = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL,
-                       capture_output=True, text=True, errors="replace",
-                       timeout=timeout, env=env, preexec_fn=_die_with_parent)
-    if ok is not None and p.returncode not in ok:
-        raise Failure(f"{' '.join(map(str, argv))}: status {p.returncode}: "
-                      f"{(p.stderr or p.stdout).strip()}")
-    return p.returncode, p.stdout, p.stderr
+    """Runs a command to its end; (status, stdout, stderr). One that finds a file
+    locked is run again for a while: the kernel lets go of a killed process's
+    files when it has done with its rings."""
+    until = time.monotonic() + LOCK_SEC
+    while True:
+        p = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL,
+                           capture_output=True, text=True, errors="replace",
+                           timeout=timeout, env=env,
+                           preexec_fn=_die_with_parent)
+        if ok is None or p.returncode in ok:
+            return p.returncode, p.stdout, p.stderr
+        if "Failed to get" not in p.stderr or time.monotonic() > until:
+            raise Failure(f"{' '.join(map(str, argv))}: status "
+                          f"{p.returncode}: {(p.stderr or p.stdout).strip()}")
+        time.sleep(0.1)
 
 
 def run_with_key(argv):
