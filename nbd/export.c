@@ -16,13 +16,15 @@
  * and its overlay; while it opens it waits for theirs to be opened, never the
  * other way about.
  */
+static void opened_export(void *export, struct entry *e);
 static void retire_export(void *e);
 static void close_export(void *e);
 static void close_image(void *image);
 static void close_overlay(void *overlay);
-static struct registry exports = REGISTRY(retire_export, close_export);
-static struct registry live_images = REGISTRY(NULL, close_image);
-static struct registry overlays = REGISTRY(NULL, close_overlay);
+static struct registry exports =
+	REGISTRY(opened_export, retire_export, close_export);
+static struct registry live_images = REGISTRY(NULL, NULL, close_image);
+static struct registry overlays = REGISTRY(NULL, NULL, close_overlay);
 
 /* Of exports that were closed; under the lock of theirs. */
 static struct traffic gone;
@@ -66,6 +68,11 @@ static void export_free(struct export *e)
 static void close_export(void *e)
 {
 	export_free(e);
+}
+
+static void opened_export(void *export, struct entry *e)
+{
+	((struct export *)export)->entry = e;
 }
 
 static void retire_export(void *opaque)
@@ -430,7 +437,6 @@ static int open_or_join(const struct config *c, const char *text, enum how how,
 	if (r < 0)
 		return r;
 	*ret = entry_object(entry);
-	(*ret)->entry = entry;
 	if (how == OPEN_STANDING)
 		(*ret)->standing = true;
 	return 0;

@@ -138,6 +138,8 @@ int registry_get(struct registry *g, const char *key, registry_open_fn *open,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 
 	r = open(opaque, &object, &why);
+	if (r >= 0 && g->opened)
+		g->opened(object, e);
 	pthread_mutex_lock(&g->lock);
 	e->object = object;
 	settle(g, e, r, &why);

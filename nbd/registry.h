@@ -17,6 +17,9 @@ struct registry {
 	pthread_cond_t changed; /* an entry's state */
 	struct entry *first;
 
+	/* Optional: @object has been opened, as @e. Once, by who opened it. */
+	void (*opened)(void *object, struct entry *e);
+
 	/*
 	 * Optional: @object will not be found any more. Under the lock, so it is
 	 * either among those that registry_each() sees, or has been retired.
@@ -27,11 +30,11 @@ struct registry {
 	void (*close)(void *object);
 };
 
-#define REGISTRY(retire_fn, close_fn)                                     \
+#define REGISTRY(opened_fn, retire_fn, close_fn)                          \
 	{                                                                 \
 		.lock = PTHREAD_MUTEX_INITIALIZER,                        \
-		.changed = PTHREAD_COND_INITIALIZER, .retire = retire_fn, \
-		.close = close_fn                                         \
+		.changed = PTHREAD_COND_INITIALIZER, .opened = opened_fn, \
+		.retire = retire_fn, .close = close_fn,                   \
 	}
 
 /* One holder's share of an entry is dropped by registry_put(). */

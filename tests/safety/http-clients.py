@@ -185,6 +185,7 @@ def too_many_connections_wait_or_are_refused(c):
                 f"only {len(held)} connections are taken")
         # Those that got in last are served; others have made room.
         last = held[-10]
+        last.settimeout(60)
         last.sendall(request("GET", "/healthcheck"))
         is_equal(status_of(rest_of(last)), 200, "the status of one of them")
     finally:

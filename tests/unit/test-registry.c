@@ -19,7 +19,7 @@ struct object {
 
 static void close_object(void *opaque);
 static void retire_object(void *opaque);
-static struct registry registry = REGISTRY(retire_object, close_object);
+static struct registry registry = REGISTRY(NULL, retire_object, close_object);
 static atomic_uint wrong, opened, retired, closed, open_now[OBJECTS];
 static struct error err;
 
