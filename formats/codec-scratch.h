@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Memory for libraries that allocate anew for each stream: reserved once, handed
- * out from its beginning for each, and kept.
+ * out from its beginning for each, and kept. What a stream frees on its way is not
+ * handed out again; one that so comes to want more than there is gets it from
+ * malloc().
  */
 #ifndef FORMATS_CODEC_SCRATCH_H
 #define FORMATS_CODEC_SCRATCH_H
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "iouring/util.h"
@@ -27,7 +30,7 @@ static inline struct codec_scratch *scratch_begin(struct codec_scratch *s)
 	return s;
 }
 
-/* As calloc(), but what is in it is anything. NULL: no room. */
+/* As calloc(), but what is in it is anything. NULL: no memory. */
 static inline void *scratch_alloc(struct codec_scratch *s, size_t items,
 				  size_t bytes)
 {
@@ -42,11 +45,20 @@ static inline void *scratch_alloc(struct codec_scratch *s, size_t items,
 		s->memory = m;
 	}
 	if (bytes && items > (SCRATCH_BYTES - s->used) / bytes)
-		return NULL;
+		return reallocarray(NULL, items, bytes);
 	p = s->memory + s->used;
 	s->used += min_size((size_t)round_up(items * bytes, SCRATCH_ALIGN),
 			    SCRATCH_BYTES - s->used);
 	return p;
+}
+
+/* NULL is fine. */
+static inline void scratch_free(const struct codec_scratch *s, void *p)
+{
+	if (s->memory && (uint8_t *)p >= s->memory &&
+	    (uint8_t *)p < s->memory + SCRATCH_BYTES)
+		return;
+	free(p);
 }
 
 static inline void scratch_done(struct codec_scratch *s)

@@ -288,6 +288,7 @@ static void *bzip2_alloc(void *scratch, int items, int bytes)
 
 static void bzip2_free(void *scratch, void *p)
 {
+	scratch_free(scratch, p);
 }
 
 static bool decode_bzip2(struct decoders *d, const void *in, size_t in_len,
@@ -321,6 +322,7 @@ static void *xz_alloc(void *scratch, size_t items, size_t bytes)
 
 static void xz_free(void *scratch, void *p)
 {
+	scratch_free(scratch, p);
 }
 
 static bool decode_xz(struct decoders *d, const void *in, size_t in_len,

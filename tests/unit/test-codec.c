@@ -292,6 +292,48 @@ START_TEST(an_xz_stream_may_not_ask_for_any_dictionary)
 }
 END_TEST
 
+/* Each block has a dictionary of another size than the one before. */
+static size_t pack_xz_blocks(void)
+{
+	lzma_options_lzma options;
+	lzma_filter filters[] = { { LZMA_FILTER_LZMA2, &options },
+				  { LZMA_VLI_UNKNOWN, NULL } };
+	lzma_stream z = LZMA_STREAM_INIT;
+	unsigned int i;
+
+	lzma_lzma_preset(&options, 0);
+	options.dict_size = 32 << 20;
+	ck_assert_int_eq(lzma_stream_encoder(&z, filters, LZMA_CHECK_CRC32),
+			 LZMA_OK);
+	z.next_in = plain;
+	z.next_out = packed;
+	z.avail_out = ROOM;
+	for (i = 0; i < 4; i++) {
+		z.avail_in = UNIT / 4;
+		ck_assert_int_eq(
+			lzma_code(&z, i < 3 ? LZMA_FULL_FLUSH : LZMA_FINISH),
+			LZMA_STREAM_END);
+		options.dict_size = i % 2 ? 32 << 20 : 48 << 20;
+		if (i < 3)
+			ck_assert_int_eq(lzma_filters_update(&z, filters),
+					 LZMA_OK);
+	}
+	lzma_end(&z);
+	return (size_t)z.total_out;
+}
+
+START_TEST(an_xz_stream_may_have_blocks_of_many_dictionaries)
+{
+	unsigned int i;
+
+	make_plain();
+	for (i = 0; i < 3; i++) {
+		must(decode(CODEC_XZ, pack_xz_blocks()), err);
+		is_whole();
+	}
+}
+END_TEST
+
 START_TEST(the_beginning_of_a_unit_is_decoded_alone)
 {
 	static const size_t wanted[] = {
@@ -393,6 +435,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_zstd_frame_without_its_end_is_read);
 	LOOP(tc, a_zstd_frame_may_not_ask_for_any_window, windows);
 	LOOP(tc, an_xz_stream_may_not_ask_for_any_dictionary, dictionaries);
+	tcase_add_test(tc, an_xz_stream_may_have_blocks_of_many_dictionaries);
 	LOOP(tc, the_beginning_of_a_unit_is_decoded_alone, codecs);
 	tcase_add_loop_test(tc, the_beginning_of_stored_blocks_is_decoded_alone,
 			    0, 2);
