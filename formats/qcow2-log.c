@@ -613,6 +613,22 @@ static int begin_marked(struct qcow2_file *o, struct error *err)
 	return r;
 }
 
+/* As a log without records is. Meta is held: a flush may be under way. */
+static void begin_turns(struct qcow2_log *l)
+{
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		l->halves[i].noted.n = l->halves[i].out.n = 0;
+		l->halves[i].out_gen = 0;
+		l->halves[i].n_written = 0;
+	}
+	l->now = 0;
+	l->gen = l->halves[0].gen = 1;
+	l->halves[1].gen = l->flushed = l->collected = 0;
+	l->n = 0;
+}
+
 static int begin(struct qcow2_file *o, struct error *err)
 {
 	struct qcow2_log *l = o->log;
@@ -634,15 +650,9 @@ static int begin(struct qcow2_file *o, struct error *err)
 		    errno == ENOSPC)
 			r = error_set(err, -ENOSPC, 0, "%s: no room for it",
 				      l->path);
-	for (i = 0; i < 2; i++) {
-		l->halves[i].noted.n = l->halves[i].out.n = 0;
-		l->halves[i].out_gen = 0;
-		l->halves[i].n_written = 0;
-	}
-	l->now = 0;
-	l->gen = l->halves[0].gen = 1;
-	l->halves[1].gen = l->flushed = l->collected = 0;
-	l->n = 0;
+	pthread_mutex_lock(&o->meta);
+	begin_turns(l);
+	pthread_mutex_unlock(&o->meta);
 	if (r >= 0)
 		r = source_write(l->src, &l->head, sizeof(l->head), 0, err);
 	if (r >= 0)
