@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""The README's table of what is supported, out of what the differential tests
+"""docs/formats.md's table of what is supported, out of what the differential tests
 compare.
 
 A test tells each comparison that held: saw(). At its end, when it ran in full,
@@ -8,7 +8,7 @@ what it saw must be what support.txt has of it: verify(). So a row is there
 because a test that passes shows it, and is lost with the test.
 
   SUPPORT=write meson test -C build --suite diff    # support.txt anew
-  support.py [--write|--check]                      # the table, in README.md
+  support.py [--write|--check]                      # the table there
 """
 
 import os
@@ -19,7 +19,7 @@ from server import image_options, run_json
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 SEEN = os.path.join(ROOT, "tests/diff/support.txt")
-README = os.path.join(ROOT, "README.md")
+TABLE = os.path.join(ROOT, "docs", "formats.md")
 BEGIN = "<!-- what tests/lib/support.py --write makes -->\n"
 END = "<!-- end of it -->\n"
 
@@ -206,18 +206,18 @@ def table():
 
 
 def main():
-    with open(README, encoding="utf-8") as f:
+    with open(TABLE, encoding="utf-8") as f:
         before, _, rest = f.read().partition(BEGIN)
     old, _, after = rest.partition(END)
     new = table()
     if sys.argv[1:] == ["--write"]:
-        with open(README, "w", encoding="utf-8") as f:
+        with open(TABLE, "w", encoding="utf-8") as f:
             f.write(before + BEGIN + new + END + after)
     elif sys.argv[1:] == ["--check"]:
         if old != new:
-            sys.exit("README.md has another table; "
+            sys.exit("docs/formats.md has another table; "
                      "tests/lib/support.py --write")
-        print(f"{new.count(chr(10)) - 2} rows are in README.md")
+        print(f"{new.count(chr(10)) - 2} rows are in docs/formats.md")
     else:
         print(new, end="")
 

@@ -374,7 +374,7 @@ def check_api():
 
 
 def check_support():
-    """README's table is what the tests of tests/diff compare."""
+    """docs/formats.md is what the tests of tests/diff compare."""
     return run([sys.executable, "tests/lib/support.py", "--check"])
 
 
