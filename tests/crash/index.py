@@ -24,7 +24,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from glance import Glance  # noqa: E402
-from server import Failure, _die_with_parent, environment, need_programs, run  # noqa: E402
+from server import Failure, dies_with_us, environment, need_programs, run  # noqa: E402
 
 ROUNDS = int(os.environ.get("PLATTER_KILL_ROUNDS", "30"))
 SEED = int(os.environ.get("PLATTER_SEED", "14"))
@@ -122,10 +122,9 @@ def one_round(store, rng):
     store.spoil(how)
     argv = [os.environ["PLATTER"], "index", verb, "--store", store.path]
     began = time.monotonic()
-    p = subprocess.Popen(argv + [store.whole] * (verb == "restore"),
-                         stdout=subprocess.DEVNULL,
-                         stderr=subprocess.PIPE, text=True,
-                         preexec_fn=_die_with_parent)
+    p = subprocess.Popen(
+        dies_with_us(argv + [store.whole] * (verb == "restore")),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         p.wait(rng.random() * max(store.longest, 0.2) * 1.1)
     except subprocess.TimeoutExpired:

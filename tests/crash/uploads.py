@@ -28,7 +28,7 @@ import uuid
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from glance import Glance  # noqa: E402
-from server import Failure, _die_with_parent, environment, need_programs  # noqa: E402
+from server import Failure, dies_with_us, environment, need_programs  # noqa: E402
 from web import Web  # noqa: E402
 
 ROUNDS = int(os.environ.get("PLATTER_KILL_ROUNDS", "60"))
@@ -275,9 +275,9 @@ def kill_while_starting(store, rng):
     if os.path.exists(socket):
         os.unlink(socket)
     p = subprocess.Popen(
-        ["nbdkit", "-f", "-U", socket, os.environ["PLATTER_PLUGIN"],
-         f"store={store}"], stdin=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+        dies_with_us(["nbdkit", "-f", "-U", socket,
+                      os.environ["PLATTER_PLUGIN"], f"store={store}"]),
+        stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(rng.random() * STARTING_SEC)
     p.kill()
     p.wait()

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from nbd import Client  # noqa: E402
-from server import Failure, _die_with_parent, environment  # noqa: E402
+from server import Failure, dies_with_us, environment  # noqa: E402
 
 WAIT_SEC = 20
 
@@ -29,13 +29,14 @@ class Context:
     def serve(self, s, *options):
         """As systemd starts a service: its socket is descriptor 3."""
         def hand_on():
-            _die_with_parent()
             os.dup2(s.fileno(), 3)
             os.set_inheritable(3, True)
         return subprocess.Popen(
-            ["sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"',
-             os.environ["PLATTER"], "serve", "--plugin",
-             os.environ["PLATTER_PLUGIN"], "--json", *options, self.image],
+            dies_with_us(
+                ["sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"',
+                 os.environ["PLATTER"], "serve", "--plugin",
+                 os.environ["PLATTER_PLUGIN"], "--json", *options,
+                 self.image]),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, close_fds=False, preexec_fn=hand_on,
             text=True)

@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from glance import Glance  # noqa: E402
 from keystone import free_port  # noqa: E402
-from server import Failure, environment, need_programs, run  # noqa: E402
+from server import environment, need_programs, run  # noqa: E402
 
 DISK_BYTES = 5 << 20
 USAGE = 2

@@ -5,7 +5,6 @@ heeds, names that mean the file that was named, no disk made by a mistyped
 export name, and what a crash leaves of a change of the chain."""
 
 import contextlib
-import json
 import os
 import signal
 import socket

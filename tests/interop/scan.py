@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from glance import Glance  # noqa: E402
 from nbd import Client, Refused as NoExport  # noqa: E402
-from server import Failure, _die_with_parent, environment, need_programs, run  # noqa: E402
+from server import dies_with_us, environment, need_programs, run  # noqa: E402
 
 DISK_BYTES = 2 << 20
 WAIT_SEC = 10
@@ -235,7 +235,7 @@ def who_writes_meanwhile_harms_nobody(c):
     path = os.path.join(files, "a.raw")
     shutil.copyfile(c.path("raw"), path)
     writers = [subprocess.Popen(
-        ["sh", "-c", f"while :; do {what}; done", path], preexec_fn=_die_with_parent)
+        dies_with_us(["sh", "-c", f"while :; do {what}; done", path]))
         for what in (': >>"$0"', 'touch "$0"; sleep 0.001')]
     try:
         for _ in range(40):

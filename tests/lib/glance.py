@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 
-from server import Failure, START_SEC, STOP_SEC, _die_with_parent
+from server import Failure, START_SEC, STOP_SEC, dies_with_us
 
 REQUEST_SEC = 90
 
@@ -66,13 +66,14 @@ class Glance:
         self.stderr = open(os.path.join(self.folder, "err"), "w+",
                            errors="replace")
         self.process = subprocess.Popen(
-            [*wrap, "nbdkit", "-f",
-             *(["-i", "127.0.0.1", "-p", str(nbd_port)] if nbd_port
-               else ["-U", self.nbd_socket]),
-             os.environ["PLATTER_PLUGIN"], f"store={self.store}",
-             *([] if tcp else [f"glance=unix:{self.socket}"]), *parameters],
-            stdin=subprocess.DEVNULL, stderr=self.stderr,
-            preexec_fn=_die_with_parent)
+            dies_with_us(
+                [*wrap, "nbdkit", "-f",
+                 *(["-i", "127.0.0.1", "-p", str(nbd_port)] if nbd_port
+                   else ["-U", self.nbd_socket]),
+                 os.environ["PLATTER_PLUGIN"], f"store={self.store}",
+                 *([] if tcp else [f"glance=unix:{self.socket}"]),
+                 *parameters]),
+            stdin=subprocess.DEVNULL, stderr=self.stderr)
         deadline = time.monotonic() + START_SEC
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:

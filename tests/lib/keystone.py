@@ -14,7 +14,7 @@ import time
 import urllib.request
 from contextlib import closing
 
-from server import Failure, _die_with_parent, run
+from server import Failure, dies_with_us, run
 
 START_SEC = 180
 PASSWORD = "secret"
@@ -107,10 +107,10 @@ password_hash_rounds = 4
                "OS_KEYSTONE_CONFIG_FILES": "keystone.conf"}
         self.out = open(self.path("out"), "w")
         self.process = subprocess.Popen(
-            ["/usr/bin/python3", "/usr/bin/keystone-wsgi-public", "--host",
-             "127.0.0.1", "--port", str(self.port)], env=env,
-            stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.out,
-            preexec_fn=_die_with_parent)
+            dies_with_us(["/usr/bin/python3", "/usr/bin/keystone-wsgi-public",
+                          "--host", "127.0.0.1", "--port", str(self.port)]),
+            env=env, stdin=subprocess.DEVNULL, stdout=self.out,
+            stderr=self.out)
         deadline = time.monotonic() + START_SEC
         while True:
             try:

@@ -52,7 +52,7 @@ int unit_main(const char *name, void (*add)(TCase *tc))
 		perror(folder);
 		return EXIT_FAILURE;
 	}
-	tcase_set_timeout(tc, 180);
+	tcase_set_timeout(tc, 1200); /* meson has the limit of the whole */
 	add(tc);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);

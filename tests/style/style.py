@@ -166,13 +166,13 @@ def check_includes():
 def check_clang_format():
     need("clang-format")
     files = with_ending(".c", ".h")
-    bad = []
-    for path in files:
-        p = subprocess.run(["clang-format", "--dry-run", "-Werror", path],
-                           capture_output=True, text=True)
-        if p.returncode:
-            n = p.stderr.count(" error: ")
-            bad.append(f"{path}: {n} places; clang-format -i {path}")
+    p = subprocess.run(["clang-format", "--dry-run", "-Werror"] + files,
+                       capture_output=True, text=True)
+    found = re.findall(r"^(\S+):\d+:\d+: error: ", p.stderr, re.M)
+    bad = [f"{path}: {found.count(path)} places; clang-format -i {path}"
+           for path in sorted(set(found))]
+    if p.returncode and not bad:
+        bad = [p.stderr.strip()]
     return report(bad, len(files), "files formatted by .clang-format")
 
 

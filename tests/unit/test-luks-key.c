@@ -718,9 +718,10 @@ static void must_convert(const char *options, const char *from, const char *to)
 		 "--object secret,id=s,data=of-qemu "
 		 "-o key-secret=s,iter-time=100,%s '%s' '%s'",
 		 options, from, to);
-	for (i = 0; i < 20; i++) {
+	for (i = 0; i < 100; i++) {
 		if (system(command) == 0)
 			return;
+		usleep(20000); /* another place between two ticks */
 	}
 	ck_abort_msg("%s", command);
 }

@@ -1261,7 +1261,7 @@ START_TEST(a_power_cut_loses_nothing_that_was_flushed)
 			     .lock = PTHREAD_MUTEX_INITIALIZER,
 			     .durable = calloc(1, CUT_FILE_BYTES) };
 	const char *more = getenv("PLATTER_POWER_CUTS");
-	unsigned int cuts = more ? (unsigned int)atoi(more) : 100, i;
+	unsigned int cuts = more ? (unsigned int)atoi(more) : 40, i;
 
 	ck_assert_ptr_nonnull(p.durable);
 	seed = 815 + (unsigned int)_i;
@@ -1372,7 +1372,7 @@ START_TEST(a_power_cut_under_load_loses_nothing_that_was_flushed)
 			     .durable = calloc(1, CUT_FILE_BYTES),
 			     .ends = true };
 	const char *more = getenv("PLATTER_POWER_CUTS");
-	unsigned int cuts = more ? (unsigned int)atoi(more) : 60, i;
+	unsigned int cuts = more ? (unsigned int)atoi(more) : 20, i;
 
 	ck_assert_ptr_nonnull(p.durable);
 	cutting = &p;
@@ -1458,7 +1458,7 @@ END_TEST
 
 static void add(TCase *tc)
 {
-	tcase_set_timeout(tc, 600);
+	tcase_set_timeout(tc, 1200);
 	LOOP(tc, reads_what_the_model_has_after_any_steps, kinds);
 	tcase_add_test(tc, neighbours_written_by_many_threads_keep_their_bytes);
 	tcase_add_test(tc, trimmed_room_goes_back_and_the_file_shrinks);

@@ -13,6 +13,7 @@
 #include "nbd/supervise.h"
 #include "tests/lib/unit.h"
 
+static const int stops[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };
 static unsigned int told_ready;
 static int signal_when_ready;
 
@@ -35,10 +36,13 @@ static int supervise(const char *script, bool once)
 				.argv = argv,
 				.pidfile_idx = 5,
 				.ready = count_ready };
+	unsigned int i;
 	int status;
 
 	snprintf(notes, sizeof(notes), "%s", unit_path("notes"));
-	signal(SIGHUP, SIG_DFL); /* the tests may be run by nohup */
+	/* The tests may be run by nohup, or as a job in the background. */
+	for (i = 0; i < ARRAY_SIZE(stops); i++)
+		signal(stops[i], SIG_DFL);
 	must(listen_unix(unit_path("s"), &l, &err), err);
 	must(supervisor_hold_signals(&err), err);
 	told_ready = 0;
@@ -116,8 +120,6 @@ START_TEST(the_server_is_given_the_sockets)
 }
 END_TEST
 
-static const int stops[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };
-
 START_TEST(a_signal_is_passed_on_and_ends_it)
 {
 	signal_when_ready = stops[_i];
@@ -139,7 +141,8 @@ START_TEST(who_does_not_stop_is_killed)
 				   "while :; do sleep 0.01; done",
 				   false),
 			 0);
-	ck_assert_int_le(time(NULL) - began, 10);
+	/* Of a machine that has time for it: five seconds. */
+	ck_assert_int_le(time(NULL) - began, 60);
 }
 END_TEST
 
