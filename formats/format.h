@@ -8,11 +8,11 @@
  * block status, chains, caches and limits are written once above it.
  *
  *	nbd/plugin.c platter_pread -> formats/image.c image_read
- *	  -> formats/chain.c chain_map -> formats/<format>.c map
+ *	  -> formats/chain.c chain_map -> formats/drivers/<format>.c map
  *	  -> iouring/batch.c batch_run -> back
  *
- * A new format is one file with one const struct format_ops, and one line in
- * table.c.
+ * A new format is one file in drivers/ with one const struct format_ops, and one
+ * line in table.c.
  */
 #ifndef FORMATS_FORMAT_H
 #define FORMATS_FORMAT_H

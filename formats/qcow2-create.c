@@ -6,7 +6,7 @@
 
 #include "formats/put-be.h"
 #include "formats/qcow2-create.h"
-#include "formats/qcow2.h"
+#include "formats/drivers/qcow2.h"
 #include "iouring/write.h"
 
 #define HEADER_BYTES   112U /* with the compression type, padded to 8 */

@@ -34,7 +34,7 @@
 #include <stdint.h>
 
 #include "formats/overlay.h"
-#include "formats/qcow2.h"
+#include "formats/drivers/qcow2.h"
 #include "iouring/batch.h"
 
 #define STRIPES	       64U

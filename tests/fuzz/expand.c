@@ -2,7 +2,7 @@
 #include <endian.h>
 #include <string.h>
 
-#include "formats/vhdx.h"
+#include "formats/drivers/vhdx-inside.h"
 #include "iouring/util.h"
 #include "tests/fuzz/expand.h"
 

@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "formats/ploop-bundle.h"
+#include "formats/drivers/ploop-bundle.h"
 #include "tests/fuzz/replay.h"
 
 #define FILE_NAME_MAX 1023U

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the differential tests of formats/vdi.c, ploop.c, qed.c, qcow.c and
-luks.c share: images that qemu-img makes are compared with what it reads from
+"""What the differential tests of vdi.c, ploop.c, qed.c, qcow.c and luks.c in
+formats/drivers/ share: images that qemu-img makes are compared with what it reads from
 them, images of our own builders with what these say.
 
 A test gives its cases by decorating functions: @by_qemu for the first kind,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Writes UDIF images (.dmg): chunks of every kind, in block lists in a
-property list or a resource fork. Knows nothing of formats/dmg.c."""
+property list or a resource fork. Knows nothing of formats/drivers/dmg.c."""
 
 import base64
 import bz2

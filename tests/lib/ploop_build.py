@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Writes ploop images and DiskDescriptor.xml bundles. Knows nothing of
-formats/ploop.c."""
+formats/drivers/ploop.c."""
 
 import hashlib
 import os

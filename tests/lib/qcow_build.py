@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Writes qcow files of version 1. Knows nothing of formats/qcow.c."""
+"""Writes qcow files of version 1. Knows nothing of formats/drivers/qcow.c."""
 
 import struct
 

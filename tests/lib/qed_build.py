@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Writes QED files from QEMU's docs/interop/qed_spec.txt. Knows nothing of
-formats/qed.c."""
+formats/drivers/qed.c."""
 
 import struct
 

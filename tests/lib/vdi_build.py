@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Writes VDI files, in every way that their header permits. Knows nothing of
-formats/vdi.c."""
+formats/drivers/vdi.c."""
 
 import struct
 import uuid

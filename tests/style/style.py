@@ -21,7 +21,12 @@ FOLDERS = ROOMS + ["tests", "bench", "contrib", ".ci"]
 # The one place for each.
 LIBURING_IN = "iouring/ring.c"
 # What several files of one format share.
-FORMAT_HEADERS = {"formats/qcow2.h": r"formats/qcow2(-[a-z]+)?\.[ch]"}
+FORMAT_HEADERS = {"formats/drivers/qcow2.h":
+                  r"formats/(drivers/)?qcow2(-[a-z]+)?\.[ch]",
+                  "formats/drivers/vhdx-inside.h":
+                  r"formats/drivers/vhdx(-[a-z]+)?\.[ch]",
+                  "formats/drivers/vmdk-inside.h":
+                  r"formats/drivers/vmdk(-[a-z]+)?\.[ch]"}
 
 
 def skip(reason):

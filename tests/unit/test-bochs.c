@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/bochs.c */
+/* formats/drivers/bochs.c */
 #include <errno.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/cloop.c */
+/* formats/drivers/cloop.c */
 #include <errno.h>
 #include <string.h>
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/dmg-plist.c: each refusal has a row. */
+/* formats/drivers/dmg-plist.c: each refusal has a row. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/dmg-plist.h"
+#include "formats/drivers/dmg-plist.h"
 #include "tests/lib/unit.h"
 
 #define DOCTYPE                                                      \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/dmg.c, with a resource fork: its property list is dmg-plist.c's. */
+/* formats/drivers/dmg.c, with a resource fork: its property list is dmg-plist.c's. */
 #include <errno.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/luks.c; keys are test-luks-key.c's and diff/luks.py's. */
+/* formats/drivers/luks.c; keys are test-luks-key.c's and diff/luks.py's. */
 #include <errno.h>
 #include <string.h>
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/ploop-bundle.c: each refusal has a row. */
+/* formats/drivers/ploop-bundle.c: each refusal has a row. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/ploop-bundle.h"
+#include "formats/drivers/ploop-bundle.h"
 #include "tests/lib/unit.h"
 
 #define A   "{aaaaaaaa-0000-0000-0000-000000000001}"

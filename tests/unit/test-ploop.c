@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/ploop.c: image files. Bundles: test-ploop-bundle.c, diff/ploop.py */
+/* formats/drivers/ploop.c: image files. Bundles: test-ploop-bundle.c, diff/ploop.py */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/qcow.c */
+/* formats/drivers/qcow.c */
 #include <errno.h>
 #include <string.h>
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * formats/qcow2-check.c: a sound image in which everything occurs, and what is
+ * formats/drivers/qcow2-check.c: a sound image in which everything occurs, and what is
  * said when one number of it is wrong; then files that claim to be immense.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/qcow2.h"
+#include "formats/drivers/qcow2.h"
 #include "tests/lib/unit.h"
 
 #define BITS	    10U

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * formats/qcow2.c: every check of open() and map() has a row that fails
+ * formats/drivers/qcow2.c: every check of open() and map() has a row that fails
  * without it, and every kind of L2 entry an extent.
  */
 #include <endian.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "formats/chain.h"
-#include "formats/qcow2.h"
+#include "formats/drivers/qcow2.h"
 #include "tests/lib/unit.h"
 
 /*

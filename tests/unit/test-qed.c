@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/qed.c */
+/* formats/drivers/qed.c */
 #include <errno.h>
 #include <string.h>
 

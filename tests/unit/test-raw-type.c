@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/raw-type.c */
+/* formats/drivers/raw-type.c */
 #include <string.h>
 
 #include "tests/lib/disk.h"

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/unit-table.c: a table of 4-byte entries, units of 16 bytes. */
+/* formats/drivers/unit-table.c: a table of 4-byte entries, units of 16 bytes. */
 #include <errno.h>
 #include <string.h>
 
-#include "formats/unit-table.h"
+#include "formats/drivers/unit-table.h"
 #include "tests/lib/disk.h"
 
 #define UNIT	16U

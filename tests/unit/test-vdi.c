@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* formats/vdi.c */
+/* formats/drivers/vdi.c */
 #include <errno.h>
 #include <string.h>
 

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "formats/vhdx.h"
+#include "formats/drivers/vhdx-inside.h"
 #include "tests/lib/unit.h"
 
 /*

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * formats/vmdk-check.c: a sound file, and what is said when one number of it
+ * formats/drivers/vmdk-check.c: a sound file, and what is said when one number of it
  * is wrong.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/vmdk.h"
+#include "formats/drivers/vmdk-inside.h"
 #include "tests/lib/unit.h"
 
 /*

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "formats/vmdk.h"
+#include "formats/drivers/vmdk-inside.h"
 #include "tests/lib/unit.h"
 
 #define AT 512U /* where the text is said to lie */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * formats/vmdk.c: every check of open() and map() has a row that fails
+ * formats/drivers/vmdk.c: every check of open() and map() has a row that fails
  * without it, and every kind of extent and entry an answer. The descriptor's
  * text is test-vmdk-descriptor.c's, whole disks are tests/diff/vmdk.py's.
  */
@@ -11,7 +11,7 @@
 #include <zlib.h>
 
 #include "formats/chain.h"
-#include "formats/vmdk.h"
+#include "formats/drivers/vmdk-inside.h"
 #include "tests/lib/unit.h"
 
 /*

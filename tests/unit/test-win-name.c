@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <string.h>
 
-#include "formats/win-name.h"
+#include "formats/drivers/win-name.h"
 #include "tests/lib/unit.h"
 
 static struct error err;

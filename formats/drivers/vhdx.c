@@ -34,9 +34,9 @@
 #include <strings.h>
 
 #include "formats/cursor.h"
-#include "formats/unit-check.h"
-#include "formats/vhdx.h"
-#include "formats/win-name.h"
+#include "formats/drivers/unit-check.h"
+#include "formats/drivers/vhdx-inside.h"
+#include "formats/drivers/win-name.h"
 
 #define VHDX_BYTES_MAX	    (64ULL << 40)
 #define BLOCK_BYTES_MIN	    (1U << 20)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What the VHDX driver and its log replay share. */
-#ifndef FORMATS_VHDX_H
-#define FORMATS_VHDX_H
+#ifndef FORMATS_DRIVERS_VHDX_INSIDE_H
+#define FORMATS_DRIVERS_VHDX_INSIDE_H
 
 #include <stdint.h>
 

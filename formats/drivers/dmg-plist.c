@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "formats/dmg-plist.h"
+#include "formats/drivers/dmg-plist.h"
 #include "formats/xml.h"
 
 static bool is_element(const xmlNode *n, const char *name)

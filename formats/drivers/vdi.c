@@ -27,7 +27,7 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/unit-check.h"
+#include "formats/drivers/unit-check.h"
 
 #define VDI_SIGNATURE	  0xbeda107fU
 #define VDI_FREE	  0xffffffffU

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 
-#include "formats/unit-table.h"
+#include "formats/drivers/unit-table.h"
 
 /* Entries that are looked at between two reads of the table. */
 #define CHUNK_BYTES   2048U

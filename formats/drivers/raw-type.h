@@ -3,8 +3,8 @@
  * What raw blocks look like: partition tables, file systems, CD images,
  * kernels and initial RAM disks. For people to see; nothing depends on it.
  */
-#ifndef FORMATS_RAW_TYPE_H
-#define FORMATS_RAW_TYPE_H
+#ifndef FORMATS_DRIVERS_RAW_TYPE_H
+#define FORMATS_DRIVERS_RAW_TYPE_H
 
 #include "formats/format.h"
 

@@ -24,8 +24,8 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/dmg-plist.h"
-#include "formats/unit-check.h"
+#include "formats/drivers/dmg-plist.h"
+#include "formats/drivers/unit-check.h"
 
 #define DMG_SECTOR_BYTES   512U
 #define DMG_TRAILER_BYTES  512U

@@ -7,8 +7,8 @@
  * Its DOCTYPE names a DTD on a server, which is not asked for; entities are
  * refused.
  */
-#ifndef FORMATS_DMG_PLIST_H
-#define FORMATS_DMG_PLIST_H
+#ifndef FORMATS_DRIVERS_DMG_PLIST_H
+#define FORMATS_DRIVERS_DMG_PLIST_H
 
 #include <stddef.h>
 #include <stdint.h>

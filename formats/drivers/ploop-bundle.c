@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/ploop-bundle.h"
+#include "formats/drivers/ploop-bundle.h"
 #include "formats/xml.h"
 
 #define DEFAULT_TOP "{5fbaabe3-6958-40ff-92a7-860e329aab41}"

@@ -6,8 +6,8 @@
  * leaves out (COWD's fields, seSparse) is in libyal's description of the
  * format and in what files in the field agree on.
  */
-#ifndef FORMATS_VMDK_H
-#define FORMATS_VMDK_H
+#ifndef FORMATS_DRIVERS_VMDK_INSIDE_H
+#define FORMATS_DRIVERS_VMDK_INSIDE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -26,7 +26,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "formats/vmdk.h"
+#include "formats/drivers/vmdk-inside.h"
 
 #define CID_DIGITS 8U
 static const char *const access_names[] = {

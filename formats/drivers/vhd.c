@@ -33,8 +33,8 @@
 #include <strings.h>
 
 #include "formats/cursor.h"
-#include "formats/unit-check.h"
-#include "formats/win-name.h"
+#include "formats/drivers/unit-check.h"
+#include "formats/drivers/win-name.h"
 
 #define SECTOR_BYTES	 512U
 #define FOOTER_BYTES	 512U

@@ -31,7 +31,7 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/qcow2.h"
+#include "formats/drivers/qcow2.h"
 
 /* Reference counts and the list of L2 tables; more is refused. */
 #define CHECK_BYTES_MAX	   (192U << 20)

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "formats/unit-check.h"
+#include "formats/drivers/unit-check.h"
 
 /* Lines; findings beyond are only counted. */
 #define CHECK_LINES_MAX 65536U

@@ -13,7 +13,7 @@
 #include <inttypes.h>
 
 #include "formats/cursor.h"
-#include "formats/unit-check.h"
+#include "formats/drivers/unit-check.h"
 
 #define CLOOP_MAGIC	 "#!/bin/sh\n#V2.0 Format\n"
 #define CLOOP_BLOCK_MAX	 (64U << 20)

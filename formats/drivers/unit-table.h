@@ -3,8 +3,8 @@
  * A table whose entries say where the units (blocks, clusters, grains) of a
  * disk lie: the walk along it is the same in every format that has one.
  */
-#ifndef FORMATS_UNIT_TABLE_H
-#define FORMATS_UNIT_TABLE_H
+#ifndef FORMATS_DRIVERS_UNIT_TABLE_H
+#define FORMATS_DRIVERS_UNIT_TABLE_H
 
 #include <stdint.h>
 

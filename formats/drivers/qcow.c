@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/unit-check.h"
+#include "formats/drivers/unit-check.h"
 
 #define QCOW_MAGIC	      0x514649fbU /* "QFI\xfb" */
 #define QCOW_CLUSTER_BITS_MIN 9U

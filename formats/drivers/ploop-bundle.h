@@ -13,8 +13,8 @@
  * Parsed without DTD, entities and network; a descriptor is at most 1 MiB,
  * and every list in it has a stated maximum.
  */
-#ifndef FORMATS_PLOOP_BUNDLE_H
-#define FORMATS_PLOOP_BUNDLE_H
+#ifndef FORMATS_DRIVERS_PLOOP_BUNDLE_H
+#define FORMATS_DRIVERS_PLOOP_BUNDLE_H
 
 #include <stdbool.h>
 #include <stddef.h>

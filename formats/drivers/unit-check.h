@@ -4,13 +4,13 @@
  * account of it (no reference counts): it notes what tables and units claim of
  * the file, then looks for what is claimed twice, and for what nobody claims.
  */
-#ifndef FORMATS_UNIT_CHECK_H
-#define FORMATS_UNIT_CHECK_H
+#ifndef FORMATS_DRIVERS_UNIT_CHECK_H
+#define FORMATS_DRIVERS_UNIT_CHECK_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "formats/unit-table.h"
+#include "formats/drivers/unit-table.h"
 
 /* Runs of the file; side by side they are one. 64 MiB. */
 #define CHECK_CLAIMS_MAX  (4U << 20)

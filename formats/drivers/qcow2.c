@@ -25,7 +25,7 @@
 
 #include "formats/boot-id.h"
 #include "formats/cursor.h"
-#include "formats/qcow2.h"
+#include "formats/drivers/qcow2.h"
 
 /*
  * L2 entries are read so many at a time: few at first, as most runs are

@@ -19,7 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/vmdk.h"
+#include "formats/drivers/vmdk-inside.h"
 
 #define CHECK_AREAS_MAX (8U << 20)
 #define CHECK_LINES_MAX 65536U

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/raw-type.h"
+#include "formats/drivers/raw-type.h"
 
 #define HEAD_BYTES (68U << 10) /* to the end of btrfs' superblock */
 

@@ -31,8 +31,8 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/ploop-bundle.h"
-#include "formats/unit-check.h"
+#include "formats/drivers/ploop-bundle.h"
+#include "formats/drivers/unit-check.h"
 
 #define PLOOP_V1_MAGIC	   "WithoutFreeSpace"
 #define PLOOP_V2_MAGIC	   "WithouFreSpacExt"

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "formats/win-name.h"
+#include "formats/drivers/win-name.h"
 
 static uint16_t unit_at(const uint8_t *buf, size_t i, bool big_endian)
 {

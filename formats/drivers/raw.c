@@ -5,7 +5,7 @@
  * source, reads do not need to.
  */
 #include "formats/layer.h"
-#include "formats/raw-type.h"
+#include "formats/drivers/raw-type.h"
 
 static int raw_open(struct layer *l, struct error *err)
 {

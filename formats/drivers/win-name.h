@@ -3,8 +3,8 @@
  * How VHD and VHDX files name their parents: in UTF-16, with backslashes, in
  * several spellings of which some are stale.
  */
-#ifndef FORMATS_WIN_NAME_H
-#define FORMATS_WIN_NAME_H
+#ifndef FORMATS_DRIVERS_WIN_NAME_H
+#define FORMATS_DRIVERS_WIN_NAME_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -4,8 +4,8 @@
  * includes this. All numbers are big endian. The document is QEMU's
  * docs/interop/qcow2.txt; sections are named after its headings.
  */
-#ifndef FORMATS_QCOW2_H
-#define FORMATS_QCOW2_H
+#ifndef FORMATS_DRIVERS_QCOW2_H
+#define FORMATS_DRIVERS_QCOW2_H
 
 #include <stdbool.h>
 #include <stdint.h>

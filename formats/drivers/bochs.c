@@ -19,7 +19,7 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/unit-check.h"
+#include "formats/drivers/unit-check.h"
 
 #define BOCHS_MAGIC	   "Bochs Virtual HD Image"
 #define BOCHS_TYPE	   "Redolog"

@@ -26,7 +26,7 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/vhdx.h"
+#include "formats/drivers/vhdx-inside.h"
 
 #define LOG_BYTES_MAX	 (128ULL << 20)
 #define LOG_UPDATES_MAX	 (256U << 10)

@@ -33,7 +33,7 @@
 #include <strings.h>
 
 #include "formats/cursor.h"
-#include "formats/vmdk.h"
+#include "formats/drivers/vmdk-inside.h"
 
 /* Hosted sparse header and footer */
 enum {

@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "formats/cursor.h"
-#include "formats/unit-check.h"
+#include "formats/drivers/unit-check.h"
 
 #define QED_MAGIC	  0x00444551U /* "QED\0" */
 #define QED_CLUSTER_MIN	  (4U << 10)
