@@ -8,8 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "formats/cipher.h"
-#include "formats/codec.h"
+#include "formats/codec/cipher.h"
+#include "formats/codec/codec.h"
 #include "iouring/source.h"
 
 enum extent_kind {

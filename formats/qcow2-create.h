@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "formats/codec.h"
+#include "formats/codec/codec.h"
 #include "iouring/source.h"
 
 #define QCOW2_CREATE_CLUSTER_BITS 16U /* as qemu-img's */

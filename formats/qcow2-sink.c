@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "formats/encoder.h"
+#include "formats/codec/encoder.h"
 #include "formats/qcow2-sink.h"
 #include "iouring/write.h"
 

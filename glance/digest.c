@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/digest.h"
 #include "iouring/util.h"
 

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/fetch.h"
 #include "glance/glance.h"
 #include "glance/image-json.h"

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/grant.h"
 #include "iouring/util.h"
 #include "iouring/write.h"

@@ -18,7 +18,7 @@
 #include <sys/un.h>
 #include <time.h>
 
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/forwarded.h"
 #include "glance/framing.h"
 #include "glance/http.h"

@@ -9,7 +9,7 @@
 #include <time.h>
 
 #include "formats/format.h"
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/digest.h"
 #include "glance/inspect.h"
 #include "glance/members.h"

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/admit.h"
 #include "glance/record.h"
 #include "glance/tombstone.h"

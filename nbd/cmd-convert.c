@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "formats/copy.h"
-#include "formats/encoder.h"
+#include "formats/codec/encoder.h"
 #include "formats/qcow2-sink.h"
 #include "iouring/write.h"
 #include "nbd/cmd.h"

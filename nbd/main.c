@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "formats/cache.h"
-#include "formats/codec.h"
+#include "formats/codec/codec.h"
 #include "iouring/util.h"
 #include "nbd/cmd.h"
 

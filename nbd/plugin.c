@@ -16,7 +16,7 @@
 
 #include "formats/boot-id.h"
 #include "formats/cache.h"
-#include "formats/codec.h"
+#include "formats/codec/codec.h"
 #include "glance/glance.h"
 #include "nbd/bridge.h"
 #include "nbd/config.h"

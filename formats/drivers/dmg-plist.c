@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "formats/drivers/dmg-plist.h"
-#include "formats/xml.h"
+#include "formats/codec/xml.h"
 
 static bool is_element(const xmlNode *n, const char *name)
 {

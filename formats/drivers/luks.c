@@ -10,7 +10,7 @@
 #include <inttypes.h>
 
 #include "formats/layer.h"
-#include "formats/luks-key.h"
+#include "formats/codec/luks-key.h"
 
 #define LUKS_HEADER_BYTES 592U
 #define LUKS_PAYLOAD_AT	  104U

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "formats/drivers/ploop-bundle.h"
-#include "formats/xml.h"
+#include "formats/codec/xml.h"
 
 #define DEFAULT_TOP "{5fbaabe3-6958-40ff-92a7-860e329aab41}"
 #define NO_GUID	    "00000000-0000-0000-0000-000000000000"

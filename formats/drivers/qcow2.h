@@ -10,10 +10,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "formats/cipher.h"
-#include "formats/codec.h"
+#include "formats/codec/cipher.h"
+#include "formats/codec/codec.h"
 #include "formats/layer.h"
-#include "formats/luks-key.h"
+#include "formats/codec/luks-key.h"
 
 #define QCOW2_MAGIC 0x514649fbU /* "QFI\xfb" */
 

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
 #include "glance/image-list.h"

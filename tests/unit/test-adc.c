@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <string.h>
 
-#include "formats/adc.h"
+#include "formats/codec/adc.h"
 #include "tests/lib/unit.h"
 
 #define PLAIN(n) (0x80 | ((n)-1))

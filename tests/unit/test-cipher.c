@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * formats/cipher.c against published vectors: IEEE 1619 for XTS, NIST
+ * formats/codec/cipher.c against published vectors: IEEE 1619 for XTS, NIST
  * SP 800-38A for CBC and ECB.
  */
 #include <endian.h>
@@ -13,7 +13,7 @@
 #include <check.h>
 #include <openssl/evp.h>
 
-#include "formats/cipher.h"
+#include "formats/codec/cipher.h"
 
 #define SECTOR CIPHER_SECTOR_BYTES
 

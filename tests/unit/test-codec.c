@@ -8,7 +8,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "formats/codec.h"
+#include "formats/codec/codec.h"
 #include "tests/lib/unit.h"
 
 #define UNIT 65536U

@@ -4,7 +4,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "formats/encoder.h"
+#include "formats/codec/encoder.h"
 #include "formats/qcow2-sink.h"
 #include "iouring/write.h"
 #include "tests/lib/unit.h"

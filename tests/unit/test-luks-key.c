@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * formats/luks-key.c against headers that this file makes with its own PBKDF2
+ * formats/codec/luks-key.c against headers that this file makes with its own PBKDF2
  * and anti-forensic split, and against volumes that qemu-img makes.
  */
 #include <endian.h>
@@ -15,7 +15,7 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
-#include "formats/luks-key.h"
+#include "formats/codec/luks-key.h"
 
 #define SECTOR	       512U
 #define HEADER_OFF     1536U /* of the header in the file */

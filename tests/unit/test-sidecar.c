@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/admit.h"
 #include "glance/members.h"
 #include "glance/sidecar.h"

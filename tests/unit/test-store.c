@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/admit.h"
 #include "glance/recover.h"
 #include "glance/sidecar.h"

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/task.h"
 #include "tests/lib/unit.h"
 

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 #include "glance/digest.h"
 #include "glance/token-memory.h"
 #include "tests/lib/unit.h"

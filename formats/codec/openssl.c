@@ -3,7 +3,7 @@
 #include <pthread.h>
 
 #include "formats/library.h"
-#include "formats/openssl.h"
+#include "formats/codec/openssl.h"
 
 struct openssl_api openssl;
 

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <pthread.h>
 
-#include "formats/gcrypt-lib.h"
+#include "formats/codec/gcrypt-lib.h"
 #include "formats/library.h"
 
 struct gcrypt_api gcrypt;

@@ -5,8 +5,8 @@
  * handed out again; one that so comes to want more than there is gets it from
  * malloc().
  */
-#ifndef FORMATS_CODEC_SCRATCH_H
-#define FORMATS_CODEC_SCRATCH_H
+#ifndef FORMATS_CODEC_CODEC_SCRATCH_H
+#define FORMATS_CODEC_CODEC_SCRATCH_H
 
 #include <stdint.h>
 #include <stdlib.h>

@@ -6,12 +6,12 @@
  * Used by every format that carries a LUKS1 header (qcow2's crypto header
  * extension, plain LUKS volumes).
  */
-#ifndef FORMATS_LUKS_KEY_H
-#define FORMATS_LUKS_KEY_H
+#ifndef FORMATS_CODEC_LUKS_KEY_H
+#define FORMATS_CODEC_LUKS_KEY_H
 
 #include <stdint.h>
 
-#include "formats/cipher.h"
+#include "formats/codec/cipher.h"
 #include "iouring/source.h"
 
 struct luks_info {

@@ -3,7 +3,7 @@
 #include <pthread.h>
 
 #include "formats/library.h"
-#include "formats/xml.h"
+#include "formats/codec/xml.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct xml_api api;

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/block-cipher.h"
+#include "formats/codec/block-cipher.h"
 
 static const struct {
 	const char *name;

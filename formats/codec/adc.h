@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* ADC, the LZ77 of Apple's first compressed disk images. */
-#ifndef FORMATS_ADC_H
-#define FORMATS_ADC_H
+#ifndef FORMATS_CODEC_ADC_H
+#define FORMATS_CODEC_ADC_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "formats/block-cipher.h"
+#include "formats/codec/block-cipher.h"
 
 #define KEY_BYTES_MAX 64
 

@@ -2,7 +2,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "formats/codec-lib.h"
+#include "formats/codec/codec-lib.h"
 #include "formats/library.h"
 #include "iouring/util.h"
 

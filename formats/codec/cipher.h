@@ -3,8 +3,8 @@
  * Sector ciphers of encrypted images: a key that is unlocked, and how the
  * initialisation vector of a sector is made.
  */
-#ifndef FORMATS_CIPHER_H
-#define FORMATS_CIPHER_H
+#ifndef FORMATS_CODEC_CIPHER_H
+#define FORMATS_CODEC_CIPHER_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -8,7 +8,7 @@
  */
 #include <string.h>
 
-#include "formats/adc.h"
+#include "formats/codec/adc.h"
 #include "iouring/util.h"
 
 struct item {

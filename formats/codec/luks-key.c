@@ -38,10 +38,10 @@
 #include <strings.h>
 #include <time.h>
 
-#include "formats/block-cipher.h"
+#include "formats/codec/block-cipher.h"
 #include "formats/cursor.h"
-#include "formats/luks-key.h"
-#include "formats/openssl.h"
+#include "formats/codec/luks-key.h"
+#include "formats/codec/openssl.h"
 
 #define LUKS_MAGIC	  "LUKS\xba\xbe"
 #define LUKS_SECTOR_BYTES 512

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Compression libraries, each loaded when the first data of its kind are met. */
-#ifndef FORMATS_CODEC_LIB_H
-#define FORMATS_CODEC_LIB_H
+#ifndef FORMATS_CODEC_CODEC_LIB_H
+#define FORMATS_CODEC_CODEC_LIB_H
 
 #include <bzlib.h>
 #include <libdeflate.h>

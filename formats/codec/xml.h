@@ -4,8 +4,8 @@
  * ICU with it, which would be a third of the time in which a server starts;
  * images that are described by XML are rare.
  */
-#ifndef FORMATS_XML_H
-#define FORMATS_XML_H
+#ifndef FORMATS_CODEC_XML_H
+#define FORMATS_CODEC_XML_H
 
 #include <libxml/parser.h>
 #include <libxml/tree.h>

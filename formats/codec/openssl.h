@@ -3,8 +3,8 @@
  * OpenSSL's libcrypto, loaded when the first encrypted image is opened, or by the
  * image service.
  */
-#ifndef FORMATS_OPENSSL_H
-#define FORMATS_OPENSSL_H
+#ifndef FORMATS_CODEC_OPENSSL_H
+#define FORMATS_CODEC_OPENSSL_H
 
 #include <openssl/crypto.h>
 #include <openssl/err.h>

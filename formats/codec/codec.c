@@ -5,10 +5,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "formats/adc.h"
-#include "formats/codec-lib.h"
-#include "formats/codec-scratch.h"
-#include "formats/codec.h"
+#include "formats/codec/adc.h"
+#include "formats/codec/codec-lib.h"
+#include "formats/codec/codec-scratch.h"
+#include "formats/codec/codec.h"
 
 /* A frame may ask for as much memory as its window: not for more than this. */
 #define ZSTD_WINDOW_LOG_MAX 26 /* 64 MiB */

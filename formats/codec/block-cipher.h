@@ -4,12 +4,12 @@
  * Serpent and Twofish of libgcrypt. All of them have blocks of 16 bytes and keys
  * of 16, 24 or 32.
  */
-#ifndef FORMATS_BLOCK_CIPHER_H
-#define FORMATS_BLOCK_CIPHER_H
+#ifndef FORMATS_CODEC_BLOCK_CIPHER_H
+#define FORMATS_CODEC_BLOCK_CIPHER_H
 
-#include "formats/cipher.h"
-#include "formats/gcrypt-lib.h"
-#include "formats/openssl.h"
+#include "formats/codec/cipher.h"
+#include "formats/codec/gcrypt-lib.h"
+#include "formats/codec/openssl.h"
 
 #define BLOCK_CIPHER_BYTES 16U
 

@@ -3,8 +3,8 @@
  * libgcrypt, loaded when the first image is opened that is enciphered with what
  * OpenSSL does not have.
  */
-#ifndef FORMATS_GCRYPT_LIB_H
-#define FORMATS_GCRYPT_LIB_H
+#ifndef FORMATS_CODEC_GCRYPT_LIB_H
+#define FORMATS_CODEC_GCRYPT_LIB_H
 
 #include <gcrypt.h>
 

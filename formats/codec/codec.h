@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Decoders of compressed clusters, grains and blocks. */
-#ifndef FORMATS_CODEC_H
-#define FORMATS_CODEC_H
+#ifndef FORMATS_CODEC_CODEC_H
+#define FORMATS_CODEC_CODEC_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Compresses clusters, as qcow2's readers expect them. */
-#ifndef FORMATS_ENCODER_H
-#define FORMATS_ENCODER_H
+#ifndef FORMATS_CODEC_ENCODER_H
+#define FORMATS_CODEC_ENCODER_H
 
 #include <stddef.h>
 
-#include "formats/codec.h"
+#include "formats/codec/codec.h"
 #include "iouring/error.h"
 
 /* One thread's. */

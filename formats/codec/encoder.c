@@ -7,8 +7,8 @@
 #include <limits.h>
 #include <stdlib.h>
 
-#include "formats/codec-lib.h"
-#include "formats/encoder.h"
+#include "formats/codec/codec-lib.h"
+#include "formats/codec/encoder.h"
 #include "iouring/util.h"
 
 #define DEFLATE_WINDOW_BITS 12
