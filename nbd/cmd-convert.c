@@ -9,7 +9,7 @@
 
 #include "formats/copy.h"
 #include "formats/codec/encoder.h"
-#include "formats/qcow2-sink.h"
+#include "formats/overlay/qcow2-sink.h"
 #include "iouring/write.h"
 #include "nbd/cmd.h"
 #include "nbd/operand.h"

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "formats/backing-name.h"
-#include "formats/overlay.h"
+#include "formats/overlay/overlay.h"
 #include "iouring/write.h"
 #include "nbd/cmd.h"
 #include "nbd/output.h"

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "formats/backing-name.h"
-#include "formats/overlay.h"
+#include "formats/overlay/overlay.h"
 #include "nbd/cmd-overlay.h"
 #include "nbd/output.h"
 #include "nbd/overlays.h"

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 
 #include "formats/cache.h"
-#include "formats/overlay.h"
+#include "formats/overlay/overlay.h"
 #include "nbd/config.h"
 
 /* A passphrase; nobody types more. */

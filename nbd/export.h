@@ -10,7 +10,7 @@
 #include "formats/difference.h"
 #include "formats/history.h"
 #include "formats/image.h"
-#include "formats/overlay.h"
+#include "formats/overlay/overlay.h"
 #include "nbd/config.h"
 #include "nbd/line-budget.h"
 #include "nbd/registry.h"

@@ -3,7 +3,7 @@
 #ifndef NBD_OVERLAYS_H
 #define NBD_OVERLAYS_H
 
-#include "formats/overlay.h"
+#include "formats/overlay/overlay.h"
 #include "nbd/config.h"
 
 /* What an overlay is over. */

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "formats/codec/encoder.h"
-#include "formats/qcow2-sink.h"
+#include "formats/overlay/qcow2-sink.h"
 #include "iouring/write.h"
 #include "tests/lib/unit.h"
 

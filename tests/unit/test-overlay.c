@@ -10,7 +10,7 @@
 
 #include "formats/boot-id.h"
 #include "formats/cache.h"
-#include "formats/overlay.h"
+#include "formats/overlay/overlay.h"
 #include "iouring/write.h"
 #include "tests/lib/qcow2-bytes.h"
 #include "tests/lib/unit.h"

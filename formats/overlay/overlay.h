@@ -13,8 +13,8 @@
  * leaks at most, until it is opened here again, and is marked as dirty; after
  * overlay_unref() it has none.
  */
-#ifndef FORMATS_OVERLAY_H
-#define FORMATS_OVERLAY_H
+#ifndef FORMATS_OVERLAY_OVERLAY_H
+#define FORMATS_OVERLAY_OVERLAY_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* A copy's sink that is a new qcow2 file. */
-#ifndef FORMATS_QCOW2_SINK_H
-#define FORMATS_QCOW2_SINK_H
+#ifndef FORMATS_OVERLAY_QCOW2_SINK_H
+#define FORMATS_OVERLAY_QCOW2_SINK_H
 
 #include "formats/copy.h"
-#include "formats/qcow2-create.h"
+#include "formats/overlay/qcow2-create.h"
 
 struct qcow2_sink {
 	struct copy_sink sink;

@@ -18,8 +18,8 @@
 #include "formats/file-lock.h"
 #include "formats/new-file.h"
 #include "formats/put-be.h"
-#include "formats/qcow2-header.h"
-#include "formats/qcow2-write.h"
+#include "formats/overlay/qcow2-header.h"
+#include "formats/overlay/qcow2-write.h"
 #include "iouring/write.h"
 
 enum { NEW_CLUSTER_BITS = 17, NEW_REFCOUNT_ORDER = 4, NEW_L1_CLUSTER = 3 };

@@ -11,7 +11,7 @@
 #include <inttypes.h>
 #include <sys/statvfs.h>
 
-#include "formats/qcow2-write.h"
+#include "formats/overlay/qcow2-write.h"
 #include "iouring/write.h"
 
 /* How much is allocated ahead: an eighth of the file, within these. */

@@ -15,8 +15,8 @@
 
 #include "formats/difference.h"
 #include "formats/file-lock.h"
-#include "formats/overlay-inside.h"
-#include "formats/qcow2-header.h"
+#include "formats/overlay/overlay-inside.h"
+#include "formats/overlay/qcow2-header.h"
 #include "iouring/write.h"
 
 /* Copied at once, while requests wait. */

@@ -7,8 +7,8 @@
  * The user compresses, and writes clusters where they are placed; only placing
  * is done in order, by one thread at a time.
  */
-#ifndef FORMATS_QCOW2_CREATE_H
-#define FORMATS_QCOW2_CREATE_H
+#ifndef FORMATS_OVERLAY_QCOW2_CREATE_H
+#define FORMATS_OVERLAY_QCOW2_CREATE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 
 #include "formats/file-lock.h"
-#include "formats/overlay-inside.h"
+#include "formats/overlay/overlay-inside.h"
 #include "iouring/write.h"
 
 #define COPY_BYTES (1U << 20)

@@ -3,15 +3,15 @@
  * An overlay, inside: what overlay.c, which serves requests, shares with
  * overlay-snapshot.c and overlay-merge.c, which change its chain.
  */
-#ifndef FORMATS_OVERLAY_INSIDE_H
-#define FORMATS_OVERLAY_INSIDE_H
+#ifndef FORMATS_OVERLAY_OVERLAY_INSIDE_H
+#define FORMATS_OVERLAY_OVERLAY_INSIDE_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "formats/qcow2-write.h"
+#include "formats/overlay/qcow2-write.h"
 
 struct overlay {
 	atomic_uint refs;

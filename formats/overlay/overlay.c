@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "formats/overlay-inside.h"
-#include "formats/qcow2-header.h"
+#include "formats/overlay/overlay-inside.h"
+#include "formats/overlay/qcow2-header.h"
 #include "iouring/write.h"
 
 static int init_lock(pthread_rwlock_t *lock)

@@ -3,10 +3,10 @@
  * Changing the header of a qcow2 file that is being written, so that a crash
  * at any moment leaves the old one or the new one: what decides is one sector.
  */
-#ifndef FORMATS_QCOW2_HEADER_H
-#define FORMATS_QCOW2_HEADER_H
+#ifndef FORMATS_OVERLAY_QCOW2_HEADER_H
+#define FORMATS_OVERLAY_QCOW2_HEADER_H
 
-#include "formats/qcow2-write.h"
+#include "formats/overlay/qcow2-write.h"
 
 /*
  * Puts the header extension that names the backing file's format at @at of

@@ -40,8 +40,8 @@
 #include <sys/stat.h>
 
 #include "formats/boot-id.h"
-#include "formats/qcow2-header.h"
-#include "formats/qcow2-write.h"
+#include "formats/overlay/qcow2-header.h"
+#include "formats/overlay/qcow2-write.h"
 #include "iouring/write.h"
 
 #define SUFFIX	    ".platter-log"

@@ -16,7 +16,7 @@
 
 #include "formats/backing-name.h"
 #include "formats/file-lock.h"
-#include "formats/overlay-inside.h"
+#include "formats/overlay/overlay-inside.h"
 #include "iouring/write.h"
 
 #define SUFFIX ".qcow2"

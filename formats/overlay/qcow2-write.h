@@ -25,15 +25,15 @@
  *	meta	everything below, for as long as memory takes, and for the
  *		first reading of a table
  */
-#ifndef FORMATS_QCOW2_WRITE_H
-#define FORMATS_QCOW2_WRITE_H
+#ifndef FORMATS_OVERLAY_QCOW2_WRITE_H
+#define FORMATS_OVERLAY_QCOW2_WRITE_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "formats/overlay.h"
+#include "formats/overlay/overlay.h"
 #include "formats/drivers/qcow2.h"
 #include "iouring/batch.h"
 

@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#include "formats/qcow2-write.h"
+#include "formats/overlay/qcow2-write.h"
 #include "iouring/write.h"
 
 /* What one round does to one cluster. */

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "formats/put-be.h"
-#include "formats/qcow2-create.h"
+#include "formats/overlay/qcow2-create.h"
 #include "formats/drivers/qcow2.h"
 #include "iouring/write.h"
 

@@ -4,7 +4,7 @@
 #include <inttypes.h>
 
 #include "formats/put-be.h"
-#include "formats/qcow2-write.h"
+#include "formats/overlay/qcow2-write.h"
 #include "iouring/write.h"
 
 /* Copies of what is to be written, so that memory may change meanwhile. */

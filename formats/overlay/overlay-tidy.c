@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 
 #include "formats/new-file.h"
-#include "formats/overlay-inside.h"
+#include "formats/overlay/overlay-inside.h"
 #include "iouring/write.h"
 
 #define SUFFIX	   ".qcow2"

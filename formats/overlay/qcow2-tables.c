@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#include "formats/qcow2-write.h"
+#include "formats/overlay/qcow2-write.h"
 #include "iouring/write.h"
 
 /* L2 tables of one overlay that stay in memory, and may wait for a flush. */

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#include "formats/qcow2-write.h"
+#include "formats/overlay/qcow2-write.h"
 #include "iouring/write.h"
 
 /* Four bytes a cluster: 3 TiB of 64 KiB clusters. */

@@ -4,7 +4,7 @@
 
 #include "formats/cursor.h"
 #include "formats/put-be.h"
-#include "formats/qcow2-header.h"
+#include "formats/overlay/qcow2-header.h"
 #include "iouring/write.h"
 
 #define SECTOR_BYTES 512U
