@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "iouring/util.h"
-#include "nbd/progress.h"
+#include "nbd/cmd/progress.h"
 #include "tests/lib/unit.h"
 
 static const struct {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What the words of platter index share. */
-#ifndef NBD_CMD_INDEX_H
-#define NBD_CMD_INDEX_H
+#ifndef NBD_CMD_CMD_INDEX_H
+#define NBD_CMD_CMD_INDEX_H
 
 #include "glance/index.h"
 #include "glance/record.h"
 #include "glance/store.h"
-#include "nbd/cmd.h"
+#include "nbd/cmd/cmd.h"
 
 /* Something is damaged, missing, or known to nobody. */
 #define STATUS_FINDINGS 3

@@ -5,7 +5,7 @@
 
 #include "formats/history.h"
 #include "nbd/nbd-source.h"
-#include "nbd/operand.h"
+#include "nbd/cmd/operand.h"
 
 static bool exists(const char *path)
 {

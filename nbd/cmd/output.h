@@ -3,8 +3,8 @@
  * A file that is made whole or not at all: written without a name, or under one
  * of its own beside the final one, synced, and then given that.
  */
-#ifndef NBD_OUTPUT_H
-#define NBD_OUTPUT_H
+#ifndef NBD_CMD_OUTPUT_H
+#define NBD_CMD_OUTPUT_H
 
 #include <stdbool.h>
 

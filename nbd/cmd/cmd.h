@@ -6,8 +6,8 @@
  * needs, prints to standard output, and returns the exit status. Failures
  * are printed once, by cmd_fail().
  */
-#ifndef NBD_CMD_H
-#define NBD_CMD_H
+#ifndef NBD_CMD_CMD_H
+#define NBD_CMD_CMD_H
 
 #include <getopt.h>
 #include <jansson.h>

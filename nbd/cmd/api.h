@@ -3,8 +3,8 @@
  * A client of an image service, ours or Glance: requests over HTTP, by
  * libcurl, and what a server says to a refusal as one line.
  */
-#ifndef NBD_API_H
-#define NBD_API_H
+#ifndef NBD_CMD_API_H
+#define NBD_CMD_API_H
 
 #include <jansson.h>
 

@@ -3,7 +3,7 @@
 #include <stddef.h>
 
 #include "iouring/util.h"
-#include "nbd/stop.h"
+#include "nbd/cmd/stop.h"
 
 /* The signal that asked to stop. */
 static volatile sig_atomic_t stopped_by;

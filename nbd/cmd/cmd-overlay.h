@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* platter overlay, of files that no server has open: cmd-overlay-file.c. */
-#ifndef NBD_CMD_OVERLAY_H
-#define NBD_CMD_OVERLAY_H
+#ifndef NBD_CMD_CMD_OVERLAY_H
+#define NBD_CMD_CMD_OVERLAY_H
 
-#include "nbd/cmd.h"
+#include "nbd/cmd/cmd.h"
 
 struct overlay_file_options {
 	const char *base; /* NULL: not given; "": none */

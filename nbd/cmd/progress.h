@@ -3,8 +3,8 @@
  * How far long work is, on standard error: a bar on a terminal, else a line
  * now and then.
  */
-#ifndef NBD_PROGRESS_H
-#define NBD_PROGRESS_H
+#ifndef NBD_CMD_PROGRESS_H
+#define NBD_CMD_PROGRESS_H
 
 #include <stdbool.h>
 #include <stdint.h>

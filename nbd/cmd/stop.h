@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Signals that ask long work to stop. */
-#ifndef NBD_STOP_H
-#define NBD_STOP_H
+#ifndef NBD_CMD_STOP_H
+#define NBD_CMD_STOP_H
 
 /* From now on SIGINT, SIGTERM and SIGHUP are noted, and do not end the process. */
 void stop_catch(void);

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "iouring/write.h"
-#include "nbd/output.h"
+#include "nbd/cmd/output.h"
 
 static int fail(struct error *err, int code, const char *path, const char *what)
 {

@@ -7,8 +7,8 @@
 #include <sys/un.h>
 #include <time.h>
 
-#include "nbd/cmd-overlay.h"
-#include "nbd/progress.h"
+#include "nbd/cmd/cmd-overlay.h"
+#include "nbd/cmd/progress.h"
 #include "nbd/text.h"
 
 static const char help[] =

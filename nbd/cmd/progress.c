@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "iouring/util.h"
-#include "nbd/progress.h"
+#include "nbd/cmd/progress.h"
 #include "nbd/text.h"
 
 #define BAR_COLUMNS 40U

@@ -4,7 +4,7 @@
 
 #include "formats/chain.h"
 #include "iouring/util.h"
-#include "nbd/cmd.h"
+#include "nbd/cmd/cmd.h"
 
 int layers_open(const struct cmd *c, bool chain, struct layers *ret,
 		struct error *err)

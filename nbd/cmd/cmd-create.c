@@ -6,8 +6,8 @@
 #include "formats/backing-name.h"
 #include "formats/overlay/overlay.h"
 #include "iouring/write.h"
-#include "nbd/cmd.h"
-#include "nbd/output.h"
+#include "nbd/cmd/cmd.h"
+#include "nbd/cmd/output.h"
 #include "nbd/overlays.h"
 
 static const char help[] =

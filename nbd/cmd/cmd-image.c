@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nbd/cmd-image.h"
-#include "nbd/stop.h"
+#include "nbd/cmd/cmd-image.h"
+#include "nbd/cmd/stop.h"
 #include "nbd/text.h"
 
 #define UUID_BYTES 36

@@ -9,7 +9,7 @@
 #include "formats/cache.h"
 #include "formats/codec/codec.h"
 #include "iouring/util.h"
-#include "nbd/cmd.h"
+#include "nbd/cmd/cmd.h"
 
 static const struct verb *const verbs[] = {
 	&verb_serve,   &verb_info,   &verb_map,	    &verb_check, &verb_diff,

@@ -7,8 +7,8 @@
 #include <inttypes.h>
 
 #include "formats/difference.h"
-#include "nbd/cmd.h"
-#include "nbd/operand.h"
+#include "nbd/cmd/cmd.h"
+#include "nbd/cmd/operand.h"
 #include "nbd/text.h"
 
 static const char help[] =

@@ -12,7 +12,7 @@
 #include "formats/chain.h"
 #include "iouring/batch.h"
 #include "iouring/util.h"
-#include "nbd/cmd.h"
+#include "nbd/cmd/cmd.h"
 #include "nbd/export.h"
 #include "nbd/keep.h"
 #include "nbd/listen-inherited.h"

@@ -4,11 +4,11 @@
 
 #include "formats/backing-name.h"
 #include "formats/overlay/overlay.h"
-#include "nbd/cmd-overlay.h"
-#include "nbd/output.h"
+#include "nbd/cmd/cmd-overlay.h"
+#include "nbd/cmd/output.h"
 #include "nbd/overlays.h"
-#include "nbd/progress.h"
-#include "nbd/stop.h"
+#include "nbd/cmd/progress.h"
+#include "nbd/cmd/stop.h"
 
 struct work {
 	const struct overlay_file_options *options;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* platter image: its options, and the part with data in cmd-image-data.c. */
-#ifndef NBD_CMD_IMAGE_H
-#define NBD_CMD_IMAGE_H
+#ifndef NBD_CMD_CMD_IMAGE_H
+#define NBD_CMD_CMD_IMAGE_H
 
-#include "nbd/api.h"
-#include "nbd/cmd.h"
+#include "nbd/cmd/api.h"
+#include "nbd/cmd/cmd.h"
 
 struct image_cmd {
 	struct cmd cmd;

@@ -11,11 +11,11 @@
 #include "formats/codec/encoder.h"
 #include "formats/overlay/qcow2-sink.h"
 #include "iouring/write.h"
-#include "nbd/cmd.h"
-#include "nbd/operand.h"
-#include "nbd/output.h"
-#include "nbd/progress.h"
-#include "nbd/stop.h"
+#include "nbd/cmd/cmd.h"
+#include "nbd/cmd/operand.h"
+#include "nbd/cmd/output.h"
+#include "nbd/cmd/progress.h"
+#include "nbd/cmd/stop.h"
 
 #define THREADS_MIN 4U /* reading and writing wait, too */
 

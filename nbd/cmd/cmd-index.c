@@ -7,8 +7,8 @@
 #include "formats/report.h"
 #include "glance/recover.h"
 #include "glance/scan.h"
-#include "nbd/cmd-index.h"
-#include "nbd/output.h"
+#include "nbd/cmd/cmd-index.h"
+#include "nbd/cmd/output.h"
 
 static const char help[] =
 	"usage: platter index scan    [options] --store DIR [FOLDER]\n"

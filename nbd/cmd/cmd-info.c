@@ -12,7 +12,7 @@
 #include "formats/history.h"
 #include "formats/report.h"
 #include "iouring/util.h"
-#include "nbd/cmd.h"
+#include "nbd/cmd/cmd.h"
 #include "nbd/export.h"
 #include "nbd/text.h"
 

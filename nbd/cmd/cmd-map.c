@@ -11,7 +11,7 @@
 
 #include "formats/image.h"
 #include "iouring/util.h"
-#include "nbd/cmd.h"
+#include "nbd/cmd/cmd.h"
 #include "nbd/text.h"
 
 static const char help[] =

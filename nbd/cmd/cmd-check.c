@@ -6,7 +6,7 @@
 
 #include "formats/report.h"
 #include "iouring/util.h"
-#include "nbd/cmd.h"
+#include "nbd/cmd/cmd.h"
 
 #define FINDINGS_MAX 100U /* shown without -v */
 

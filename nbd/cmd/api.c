@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "nbd/api.h"
+#include "nbd/cmd/api.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 #include <strings.h>
 
 #include "glance/curl-lib.h"
-#include "nbd/stop.h"
+#include "nbd/cmd/stop.h"
 
 #define TOKEN_BYTES_MAX	 8192U /* a Keystone token may be that long */
 #define ANSWER_BYTES_MAX (64U << 20)

@@ -5,8 +5,8 @@
  * it exists; else what follows the first '@' behind a file's name is a state. Or
  * the URI of an NBD export (nbd-source.h).
  */
-#ifndef NBD_OPERAND_H
-#define NBD_OPERAND_H
+#ifndef NBD_CMD_OPERAND_H
+#define NBD_CMD_OPERAND_H
 
 #include "formats/image.h"
 #include "nbd/config.h"

@@ -9,9 +9,9 @@
 #include "formats/format.h"
 #include "glance/digest.h"
 #include "iouring/write.h"
-#include "nbd/cmd-image.h"
-#include "nbd/output.h"
-#include "nbd/progress.h"
+#include "nbd/cmd/cmd-image.h"
+#include "nbd/cmd/output.h"
+#include "nbd/cmd/progress.h"
 
 /* ---- create ---- */
 

@@ -8,9 +8,9 @@
 #include "glance/rebuild.h"
 #include "glance/survey.h"
 #include "glance/tombstone.h"
-#include "nbd/cmd-index.h"
-#include "nbd/progress.h"
-#include "nbd/stop.h"
+#include "nbd/cmd/cmd-index.h"
+#include "nbd/cmd/progress.h"
+#include "nbd/cmd/stop.h"
 #include "nbd/text.h"
 
 /* Of an index that is damaged all over. */
