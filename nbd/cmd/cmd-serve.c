@@ -15,9 +15,9 @@
 #include "nbd/cmd/cmd.h"
 #include "nbd/export.h"
 #include "nbd/keep.h"
-#include "nbd/listen-inherited.h"
-#include "nbd/listen.h"
-#include "nbd/supervise.h"
+#include "nbd/server/listen-inherited.h"
+#include "nbd/server/listen.h"
+#include "nbd/server/supervise.h"
 #include "nbd/text.h"
 
 #define PORT_DEFAULT	10809

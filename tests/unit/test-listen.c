@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#include "nbd/listen-inherited.h"
-#include "nbd/listen.h"
+#include "nbd/server/listen-inherited.h"
+#include "nbd/server/listen.h"
 #include "tests/lib/unit.h"
 
 static int connect_unix(const char *path)

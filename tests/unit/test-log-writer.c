@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "iouring/util.h"
-#include "nbd/log-writer.h"
+#include "nbd/server/log-writer.h"
 #include "tests/lib/unit.h"
 
 static struct error err;

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "iouring/util.h"
-#include "nbd/supervise.h"
+#include "nbd/server/supervise.h"
 #include "tests/lib/unit.h"
 
 static const int stops[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };

@@ -5,8 +5,8 @@
  * keep up with is left out, and it says how many lines those were. It writes
  * only so many lines a second for long, whoever makes them.
  */
-#ifndef NBD_LOG_WRITER_H
-#define NBD_LOG_WRITER_H
+#ifndef NBD_SERVER_LOG_WRITER_H
+#define NBD_SERVER_LOG_WRITER_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "nbd/supervise.h"
+#include "nbd/server/supervise.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <time.h>
 
 #include "iouring/util.h"
-#include "nbd/log-writer.h"
+#include "nbd/server/log-writer.h"
 
 #define LISTEN_FD_FIRST 3 /* sd_listen_fds(3) */
 #define EXEC_FAILED	127

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "nbd/log-writer.h"
+#include "nbd/server/log-writer.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -3,8 +3,8 @@
  * The sockets on which `platter serve` is reached. They belong to the
  * supervisor, so that they stay while the server behind them is restarted.
  */
-#ifndef NBD_LISTEN_H
-#define NBD_LISTEN_H
+#ifndef NBD_SERVER_LISTEN_H
+#define NBD_SERVER_LISTEN_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Sockets that somebody else has made: systemd, as sd_listen_fds(3) says. */
-#ifndef NBD_LISTEN_INHERITED_H
-#define NBD_LISTEN_INHERITED_H
+#ifndef NBD_SERVER_LISTEN_INHERITED_H
+#define NBD_SERVER_LISTEN_INHERITED_H
 
-#include "nbd/listen.h"
+#include "nbd/server/listen.h"
 
 /*
  * 1: there are such sockets for this process, and @ret has them; 0: there are

@@ -7,8 +7,8 @@
  * listening sockets stay: who connects meanwhile waits in the backlog and is
  * served by the next server.
  */
-#ifndef NBD_SUPERVISE_H
-#define NBD_SUPERVISE_H
+#ifndef NBD_SERVER_SUPERVISE_H
+#define NBD_SERVER_SUPERVISE_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,7 +16,7 @@
 #include <sys/types.h>
 
 #include "iouring/error.h"
-#include "nbd/listen.h"
+#include "nbd/server/listen.h"
 
 struct supervisor {
 	const struct listener *listener;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "nbd/listen.h"
+#include "nbd/server/listen.h"
 
 #include <errno.h>
 #include <fcntl.h>
