@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "glance/auth.h"
-#include "glance/http.h"
+#include "glance/http/http.h"
 #include "glance/keystone.h"
 #include "glance/token-table.h"
 

@@ -14,7 +14,7 @@
 #include "glance/glance.h"
 #include "glance/image-json.h"
 #include "glance/inspect.h"
-#include "glance/json-body.h"
+#include "glance/http/json-body.h"
 #include "glance/locations.h"
 #include "glance/routes.h"
 

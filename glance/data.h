@@ -3,7 +3,7 @@
 #ifndef GLANCE_DATA_H
 #define GLANCE_DATA_H
 
-#include "glance/http.h"
+#include "glance/http/http.h"
 #include "glance/record.h"
 #include "glance/upload.h"
 

@@ -8,7 +8,7 @@
 
 #include "glance/curl-lib.h"
 #include "glance/fetch.h"
-#include "glance/net.h"
+#include "glance/http/net.h"
 #include "iouring/util.h"
 
 #define CONNECT_SEC 30L

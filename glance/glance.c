@@ -17,7 +17,7 @@
 #include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/scan.h"
-#include "glance/tunnel.h"
+#include "glance/http/tunnel.h"
 #include "glance/worker.h"
 
 static int open_index(struct glance *g, struct error *err)

@@ -6,7 +6,7 @@
 #include "glance/auth.h"
 #include "glance/config.h"
 #include "glance/grant.h"
-#include "glance/http.h"
+#include "glance/http/http.h"
 #include "glance/index.h"
 #include "glance/observe.h"
 #include "glance/store.h"

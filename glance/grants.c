@@ -6,9 +6,9 @@
 
 #include "glance/glance.h"
 #include "glance/image-json.h"
-#include "glance/json-body.h"
+#include "glance/http/json-body.h"
 #include "glance/routes.h"
-#include "glance/uri.h"
+#include "glance/http/uri.h"
 
 /* False: answered; else @ret is the body's text, or @otherwise. */
 static bool take_text(struct request *q, const json_t *body, const char *name,

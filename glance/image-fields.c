@@ -4,7 +4,7 @@
 
 #include "glance/image-fields.h"
 #include "glance/schemas.h"
-#include "glance/uri.h"
+#include "glance/http/uri.h"
 
 #define PROPERTY_NAME_MAX  255
 #define PROPERTY_VALUE_MAX 65535

@@ -4,9 +4,9 @@
 #define GLANCE_IMAGE_JSON_H
 
 #include "glance/auth.h"
-#include "glance/http.h"
+#include "glance/http/http.h"
 #include "glance/record.h"
-#include "glance/text-buf.h"
+#include "glance/http/text-buf.h"
 
 /* What is shown beside the fields. */
 struct image_view {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "glance/image-list.h"
-#include "glance/text-buf.h"
+#include "glance/http/text-buf.h"
 
 #define ANY_OF_MAX 256
 

@@ -11,7 +11,7 @@
 
 #include "glance/auth.h"
 #include "glance/record.h"
-#include "glance/uri.h"
+#include "glance/http/uri.h"
 
 enum list_op { LIST_EQ, LIST_NEQ, LIST_LT, LIST_LTE, LIST_GT, LIST_GTE };
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "glance/image-list.h"
-#include "glance/text-buf.h"
+#include "glance/http/text-buf.h"
 
 /* A value for a '?' of the statement, in order. */
 struct value {

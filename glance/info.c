@@ -6,7 +6,7 @@
 
 #include "glance/image-json.h"
 #include "glance/import.h"
-#include "glance/json-body.h"
+#include "glance/http/json-body.h"
 #include "glance/limits.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"

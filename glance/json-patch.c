@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "glance/image-fields.h"
-#include "glance/json-in.h"
+#include "glance/http/json-in.h"
 #include "glance/json-patch.h"
 #include "glance/schemas.h"
 #include "iouring/util.h"

@@ -9,12 +9,12 @@
 
 #include "glance/curl-lib.h"
 #include "glance/digest.h"
-#include "glance/json-body.h"
-#include "glance/json-in.h"
+#include "glance/http/json-body.h"
+#include "glance/http/json-in.h"
 #include "glance/keystone.h"
 #include "glance/log.h"
 #include "glance/record.h"
-#include "glance/text-buf.h"
+#include "glance/http/text-buf.h"
 #include "glance/token-memory.h"
 
 #define ANSWER_BYTES_MAX (1U << 20)

@@ -18,7 +18,7 @@
 #include "glance/glance.h"
 #include "glance/image-json.h"
 #include "glance/image-list.h"
-#include "glance/json-body.h"
+#include "glance/http/json-body.h"
 #include "glance/legacy.h"
 #include "glance/limits.h"
 #include "glance/locations.h"

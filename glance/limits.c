@@ -6,9 +6,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "glance/json-file.h"
-#include "glance/json-body.h"
-#include "glance/json-in.h"
+#include "glance/http/json-file.h"
+#include "glance/http/json-body.h"
+#include "glance/http/json-in.h"
 #include "glance/keystone.h"
 #include "glance/limits.h"
 #include "glance/log.h"

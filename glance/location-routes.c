@@ -8,7 +8,7 @@
 #include "glance/glance.h"
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
-#include "glance/json-body.h"
+#include "glance/http/json-body.h"
 #include "glance/locations.h"
 #include "glance/routes.h"
 

@@ -7,10 +7,10 @@
 #include "formats/reference.h"
 #include "glance/digest.h"
 #include "glance/inspect.h"
-#include "glance/json-body.h"
+#include "glance/http/json-body.h"
 #include "glance/locations.h"
 #include "glance/scan.h"
-#include "glance/uri.h"
+#include "glance/http/uri.h"
 
 #define FILE_STORE  "file"
 #define FILE_SCHEME "file://"

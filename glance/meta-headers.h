@@ -6,7 +6,7 @@
 #ifndef GLANCE_META_HEADERS_H
 #define GLANCE_META_HEADERS_H
 
-#include "glance/http.h"
+#include "glance/http/http.h"
 #include "glance/record.h"
 
 /* What the two dialects have of their own. */

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "glance/json-body.h"
+#include "glance/http/json-body.h"
 #include "glance/metadef-index.h"
 #include "glance/record.h"
 

@@ -10,7 +10,7 @@
 #include <strings.h>
 
 #include "glance/glance.h"
-#include "glance/json-body.h"
+#include "glance/http/json-body.h"
 #include "glance/metadef-index.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"

@@ -17,7 +17,7 @@
 #include "glance/image-json.h"
 #include "glance/inspect.h"
 #include "glance/routes.h"
-#include "glance/tunnel.h"
+#include "glance/http/tunnel.h"
 
 /* Belongs to the request until it is upgraded, then to the tunnel. */
 struct nbd_way {

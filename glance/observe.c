@@ -12,7 +12,7 @@
 #include "glance/observe.h"
 #include "glance/record.h"
 #include "glance/routes.h"
-#include "glance/tunnel.h"
+#include "glance/http/tunnel.h"
 
 /* Routes are about a hundred, each with a few statuses. */
 #define COUNTS_MAX 1024U

@@ -3,7 +3,7 @@
 #ifndef GLANCE_OBSERVE_H
 #define GLANCE_OBSERVE_H
 
-#include "glance/http.h"
+#include "glance/http/http.h"
 
 struct observer;
 

@@ -6,7 +6,7 @@
 #ifndef GLANCE_ROUTES_H
 #define GLANCE_ROUTES_H
 
-#include "glance/http.h"
+#include "glance/http/http.h"
 
 enum {
 	ROUTE_PUBLIC = 1 << 0, /* nobody is asked who he is */

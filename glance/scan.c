@@ -16,9 +16,9 @@
 #include "formats/format.h"
 #include "glance/digest.h"
 #include "glance/inspect.h"
-#include "glance/json-body.h"
-#include "glance/text-buf.h"
-#include "glance/uri.h"
+#include "glance/http/json-body.h"
+#include "glance/http/text-buf.h"
+#include "glance/http/uri.h"
 #include "iouring/beneath.h"
 
 /* Changes that are made durable together. */

@@ -7,12 +7,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "glance/json-body.h"
-#include "glance/json-in.h"
+#include "glance/http/json-body.h"
+#include "glance/http/json-in.h"
 #include "glance/members.h"
 #include "glance/scan.h"
 #include "glance/sidecar.h"
-#include "glance/text-buf.h"
+#include "glance/http/text-buf.h"
 
 #define VERSION	       1
 #define TEXT_BYTES_MAX (1U << 20) /* of one value */

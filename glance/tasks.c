@@ -6,12 +6,12 @@
 #include "glance/fetch.h"
 #include "glance/glance.h"
 #include "glance/image-json.h"
-#include "glance/json-body.h"
-#include "glance/json-in.h"
+#include "glance/http/json-body.h"
+#include "glance/http/json-in.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"
 #include "glance/task.h"
-#include "glance/uri.h"
+#include "glance/http/uri.h"
 #include "glance/worker.h"
 
 #define PAGE_DEFAULT 25U

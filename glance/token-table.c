@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "glance/digest.h"
-#include "glance/json-body.h"
-#include "glance/json-file.h"
-#include "glance/json-in.h"
+#include "glance/http/json-body.h"
+#include "glance/http/json-file.h"
+#include "glance/http/json-in.h"
 #include "glance/log.h"
 #include "glance/token-table.h"
 

@@ -9,7 +9,7 @@
 #include "glance/image-json.h"
 #include "glance/image-list.h"
 #include "glance/import.h"
-#include "glance/json-body.h"
+#include "glance/http/json-body.h"
 #include "glance/json-patch.h"
 #include "glance/limits.h"
 #include "glance/locations.h"

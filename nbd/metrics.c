@@ -2,7 +2,7 @@
 #include <inttypes.h>
 
 #include "formats/cache.h"
-#include "glance/text-buf.h"
+#include "glance/http/text-buf.h"
 #include "nbd/connection.h"
 #include "nbd/metrics.h"
 

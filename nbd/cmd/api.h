@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-#include "glance/text-buf.h"
+#include "glance/http/text-buf.h"
 #include "iouring/error.h"
 
 struct curl_lib;

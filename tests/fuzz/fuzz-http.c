@@ -12,7 +12,7 @@
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
 #include "glance/image-list.h"
-#include "glance/json-in.h"
+#include "glance/http/json-in.h"
 #include "glance/json-patch.h"
 #include "glance/meta-headers.h"
 #include "tests/fuzz/replay.h"

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "glance/forwarded.h"
+#include "glance/http/forwarded.h"
 #include "tests/lib/unit.h"
 
 static const struct {

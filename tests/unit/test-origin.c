@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "glance/origin.h"
+#include "glance/http/origin.h"
 #include "tests/lib/unit.h"
 
 static const struct {

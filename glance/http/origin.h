@@ -5,8 +5,8 @@
  * the page's own address in Origin, and, where a name of the page's has been
  * made to lead here (DNS rebinding), that name in Host.
  */
-#ifndef GLANCE_ORIGIN_H
-#define GLANCE_ORIGIN_H
+#ifndef GLANCE_HTTP_ORIGIN_H
+#define GLANCE_HTTP_ORIGIN_H
 
 #include <stdbool.h>
 

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <stdbool.h>
 
-#include "glance/json-in.h"
+#include "glance/http/json-in.h"
 
 /* Brackets outside strings; the parser, which recurses, does the rest. */
 static bool too_deep(const char *text, size_t len)

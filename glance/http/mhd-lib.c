@@ -2,7 +2,7 @@
 #include <pthread.h>
 
 #include "formats/library.h"
-#include "glance/mhd-lib.h"
+#include "glance/http/mhd-lib.h"
 #include "iouring/util.h"
 
 static struct mhd_lib lib;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* JSON in requests and answers. */
-#ifndef GLANCE_JSON_BODY_H
-#define GLANCE_JSON_BODY_H
+#ifndef GLANCE_HTTP_JSON_BODY_H
+#define GLANCE_HTTP_JSON_BODY_H
 
 #include <jansson.h>
 
-#include "glance/http.h"
+#include "glance/http/http.h"
 
 /*
  * The body of @q, which is whole: any JSON value. NULL: it is none, and 400

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* libmicrohttpd, loaded where there is a port to serve: GnuTLS comes with it,
  * and takes as long to load as all else. */
-#ifndef GLANCE_MHD_LIB_H
-#define GLANCE_MHD_LIB_H
+#ifndef GLANCE_HTTP_MHD_LIB_H
+#define GLANCE_HTTP_MHD_LIB_H
 
 #include <microhttpd.h>
 

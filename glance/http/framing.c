@@ -4,7 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "glance/framing.h"
+#include "glance/http/framing.h"
 
 /* RFC 9110 5.6.2 */
 static bool is_token(const char *text)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Internet addresses and prefixes, as parameters and headers name them. */
-#ifndef GLANCE_NET_H
-#define GLANCE_NET_H
+#ifndef GLANCE_HTTP_NET_H
+#define GLANCE_HTTP_NET_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "glance/tunnel.h"
+#include "glance/http/tunnel.h"
 #include "iouring/util.h"
 
 #define BUFFER_BYTES (256U << 10)

@@ -9,17 +9,17 @@
  * begin() may answer already; the body is read and dropped then, and finish()
  * is not called.
  */
-#ifndef GLANCE_HTTP_H
-#define GLANCE_HTTP_H
+#ifndef GLANCE_HTTP_HTTP_H
+#define GLANCE_HTTP_HTTP_H
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "glance/auth.h"
-#include "glance/net.h"
-#include "glance/text-buf.h"
-#include "glance/uri.h"
+#include "glance/http/net.h"
+#include "glance/http/text-buf.h"
+#include "glance/http/uri.h"
 #include "iouring/error.h"
 
 struct MHD_Connection;

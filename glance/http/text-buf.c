@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "glance/text-buf.h"
+#include "glance/http/text-buf.h"
 
 void text_buf_done(struct text_buf *b)
 {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* For whom a proxy speaks: X-Forwarded-For, of proxies that are believed. */
-#ifndef GLANCE_FORWARDED_H
-#define GLANCE_FORWARDED_H
+#ifndef GLANCE_HTTP_FORWARDED_H
+#define GLANCE_HTTP_FORWARDED_H
 
 #include <stdbool.h>
 
-#include "glance/net.h"
+#include "glance/http/net.h"
 #include "iouring/error.h"
 
 #define PROXIES_MAX 64

@@ -5,8 +5,8 @@
  * differently is refused: lengths that contradict each other, names that are
  * no tokens, lines that end in LF alone, folded ones, control characters.
  */
-#ifndef GLANCE_FRAMING_H
-#define GLANCE_FRAMING_H
+#ifndef GLANCE_HTTP_FRAMING_H
+#define GLANCE_HTTP_FRAMING_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -19,13 +19,13 @@
 #include <time.h>
 
 #include "formats/codec/openssl.h"
-#include "glance/forwarded.h"
-#include "glance/framing.h"
-#include "glance/http.h"
+#include "glance/http/forwarded.h"
+#include "glance/http/framing.h"
+#include "glance/http/http.h"
 #include "glance/log.h"
-#include "glance/mhd-lib.h"
-#include "glance/net.h"
-#include "glance/origin.h"
+#include "glance/http/mhd-lib.h"
+#include "glance/http/net.h"
+#include "glance/http/origin.h"
 
 /* Of a connection's memory in libmicrohttpd: headers, and chunks of a body. */
 #define CONNECTION_BYTES (HTTP_HEADERS_BYTES_MAX + (96U << 10))

@@ -3,13 +3,13 @@
  * The target of an HTTP request: path and query, split first and decoded
  * afterwards, so that an encoded slash stays inside its segment.
  */
-#ifndef GLANCE_URI_H
-#define GLANCE_URI_H
+#ifndef GLANCE_HTTP_URI_H
+#define GLANCE_HTTP_URI_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "glance/text-buf.h"
+#include "glance/http/text-buf.h"
 #include "iouring/error.h"
 
 #define URI_BYTES_MAX	 8192

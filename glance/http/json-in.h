@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* JSON from strangers: its depth is bounded before it is parsed. */
-#ifndef GLANCE_JSON_IN_H
-#define GLANCE_JSON_IN_H
+#ifndef GLANCE_HTTP_JSON_IN_H
+#define GLANCE_HTTP_JSON_IN_H
 
 #include <jansson.h>
 

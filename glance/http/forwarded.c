@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "glance/forwarded.h"
+#include "glance/http/forwarded.h"
 
 int proxies_parse(const char *list, struct proxies *ret, struct error *err)
 {

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "glance/uri.h"
+#include "glance/http/uri.h"
 
 void uri_done(struct uri *u)
 {

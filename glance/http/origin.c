@@ -3,8 +3,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "glance/net.h"
-#include "glance/origin.h"
+#include "glance/http/net.h"
+#include "glance/http/origin.h"
 
 /* A part of a text. */
 struct part {

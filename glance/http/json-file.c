@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include "glance/json-file.h"
-#include "glance/json-in.h"
+#include "glance/http/json-file.h"
+#include "glance/http/json-in.h"
 
 int json_file_open(struct json_file *f, const char *path, struct error *err)
 {

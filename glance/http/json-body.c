@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "glance/json-body.h"
-#include "glance/json-in.h"
+#include "glance/http/json-body.h"
+#include "glance/http/json-in.h"
 
 json_t *request_json(struct request *q)
 {

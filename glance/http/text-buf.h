@@ -3,8 +3,8 @@
  * Text that grows: answers, JSON, SQL. A failure (no memory, over the
  * maximum) sticks, so that it need be checked once, at the end.
  */
-#ifndef GLANCE_TEXT_BUF_H
-#define GLANCE_TEXT_BUF_H
+#ifndef GLANCE_HTTP_TEXT_BUF_H
+#define GLANCE_HTTP_TEXT_BUF_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* A file of JSON that people change while the server runs. */
-#ifndef GLANCE_JSON_FILE_H
-#define GLANCE_JSON_FILE_H
+#ifndef GLANCE_HTTP_JSON_FILE_H
+#define GLANCE_HTTP_JSON_FILE_H
 
 #include <stdbool.h>
 #include <sys/stat.h>

@@ -5,8 +5,8 @@
  * buffer a way: an end that does not receive is waited for, and makes the other
  * wait.
  */
-#ifndef GLANCE_TUNNEL_H
-#define GLANCE_TUNNEL_H
+#ifndef GLANCE_HTTP_TUNNEL_H
+#define GLANCE_HTTP_TUNNEL_H
 
 #include <stddef.h>
 
