@@ -11,10 +11,8 @@ static int check_loop(const struct chain *c, const struct layer *l,
 {
 	unsigned int i;
 
-	/* Files only: names would miss hard links. */
-	for (i = 0; l->src->fd >= 0 && i < c->depth; i++)
-		if (c->layers[i]->src->fd >= 0 && c->layers[i]->dev == l->dev &&
-		    c->layers[i]->ino == l->ino)
+	for (i = 0; i < c->depth; i++)
+		if (identity_is_same(&c->layers[i]->identity, &l->identity))
 			return error_set(err, -EBADMSG, 0,
 					 "is its own backing file, by way of "
 					 "%u layers",
@@ -239,7 +237,7 @@ static int open_given(const char *path, const struct open_options *options,
 		      struct layer **ret, struct error *err)
 {
 	CLEANUP(folder_unrefp) struct folder *folder = NULL;
-	int r = folder_of_fd(options->src->fd, &folder, err);
+	int r = folder_of_fd(source_file(options->src)->fd, &folder, err);
 
 	if (r < 0) {
 		error_prefix(err, "%s", path);

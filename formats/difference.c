@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "formats/difference.h"
 
@@ -86,14 +85,14 @@ static int window_seek(struct window *w, uint64_t off, uint64_t limit,
 	return r < 0 ? r : 0;
 }
 
-/* One file, perhaps opened twice. */
+/* One file or export, perhaps opened twice. */
 static bool same_file(const struct source *a, const struct source *b)
 {
-	struct stat x, y;
+	struct source_identity x, y;
 
-	return a->fd >= 0 && b->fd >= 0 && a->fd_off == b->fd_off &&
-	       !fstat(a->fd, &x) && !fstat(b->fd, &y) && x.st_dev == y.st_dev &&
-	       x.st_ino == y.st_ino;
+	source_identity(a, &x);
+	source_identity(b, &y);
+	return a->root_off == b->root_off && identity_is_same(&x, &y);
 }
 
 static bool same_source(struct walk *w, const struct source *a,

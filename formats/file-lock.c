@@ -42,7 +42,7 @@ void file_unlock(const struct source *src)
 
 	l.l_start = USE_AT;
 	l.l_len = 2 * (BAR_AT - USE_AT);
-	fcntl(src->fd, F_OFD_SETLK, &l);
+	fcntl(source_file(src)->fd, F_OFD_SETLK, &l);
 }
 
 struct locks {
@@ -68,7 +68,7 @@ static int lock_bytes(int fd, const struct locks *l)
 static int lock(const struct source *src, const struct locks *l,
 		const char *hint, struct error *err)
 {
-	int r = lock_bytes(src->fd, l);
+	int r = lock_bytes(source_file(src)->fd, l);
 
 	switch (r) {
 	case 0:

@@ -24,15 +24,11 @@ static int choose_format(struct layer *l, const char *format, struct error *err)
 
 static int open_driver(struct layer *l, const char *format, struct error *err)
 {
-	struct stat st;
 	int r = 0;
 
-	if (l->src->fd >= 0 && !fstat(l->src->fd, &st)) {
-		l->dev = st.st_dev;
-		l->ino = st.st_ino;
-	}
+	source_identity(l->src, &l->identity);
 	/* Before it is read: what is written meanwhile is no image. */
-	if (l->options->lock && l->src->fd >= 0)
+	if (l->options->lock && source_file(l->src))
 		r = file_lock_reader(l->src, err);
 	if (r >= 0)
 		r = choose_format(l, format, err);
@@ -118,7 +114,7 @@ void layer_unref(struct layer *l)
 static int hold_source(const struct source *src, const char *name,
 		       struct error *err)
 {
-	int r = src->fd >= 0 ? file_lock_reader(src, err) : 0;
+	int r = source_file(src) ? file_lock_reader(src, err) : 0;
 
 	if (r < 0)
 		error_prefix(err, "%s", name);
@@ -154,10 +150,10 @@ void layer_release(struct layer *l)
 {
 	unsigned int i;
 
-	if (l->src->fd >= 0)
+	if (source_file(l->src))
 		file_unlock(l->src);
 	for (i = 0; i < l->n_files; i++)
-		if (l->files[i].src->fd >= 0)
+		if (source_file(l->files[i].src))
 			file_unlock(l->files[i].src);
 	l->held = false;
 }
@@ -348,10 +344,10 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 
 bool layer_disk_bytes(const struct layer *l, uint64_t *ret)
 {
+	const struct file_source *file = source_file(l->src);
 	struct stat st;
 
-	if (l->src->fd < 0 || fstat(l->src->fd, &st) < 0 ||
-	    !S_ISREG(st.st_mode))
+	if (!file || fstat(file->fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return false;
 	*ret = (uint64_t)st.st_blocks * 512;
 	return true;

@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include "formats/extent.h"
 #include "formats/format.h"
@@ -66,8 +65,7 @@ struct layer {
 	struct source *src; /* the image file itself */
 	struct folder *folder; /* where it lies: references start here */
 	char *path; /* as it was opened, for messages */
-	dev_t dev; /* loops are found by these two */
-	ino_t ino;
+	struct source_identity identity; /* by which loops are found */
 	bool guessed; /* the format was not declared */
 	bool top; /* named by the user, not by another image */
 	bool encrypted;

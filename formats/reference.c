@@ -414,7 +414,7 @@ int reference_open(struct folder *from, const char *name, const char *what,
 		error_prefix(err, "%s \"%s\"", what, name);
 		return r;
 	}
-	r = locate(src->fd, ret_folder, ret_path, err);
+	r = locate(source_file(src)->fd, ret_folder, ret_path, err);
 	if (r >= 0)
 		*ret = TAKE_PTR(src);
 	return r;

@@ -323,7 +323,7 @@ static void look_into_file(struct request *q, const struct record *image)
 		respond_errorf(q, 400, "Image %s cannot be read as a disk",
 			       image->id);
 	else {
-		inspect_data(image, src->fd, &found, &refused);
+		inspect_data(image, source_file(src)->fd, &found, &refused);
 		respond_report(q, image,
 			       inspect_report(l, image->id, &refused));
 		layer_unref(l);

@@ -134,13 +134,14 @@ const char *engine_name(void)
 /* Reads a source that is not a file. */
 static int pread_all(struct batch_io *io)
 {
-	struct source *s = io->src;
+	struct source *s = io->src->root;
+	uint64_t off = io->src->root_off + io->off;
 	size_t done = 0;
 	ssize_t n;
 
 	while (done < io->len) {
 		n = s->ops->pread(s, (uint8_t *)io->buf + done, io->len - done,
-				  io->off + done);
+				  off + done);
 		if (n == -EINTR || n == -EAGAIN)
 			continue;
 		if (n <= 0)
@@ -155,7 +156,7 @@ static void run_sync(struct batch_io *ios, size_t n_ios)
 	size_t i;
 
 	for (i = 0; i < n_ios; i++)
-		if (ios[i].src->fd >= 0)
+		if (source_file(ios[i].src))
 			sync_run(&ios[i], 0);
 }
 
@@ -188,7 +189,8 @@ static void run_ring(struct batch_io *ios, size_t n_ios)
 	if (mode == ENGINE_AUTO)
 		say_fallback(code);
 	for (i = 0; i < n_ios; i++) {
-		if (ios[i].src->fd < 0 || (ring && ios[i].ret != RING_UNDONE))
+		if (!source_file(ios[i].src) ||
+		    (ring && ios[i].ret != RING_UNDONE))
 			continue;
 		if (mode == ENGINE_AUTO)
 			sync_run(&ios[i], 0);
@@ -210,7 +212,7 @@ static void run_others(struct batch_io *ios, size_t n_ios)
 	size_t i;
 
 	for (i = 0; i < n_ios; i++)
-		if (ios[i].src->fd < 0)
+		if (!source_file(ios[i].src))
 			ios[i].ret = pread_all(&ios[i]);
 }
 
@@ -218,7 +220,7 @@ static void run_others(struct batch_io *ios, size_t n_ios)
 static bool goes_alone(const struct batch_io *io)
 {
 	return io->op == BATCH_WRITE &&
-	       (!io->src->writable || write_watched() ||
+	       (!source_is_writable(io->src) || write_watched() ||
 		file_write_is_unaligned(io));
 }
 
@@ -231,10 +233,10 @@ static void run_alone(struct batch_io *io)
 				 .buf = io->buf };
 
 	if (!goes_alone(io)) {
-		io->src->fd < 0 ? run_others(io, 1) : run_files(io, 1);
+		source_file(io->src) ? run_files(io, 1) : run_others(io, 1);
 		return;
 	}
-	io->ret = io->src->writable ? write_before(&e) : -EROFS;
+	io->ret = source_is_writable(io->src) ? write_before(&e) : -EROFS;
 	if (!io->ret && file_write_is_unaligned(io))
 		io->ret = file_write_unaligned(io);
 	else if (!io->ret)
@@ -248,7 +250,7 @@ int batch_run(struct batch_io *ios, size_t n_ios)
 
 	for (i = 0; i < n_ios; i++) {
 		ios[i].ret = 0;
-		n_files += ios[i].src->fd >= 0;
+		n_files += source_file(ios[i].src) != NULL;
 		n_alone += goes_alone(&ios[i]);
 	}
 	for (i = 0; n_alone && i < n_ios; i++)

@@ -12,8 +12,9 @@
 
 atomic_uint files_closed;
 
-struct file_source {
+struct open_file {
 	struct source base;
+	struct file_source file;
 	bool holes; /* a regular file that takes less room than its size */
 
 	/*
@@ -29,7 +30,7 @@ struct file_source {
 
 static void file_free(struct source *s)
 {
-	struct file_source *f = container_of(s, struct file_source, base);
+	struct open_file *f = container_of(s, struct open_file, base);
 
 	struct flock all = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
 
@@ -38,9 +39,9 @@ static void file_free(struct source *s)
 	 * kernel keeps them for a process that is killed, until nothing is
 	 * in flight.)
 	 */
-	fcntl(s->fd, F_OFD_SETLK, &all);
+	fcntl(f->file.fd, F_OFD_SETLK, &all);
 	atomic_fetch_add(&files_closed, 1);
-	close(s->fd);
+	close(f->file.fd);
 	pthread_mutex_destroy(&f->run_lock);
 	pthread_mutex_destroy(&f->edge_lock);
 	free(f);
@@ -52,7 +53,7 @@ static int seek_run(struct source *s, uint64_t off, bool *ret_hole,
 {
 	off_t data, hole;
 
-	data = lseek(s->fd, (off_t)off, SEEK_DATA);
+	data = lseek(s->file->fd, (off_t)off, SEEK_DATA);
 	if (data < 0 && errno == ENXIO) {
 		*ret_hole = true;
 		*ret_end = s->bytes;
@@ -65,7 +66,7 @@ static int seek_run(struct source *s, uint64_t off, bool *ret_hole,
 		*ret_end = (uint64_t)data;
 		return 0;
 	}
-	hole = lseek(s->fd, (off_t)off, SEEK_HOLE);
+	hole = lseek(s->file->fd, (off_t)off, SEEK_HOLE);
 	if (hole < 0)
 		return -errno;
 	*ret_hole = false;
@@ -76,7 +77,7 @@ static int seek_run(struct source *s, uint64_t off, bool *ret_hole,
 static int file_find_hole(struct source *s, uint64_t off, uint64_t len,
 			  bool *ret_hole, uint64_t *ret_len)
 {
-	struct file_source *f = container_of(s, struct file_source, base);
+	struct open_file *f = container_of(s, struct open_file, base);
 	uint64_t end = off + len;
 	int r = 0;
 
@@ -90,7 +91,7 @@ static int file_find_hole(struct source *s, uint64_t off, uint64_t len,
 	} else {
 		r = seek_run(s, off, ret_hole, &end);
 		/* What is written soon changes. */
-		if (!r && !*ret_hole && !s->writable) {
+		if (!r && !*ret_hole && !f->file.writable) {
 			f->run_off = off;
 			f->run_end = end;
 		}
@@ -104,15 +105,30 @@ static int file_find_hole(struct source *s, uint64_t off, uint64_t len,
 
 static void file_prefetch(struct source *s, uint64_t off, uint64_t len)
 {
-	if (s->align == 1)
-		posix_fadvise(s->fd, (off_t)off, (off_t)len,
+	if (s->file->align == 1)
+		posix_fadvise(s->file->fd, (off_t)off, (off_t)len,
 			      POSIX_FADV_WILLNEED);
+}
+
+static void file_identify(const struct source *s, struct source_identity *ret)
+{
+	struct stat st;
+
+	if (fstat(s->file->fd, &st) < 0)
+		return;
+	ret->kind = SOURCE_FILE;
+	ret->dev = st.st_dev;
+	ret->ino = st.st_ino;
+	ret->mtime = st.st_mtim;
+	if (S_ISREG(st.st_mode))
+		ret->bytes = (uint64_t)st.st_size;
 }
 
 static const struct source_ops file_ops = {
 	.name = "file",
 	.find_hole = file_find_hole,
 	.prefetch = file_prefetch,
+	.identify = file_identify,
 	.free = file_free,
 };
 
@@ -165,7 +181,7 @@ int file_source_adopt(int fd, unsigned int flags, struct source **ret,
 		      struct error *err)
 {
 	CLEANUP(closep) int own = fd;
-	struct file_source *f;
+	struct open_file *f;
 	uint64_t bytes = 0;
 	bool holes = false;
 	int r;
@@ -180,9 +196,10 @@ int file_source_adopt(int fd, unsigned int flags, struct source **ret,
 	if (!f)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	source_init(&f->base, &file_ops, bytes);
-	f->base.fd = TAKE_FD(own);
-	f->base.align = flags & FILE_DIRECT ? DIRECT_ALIGN : 1;
-	f->base.file_id = f->base.id;
+	f->file.fd = TAKE_FD(own);
+	f->file.align = flags & FILE_DIRECT ? DIRECT_ALIGN : 1;
+	f->file.id = f->base.id;
+	f->base.file = &f->file;
 	f->holes = holes;
 	pthread_mutex_init(&f->run_lock, NULL);
 	pthread_mutex_init(&f->edge_lock, NULL);
@@ -206,12 +223,14 @@ int file_source_adopt_rw(int fd, unsigned int flags, struct source **ret,
 {
 	int r = file_source_adopt(fd, flags & ~(unsigned int)FILE_BLOCK_DEVICE,
 				  ret, err);
+	struct open_file *f;
 
 	if (r < 0)
 		return r;
-	(*ret)->bytes = SOURCE_WRITABLE_BYTES;
-	(*ret)->writable = true;
-	container_of(*ret, struct file_source, base)->holes = true;
+	f = container_of(*ret, struct open_file, base);
+	f->base.bytes = SOURCE_WRITABLE_BYTES;
+	f->file.writable = true;
+	f->holes = true;
 	return 0;
 }
 
@@ -229,7 +248,8 @@ int file_source_open_rw(const char *path, unsigned int flags,
 
 bool file_write_is_unaligned(const struct batch_io *io)
 {
-	return ((io->src->fd_off + io->off) | io->len) & (io->src->align - 1);
+	return ((io->src->root_off + io->off) | io->len) &
+	       (source_file(io->src)->align - 1);
 }
 
 /* What of the aligned block at @at there is in the file, else zeroes. */
@@ -256,27 +276,28 @@ static int read_block(int fd, uint8_t *block, size_t bytes, uint64_t at)
 int file_write_unaligned(struct batch_io *io)
 {
 	struct source *s = io->src;
-	struct file_source *f = container_of(s, struct file_source, base);
+	struct open_file *f = container_of(s, struct open_file, base);
 	CLEANUP(freep) void *block = NULL;
-	uint64_t at = s->fd_off + io->off;
+	const struct file_source *file = source_file(s);
+	uint64_t at = s->root_off + io->off;
 	size_t done = 0, in, n;
 	int r = 0;
 
-	if (posix_memalign(&block, s->align, s->align))
+	if (posix_memalign(&block, file->align, file->align))
 		return -ENOMEM;
 	pthread_mutex_lock(&f->edge_lock);
 	for (; !r && done < io->len; done += n) {
-		uint64_t block_at = round_down(at + done, s->align);
+		uint64_t block_at = round_down(at + done, file->align);
 		struct batch_io whole = { .src = s,
-					  .off = block_at - s->fd_off,
+					  .off = block_at - s->root_off,
 					  .buf = block,
-					  .len = s->align,
+					  .len = file->align,
 					  .op = BATCH_WRITE };
 
 		in = (size_t)(at + done - block_at);
-		n = min_size(io->len - done, s->align - in);
-		if (n < s->align)
-			r = read_block(s->fd, block, s->align, block_at);
+		n = min_size(io->len - done, file->align - in);
+		if (n < file->align)
+			r = read_block(file->fd, block, file->align, block_at);
 		memcpy((uint8_t *)block + in, (uint8_t *)io->buf + done, n);
 		if (!r)
 			r = sync_run(&whole, 0);

@@ -116,19 +116,19 @@ static void drop_closed_files(struct ring *r)
 }
 
 /* Its place among the registered files, or -1. */
-static int registered(struct ring *r, const struct source *s)
+static int registered(struct ring *r, const struct file_source *file)
 {
-	unsigned int i = (unsigned int)(s->file_id % RING_FILES);
-	int fd = s->fd;
+	unsigned int i = (unsigned int)(file->id % RING_FILES);
+	int fd = file->fd;
 
 	if (!r->has_files)
 		return -1;
-	if (r->file_ids[i] == s->file_id)
+	if (r->file_ids[i] == file->id)
 		return (int)i;
 	if (r->file_ids[i] ||
 	    io_uring_register_files_update(&r->uring, i, &fd, 1) != 1)
 		return -1;
-	r->file_ids[i] = s->file_id;
+	r->file_ids[i] = file->id;
 	return (int)i;
 }
 
@@ -137,8 +137,9 @@ static void enqueue(struct ring *r, unsigned int idx)
 {
 	struct piece *p = &r->slots[idx].piece;
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&r->uring);
-	int file = registered(r, p->io->src);
-	int fd = file < 0 ? p->io->src->fd : file;
+	const struct file_source *file = source_file(p->io->src);
+	int place = registered(r, file);
+	int fd = place < 0 ? file->fd : place;
 	unsigned int len = (unsigned int)(p->len - p->got);
 
 	if (p->io->op == BATCH_WRITE)
@@ -147,7 +148,7 @@ static void enqueue(struct ring *r, unsigned int idx)
 	else
 		io_uring_prep_read(sqe, fd, p->buf + p->got, len,
 				   p->fd_off + p->got);
-	if (file >= 0)
+	if (place >= 0)
 		io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data64(sqe, idx);
 }
@@ -267,7 +268,7 @@ static void give_up(struct ring *r, struct batch_io *ios, size_t n_ios)
 	}
 	/* Which are whole is no longer known: all are done again. */
 	for (i = 0; i < n_ios; i++)
-		if (ios[i].src->fd >= 0)
+		if (source_file(ios[i].src))
 			ios[i].ret = RING_UNDONE;
 }
 
@@ -291,7 +292,8 @@ int ring_run(struct ring *r, struct batch_io *ios, size_t n_ios)
 		while (next < n_ios) {
 			struct batch_io *io = &ios[next];
 
-			if (io->src->fd < 0 || pos == io->len || io->ret < 0) {
+			if (!source_file(io->src) || pos == io->len ||
+			    io->ret < 0) {
 				next++;
 				pos = 0;
 				continue;

@@ -18,11 +18,9 @@ uint64_t source_new_id(void)
 
 void source_init(struct source *s, const struct source_ops *ops, uint64_t bytes)
 {
-	*s = (struct source){ .ops = ops,
-			      .id = source_new_id(),
-			      .bytes = bytes,
-			      .fd = -1,
-			      .align = 1 };
+	*s = (struct source){
+		.ops = ops, .id = source_new_id(), .bytes = bytes, .root = s
+	};
 	atomic_init(&s->refs, 1);
 }
 
@@ -51,8 +49,9 @@ void source_unrefp(struct source **s)
 int source_find_hole(struct source *s, uint64_t off, uint64_t len,
 		     bool *ret_hole, uint64_t *ret_len)
 {
-	if (s->ops->find_hole)
-		return s->ops->find_hole(s, off, len, ret_hole, ret_len);
+	if (s->root->ops->find_hole)
+		return s->root->ops->find_hole(s->root, s->root_off + off, len,
+					       ret_hole, ret_len);
 	*ret_hole = false;
 	*ret_len = len;
 	return 0;
@@ -60,8 +59,44 @@ int source_find_hole(struct source *s, uint64_t off, uint64_t len,
 
 void source_prefetch(struct source *s, uint64_t off, uint64_t len)
 {
-	if (s->ops->prefetch)
-		s->ops->prefetch(s, off, len);
+	if (s->root->ops->prefetch)
+		s->root->ops->prefetch(s->root, s->root_off + off, len);
+}
+
+void source_identity(const struct source *s, struct source_identity *ret)
+{
+	*ret = (struct source_identity){ .bytes = s->root->bytes };
+	if (s->root->ops->identify)
+		s->root->ops->identify(s->root, ret);
+}
+
+static bool is_same_text(const char *a, const char *b)
+{
+	return a && b ? !strcmp(a, b) : a == b;
+}
+
+bool identity_is_same(const struct source_identity *a,
+		      const struct source_identity *b)
+{
+	if (a->kind != b->kind || a->kind == SOURCE_NAMELESS)
+		return false;
+	return a->kind == SOURCE_FILE ? a->dev == b->dev && a->ino == b->ino
+				      : is_same_text(a->name, b->name);
+}
+
+bool identity_is_unchanged(const struct source_identity *a,
+			   const struct source_identity *b)
+{
+	return identity_is_same(a, b) && a->bytes == b->bytes &&
+	       a->mtime.tv_sec == b->mtime.tv_sec &&
+	       a->mtime.tv_nsec == b->mtime.tv_nsec &&
+	       is_same_text(a->version, b->version);
+}
+
+bool identity_is_file(const struct source_identity *i, const struct stat *st)
+{
+	return i->kind == SOURCE_FILE && i->dev == st->st_dev &&
+	       i->ino == st->st_ino;
 }
 
 int source_read(struct source *s, void *buf, size_t len, uint64_t off,
@@ -85,35 +120,11 @@ int source_read(struct source *s, void *buf, size_t len, uint64_t off,
 	return 0;
 }
 
+/* All that it does is done by its root. */
 struct window_source {
 	struct source base;
 	struct source *parent;
-	uint64_t off;
 };
-
-static ssize_t window_pread(struct source *s, void *buf, size_t len,
-			    uint64_t off)
-{
-	struct window_source *w = container_of(s, struct window_source, base);
-
-	return w->parent->ops->pread(w->parent, buf, len, w->off + off);
-}
-
-static int window_find_hole(struct source *s, uint64_t off, uint64_t len,
-			    bool *ret_hole, uint64_t *ret_len)
-{
-	struct window_source *w = container_of(s, struct window_source, base);
-
-	return source_find_hole(w->parent, w->off + off, len, ret_hole,
-				ret_len);
-}
-
-static void window_prefetch(struct source *s, uint64_t off, uint64_t len)
-{
-	struct window_source *w = container_of(s, struct window_source, base);
-
-	source_prefetch(w->parent, w->off + off, len);
-}
 
 static void window_free(struct source *s)
 {
@@ -125,9 +136,6 @@ static void window_free(struct source *s)
 
 static const struct source_ops window_ops = {
 	.name = "window",
-	.pread = window_pread,
-	.find_hole = window_find_hole,
-	.prefetch = window_prefetch,
 	.free = window_free,
 };
 
@@ -146,12 +154,9 @@ int window_source_new(struct source *parent, uint64_t off, uint64_t bytes,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	source_init(&w->base, &window_ops, bytes);
 	w->parent = source_ref(parent);
-	w->off = off;
-	/* The ring reads a window of a file as the file. */
-	w->base.fd = parent->fd;
-	w->base.fd_off = parent->fd_off + off;
-	w->base.align = parent->align;
-	w->base.file_id = parent->file_id;
+	w->base.root = parent->root;
+	w->base.root_off = parent->root_off + off;
+	w->base.file = parent->file;
 	*ret = &w->base;
 	return 0;
 }

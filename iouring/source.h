@@ -13,17 +13,38 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "iouring/error.h"
 
 struct source;
 
+enum source_kind {
+	SOURCE_NAMELESS, /* memory, what is put together: only itself */
+	SOURCE_FILE,
+	SOURCE_OBJECT, /* of an object store, or of a web server */
+	SOURCE_EXPORT, /* of an NBD server */
+};
+
+/* What a source is, however often and by whatever name it is opened. */
+struct source_identity {
+	uint8_t kind; /* enum source_kind */
+	dev_t dev; /* FILE: these two are it ... */
+	ino_t ino;
+	struct timespec mtime; /* ... and this is its state */
+	uint64_t bytes; /* size, now */
+	/* Strings are the source's own and live as long. */
+	const char *name; /* OBJECT, EXPORT: its URI */
+	const char *version; /* OBJECT: its ETag; NULL: it has none */
+};
+
 struct source_ops {
 	const char *name;
 
 	/*
-	 * Required where fd is -1; the engine reads the others itself.
+	 * Required where source_file() is NULL; the engine reads files itself.
 	 * Reads up to @len bytes at @off, which lie inside the source.
 	 * Returns how many were read, 0 at an end that should not be there,
 	 * or a negative errno.
@@ -42,8 +63,23 @@ struct source_ops {
 	/* Optional: the bytes will be read soon. A hint, never fails. */
 	void (*prefetch)(struct source *s, uint64_t off, uint64_t len);
 
+	/*
+	 * Optional: tells what the source is; without it, it is nameless.
+	 * *ret is zeroed but for its bytes, which are those of @s.
+	 */
+	void (*identify)(const struct source *s, struct source_identity *ret);
+
 	/* Optional: releases what embeds @s; without it, free(@s). */
 	void (*free)(struct source *s);
+};
+
+/* What the engine needs to read and write a file by itself. */
+struct file_source {
+	int fd;
+	uint32_t align; /* O_DIRECT demands this of offsets, lengths and memory;
+			   a power of two, 1: nothing */
+	uint64_t id; /* names it among the ring's registered files */
+	bool writable; /* opened by file_source_open_rw() */
 };
 
 struct source {
@@ -53,17 +89,25 @@ struct source {
 	uint64_t bytes; /* size */
 
 	/*
-	 * What the ring needs to read a file by itself: the descriptor (-1:
-	 * not a file, call ops->pread), where the source begins in it, and
-	 * what O_DIRECT demands of offsets, lengths and memory (1: nothing).
-	 * file_id names the descriptor's file among the ring's registered ones.
+	 * What is read in its place, at @root_off + an offset: itself, or what
+	 * a window is a part of, and never a window.
 	 */
-	int fd;
-	uint32_t align;
-	uint64_t fd_off;
-	uint64_t file_id;
-	bool writable; /* opened by file_source_open_rw() */
+	struct source *root;
+	uint64_t root_off;
+	const struct file_source *file; /* see source_file() */
 };
+
+/* The file that @s is, or is a window of: root_off counts in it. NULL: none. */
+static inline const struct file_source *source_file(const struct source *s)
+{
+	return s->file;
+}
+
+/* A whole file of file_source_open_rw(), which alone can be written. */
+static inline bool source_is_writable(const struct source *s)
+{
+	return s->file && s->file->writable && s->root == s;
+}
 
 /* A number that nothing else in the process has: for caches' keys. */
 uint64_t source_new_id(void);
@@ -79,6 +123,23 @@ void source_unrefp(struct source **s);
 /* See ops->find_hole. @len > 0 and the range lies inside @s. */
 int source_find_hole(struct source *s, uint64_t off, uint64_t len,
 		     bool *ret_hole, uint64_t *ret_len);
+
+/*
+ * What @s is now; of a window, what it is a part of. Writes all of *ret, and
+ * never fails: what cannot be found out is nameless.
+ */
+void source_identity(const struct source *s, struct source_identity *ret);
+
+/* One thing, whatever was written to it meanwhile? Of the nameless none is. */
+bool identity_is_same(const struct source_identity *a,
+		      const struct source_identity *b);
+
+/* One thing, with what it had in it: as far as size, time and ETag tell. */
+bool identity_is_unchanged(const struct source_identity *a,
+			   const struct source_identity *b);
+
+/* Is it the file that stat() told of? */
+bool identity_is_file(const struct source_identity *i, const struct stat *st);
 
 /* See ops->prefetch. */
 void source_prefetch(struct source *s, uint64_t off, uint64_t len);

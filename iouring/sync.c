@@ -11,9 +11,9 @@
 
 bool piece_needs_bounce(const struct batch_io *io, size_t pos)
 {
-	uint64_t mask = io->src->align - 1;
+	uint64_t mask = source_file(io->src)->align - 1;
 
-	return ((io->src->fd_off + io->off + pos) | (io->len - pos) |
+	return ((io->src->root_off + io->off + pos) | (io->len - pos) |
 		((uintptr_t)io->buf + pos)) &
 	       mask;
 }
@@ -21,7 +21,7 @@ bool piece_needs_bounce(const struct batch_io *io, size_t pos)
 bool piece_cut(struct piece *p, struct batch_io *io, size_t pos,
 	       uint8_t *bounce)
 {
-	uint64_t at = io->src->fd_off + io->off + pos;
+	uint64_t at = io->src->root_off + io->off + pos;
 	size_t rest = io->len - pos;
 
 	*p = (struct piece){ .io = io, .pos = pos, .want = rest };
@@ -33,11 +33,12 @@ bool piece_cut(struct piece *p, struct batch_io *io, size_t pos,
 	}
 	if (!bounce)
 		return false;
-	p->fd_off = round_down(at, io->src->align);
+	p->fd_off = round_down(at, source_file(io->src)->align);
 	p->buf = bounce;
 	p->skip = (size_t)(at - p->fd_off);
-	p->len = min_size(BOUNCE_BYTES,
-			  (size_t)round_up(p->skip + rest, io->src->align));
+	p->len = min_size(
+		BOUNCE_BYTES,
+		(size_t)round_up(p->skip + rest, source_file(io->src)->align));
 	p->want = min_size(rest, p->len - p->skip);
 	/* The ends of a write are aligned, only its memory is not. */
 	if (io->op == BATCH_WRITE)
@@ -66,8 +67,9 @@ int piece_advance(struct piece *p, ssize_t res)
 	if (!res)
 		return -EIO;
 	/* O_DIRECT goes on from an aligned place, or not at all. */
-	if (p->got % p->io->src->align) {
-		size_t whole = (size_t)round_down(p->got, p->io->src->align);
+	if (p->got % source_file(p->io->src)->align) {
+		size_t whole = (size_t)round_down(
+			p->got, source_file(p->io->src)->align);
 
 		if (p->got - (size_t)res >= whole && p->io->op == BATCH_READ)
 			return -EIO;
@@ -78,7 +80,7 @@ int piece_advance(struct piece *p, ssize_t res)
 
 static ssize_t piece_run(const struct piece *p)
 {
-	int fd = p->io->src->fd;
+	int fd = source_file(p->io->src)->fd;
 	off_t at = (off_t)(p->fd_off + p->got);
 
 	return p->io->op == BATCH_WRITE

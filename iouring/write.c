@@ -54,7 +54,7 @@ int source_write(struct source *s, const void *buf, size_t len, uint64_t off,
 /* EINTR aside, a failed fdatasync() must not be tried again. */
 static int run_event(const struct write_event *e)
 {
-	int fd = e->src->fd, r;
+	int fd = source_file(e->src)->fd, r;
 
 	do {
 		switch (e->op) {
@@ -79,7 +79,7 @@ static int run_event(const struct write_event *e)
 static int do_event(const struct write_event *e, const char *what,
 		    struct error *err)
 {
-	int r = e->src->writable ? write_before(e) : -EROFS;
+	int r = source_is_writable(e->src) ? write_before(e) : -EROFS;
 
 	if (!r)
 		r = run_event(e);
@@ -119,7 +119,7 @@ int source_measure(const struct source *s, uint64_t *ret_bytes,
 {
 	struct stat st;
 
-	if (fstat(s->fd, &st) < 0)
+	if (fstat(source_file(s)->fd, &st) < 0)
 		return error_set(err, -errno, 0, "fstat: %s",
 				 errno_text(errno));
 	if (ret_bytes)

@@ -219,10 +219,18 @@ static void nbd_source_free(struct source *s)
 	free(n);
 }
 
+static void nbd_source_identify(const struct source *s,
+				struct source_identity *ret)
+{
+	ret->kind = SOURCE_EXPORT;
+	ret->name = container_of(s, struct nbd_source, s)->uri;
+}
+
 static const struct source_ops nbd_source_ops = {
 	.name = "nbd",
 	.pread = nbd_source_pread,
 	.find_hole = nbd_source_find_hole,
+	.identify = nbd_source_identify,
 	.free = nbd_source_free,
 };
 

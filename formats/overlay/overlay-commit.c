@@ -2,7 +2,6 @@
 /* Writing what an overlay holds to the image below it. */
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "formats/file-lock.h"
 #include "formats/overlay/overlay-inside.h"
@@ -25,15 +24,15 @@ static void target_done(struct target *t)
 
 static int open_raw(struct target *t, const struct layer *l, struct error *err)
 {
-	struct stat st;
+	struct source_identity found;
 	int r = file_source_open_rw(l->path, 0, &t->src, err);
 
 	if (r >= 0)
 		r = file_lock_writer(t->src, 0, err);
 	if (r < 0)
 		return r;
-	if (fstat(t->src->fd, &st) < 0 || st.st_dev != l->dev ||
-	    st.st_ino != l->ino)
+	source_identity(t->src, &found);
+	if (!identity_is_same(&found, &l->identity))
 		return error_set(err, -EBUSY, 0,
 				 "was replaced while it was opened");
 	return 0;

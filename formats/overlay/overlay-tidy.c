@@ -111,7 +111,7 @@ static bool is_the_file(const struct overlay *o, int folder, const char *name)
 	struct stat st;
 
 	return !fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) &&
-	       st.st_dev == o->file->top->dev && st.st_ino == o->file->top->ino;
+	       identity_is_file(&o->file->top->identity, &st);
 }
 
 static bool is_unfinished(const char *name, const char *file)

@@ -207,7 +207,7 @@ static bool is_of(const struct head *h, const struct qcow2_file *o)
 	struct stat st;
 
 	return boot_id_get(boot) && !memcmp(h->boot, boot, sizeof(boot)) &&
-	       !fstat(o->src->fd, &st) && h->ino == st.st_ino;
+	       !fstat(source_file(o->src)->fd, &st) && h->ino == st.st_ino;
 }
 
 static int fill_head(const struct qcow2_file *o, struct head *ret,
@@ -222,7 +222,7 @@ static int fill_head(const struct qcow2_file *o, struct head *ret,
 				 "the kernel's boot_id cannot be read, and "
 				 "without it what is answered cannot be kept");
 	if (getrandom(h.nonce, sizeof(h.nonce), 0) != sizeof(h.nonce) ||
-	    fstat(o->src->fd, &st) < 0)
+	    fstat(source_file(o->src)->fd, &st) < 0)
 		return error_set(err, -EIO, 0, "no log can be made: %s",
 				 errno_text(errno));
 	h.ino = st.st_ino;
@@ -304,7 +304,7 @@ int log_drop_unwritten(struct qcow2_file *o, struct error *err)
 	r = source_sync(o->src, err);
 	if (r < 0)
 		return r;
-	posix_fadvise(o->src->fd, 0, 0, POSIX_FADV_DONTNEED);
+	posix_fadvise(source_file(o->src)->fd, 0, 0, POSIX_FADV_DONTNEED);
 	return 0;
 }
 
@@ -645,7 +645,7 @@ static int begin(struct qcow2_file *o, struct error *err)
 	r = source_truncate(l->src, LOG_BYTES, err);
 	/* So that a full disk is told by this, and not by a later answer. */
 	for (i = 0; i < 2 && !o->temporary; i++)
-		if (fallocate(l->src->fd, 0, (off_t)half_off(i),
+		if (fallocate(source_file(l->src)->fd, 0, (off_t)half_off(i),
 			      RECORDS_DUE * sizeof(struct log_record)) < 0 &&
 		    errno == ENOSPC)
 			r = error_set(err, -ENOSPC, 0, "%s: no room for it",

@@ -219,8 +219,7 @@ static bool names_base(const struct qcow2_file *o, const struct image *base,
 		return false;
 	}
 	return !stat(*has == '/' ? has : path, &st) &&
-	       st.st_dev == base->chain.layers[0]->dev &&
-	       st.st_ino == base->chain.layers[0]->ino;
+	       identity_is_file(&base->chain.layers[0]->identity, &st);
 }
 
 static bool is_below(const struct chain *c, const struct layer *l)
@@ -228,7 +227,7 @@ static bool is_below(const struct chain *c, const struct layer *l)
 	unsigned int i;
 
 	for (i = 0; i < c->depth; i++)
-		if (c->layers[i]->dev == l->dev && c->layers[i]->ino == l->ino)
+		if (identity_is_same(&c->layers[i]->identity, &l->identity))
 			return true;
 	return false;
 }
@@ -520,7 +519,8 @@ int qcow2_file_open_temp(const char *folder, struct image *base,
 		r = open_temp_source(folder, &n, &own, &src, err);
 	if (r < 0)
 		return r;
-	snprintf(again, sizeof(again), "/proc/self/fd/%d", src->fd);
+	snprintf(again, sizeof(again), "/proc/self/fd/%d",
+		 source_file(src)->fd);
 	return open_source(src, "temporary overlay", again, true, base, NULL,
 			   &own, gate, ret, err);
 }

@@ -294,7 +294,7 @@ static int check_room(const struct qcow2_file *o, uint64_t more,
 		return error_set(err, -ENOSPC, 0,
 				 "is as large as it may be, %" PRIu64 " bytes",
 				 opt->bytes_max);
-	if (!opt->free_min || fstatvfs(o->src->fd, &st) < 0)
+	if (!opt->free_min || fstatvfs(source_file(o->src)->fd, &st) < 0)
 		return 0;
 	left = (uint64_t)st.f_bavail * st.f_frsize;
 	if (left < opt->free_min + (more << o->cluster_bits))

@@ -57,8 +57,8 @@ static int check_loop(const struct work *w, const struct image *base,
 	unsigned int i;
 
 	for (i = 0; i < base->chain.depth; i++)
-		if (base->chain.layers[i]->dev == top->dev &&
-		    base->chain.layers[i]->ino == top->ino)
+		if (identity_is_same(&base->chain.layers[i]->identity,
+				     &top->identity))
 			return error_set(err, -ELOOP, 0,
 					 "%s: lies over %s itself",
 					 w->options->base, w->path);

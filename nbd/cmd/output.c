@@ -102,7 +102,8 @@ static int link_as(const struct output *o, const char *path)
 {
 	char link[32];
 
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", o->dst->fd);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d",
+		 source_file(o->dst)->fd);
 	return linkat(AT_FDCWD, link, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
 }
 

@@ -270,11 +270,12 @@ static void take_extent(struct harness *h, bool *meta, uint64_t off,
 			const struct extent *e, const struct stat *st)
 {
 	uint64_t bytes = e->kind == EXTENT_DATA ? e->len : e->comp_bytes;
-	struct stat src;
+	struct source_identity src;
 
-	if ((e->kind != EXTENT_DATA && e->kind != EXTENT_COMPRESSED) ||
-	    fstat(e->src->fd, &src) < 0 || src.st_dev != st->st_dev ||
-	    src.st_ino != st->st_ino)
+	if (e->kind != EXTENT_DATA && e->kind != EXTENT_COMPRESSED)
+		return;
+	source_identity(e->src, &src);
+	if (!identity_is_file(&src, st))
 		return;
 	memset(meta + e->host_off, false, bytes);
 	if (h->n_map == h->map_room) {

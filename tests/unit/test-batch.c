@@ -221,14 +221,15 @@ START_TEST(a_read_that_the_kernel_refuses_fails_alone)
 	static uint8_t got[3][4096];
 	struct batch_io ios[3];
 	struct source *s = calloc(1, sizeof(*s));
+	struct file_source file;
 	int fd;
 
 	open_files(modes[_i], 0);
 	fd = open(unit_path("batch-0"), O_WRONLY | O_CLOEXEC);
 	ck_assert_int_ge(fd, 0);
 	source_init(s, files[0]->ops, FILE_BYTES);
-	s->fd = fd;
-	s->file_id = s->id;
+	file = (struct file_source){ .fd = fd, .align = 1, .id = s->id };
+	s->file = &file;
 	ios[0] = (struct batch_io){ files[0], 0, got[0], 4096, 0 };
 	ios[1] = (struct batch_io){ s, 0, got[1], 4096, 0 };
 	ios[2] = (struct batch_io){ files[1], 0, got[2], 4096, 0 };
@@ -555,8 +556,9 @@ START_TEST(a_file_opened_in_place_of_a_closed_one_reads_right)
 
 		source_unref(files[k]);
 		files[k] = make_file(i, 0);
-		ck_assert(fd < 0 || i % FILES || files[k]->fd == fd);
-		fd = i % FILES ? fd : files[k]->fd;
+		ck_assert(fd < 0 || i % FILES ||
+			  source_file(files[k])->fd == fd);
+		fd = i % FILES ? fd : source_file(files[k])->fd;
 		read_and_compare(10, 5000, i);
 	}
 	close_files();
@@ -599,7 +601,8 @@ START_TEST(a_direct_read_goes_on_from_an_aligned_place_or_fails)
 {
 	static uint8_t bounce[BOUNCE_BYTES] __attribute__((aligned(4096)));
 	static uint8_t out[40000];
-	struct source s = { .bytes = 1 << 20, .align = 4096, .fd = -1 };
+	struct file_source file = { .fd = -1, .align = 4096 };
+	struct source s = { .bytes = 1 << 20, .file = &file };
 	struct batch_io io = { &s, 5000, out, sizeof(out), 0 };
 	struct piece p;
 

@@ -1011,7 +1011,8 @@ static bool is_of_the_log(const struct write_event *e)
 	char link[32], path[4096];
 	ssize_t n;
 
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", e->src->fd);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d",
+		 source_file(e->src)->fd);
 	n = readlink(link, path, sizeof(path) - 1);
 	path[n > 0 ? n : 0] = '\0';
 	return n > (ssize_t)strlen(end) && !strcmp(path + n - strlen(end), end);

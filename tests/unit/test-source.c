@@ -77,7 +77,7 @@ START_TEST(a_file_is_read_as_it_is)
 	CLEANUP(source_unrefp) struct source *s = file("f");
 
 	ck_assert_uint_eq(s->bytes, BYTES);
-	ck_assert_int_ge(s->fd, 0);
+	ck_assert_ptr_nonnull(source_file(s));
 	must(source_read(s, got, BYTES, 0, &err), err);
 	ck_assert_mem_eq(got, data, BYTES);
 	must(source_read(s, got, 77, BYTES - 77, &err), err);
@@ -192,6 +192,99 @@ START_TEST(what_has_no_holes_is_all_data)
 }
 END_TEST
 
+START_TEST(a_file_is_the_same_by_any_name_and_until_it_is_written)
+{
+	CLEANUP(source_unrefp) struct source *s = file("one");
+	CLEANUP(source_unrefp) struct source *other = file("other");
+	CLEANUP(source_unrefp) struct source *m = memory(BYTES);
+	CLEANUP(source_unrefp) struct source *again = NULL;
+	CLEANUP(source_unrefp) struct source *w = NULL;
+	struct source_identity a, b;
+	struct stat st;
+
+	ck_assert_int_eq(link(unit_path("one"), unit_path("hard")), 0);
+	must(file_source_open(unit_path("hard"), 0, &again, &err), err);
+	must(window_source_new(again, 4097, 5000, &w, &err), err);
+	source_identity(s, &a);
+	ck_assert_uint_eq(a.bytes, BYTES);
+	source_identity(again, &b);
+	ck_assert(identity_is_same(&a, &b) && identity_is_unchanged(&a, &b));
+	source_identity(w, &b);
+	ck_assert(identity_is_same(&a, &b) && identity_is_unchanged(&a, &b));
+	source_identity(other, &b);
+	ck_assert(!identity_is_same(&a, &b) && !identity_is_unchanged(&a, &b));
+	source_identity(m, &b);
+	ck_assert(!identity_is_same(&a, &b) && !identity_is_same(&b, &b));
+	ck_assert_int_eq(stat(unit_path("one"), &st), 0);
+	ck_assert(identity_is_file(&a, &st) && !identity_is_file(&b, &st));
+	/* One byte more; and the time alone. */
+	ck_assert_int_eq(truncate(unit_path("one"), BYTES + 1), 0);
+	source_identity(s, &b);
+	ck_assert(identity_is_same(&a, &b) && !identity_is_unchanged(&a, &b));
+	ck_assert_int_eq(truncate(unit_path("one"), BYTES), 0);
+	ck_assert_int_eq(utimensat(AT_FDCWD, unit_path("one"),
+				   (struct timespec[]){ { 1, 0 }, { 1, 0 } },
+				   0),
+			 0);
+	source_identity(s, &b);
+	ck_assert(identity_is_same(&a, &b) && !identity_is_unchanged(&a, &b));
+}
+END_TEST
+
+static const struct {
+	struct source_identity a, b;
+	bool same, unchanged;
+} identities[] = {
+	{ { .kind = SOURCE_EXPORT, .name = "nbd://h/a" },
+	  { .kind = SOURCE_EXPORT, .name = "nbd://h/a" },
+	  true,
+	  true },
+	{ { .kind = SOURCE_EXPORT, .name = "nbd://h/a" },
+	  { .kind = SOURCE_EXPORT, .name = "nbd://h/b" },
+	  false,
+	  false },
+	{ { .kind = SOURCE_EXPORT, .name = "nbd://h/a" },
+	  { .kind = SOURCE_OBJECT, .name = "nbd://h/a" },
+	  false,
+	  false },
+	{ { .kind = SOURCE_OBJECT, .name = "u", .version = "1" },
+	  { .kind = SOURCE_OBJECT, .name = "u", .version = "1" },
+	  true,
+	  true },
+	{ { .kind = SOURCE_OBJECT, .name = "u", .version = "1" },
+	  { .kind = SOURCE_OBJECT, .name = "u", .version = "2" },
+	  true,
+	  false },
+	{ { .kind = SOURCE_OBJECT, .name = "u", .version = "1" },
+	  { .kind = SOURCE_OBJECT, .name = "u" },
+	  true,
+	  false },
+	{ { .kind = SOURCE_OBJECT, .name = "u", .bytes = 1 },
+	  { .kind = SOURCE_OBJECT, .name = "u", .bytes = 2 },
+	  true,
+	  false },
+	{ { .kind = SOURCE_FILE, .dev = 1, .ino = 2 },
+	  { .kind = SOURCE_FILE, .dev = 1, .ino = 3 },
+	  false,
+	  false },
+	{ { .kind = SOURCE_FILE, .dev = 1, .ino = 2 },
+	  { .kind = SOURCE_FILE, .dev = 2, .ino = 2 },
+	  false,
+	  false },
+};
+
+START_TEST(what_is_elsewhere_is_known_by_its_name_and_version)
+{
+	const struct source_identity *a = &identities[_i].a;
+	const struct source_identity *b = &identities[_i].b;
+
+	ck_assert_int_eq(identity_is_same(a, b), identities[_i].same);
+	ck_assert_int_eq(identity_is_same(b, a), identities[_i].same);
+	ck_assert_int_eq(identity_is_unchanged(a, b), identities[_i].unchanged);
+	ck_assert_int_eq(identity_is_unchanged(b, a), identities[_i].unchanged);
+}
+END_TEST
+
 static void make_socket(const char *path)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -278,6 +371,10 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_window_keeps_its_parent);
 	tcase_add_test(tc, holes_are_found_from_either_side);
 	tcase_add_loop_test(tc, what_has_no_holes_is_all_data, 0, 2);
+	tcase_add_test(tc,
+		       a_file_is_the_same_by_any_name_and_until_it_is_written);
+	LOOP(tc, what_is_elsewhere_is_known_by_its_name_and_version,
+	     identities);
 	tcase_add_test(tc, only_files_are_sources_and_nothing_waits);
 	tcase_add_test(tc, links_are_followed);
 	tcase_add_test(tc, a_file_system_without_o_direct_is_told_of);
