@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -9,6 +10,7 @@
 #include "formats/cache.h"
 #include "formats/meta-cache.h"
 #include "formats/room.h"
+#include "iouring/batch.h"
 
 /*
  * A shard is a hash table and two lists from the newest to the oldest, under
@@ -117,6 +119,22 @@ static void ensure_started(void)
 	if (!atomic_load_explicit(&started, memory_order_acquire))
 		start();
 }
+
+/*
+ * Debug builds count what each thread has claimed, by how deep in nested
+ * sources it was: whoever waits must have filled all of his own depth.
+ */
+#ifdef NDEBUG
+#define CLAIMED(n) ((void)0)
+#else
+#define CLAIMED(n)                                 \
+	do {                                       \
+		assert(batch_depth() < DEPTH_MAX); \
+		claims[batch_depth()] += (n);      \
+	} while (0)
+#define DEPTH_MAX 8U
+static __thread int claims[DEPTH_MAX];
+#endif
 
 static uint64_t hash_key(const struct cache_key *k)
 {
@@ -320,6 +338,7 @@ enum cache_answer cache_get(const struct cache_key *key,
 		*bucket = e;
 	}
 	pthread_mutex_unlock(&s->lock);
+	CLAIMED(answer == CACHE_CLAIMED);
 	*ret = &e->blob;
 	return answer;
 }
@@ -328,7 +347,9 @@ static void fill(struct entry *e, enum tier t, void *data, size_t bytes)
 {
 	struct shard *s = e->shard;
 
+	CLAIMED(-1);
 	pthread_mutex_lock(&s->lock);
+	assert(e->state == ENTRY_FILLING && e->refs);
 	e->blob.data = data;
 	e->blob.bytes = bytes;
 	e->tier = (uint8_t)t;
@@ -376,7 +397,9 @@ void cache_fail(struct cache_blob *b, int code)
 	struct entry *e = entry_of(b);
 	struct shard *s = e->shard;
 
+	CLAIMED(-1);
 	pthread_mutex_lock(&s->lock);
+	assert(e->state == ENTRY_FILLING && e->refs);
 	e->state = ENTRY_FAILED;
 	e->code = code;
 	unhash(e);
@@ -390,6 +413,7 @@ int cache_wait(struct cache_blob *b)
 	struct shard *s = e->shard;
 	int code;
 
+	assert(!claims[batch_depth()]);
 	pthread_mutex_lock(&s->lock);
 	while (e->state == ENTRY_FILLING)
 		pthread_cond_wait(&s->filled, &s->lock);

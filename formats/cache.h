@@ -60,7 +60,11 @@ enum cache_answer {
 /*
  * Looks @key up. The entry is held until cache_put() in every case. Never
  * waits. To be free of deadlock, a thread fills all that it has claimed
- * before it waits for what others are filling.
+ * before it waits for what others are filling. Who reads a nested source may
+ * have claims, and that source makes claims of its own, and waits: it waits for
+ * units of its own depth alone (batch_depth()), which whoever fills them does
+ * without asking for any above. So each depth keeps the rule for itself.
+ * Debug builds assert it.
  */
 enum cache_answer cache_get(const struct cache_key *key,
 			    struct cache_blob **ret);

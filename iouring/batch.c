@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * One batch: what is not a file is read at once, what is alone costs one
- * system call and no ring, everything else goes to the thread's ring together.
+ * One batch: what is alone costs one system call and no ring, several files go
+ * to the thread's ring together. For what is not a file see run_mixed().
  */
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -131,6 +132,16 @@ const char *engine_name(void)
 	return mode != ENGINE_SYNC && !engine_probe() ? "io_uring" : "preadv";
 }
 
+/* Something remote of this thread's batch is in flight: it runs no other. */
+static __thread bool in_flight;
+
+static __thread unsigned int depth; /* see batch_depth() */
+
+unsigned int batch_depth(void)
+{
+	return depth;
+}
+
 /* Reads a source that is not a file. */
 static int pread_all(struct batch_io *io)
 {
@@ -207,13 +218,112 @@ static void run_files(struct batch_io *ios, size_t n_ios)
 		run_ring(ios, n_ios);
 }
 
-static void run_others(struct batch_io *ios, size_t n_ios)
+static bool is_remote(const struct batch_io *io)
+{
+	return io->src->root->ops->start;
+}
+
+static bool is_nested(const struct batch_io *io)
+{
+	return io->src->root->ops->nested;
+}
+
+/* Is @ios[@i] the first that is remote of its source? */
+static bool is_first(const struct batch_io *ios, size_t i)
+{
+	size_t j;
+
+	for (j = 0; j < i; j++)
+		if (ios[j].src->root == ios[i].src->root)
+			return false;
+	return is_remote(&ios[i]);
+}
+
+/* False: there is nothing remote. */
+static bool start_remote(struct batch_io *ios, size_t n_ios)
+{
+	bool any = false;
+	size_t i;
+
+	for (i = 0; i < n_ios; i++) {
+		if (!is_remote(&ios[i]))
+			continue;
+		ios[i].ret = BATCH_NOT_STARTED;
+		ios[i].token = NULL;
+		any = true;
+	}
+	for (i = 0; any && i < n_ios; i++) {
+		struct source *s = ios[i].src->root;
+
+		if (is_first(ios, i))
+			s->ops->start(s, ios, n_ios, false);
+	}
+	return any;
+}
+
+static void finish_remote(struct batch_io *ios, size_t n_ios)
 {
 	size_t i;
 
+	for (i = 0; i < n_ios; i++) {
+		struct source *s = ios[i].src->root;
+
+		if (is_first(ios, i))
+			s->ops->finish(s, ios, n_ios);
+	}
+}
+
+/* What could not be started yet: one source at a time, which may wait. */
+static void run_late(struct batch_io *ios, size_t n_ios)
+{
+	size_t i;
+
+	for (i = 0; i < n_ios; i++) {
+		struct source *s = ios[i].src->root;
+
+		if (ios[i].ret != BATCH_NOT_STARTED)
+			continue;
+		in_flight = true;
+		s->ops->start(s, &ios[i], n_ios - i, true);
+		s->ops->finish(s, &ios[i], n_ios - i);
+		in_flight = false;
+		assert(ios[i].ret != BATCH_NOT_STARTED);
+		if (ios[i].ret == BATCH_NOT_STARTED)
+			ios[i].ret = -EIO; /* a source that is wrong */
+	}
+}
+
+static void run_pread(struct batch_io *ios, size_t n_ios, bool nested)
+{
+	size_t i;
+
+	depth += nested;
 	for (i = 0; i < n_ios; i++)
-		if (!source_file(ios[i].src))
+		if (!source_file(ios[i].src) && !is_remote(&ios[i]) &&
+		    is_nested(&ios[i]) == nested)
 			ios[i].ret = pread_all(&ios[i]);
+	depth -= nested;
+}
+
+/*
+ * No source waits for another here: start() does not wait, so the first half
+ * holds connections of several sources and never asks for one more; the second
+ * half has given all back, and asks for one source's at a time. Nested sources
+ * run batches of their own, so nothing is in flight then: batch_run() asserts
+ * it.
+ */
+static void run_mixed(struct batch_io *ios, size_t n_ios, size_t n_files)
+{
+	in_flight = start_remote(ios, n_ios);
+	if (n_files)
+		run_files(ios, n_ios);
+	run_pread(ios, n_ios, false);
+	if (in_flight) {
+		finish_remote(ios, n_ios);
+		in_flight = false;
+		run_late(ios, n_ios);
+	}
+	run_pread(ios, n_ios, true);
 }
 
 /* Writes that tests watch or that O_DIRECT does not take as they are. */
@@ -233,7 +343,7 @@ static void run_alone(struct batch_io *io)
 				 .buf = io->buf };
 
 	if (!goes_alone(io)) {
-		source_file(io->src) ? run_files(io, 1) : run_others(io, 1);
+		source_file(io->src) ? run_files(io, 1) : run_mixed(io, 1, 0);
 		return;
 	}
 	io->ret = source_is_writable(io->src) ? write_before(&e) : -EROFS;
@@ -248,6 +358,7 @@ int batch_run(struct batch_io *ios, size_t n_ios)
 {
 	size_t i, n_files = 0, n_alone = 0;
 
+	assert(!in_flight);
 	for (i = 0; i < n_ios; i++) {
 		ios[i].ret = 0;
 		n_files += source_file(ios[i].src) != NULL;
@@ -255,10 +366,10 @@ int batch_run(struct batch_io *ios, size_t n_ios)
 	}
 	for (i = 0; n_alone && i < n_ios; i++)
 		run_alone(&ios[i]);
-	if (n_files && !n_alone)
+	if (!n_alone && n_files && n_files == n_ios)
 		run_files(ios, n_ios);
-	if (!n_alone)
-		run_others(ios, n_ios);
+	else if (!n_alone)
+		run_mixed(ios, n_ios, n_files);
 	for (i = 0; i < n_ios; i++)
 		if (ios[i].ret < 0)
 			return ios[i].ret;

@@ -26,17 +26,30 @@ struct batch_io {
 	size_t len; /* > 0, at most BATCH_IO_MAX */
 	int ret; /* out: 0, or a negative errno: this one's own */
 	uint8_t op; /* enum batch_op */
+	void *token; /* the source's own, from its start() to its finish() */
 };
+
+/* For sources, io->ret: nobody has begun this one; see source_ops.start. */
+#define BATCH_NOT_STARTED 1
 
 #define BATCH_IO_MAX (1U << 30)
 
 /*
- * Does all of @ios. Short ones are continued, EINTR and EAGAIN retried; a
+ * Does all of @ios: what is remote is started, then files are read by the ring
+ * and what is in memory is copied, then the remote ones are finished; what had
+ * found no connection free waits for one then, and nested sources, which run
+ * batches themselves, come last. Short ones are continued, EINTR and EAGAIN retried; a
  * file that ends early is -EIO. One that fails does not disturb the others,
  * and may have written a part. Returns 0 when all went well, else the ret of
  * the first that did not.
  */
 int batch_run(struct batch_io *ios, size_t n_ios);
+
+/*
+ * How many nested sources this thread is reading now, one by way of another: 0
+ * in whoever runs a batch for himself.
+ */
+unsigned int batch_depth(void);
 
 enum engine_mode {
 	ENGINE_AUTO, /* io_uring where the kernel lets us, else preadv */

@@ -60,7 +60,7 @@ int sync_run(struct batch_io *io, size_t pos);
 
 /* ring.c */
 struct ring;
-#define RING_UNDONE 1 /* io->ret: the ring broke before this one */
+#define RING_UNDONE 2 /* io->ret: the ring broke before this one */
 
 int ring_new(struct ring **ret);
 void ring_free(struct ring *r); /* NULL is fine */

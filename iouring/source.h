@@ -20,6 +20,7 @@
 #include "iouring/error.h"
 
 struct source;
+struct batch_io;
 
 enum source_kind {
 	SOURCE_NAMELESS, /* memory, what is put together: only itself */
@@ -40,16 +41,52 @@ struct source_identity {
 	const char *version; /* OBJECT: its ETag; NULL: it has none */
 };
 
+/*
+ * A source is read in one of three ways: a file by the engine itself, which
+ * asks nobody (source_file()); what takes long, because somebody else answers,
+ * by start() and finish(); all else by pread(). All three are called by the
+ * thread whose batch it is, and by any number of threads at a time.
+ */
 struct source_ops {
 	const char *name;
 
 	/*
-	 * Required where source_file() is NULL; the engine reads files itself.
 	 * Reads up to @len bytes at @off, which lie inside the source.
 	 * Returns how many were read, 0 at an end that should not be there,
-	 * or a negative errno.
+	 * or a negative errno. Must not read any other source, unless it is
+	 * nested: others of the batch may be in flight.
 	 */
 	ssize_t (*pread)(struct source *s, void *buf, size_t len, uint64_t off);
+
+	/*
+	 * pread() reads other sources: what decodes a stream, what keeps
+	 * copies of another source. Read last, when nothing of the batch is
+	 * in flight, so it may run batches of its own, and wait. It may claim
+	 * units of the cache, too; see cache_get() for in which order.
+	 */
+	bool nested;
+
+	/*
+	 * Begins reading those of @ios[0 .. @n) whose src->root is @s and
+	 * whose ret is BATCH_NOT_STARTED: at src->root_off + off. What has
+	 * begun gets ret 0; it may fill its buf from now on, in any thread.
+	 * What fails at once gets the negative errno, which is its own. What
+	 * there was no place for, or no connection, is left as it is: nothing
+	 * is waited for here, others of the batch are in flight.
+	 *
+	 * With @may_wait nothing of this thread is, and whatever is in the
+	 * way is waited for: the first of @ios at least has another ret then.
+	 */
+	void (*start)(struct source *s, struct batch_io *ios, size_t n,
+		      bool may_wait);
+
+	/*
+	 * Comes after each start(), with the same @ios, in the same thread.
+	 * Waits for all that have begun: their bufs are whole, or their ret
+	 * is a negative errno, and what start() had taken is given back.
+	 * Whatever else is among @ios is left alone.
+	 */
+	void (*finish)(struct source *s, struct batch_io *ios, size_t n);
 
 	/*
 	 * Optional: is there a hole at @off? Sets whether the bytes from

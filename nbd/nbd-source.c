@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <assert.h>
 #include <errno.h>
 #include <libnbd.h>
 #include <pthread.h>
 #include <string.h>
 
 #include "formats/library.h"
+#include "iouring/batch.h"
 #include "nbd/nbd-source.h"
 
 #define CONNECTIONS_MAX	 4U
@@ -21,7 +23,8 @@ static struct {
 	__typeof__(nbd_get_size) *get_size;
 	__typeof__(nbd_can_multi_conn) *can_multi_conn;
 	__typeof__(nbd_can_meta_context) *can_meta_context;
-	__typeof__(nbd_pread) *pread;
+	__typeof__(nbd_aio_pread) *aio_pread;
+	__typeof__(nbd_poll) *poll;
 	__typeof__(nbd_block_status) *block_status;
 	__typeof__(nbd_get_error) *get_error;
 	__typeof__(nbd_get_errno) *get_errno;
@@ -37,7 +40,8 @@ static bool load(void)
 		{ "nbd_get_size", (void **)&lib.get_size },
 		{ "nbd_can_multi_conn", (void **)&lib.can_multi_conn },
 		{ "nbd_can_meta_context", (void **)&lib.can_meta_context },
-		{ "nbd_pread", (void **)&lib.pread },
+		{ "nbd_aio_pread", (void **)&lib.aio_pread },
+		{ "nbd_poll", (void **)&lib.poll },
 		{ "nbd_block_status", (void **)&lib.block_status },
 		{ "nbd_get_error", (void **)&lib.get_error },
 		{ "nbd_get_errno", (void **)&lib.get_errno },
@@ -48,10 +52,14 @@ static bool load(void)
 	return library_load("libnbd.so.0", symbols, ARRAY_SIZE(symbols));
 }
 
-/* One request at a time. */
+/*
+ * For one thread at a time, from a batch's start() to its finish(): libnbd
+ * holds its handle's lock while it waits.
+ */
 struct connection {
 	struct nbd_handle *h; /* NULL: not needed yet */
 	pthread_mutex_t lock;
+	unsigned int in_flight; /* requests; the holder's */
 };
 
 struct extent_of {
@@ -96,43 +104,140 @@ static int connect_to(const char *uri, struct nbd_handle **ret,
 	return 0;
 }
 
-/* A connection for this thread alone, until it is unlocked. NULL: none. */
-static struct connection *take(struct nbd_source *n)
+/*
+ * A connection that is free now, for this thread alone until it is unlocked.
+ * @may_connect: also one that must be made. NULL: all are busy, or not there.
+ */
+static struct connection *take_free(struct nbd_source *n, bool may_connect)
 {
 	unsigned int all = n->n ? n->n : 1, i;
 	unsigned int first = atomic_fetch_add(&n->next, 1);
-	struct connection *c;
 
 	for (i = 0; i < all; i++) {
-		c = &n->connections[(first + i) % all];
-		if (!pthread_mutex_trylock(&c->lock))
-			break;
-	}
-	if (i == all) {
-		c = &n->connections[first % all];
-		pthread_mutex_lock(&c->lock);
-	}
-	if (!c->h && connect_to(n->uri, &c->h, NULL) < 0) {
+		struct connection *c = &n->connections[(first + i) % all];
+
+		if (pthread_mutex_trylock(&c->lock))
+			continue;
+		if (c->h || (may_connect && !connect_to(n->uri, &c->h, NULL)))
+			return c;
 		pthread_mutex_unlock(&c->lock);
-		return NULL;
 	}
-	return c;
+	return NULL;
 }
 
-static ssize_t nbd_source_pread(struct source *s, void *buf, size_t len,
-				uint64_t off)
+/* The same, but waits for one. NULL: the server is gone. */
+static struct connection *take(struct nbd_source *n)
 {
-	struct nbd_source *n = container_of(s, struct nbd_source, s);
-	struct connection *c = take(n);
-	int code;
+	struct connection *c = take_free(n, true);
 
-	if (!c)
-		return -EIO;
-	len = min_size(len, READ_BYTES_MAX);
-	code = lib.pread(c->h, buf, len, off, 0) < 0 ? lib.get_errno() : 0;
+	if (c)
+		return c;
+	c = &n->connections[atomic_load(&n->next) % (n->n ? n->n : 1)];
+	pthread_mutex_lock(&c->lock);
+	if (c->h || !connect_to(n->uri, &c->h, NULL))
+		return c;
 	pthread_mutex_unlock(&c->lock);
-	/* What the server's other errors mean to it is not for us. */
-	return !code ? (ssize_t)len : code == ENOMEM ? -ENOMEM : -EIO;
+	return NULL;
+}
+
+/* What the server's other errors mean to it is not for us. */
+static int code_of(int server_errno)
+{
+	return server_errno == ENOMEM ? -ENOMEM : -EIO;
+}
+
+/* In the thread that holds the connection, in a call of libnbd's. */
+static int on_completion(void *opaque, int *error)
+{
+	struct batch_io *io = opaque;
+	struct connection *c = io->token;
+
+	assert(c->in_flight);
+	c->in_flight--;
+	if (*error && !io->ret)
+		io->ret = code_of(*error);
+	return 1; /* libnbd may forget it */
+}
+
+/* Asks for all of @io, in as many requests as it takes. */
+static void start_one(struct connection *c, struct batch_io *io)
+{
+	nbd_completion_callback cb = { .callback = on_completion,
+				       .user_data = io };
+	uint64_t at = io->src->root_off + io->off;
+	size_t pos, len;
+
+	io->ret = 0;
+	io->token = c;
+	for (pos = 0; pos < io->len && !io->ret; pos += len) {
+		len = min_size(io->len - pos, READ_BYTES_MAX);
+		c->in_flight++;
+		if (lib.aio_pread(c->h, (uint8_t *)io->buf + pos, len, at + pos,
+				  cb, 0) >= 0)
+			continue;
+		/* It was not taken: nobody will complete it. */
+		c->in_flight--;
+		if (!io->ret)
+			io->ret = code_of(lib.get_errno());
+	}
+}
+
+static bool is_to_start(const struct source *s, const struct batch_io *io)
+{
+	return io->src->root == s && io->ret == BATCH_NOT_STARTED;
+}
+
+static void nbd_source_start(struct source *s, struct batch_io *ios, size_t n,
+			     bool may_wait)
+{
+	struct nbd_source *src = container_of(s, struct nbd_source, s);
+	struct connection *c = may_wait ? take(src) : take_free(src, false);
+	size_t i;
+
+	if (!c && !may_wait)
+		return;
+	for (i = 0; i < n; i++) {
+		if (!is_to_start(s, &ios[i]))
+			continue;
+		if (c)
+			start_one(c, &ios[i]);
+		else
+			ios[i].ret = -EIO;
+	}
+}
+
+/* A dead connection has completed everything, with an error. */
+static void wait_for_all(struct connection *c, struct batch_io *ios, size_t n)
+{
+	size_t i;
+
+	while (c->in_flight && lib.poll(c->h, -1) >= 0)
+		;
+	if (!c->in_flight)
+		return;
+	/* Nobody writes to the buffers from here on. */
+	lib.close(TAKE_PTR(c->h));
+	c->in_flight = 0;
+	for (i = 0; i < n; i++)
+		if (ios[i].token == c)
+			ios[i].ret = -EIO;
+}
+
+static void nbd_source_finish(struct source *s, struct batch_io *ios, size_t n)
+{
+	struct connection *c = NULL;
+	size_t i;
+
+	for (i = 0; i < n && !c; i++)
+		if (ios[i].src->root == s)
+			c = ios[i].token;
+	if (!c)
+		return; /* nothing was started */
+	wait_for_all(c, ios, n);
+	for (i = 0; i < n; i++)
+		if (ios[i].token == c)
+			ios[i].token = NULL;
+	pthread_mutex_unlock(&c->lock);
 }
 
 static int take_extents(void *opaque, const char *context, uint64_t off,
@@ -228,7 +333,8 @@ static void nbd_source_identify(const struct source *s,
 
 static const struct source_ops nbd_source_ops = {
 	.name = "nbd",
-	.pread = nbd_source_pread,
+	.start = nbd_source_start,
+	.finish = nbd_source_finish,
 	.find_hole = nbd_source_find_hole,
 	.identify = nbd_source_identify,
 	.free = nbd_source_free,

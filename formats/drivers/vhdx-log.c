@@ -560,6 +560,7 @@ static void view_free(struct source *s)
 static const struct source_ops view_ops = {
 	.name = "vhdx-log",
 	.pread = view_pread,
+	.nested = true,
 	.free = view_free,
 };
 

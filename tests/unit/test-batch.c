@@ -13,6 +13,7 @@
 
 #include "iouring/batch.h"
 #include "iouring/engine.h"
+#include "tests/lib/delay-source.h"
 #include "tests/lib/fault-source.h"
 #include "tests/lib/ring-faults.h"
 #include "tests/lib/unit.h"
@@ -622,6 +623,206 @@ START_TEST(a_direct_read_goes_on_from_an_aligned_place_or_fails)
 }
 END_TEST
 
+#define REMOTE	 64U
+#define DELAY_MS 20U
+
+static uint8_t remote_data[2][FILE_BYTES];
+
+static struct delay_source *make_remote(unsigned int i)
+{
+	unit_fill(remote_data[i], FILE_BYTES, 100 + i);
+	return delay_source_new(remote_data[i], FILE_BYTES, DELAY_MS);
+}
+
+/* Every third read is remote, by way of a window every other time. */
+static void mix_in(struct reads *r, struct source *remote, struct source *w)
+{
+	size_t i, at;
+
+	for (i = 0; i < r->n; i += 3) {
+		r->ios[i].src = i % 2 ? w : remote;
+		at = (size_t)r->ios[i].off + (i % 2 ? 1000 : 0);
+		if (at + r->ios[i].len > FILE_BYTES)
+			r->ios[i].off -= 1000 + r->ios[i].len;
+	}
+}
+
+static bool is_as_it_was(const struct batch_io *io, const uint8_t *bytes)
+{
+	return !io->ret &&
+	       !memcmp(io->buf, bytes + io->src->root_off + io->off, io->len);
+}
+
+static bool mixed_equal(const struct reads *r)
+{
+	size_t i;
+
+	for (i = 0; i < r->n; i++)
+		if (!is_as_it_was(&r->ios[i],
+				  i % 3 ? data[r->file[i]] : remote_data[0]))
+			return false;
+	return true;
+}
+
+/* How it may be with a source's places. */
+static const struct {
+	unsigned int places;
+	bool busy;
+	unsigned int waits; /* for 64 reads */
+} remotes[] = {
+	{ 0, false, 1 },
+	{ 0, true, 1 },
+	{ 30, false, 3 },
+	{ 30, true, 3 },
+};
+
+START_TEST(remote_reads_of_a_batch_cost_one_round_trip)
+{
+	struct delay_source *d = make_remote(0);
+	struct source *w = NULL;
+	struct reads r;
+	uint64_t began;
+
+	open_files(modes[_i % 2], 0);
+	d->places = remotes[_i / 2].places;
+	d->busy = remotes[_i / 2].busy;
+	must(window_source_new(&d->base, 1000, FILE_BYTES - 1000, &w, &err),
+	     err);
+	reads_make(&r, 3 * REMOTE, 4096, 31);
+	mix_in(&r, &d->base, w);
+	began = now_nsec();
+	ck_assert_int_eq(batch_run(r.ios, r.n), 0);
+	/* One by one they would take 64 times as long. */
+	ck_assert_uint_lt(now_nsec() - began,
+			  REMOTE / 4 * DELAY_MS * 1000000ULL);
+	ck_assert(mixed_equal(&r));
+	ck_assert_uint_eq(d->reads, REMOTE);
+	ck_assert_uint_eq(d->waits, remotes[_i / 2].waits);
+	ck_assert_uint_eq(d->in_flight, 0);
+	ck_assert_uint_eq(d->in_flight_max, d->places ? d->places : REMOTE);
+	reads_done(&r);
+	source_unref(w);
+	source_unref(&d->base);
+	close_files();
+}
+END_TEST
+
+START_TEST(two_remote_sources_wait_at_the_same_time)
+{
+	struct delay_source *d[2] = { make_remote(0), make_remote(1) };
+	struct batch_io ios[8];
+	uint8_t out[8][1000];
+	size_t i;
+
+	for (i = 0; i < 8; i++)
+		ios[i] = (struct batch_io){ &d[i % 2]->base, i * 5000, out[i],
+					    1000 };
+	d[0]->delay_nsec *= 2;
+	ck_assert_int_eq(batch_run(ios, 8), 0);
+	for (i = 0; i < 8; i++)
+		ck_assert(is_as_it_was(&ios[i], remote_data[i % 2]));
+	ck_assert_uint_eq(d[0]->waits, 1);
+	ck_assert_uint_eq(d[1]->waits, 0); /* it had all come by then */
+	ck_assert_int_eq(batch_run(&ios[1], 1), 0);
+	ck_assert_uint_eq(d[1]->waits, 1);
+	source_unref(&d[0]->base);
+	source_unref(&d[1]->base);
+}
+END_TEST
+
+START_TEST(a_remote_read_that_fails_at_its_start_fails_alone)
+{
+	struct delay_source *d = make_remote(0);
+	struct reads r;
+	size_t i, bad = 0;
+
+	open_files(modes[_i], 0);
+	d->bad_end = FILE_BYTES / 2;
+	d->bad_code = -ENETDOWN;
+	reads_make(&r, 3 * REMOTE, 4096, 32);
+	mix_in(&r, &d->base, &d->base);
+	ck_assert_int_eq(batch_run(r.ios, r.n), -ENETDOWN);
+	for (i = 0; i < r.n; i++) {
+		bool fails = i % 3 == 0 && r.ios[i].off < d->bad_end;
+
+		if (fails)
+			ck_assert_int_eq(r.ios[i].ret, -ENETDOWN);
+		else
+			ck_assert(is_as_it_was(&r.ios[i],
+					       i % 3 ? data[r.file[i]]
+						     : remote_data[0]));
+		bad += fails;
+	}
+	ck_assert_uint_gt(bad, 5);
+	ck_assert_uint_eq(d->reads, REMOTE - bad);
+	ck_assert_uint_eq(d->in_flight, 0);
+	reads_done(&r);
+	source_unref(&d->base);
+	close_files();
+}
+END_TEST
+
+/* Reads another source, as what decodes one does. */
+struct nested {
+	struct source base;
+	struct source *of;
+	struct delay_source *none_of; /* may be in flight */
+	unsigned int depth; /* seen */
+};
+
+static ssize_t nested_pread(struct source *s, void *buf, size_t len,
+			    uint64_t off)
+{
+	struct nested *n = container_of(s, struct nested, base);
+	int r;
+
+	n->depth = batch_depth();
+	if (n->none_of->in_flight)
+		return -EDEADLK;
+	r = source_read(n->of, buf, len, off, NULL);
+	return r < 0 ? r : (ssize_t)len;
+}
+
+static const struct source_ops nested_ops = {
+	.name = "nested",
+	.pread = nested_pread,
+	.nested = true,
+};
+
+START_TEST(nested_sources_are_read_when_nothing_is_in_flight)
+{
+	struct delay_source *d = make_remote(0);
+	struct nested inner = { .of = &d->base, .none_of = d };
+	struct nested outer = { .of = &inner.base, .none_of = d };
+	struct batch_io ios[5];
+	uint8_t out[5][1000];
+	size_t i;
+
+	open_files(modes[_i], 0);
+	source_init(&inner.base, &nested_ops, FILE_BYTES);
+	source_init(&outer.base, &nested_ops, FILE_BYTES);
+	for (i = 0; i < 5; i++)
+		ios[i] = (struct batch_io){ i == 1   ? files[0]
+					    : i == 2 ? &inner.base
+					    : i == 0 ? &outer.base
+						     : &d->base,
+					    i * 7000, out[i], 1000 };
+	d->busy = _i; /* also when some of it comes late */
+	ck_assert_int_eq(batch_run(ios, 5), 0);
+	for (i = 0; i < 5; i++)
+		ck_assert(is_as_it_was(&ios[i],
+				       i == 1 ? data[0] : remote_data[0]));
+	/* The inner one was read last by the batch, then at depth 1. */
+	ck_assert_uint_eq(outer.depth, 1);
+	ck_assert_uint_eq(inner.depth, 1);
+	ck_assert_int_eq(batch_run(ios, 1), 0);
+	ck_assert_uint_eq(inner.depth, 2);
+	ck_assert_uint_eq(batch_depth(), 0);
+	source_unref(&d->base);
+	close_files();
+}
+END_TEST
+
 #define BOTH(tc, test) LOOP(tc, test, modes)
 
 static void add(TCase *tc)
@@ -644,6 +845,11 @@ static void add(TCase *tc)
 	tcase_add_test(tc, who_demands_io_uring_is_told_when_it_is_refused);
 	BOTH(tc, a_file_opened_in_place_of_a_closed_one_reads_right);
 	BOTH(tc, more_files_than_the_ring_registers_read_right);
+	tcase_add_loop_test(tc, remote_reads_of_a_batch_cost_one_round_trip, 0,
+			    2 * (int)ARRAY_SIZE(remotes));
+	tcase_add_test(tc, two_remote_sources_wait_at_the_same_time);
+	BOTH(tc, a_remote_read_that_fails_at_its_start_fails_alone);
+	BOTH(tc, nested_sources_are_read_when_nothing_is_in_flight);
 	tcase_add_test(tc,
 		       a_direct_read_goes_on_from_an_aligned_place_or_fails);
 }

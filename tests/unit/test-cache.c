@@ -95,11 +95,11 @@ START_TEST(after_a_failure_the_next_one_tries)
 	cache_fail(a, -ENOMEM);
 	/* Whoever comes now does not see the failure of old. */
 	ck_assert_int_eq(cache_get(&key, &c), CACHE_CLAIMED);
+	cache_fill(c, content(1, 10), 10);
+	cache_put(c);
 	ck_assert_int_eq(cache_wait(b), -ENOMEM);
 	cache_put(a);
 	cache_put(b);
-	cache_fill(c, content(1, 10), 10);
-	cache_put(c);
 	ck_assert_int_eq(cache_get(&key, &a), CACHE_HIT);
 	cache_put(a);
 	cache_shutdown();

@@ -6,6 +6,7 @@
 
 #include "formats/cache.h"
 #include "formats/image.h"
+#include "tests/lib/delay-source.h"
 #include "tests/lib/fault-source.h"
 #include "tests/lib/qcow2-bytes.h"
 #include "tests/lib/unit.h"
@@ -235,6 +236,75 @@ START_TEST(sixty_four_layers_read_as_one_would)
 	ck_assert_uint_eq(then.meta_misses, first.meta_misses);
 	ck_assert_uint_gt(then.hits, first.hits);
 	image_unref(img);
+	cache_shutdown();
+}
+END_TEST
+
+#define FAR_CLUSTERS 64U
+#define FAR_DELAY_MS 20U
+
+/* Clusters of 4 KiB, every one of @step from @first on, no two neighbours. */
+static void make_scattered(struct qb *q, unsigned int first, unsigned int step)
+{
+	unsigned int i, n = FAR_CLUSTERS / step;
+
+	qb_init(q, FAR_CLUSTERS * 4096, 12, NULL, NULL);
+	for (i = 0; i < n; i++) {
+		unsigned int k = first + i * 29 % n * step;
+
+		unit_fill(disk + k * 4096, 4096, k);
+		qb_data(q, k, disk + k * 4096);
+	}
+}
+
+/* A layer in a file on one that is far away, or the latter alone. */
+static struct image *far_image(struct qb *near, struct delay_source *far)
+{
+	static const struct open_options options;
+	struct chain c = { .bytes = FAR_CLUSTERS * 4096 };
+	struct image *i = NULL;
+	struct source *src = NULL;
+
+	if (near) {
+		unit_write(unit_path("near"), near->buf, near->len);
+		must(file_source_open(unit_path("near"), 0, &src, &err), err);
+		must(layer_open(src, "near", NULL, NULL, true, &options,
+				&c.layers[c.depth++], &err),
+		     err);
+	}
+	must(layer_open(&far->base, "far", NULL, NULL, true, &options,
+			&c.layers[c.depth++], &err),
+	     err);
+	must(image_from_chain(&c, &i, &err), err);
+	return i;
+}
+
+START_TEST(what_is_far_away_is_asked_for_all_at_once)
+{
+	struct delay_source *far;
+	struct qb near, q;
+	unsigned int waits;
+	uint64_t began;
+
+	make_scattered(&q, _i, 1 + _i);
+	if (_i)
+		make_scattered(&near, 0, 2);
+	far = delay_source_new(q.buf, q.len, FAR_DELAY_MS);
+	img = far_image(_i ? &near : NULL, far);
+	/* Tables, which are read before any data. */
+	must(image_read(img, got, 1, (FAR_CLUSTERS - 1) * 4096, &err), err);
+	waits = far->waits;
+	began = now_nsec();
+	must(image_read(img, got, FAR_CLUSTERS * 4096, 0, &err), err);
+	ck_assert_uint_lt(now_nsec() - began,
+			  FAR_CLUSTERS / 4 * FAR_DELAY_MS * 1000000ULL);
+	ck_assert_mem_eq(got, disk, FAR_CLUSTERS * 4096);
+	ck_assert_uint_eq(far->waits - waits, 1);
+	ck_assert_uint_eq(far->in_flight_max, FAR_CLUSTERS / (1 + _i));
+	image_unref(img);
+	qb_done(&q);
+	if (_i)
+		qb_done(&near);
 	cache_shutdown();
 }
 END_TEST
@@ -504,6 +574,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, every_kind_of_extent_is_read_across_its_borders);
 	LOOP(tc, sixteen_threads_read_the_same_with_any_cache, budgets);
 	tcase_add_test(tc, a_compressed_unit_is_decoded_once_for_all_threads);
+	tcase_add_loop_test(tc, what_is_far_away_is_asked_for_all_at_once, 0,
+			    2);
 	tcase_add_test(tc, sixty_four_layers_read_as_one_would);
 	LOOP(tc, damage_is_eio_for_its_range_and_no_other, damages);
 	tcase_add_test(tc, a_disk_that_fails_a_read_fails_that_read);
