@@ -95,31 +95,6 @@ static int decode_header(const uint8_t *buf, size_t len,
 	return 0;
 }
 
-int qcow2_check_table(const struct layer *l, const char *what, uint64_t off,
-		      uint64_t entries, uint32_t entry_bytes,
-		      uint64_t max_bytes, uint64_t field_at, struct error *err)
-{
-	const struct qcow2_state *s = l->state;
-
-	if (off % s->cluster_bytes)
-		return error_set(err, -EBADMSG, field_at,
-				 "%s at %" PRIu64
-				 " is not aligned to clusters of %" PRIu64,
-				 what, off, s->cluster_bytes);
-	if (entries > max_bytes / entry_bytes)
-		return error_set(err, -EFBIG, field_at,
-				 "%s of %" PRIu64 " entries is over the limit "
-				 "of %" PRIu64,
-				 what, entries, max_bytes / entry_bytes);
-	if (!range_inside(off, entries * entry_bytes, l->src->bytes))
-		return error_set(err, -EBADMSG, field_at,
-				 "%s at %" PRIu64 " with %" PRIu64
-				 " entries ends past the file's %" PRIu64
-				 " bytes",
-				 what, off, entries, l->src->bytes);
-	return 0;
-}
-
 /* What kind of qcow2 is it? */
 static int check_version(const struct qcow2_header *h, uint64_t file_bytes,
 			 struct error *err)
@@ -238,121 +213,6 @@ static int check_tables(const struct layer *l, struct error *err)
 				 QCOW2_SNAPSHOTS_OFF_AT, err);
 }
 
-/* Where the header's cluster ends, or the extensions before that. */
-static size_t extensions_end(const struct qcow2_header *h, size_t len)
-{
-	if (h->backing_off && h->backing_off < len)
-		return (size_t)h->backing_off;
-	return len;
-}
-
-/*
- * Calls @each for every extension, until one fails. "Header extensions": an
- * 8-byte head, data, padding to 8; ended by type 0 or the cluster's end.
- */
-static int for_each_extension(struct layer *l, const uint8_t *buf, size_t len,
-			      int (*each)(struct layer *l, uint32_t type,
-					  const uint8_t *data, size_t bytes,
-					  size_t at, struct error *err),
-			      struct error *err)
-{
-	const struct qcow2_state *s = l->state;
-	struct cursor c = { .buf = buf, .len = extensions_end(&s->h, len) };
-	size_t at = s->h.header_bytes;
-	int r;
-
-	while (at < c.len && c.len - at >= 8) {
-		uint32_t type = cursor_be32_at(&c, at);
-		uint32_t bytes = cursor_be32_at(&c, at + 4);
-
-		if (type == QCOW2_EXT_END)
-			return 0;
-		at += 8;
-		if (bytes > c.len - at)
-			return error_set(err, -EBADMSG, at - 4,
-					 "header extension 0x%08" PRIx32
-					 " of %" PRIu32
-					 " bytes ends past the header at %zu",
-					 type, bytes, c.len);
-		r = each(l, type, buf + at, bytes, at, err);
-		if (r)
-			return r;
-		at += (size_t)round_up(bytes, 8);
-	}
-	return 0;
-}
-
-/* A copy as a string. Names in headers have no NUL; one that does is odd. */
-static char *copy_name(const uint8_t *data, size_t bytes, const char *what,
-		       uint64_t at, struct error *err)
-{
-	char *name = NULL;
-
-	if (memchr(data, 0, bytes))
-		error_set(err, -EBADMSG, at, "%s holds a NUL byte", what);
-	else if (!(name = strndup((const char *)data, bytes)))
-		error_set(err, -ENOMEM, 0, "out of memory");
-	return name;
-}
-
-/* "Feature name table": 48 bytes each: type, bit, name padded with zeroes. */
-static const uint8_t *feature_name(const uint8_t *table, size_t bytes,
-				   unsigned int bit)
-{
-	size_t at;
-
-	for (at = 0; at + 48 <= bytes; at += 48)
-		if (table[at] == 0 && table[at + 1] == bit)
-			return table + at + 2;
-	return NULL;
-}
-
-static int name_unknown(struct layer *l, uint32_t type, const uint8_t *data,
-			size_t bytes, size_t at, struct error *err)
-{
-	const struct qcow2_state *s = l->state;
-	uint64_t unknown = s->h.incompatible & ~(uint64_t)QCOW2_INCOMPAT_KNOWN;
-	char list[256] = "";
-	size_t used = 0;
-	unsigned int bit;
-
-	if (type != QCOW2_EXT_FEATURE_NAMES)
-		return 0;
-	for (bit = 0; bit < 64 && used < sizeof(list) - 80; bit++) {
-		const uint8_t *name;
-
-		if (!(unknown >> bit & 1))
-			continue;
-		name = feature_name(data, bytes, bit);
-		used += (size_t)snprintf(list + used, sizeof(list) - used,
-					 "%s%.46s (bit %u)", used ? ", " : "",
-					 name ? (const char *)name : "unnamed",
-					 bit);
-	}
-	return error_set(err, -ENOTSUP, QCOW2_INCOMPATIBLE_AT,
-			 "incompatible features that are not supported: %s",
-			 list);
-}
-
-/* Refuses, by the image's own names for them, features that nobody knows. */
-static int check_incompatible(struct layer *l, const uint8_t *buf, size_t len,
-			      struct error *err)
-{
-	const struct qcow2_state *s = l->state;
-	uint64_t unknown = s->h.incompatible & ~(uint64_t)QCOW2_INCOMPAT_KNOWN;
-	int r;
-
-	if (!unknown)
-		return 0;
-	r = for_each_extension(l, buf, len, name_unknown, err);
-	if (r)
-		return r;
-	return error_set(err, -ENOTSUP, QCOW2_INCOMPATIBLE_AT,
-			 "incompatible features that are not supported: bits "
-			 "0x%" PRIx64,
-			 unknown);
-}
-
 /* What the extensions say, until open() has seen all of them. */
 struct names {
 	char *backing;
@@ -410,12 +270,12 @@ static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
 	switch (type) {
 	case QCOW2_EXT_BACKING_FORMAT:
 		free(o->names.backing_format);
-		o->names.backing_format =
-			copy_name(data, bytes, "backing file format", at, err);
+		o->names.backing_format = qcow2_copy_name(
+			data, bytes, "backing file format", at, err);
 		return o->names.backing_format ? 0 : err->code;
 	case QCOW2_EXT_DATA_FILE:
 		free(o->names.data_file);
-		o->names.data_file = copy_name(
+		o->names.data_file = qcow2_copy_name(
 			data, bytes, "external data file name", at, err);
 		o->names.data_file_at = at;
 		return o->names.data_file ? 0 : err->code;
@@ -461,8 +321,9 @@ static int open_backing(struct layer *l, const uint8_t *buf, size_t len,
 				 "backing file name at %" PRIu64
 				 " ends past the first cluster",
 				 h->backing_off);
-	o->names.backing = copy_name(buf + h->backing_off, h->backing_bytes,
-				     "backing file name", h->backing_off, err);
+	o->names.backing =
+		qcow2_copy_name(buf + h->backing_off, h->backing_bytes,
+				"backing file name", h->backing_off, err);
 	if (!o->names.backing)
 		return err->code;
 	return layer_set_parent(l, o->names.backing, o->names.backing_format,
@@ -550,176 +411,26 @@ static int open_crypto(struct layer *l, struct error *err)
 	return r;
 }
 
-/* "Snapshots": the fixed part of an entry */
-enum {
-	SNAP_L1_OFF_AT = 0,
-	SNAP_L1_ENTRIES_AT = 8,
-	SNAP_ID_BYTES_AT = 12,
-	SNAP_NAME_BYTES_AT = 14,
-	SNAP_DATE_SEC_AT = 16,
-	SNAP_DATE_NSEC_AT = 20,
-	SNAP_VM_CLOCK_AT = 24,
-	SNAP_VM_STATE_AT = 32,
-	SNAP_EXTRA_BYTES_AT = 36,
-	SNAP_BYTES = 40,
-	/* in the extra data */
-	SNAP_EXTRA_VM_STATE_AT = 0,
-	SNAP_EXTRA_DISK_AT = 8,
-};
-
-void qcow2_snapshot_done(struct qcow2_snapshot *s)
-{
-	free(s->id);
-	free(s->name);
-	*s = (struct qcow2_snapshot){ 0 };
-}
-
-static char *read_string(struct layer *l, uint64_t off, size_t bytes,
-			 struct error *err)
-{
-	CLEANUP(freep) char *text = calloc(1, bytes + 1);
-
-	if (!text) {
-		error_set(err, -ENOMEM, 0, "out of memory");
-		return NULL;
-	}
-	if (layer_read_meta(l, l->src, text, bytes, off, err) < 0)
-		return NULL;
-	return TAKE_PTR(text);
-}
-
-int qcow2_read_snapshot(struct layer *l, uint64_t off,
-			struct qcow2_snapshot *ret, struct error *err)
-{
-	const struct qcow2_state *s = l->state;
-	uint8_t buf[SNAP_BYTES], extra[16] = { 0 };
-	struct cursor c = { .buf = buf, .len = sizeof(buf) };
-	struct cursor x = { .buf = extra, .len = sizeof(extra) };
-	struct qcow2_snapshot snap = { 0 };
-	uint32_t id_bytes, name_bytes, extra_bytes;
-	int r;
-
-	r = layer_read_meta(l, l->src, buf, sizeof(buf), off, err);
-	if (r < 0)
-		return r;
-	snap.l1_off = cursor_be64_at(&c, SNAP_L1_OFF_AT);
-	snap.l1_entries = cursor_be32_at(&c, SNAP_L1_ENTRIES_AT);
-	snap.date_sec = cursor_be32_at(&c, SNAP_DATE_SEC_AT);
-	snap.date_nsec = cursor_be32_at(&c, SNAP_DATE_NSEC_AT);
-	snap.vm_clock_nsec = cursor_be64_at(&c, SNAP_VM_CLOCK_AT);
-	snap.vm_state_bytes = cursor_be32_at(&c, SNAP_VM_STATE_AT);
-	snap.bytes = s->h.size;
-	id_bytes = cursor_be16_at(&c, SNAP_ID_BYTES_AT);
-	name_bytes = cursor_be16_at(&c, SNAP_NAME_BYTES_AT);
-	extra_bytes = cursor_be32_at(&c, SNAP_EXTRA_BYTES_AT);
-	if (extra_bytes > QCOW2_SNAPSHOT_EXTRA_MAX)
-		return error_set(err, -EFBIG, off + SNAP_EXTRA_BYTES_AT,
-				 "snapshot's extra data of %" PRIu32
-				 " bytes are over the limit of %u",
-				 extra_bytes, QCOW2_SNAPSHOT_EXTRA_MAX);
-	off += SNAP_BYTES;
-	r = layer_read_meta(l, l->src, extra,
-			    min_size(extra_bytes, sizeof(extra)), off, err);
-	if (r < 0)
-		return r;
-	if (extra_bytes >= 8)
-		snap.vm_state_bytes =
-			cursor_be64_at(&x, SNAP_EXTRA_VM_STATE_AT);
-	if (extra_bytes >= 16)
-		snap.bytes = cursor_be64_at(&x, SNAP_EXTRA_DISK_AT);
-	off += extra_bytes;
-	snap.id = read_string(l, off, id_bytes, err);
-	snap.name = snap.id ? read_string(l, off + id_bytes, name_bytes, err)
-			    : NULL;
-	if (!snap.name) {
-		r = err ? err->code : -EBADMSG;
-		qcow2_snapshot_done(&snap);
-		return r;
-	}
-	snap.entry_bytes = round_up(
-		(uint64_t)SNAP_BYTES + extra_bytes + id_bytes + name_bytes, 8);
-	*ret = snap;
-	return 0;
-}
-
-/* Calls @each with every entry of the snapshot table, until it is not 0. */
-static int for_each_snapshot(struct layer *l,
-			     int (*each)(void *opaque,
-					 const struct qcow2_snapshot *s),
-			     void *opaque, struct error *err)
-{
-	const struct qcow2_state *s = l->state;
-	uint64_t at = 0;
-	uint32_t i;
-	int r;
-
-	for (i = 0; i < s->h.snapshots; i++) {
-		CLEANUP(qcow2_snapshot_done) struct qcow2_snapshot snap = { 0 };
-
-		r = qcow2_read_snapshot(l, s->h.snapshots_off + at, &snap, err);
-		if (r < 0) {
-			error_prefix(err, "snapshot %" PRIu32, i);
-			return r;
-		}
-		at += snap.entry_bytes;
-		if (at > QCOW2_SNAPSHOT_TABLE_MAX)
-			return error_set(err, -EFBIG, QCOW2_SNAPSHOTS_AT,
-					 "snapshot table is over the limit of "
-					 "%u bytes",
-					 QCOW2_SNAPSHOT_TABLE_MAX);
-		r = each(opaque, &snap);
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
-struct snapshot_search {
-	const char *wanted;
-	bool by_name; /* else by id */
-	struct qcow2_snapshot found;
-};
-
-/* Takes the numbers; the strings stay with the entry. */
-static int match_snapshot(void *opaque, const struct qcow2_snapshot *s)
-{
-	struct snapshot_search *f = opaque;
-
-	if (strcmp(f->by_name ? s->name : s->id, f->wanted))
-		return 0;
-	f->found = *s;
-	f->found.id = f->found.name = NULL;
-	return 1;
-}
-
-/* By id first, then by name, as `qemu-img snapshot` looks. */
 static int select_snapshot(struct layer *l, struct error *err)
 {
-	struct snapshot_search f = { .wanted = l->options->snapshot };
+	struct qcow2_snapshot found = { 0 };
 	struct qcow2_state *s = l->state;
 	int r;
 
-	r = for_each_snapshot(l, match_snapshot, &f, err);
-	if (!r) {
-		f.by_name = true;
-		r = for_each_snapshot(l, match_snapshot, &f, err);
-	}
+	r = qcow2_find_snapshot(l, l->options->snapshot, &found, err);
 	if (r < 0)
 		return r;
-	if (!r)
-		return error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
-				 f.wanted);
-	r = qcow2_check_table(l, "snapshot's L1 table", f.found.l1_off,
-			      f.found.l1_entries, 8, QCOW2_L1_BYTES_MAX,
+	r = qcow2_check_table(l, "snapshot's L1 table", found.l1_off,
+			      found.l1_entries, 8, QCOW2_L1_BYTES_MAX,
 			      s->h.snapshots_off, err);
 	if (r >= 0)
-		r = check_l1_covers(s, f.found.bytes, f.found.l1_entries,
+		r = check_l1_covers(s, found.bytes, found.l1_entries,
 				    s->h.snapshots_off, err);
 	if (r < 0)
 		return r;
-	s->l1_off = f.found.l1_off;
-	s->l1_entries = f.found.l1_entries;
-	l->bytes = f.found.bytes;
+	s->l1_off = found.l1_off;
+	s->l1_entries = found.l1_entries;
+	l->bytes = found.bytes;
 	return 0;
 }
 
@@ -803,7 +514,7 @@ static int open_checked(struct layer *l, struct error *err)
 
 	r = read_first_cluster(l, &buf, &len, err);
 	if (r >= 0)
-		r = check_incompatible(l, buf, len, err);
+		r = qcow2_check_incompatible(l, buf, len, err);
 	if (r >= 0)
 		r = check_features(&o->s.h, err);
 	if (r < 0)
@@ -811,7 +522,7 @@ static int open_checked(struct layer *l, struct error *err)
 	adopt_header(l);
 	r = check_tables(l, err);
 	if (r >= 0)
-		r = for_each_extension(l, buf, len, take_extension, err);
+		r = qcow2_each_extension(l, buf, len, take_extension, err);
 	if (r >= 0)
 		r = check_closed(l, &o->s, err);
 	if (r >= 0)
@@ -842,139 +553,6 @@ static void qcow2_close(struct layer *l)
 	cipher_free(s->cipher);
 }
 
-/* "Compressed Clusters Descriptor" */
-static int decode_compressed(const struct qcow2_state *s, uint64_t entry,
-			     struct qcow2_answer *ret, struct error *err)
-{
-	unsigned int x = 62 - (s->cluster_bits - 8);
-	uint64_t off = entry & ((1ULL << x) - 1);
-	uint64_t sectors = (entry & (QCOW2_COMPRESSED - 1)) >> x;
-	uint64_t bytes = (sectors + 1) * 512 - off % 512;
-
-	if (s->has_data_file)
-		return error_set(err, -EBADMSG, 0,
-				 "compressed cluster in an image with an "
-				 "external data file");
-	if (off >= s->data->bytes)
-		return error_set(err, -EBADMSG, 0,
-				 "compressed data at %" PRIu64
-				 " lie behind the file's end at %" PRIu64,
-				 off, s->data->bytes);
-	ret->kind = EXTENT_COMPRESSED;
-	ret->host_off = off;
-	/* The last sector need not be whole at the file's end. */
-	ret->comp_bytes = (uint32_t)min_u64(bytes, s->data->bytes - off);
-	return 0;
-}
-
-/* Header, L1 table, refcount table: no cluster and no L2 table lie there. */
-static bool lies_on_metadata(const struct qcow2_state *s, uint64_t off)
-{
-	return off < s->cluster_bytes ||
-	       (off >= s->l1_off && off - s->l1_off < s->l1_entries * 8ULL) ||
-	       (off >= s->h.reftable_off && (off - s->h.reftable_off) >>
-						    s->cluster_bits <
-						    s->h.reftable_clusters);
-}
-
-static int check_cluster_off(const struct qcow2_state *s, uint64_t host_off,
-			     uint64_t guest_cluster, struct error *err)
-{
-	if (host_off % s->cluster_bytes)
-		return error_set(err, -EBADMSG, 0,
-				 "cluster at %" PRIu64
-				 " is not aligned to %" PRIu64,
-				 host_off, s->cluster_bytes);
-	/* All are aligned to clusters, so beginnings will do. */
-	if (!s->has_data_file && lies_on_metadata(s, host_off))
-		return error_set(err, -EBADMSG, 0,
-				 "cluster at %" PRIu64 " lies on metadata",
-				 host_off);
-	if (s->h.autoclear & QCOW2_AUTOCLEAR_DATA_FILE_RAW &&
-	    s->has_data_file && host_off != guest_cluster)
-		return error_set(err, -EBADMSG, 0,
-				 "raw external data file has guest cluster "
-				 "%" PRIu64 " at %" PRIu64,
-				 guest_cluster, host_off);
-	return 0;
-}
-
-/* "Standard Cluster Descriptor" */
-static int decode_standard(const struct qcow2_state *s, uint64_t entry,
-			   uint64_t guest_cluster, struct qcow2_answer *ret,
-			   struct error *err)
-{
-	uint64_t host_off = entry & QCOW2_OFFSET_MASK;
-	/* 0 is a place like any other where clusters have a file's whole. */
-	bool allocated = host_off || (s->has_data_file && entry & QCOW2_COPIED);
-
-	ret->host_off = host_off;
-	if (entry & QCOW2_ZERO && s->l2_entry_bytes == 8) {
-		if (s->h.version < 3)
-			return error_set(err, -EBADMSG, 0,
-					 "zero cluster in a version 2 image");
-		ret->kind = EXTENT_ZERO;
-	} else {
-		ret->kind = allocated ? EXTENT_DATA : EXTENT_HOLE;
-	}
-	if (entry & QCOW2_L2_RESERVED)
-		return error_set(err, -EBADMSG, 0,
-				 "reserved bits are set in the L2 entry "
-				 "0x%016" PRIx64,
-				 entry);
-	return allocated ? check_cluster_off(s, host_off, guest_cluster, err)
-			 : 0;
-}
-
-/*
- * "Extended L2 Entries": low half allocated, high half reads as zeroes. A
- * bitmap that contradicts itself is the whole cluster's damage, whichever
- * subcluster is asked for.
- */
-static int decode_subcluster(uint64_t bitmap, unsigned int idx,
-			     struct qcow2_answer *ret, struct error *err)
-{
-	uint32_t both = (uint32_t)(bitmap & bitmap >> QCOW2_SUBCLUSTERS);
-
-	if (both)
-		return error_set(err, -EBADMSG, 0,
-				 "subclusters 0x%08" PRIx32
-				 " are both data and zeroes",
-				 both);
-	if ((uint32_t)bitmap && ret->kind != EXTENT_DATA)
-		return error_set(err, -EBADMSG, 0,
-				 "subclusters 0x%08" PRIx32
-				 " have data, their cluster no place",
-				 (uint32_t)bitmap);
-	if (bitmap >> (idx + QCOW2_SUBCLUSTERS) & 1)
-		ret->kind = EXTENT_ZERO;
-	else if (!(bitmap >> idx & 1))
-		ret->kind = EXTENT_HOLE;
-	return 0;
-}
-
-int qcow2_decode_entry(const struct qcow2_state *s, const uint8_t *raw,
-		       uint64_t guest_off, struct qcow2_answer *ret,
-		       struct error *err)
-{
-	struct cursor c = { .buf = raw, .len = s->l2_entry_bytes };
-	uint64_t entry = cursor_be64_at(&c, 0);
-	uint64_t in_cluster = guest_off & (s->cluster_bytes - 1);
-	int r;
-
-	*ret = (struct qcow2_answer){ 0 };
-	if (entry & QCOW2_COMPRESSED)
-		return decode_compressed(s, entry, ret, err);
-	r = decode_standard(s, entry, guest_off - in_cluster, ret, err);
-	if (r < 0 || s->l2_entry_bytes == 8)
-		return r;
-	return decode_subcluster(
-		cursor_be64_at(&c, 8),
-		(unsigned int)(in_cluster /
-			       (s->cluster_bytes / QCOW2_SUBCLUSTERS)),
-		ret, err);
-}
-
 /* Does @next, @len bytes on in guest and file, continue the run of @first? */
 static bool continues(const struct qcow2_state *s,
 		      const struct qcow2_answer *first,
@@ -988,35 +566,6 @@ static bool continues(const struct qcow2_state *s,
 		return first->kind != EXTENT_COMPRESSED;
 	/* Not into a cluster that is damage: it begins behind the end. */
 	return next->host_off == host_off && host_off < s->data->bytes;
-}
-
-/* How many of the bits of @bits from @idx on, 32 in all, are as the first. */
-static uint64_t same_bits(uint32_t bits, unsigned int idx)
-{
-	uint32_t rest = bits >> idx;
-
-	if (rest & 1)
-		rest = ~rest;
-	return min_u64(QCOW2_SUBCLUSTERS - idx,
-		       rest ? (uint64_t)__builtin_ctz(rest)
-			    : QCOW2_SUBCLUSTERS);
-}
-
-uint64_t qcow2_same_bytes(const struct qcow2_state *s, const uint8_t *raw,
-			  uint64_t guest_off)
-{
-	struct cursor c = { .buf = raw, .len = s->l2_entry_bytes };
-	uint64_t in_cluster = guest_off & (s->cluster_bytes - 1);
-	uint64_t sub = s->cluster_bytes / QCOW2_SUBCLUSTERS, bitmap, n;
-	unsigned int idx;
-
-	if (s->l2_entry_bytes == 8 || cursor_be64_at(&c, 0) & QCOW2_COMPRESSED)
-		return s->cluster_bytes - in_cluster;
-	bitmap = cursor_be64_at(&c, 8);
-	idx = (unsigned int)(in_cluster / sub);
-	n = min_u64(same_bits((uint32_t)bitmap, idx),
-		    same_bits((uint32_t)(bitmap >> QCOW2_SUBCLUSTERS), idx));
-	return n * sub - in_cluster % sub;
 }
 
 /*
@@ -1129,7 +678,7 @@ static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 				 "reserved bits are set in the L1 entry "
 				 "0x%016" PRIx64,
 				 be64toh(entry));
-	if (lies_on_metadata(s, l2_off))
+	if (qcow2_lies_on_metadata(s, l2_off))
 		return error_set(err, -EBADMSG, 0,
 				 "L2 table at %" PRIu64 " lies on metadata",
 				 l2_off);
@@ -1163,36 +712,6 @@ static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 		}
 	}
 	return 0;
-}
-
-struct snapshot_relay {
-	int (*each)(void *opaque, const struct snapshot *s);
-	void *opaque;
-};
-
-static int relay_snapshot(void *opaque, const struct qcow2_snapshot *s)
-{
-	struct snapshot_relay *relay = opaque;
-	struct snapshot plain = {
-		.id = s->id,
-		.name = s->name,
-		.bytes = s->bytes,
-		.vm_state_bytes = s->vm_state_bytes,
-		.date_sec = s->date_sec,
-		.date_nsec = s->date_nsec,
-		.vm_clock_nsec = s->vm_clock_nsec,
-	};
-
-	return relay->each(relay->opaque, &plain);
-}
-
-static int qcow2_snapshots(struct layer *l,
-			   int (*each)(void *opaque, const struct snapshot *s),
-			   void *opaque, struct error *err)
-{
-	struct snapshot_relay relay = { .each = each, .opaque = opaque };
-
-	return for_each_snapshot(l, relay_snapshot, &relay, err);
 }
 
 /* Keys as `qemu-img info --output=json` has them under format-specific. */

@@ -165,6 +165,55 @@ struct qcow2_state {
 	uint64_t bitmap_dir_bytes;
 };
 
+/* ---- qcow2-snapshots.c ---- */
+
+/*
+ * Decodes the snapshot table entry at @off ("Snapshots"). @ret is the
+ * caller's to qcow2_snapshot_done().
+ */
+int qcow2_read_snapshot(struct layer *l, uint64_t off,
+			struct qcow2_snapshot *ret, struct error *err);
+void qcow2_snapshot_done(struct qcow2_snapshot *s);
+/* Calls @each with every entry of the snapshot table, until it is not 0. */
+int qcow2_each_snapshot(struct layer *l,
+			int (*each)(void *opaque,
+				    const struct qcow2_snapshot *s),
+			void *opaque, struct error *err);
+/*
+ * By id first, then by name, as `qemu-img snapshot` looks. -ENOENT: there is
+ * none. @ret has the numbers alone, and no strings; its L1 table is not checked.
+ */
+int qcow2_find_snapshot(struct layer *l, const char *wanted,
+			struct qcow2_snapshot *ret, struct error *err);
+/* format_ops.snapshots */
+int qcow2_snapshots(struct layer *l,
+		    int (*each)(void *opaque, const struct snapshot *s),
+		    void *opaque, struct error *err);
+
+/* ---- qcow2-extensions.c ---- */
+
+/*
+ * Calls @each for every extension in @buf, the first @len bytes of the file,
+ * until one fails. "Header extensions": an 8-byte head, data, padding to 8;
+ * ended by type 0 or the cluster's end.
+ */
+int qcow2_each_extension(struct layer *l, const uint8_t *buf, size_t len,
+			 int (*each)(struct layer *l, uint32_t type,
+				     const uint8_t *data, size_t bytes,
+				     size_t at, struct error *err),
+			 struct error *err);
+/*
+ * A copy as a string, to be freed. NULL, and @err: it holds a NUL, as no name in
+ * a header does; or no memory.
+ */
+char *qcow2_copy_name(const uint8_t *data, size_t bytes, const char *what,
+		      uint64_t at, struct error *err);
+/* Refuses, by the image's own names for them, features that nobody knows. */
+int qcow2_check_incompatible(struct layer *l, const uint8_t *buf, size_t len,
+			     struct error *err);
+
+/* ---- qcow2-entries.c ---- */
+
 /*
  * What is wrong with a table of @entries of @entry_bytes at @off? Aligned to
  * clusters, at most @max_bytes, and inside the file. "Cluster mapping" and
@@ -174,13 +223,8 @@ int qcow2_check_table(const struct layer *l, const char *what, uint64_t off,
 		      uint64_t entries, uint32_t entry_bytes,
 		      uint64_t max_bytes, uint64_t field_at, struct error *err);
 
-/*
- * Decodes the snapshot table entry at @off ("Snapshots"). @ret is the
- * caller's to qcow2_snapshot_done().
- */
-int qcow2_read_snapshot(struct layer *l, uint64_t off,
-			struct qcow2_snapshot *ret, struct error *err);
-void qcow2_snapshot_done(struct qcow2_snapshot *s);
+/* Header, L1 table, refcount table: no cluster and no L2 table lie there. */
+bool qcow2_lies_on_metadata(const struct qcow2_state *s, uint64_t off);
 
 /* What an L2 entry says of one cluster, or of one of its subclusters. */
 struct qcow2_answer {

@@ -27,6 +27,23 @@
 
 #define VMDK_NO_PARENT 0xffffffffU /* parentCID of a disk that has none */
 
+#define VMDK_HOSTED_MAGIC	 0x564d444bU /* "KDMV" */
+#define VMDK_HOSTED_HEADER_BYTES 512U
+#define VMDK_HOSTED_CAPACITY_AT	 12U
+#define VMDK_COWD_MAGIC		 0x44574f43U /* "COWD" */
+#define VMDK_COWD_HEADER_BYTES	 2048U /* the longest of all */
+#define VMDK_TABLE_ENTRIES_MAX	 4096U
+
+/* Markers of streamOptimized files */
+enum {
+	VMDK_MARKER_VALUE_AT = 0,
+	VMDK_MARKER_SIZE_AT = 8,
+	VMDK_MARKER_TYPE_AT =
+		12, /* of metadata; a grain's stream begins here */
+	VMDK_MARKER_BYTES = 16,
+	VMDK_GRAIN_HEADER_BYTES = 12,
+};
+
 enum vmdk_access { VMDK_RW, VMDK_RDONLY, VMDK_NOACCESS };
 
 enum vmdk_extent_type {
@@ -136,6 +153,34 @@ struct vmdk_extent {
 	uint64_t grains_off;
 };
 
+/* Bytes of @n sectors; whoever has @n from the file asks first whether it fits. */
+static inline uint64_t vmdk_sectors(uint64_t n)
+{
+	return n * VMDK_SECTOR_BYTES;
+}
+
+static inline bool vmdk_off_fits(uint64_t sector)
+{
+	return sector <= UINT64_MAX / VMDK_SECTOR_BYTES;
+}
+
+static inline uint64_t vmdk_table_bytes(const struct vmdk_extent *e)
+{
+	return (uint64_t)e->table_entries * e->entry_bytes;
+}
+
+/* What one table maps. */
+static inline uint64_t vmdk_table_span(const struct vmdk_extent *e)
+{
+	return e->grain_bytes * e->table_entries;
+}
+
+static inline uint64_t vmdk_header_bytes(const struct vmdk_extent *e)
+{
+	return e->kind == VMDK_KIND_COWD ? VMDK_COWD_HEADER_BYTES
+					 : VMDK_HOSTED_HEADER_BYTES;
+}
+
 struct vmdk_state {
 	struct vmdk_descriptor d; /* text NULL: there is none */
 	struct vmdk_extent *extents; /* ascending, without gaps */
@@ -157,6 +202,49 @@ struct vmdk_table {
 	enum extent_kind kind; /* HOLE, ZERO: all of it; DATA: see off */
 	uint64_t off;
 };
+
+/* ---- vmdk-sparse.c: headers; sizes and places are checked ---- */
+
+/*
+ * Each fills @e, whose src is open, from the header at @head: the file's first
+ * @len bytes. -ENOTSUP: a version or feature that we have not; -EFBIG: over a
+ * limit.
+ */
+int vmdk_hosted_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
+		     struct error *err);
+int vmdk_cowd_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
+		   struct error *err);
+/* Does the embedded descriptor, as e->descriptor_* have it, lie in the file? */
+int vmdk_check_embedded(const struct vmdk_extent *e, struct error *err);
+/* The name and generations in a COWD header without a descriptor. */
+int vmdk_cowd_take_parent(struct layer *l, const uint8_t *head, size_t len,
+			  struct error *err);
+/* Are the generations of two such the right ones? */
+int vmdk_cowd_check_parent(const struct vmdk_state *s,
+			   const struct vmdk_state *parent, struct error *err);
+
+/* What all sparse headers say; @at: the field, for messages. In sectors. */
+int vmdk_check_capacity(uint64_t n, uint64_t at, struct error *err);
+int vmdk_check_grain(uint64_t grain, uint64_t at, struct error *err);
+/* Counts the directory's entries, which lie in the file: e->gd_off. */
+int vmdk_check_directory(struct vmdk_extent *e, uint64_t at, struct error *err);
+
+/* ---- vmdk-sesparse.c ---- */
+
+bool vmdk_is_sesparse(const uint8_t *head, size_t len);
+int vmdk_se_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
+		 struct error *err);
+/* Decode entries of its directory and tables; in the machine's byte order. */
+int vmdk_se_find_table(const struct vmdk_extent *e, uint64_t entry,
+		       struct vmdk_table *ret, struct error *err);
+int vmdk_se_decode_entry(const struct vmdk_extent *e, uint64_t entry,
+			 struct vmdk_grain *ret, struct error *err);
+
+/* ---- vmdk-grains.c: directory -> tables -> grains ---- */
+
+/* format_ops.map of [@in, @in + @len) of the sparse extent @e. */
+int vmdk_map_sparse(struct layer *l, const struct vmdk_extent *e, uint64_t in,
+		    uint64_t len, struct extent *ret, struct error *err);
 
 /*
  * The table @idx through the first directory or, with @second, the redundant

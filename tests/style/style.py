@@ -22,7 +22,7 @@ FOLDERS = ROOMS + ["tests", "bench", "contrib", ".ci"]
 LIBURING_IN = "iouring/ring.c"
 # What several files of one format share.
 FORMAT_HEADERS = {"formats/drivers/qcow2.h":
-                  r"formats/(drivers|overlay)/qcow2(-[a-z]+)?\.[ch]",
+                  r"formats/(drivers|overlay)/qcow2(-[a-z0-9-]+)?\.[ch]",
                   "formats/drivers/vhdx-inside.h":
                   r"formats/drivers/vhdx(-[a-z]+)?\.[ch]",
                   "formats/drivers/vmdk-inside.h":
