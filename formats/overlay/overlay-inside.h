@@ -52,8 +52,15 @@ void overlay_spare(const char *frozen);
 /* Does away with what a crash left of changes of the chain. Locked, at open. */
 int overlay_tidy(struct overlay *o, struct error *err);
 
+/* ---- overlay-frozen.c ---- */
+
+#define OVERLAY_SUFFIX ".qcow2"
+
 /* The part behind the last '/'. */
 const char *overlay_file_name(const char *path);
+
+/* "FOLDER/STEM@NAME.qcow2" for "FOLDER/STEM.qcow2"; NULL: no memory. */
+char *overlay_frozen_path(const char *path, const char *name);
 
 /* Where the snapshot @name of @o lies, or would; *ret is the caller's. */
 int overlay_snapshot_path(const struct overlay *o, const char *name, char **ret,
@@ -74,6 +81,8 @@ char *overlay_layer_path(const struct overlay *o, unsigned int at);
 int overlay_lock_frozen(const char *path, const char *name, struct source **ret,
 			struct error *err);
 int overlay_remove_frozen(const char *path, struct error *err);
+
+/* ---- overlay.c ---- */
 
 /* -EBUSY: the chain is being changed. On success the caller lets it go. */
 int overlay_take_chain(struct overlay *o, struct error *err);

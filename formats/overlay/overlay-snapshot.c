@@ -19,28 +19,6 @@
 #include "formats/overlay/overlay-inside.h"
 #include "iouring/write.h"
 
-#define SUFFIX ".qcow2"
-
-const char *overlay_file_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? slash + 1 : path;
-}
-
-/* "FOLDER/STEM@NAME.qcow2" for "FOLDER/STEM.qcow2"; NULL: no memory. */
-static char *frozen_path(const char *path, const char *name)
-{
-	size_t len = strlen(path), end = strlen(SUFFIX);
-	char *ret;
-
-	if (len > end && !strcmp(path + len - end, SUFFIX))
-		len -= end;
-	if (asprintf(&ret, "%.*s@%s" SUFFIX, (int)len, path, name) < 0)
-		return NULL;
-	return ret;
-}
-
 /* What is below the new file: the frozen one, and what is below that. */
 static int open_frozen(struct qcow2_file *old, const char *path,
 		       struct image **ret, struct error *err)
@@ -163,16 +141,6 @@ static int create_top(uint64_t bytes, const char *frozen, char **ret_temp,
 	return r;
 }
 
-int overlay_snapshot_path(const struct overlay *o, const char *name, char **ret,
-			  struct error *err)
-{
-	if (!o->path)
-		return error_set(err, -ENOTSUP, 0,
-				 "a temporary overlay has no snapshots");
-	*ret = frozen_path(o->path, name);
-	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
-}
-
 int overlay_snapshot(struct overlay *o, const char *name, struct error *err)
 {
 	CLEANUP(freep) char *frozen = NULL;
@@ -206,59 +174,6 @@ int overlay_snapshot(struct overlay *o, const char *name, struct error *err)
 	return r;
 }
 
-int overlay_find_frozen(const struct overlay *o, const char *name)
-{
-	CLEANUP(freep)
-	char *frozen =
-		o->path ? frozen_path(overlay_file_name(o->path), name) : NULL;
-	const struct image *base = o->file->base;
-	unsigned int i;
-
-	for (i = 0; frozen && base && i < base->chain.depth; i++)
-		if (!strcmp(overlay_file_name(base->chain.layers[i]->path),
-			    frozen))
-			return (int)i;
-	return -1;
-}
-
-char *overlay_layer_path(const struct overlay *o, unsigned int at)
-{
-	const char *name =
-		overlay_file_name(o->file->base->chain.layers[at]->path);
-	int folder = (int)(overlay_file_name(o->path) - o->path);
-	char *ret;
-
-	return asprintf(&ret, "%.*s%s", folder, o->path, name) < 0 ? NULL : ret;
-}
-
-int overlay_lock_frozen(const char *path, const char *name, struct source **ret,
-			struct error *err)
-{
-	CLEANUP(source_unrefp) struct source *src = NULL;
-	int r;
-
-	if (access(path, F_OK) < 0 && errno == ENOENT)
-		return error_set(err, -ENOENT, 0, "there is no snapshot \"%s\"",
-				 name);
-	r = file_source_open_rw(path, 0, &src, err);
-	if (r >= 0)
-		r = file_lock_writer(src, 0, err);
-	if (r < 0) {
-		error_prefix(err, "%s", path);
-		return r;
-	}
-	*ret = TAKE_PTR(src);
-	return 0;
-}
-
-int overlay_remove_frozen(const char *path, struct error *err)
-{
-	if (unlink(path) < 0)
-		return error_set(err, -errno, 0, "%s: %s", path,
-				 errno_text(errno));
-	return sync_folder_of(path, err);
-}
-
 /*
  * The name of layer @at below as a snapshot, to be freed; NULL: it is none, or
  * there is no memory. Swap is held, or chain.
@@ -269,14 +184,15 @@ static char *snapshot_name(const struct overlay *o, unsigned int at)
 		overlay_file_name(o->file->base->chain.layers[at]->path);
 	CLEANUP(freep)
 	char *frozen =
-		o->path ? frozen_path(overlay_file_name(o->path), "") : NULL;
-	size_t stem = frozen ? strlen(frozen) - strlen(SUFFIX) : 0,
+		o->path ? overlay_frozen_path(overlay_file_name(o->path), "")
+			: NULL;
+	size_t stem = frozen ? strlen(frozen) - strlen(OVERLAY_SUFFIX) : 0,
 	       len = strlen(file);
 
 	if (!frozen || len <= strlen(frozen) ||
 	    strncmp(file, frozen, stem) != 0)
 		return NULL;
-	return strndup(file + stem, len - stem - strlen(SUFFIX));
+	return strndup(file + stem, len - stem - strlen(OVERLAY_SUFFIX));
 }
 
 /* Snapshots that a revert does away with. */

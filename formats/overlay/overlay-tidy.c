@@ -21,7 +21,6 @@
 #include "formats/overlay/overlay-inside.h"
 #include "iouring/write.h"
 
-#define SUFFIX	   ".qcow2"
 #define DOOMED	   ".doomed"
 #define UNFINISHED ".new"
 
@@ -37,7 +36,8 @@ static size_t stem_bytes(const char *name)
 {
 	size_t len = strlen(name);
 
-	return ends_with(name, SUFFIX) ? len - strlen(SUFFIX) : len;
+	return ends_with(name, OVERLAY_SUFFIX) ? len - strlen(OVERLAY_SUFFIX)
+					       : len;
 }
 
 /* Is @name, a file's, one of a snapshot of @file? */
@@ -46,8 +46,8 @@ static bool is_snapshot_of(const char *name, const char *file)
 	size_t stem = stem_bytes(file);
 
 	return !strncmp(name, file, stem) && name[stem] == '@' &&
-	       strlen(name) > stem + 1 + strlen(SUFFIX) &&
-	       ends_with(name, SUFFIX);
+	       strlen(name) > stem + 1 + strlen(OVERLAY_SUFFIX) &&
+	       ends_with(name, OVERLAY_SUFFIX);
 }
 
 static char *doomed_path(const char *frozen)

@@ -31,6 +31,8 @@ int qcow2_make_room_for_mark(struct qcow2_file *f, struct error *err);
 int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
 		   struct error *err);
 
+/* ---- qcow2-grow.c ---- */
+
 /*
  * The disk has @bytes, no fewer than before, from now on, and an L1 table for
  * as many. Durable when it returns 0. Gate is held for writing.

@@ -382,7 +382,7 @@ static int recover(struct qcow2_file *o, struct error *err)
 	o->gate_held = false;
 	if (r >= 0 && log_was_left(o))
 		r = log_forget(o, err);
-	return r < 0 ? r : repair_unmark(o, err);
+	return r < 0 ? r : dirty_unmark(o, err);
 }
 
 static int open_inside(struct qcow2_file *o, const char *path,

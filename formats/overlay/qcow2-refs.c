@@ -11,31 +11,13 @@
 #include <inttypes.h>
 #include <sys/statvfs.h>
 
+#include "formats/put-be.h"
 #include "formats/overlay/qcow2-write.h"
 #include "iouring/write.h"
 
 /* How much is allocated ahead: an eighth of the file, within these. */
 #define AHEAD_BYTES_MIN (1ULL << 20)
 #define AHEAD_BYTES_MAX (32ULL << 20)
-
-/* ---- lists ---- */
-
-int list_add(struct cluster_list *l, uint64_t cluster, struct error *err)
-{
-	uint64_t *grown;
-	size_t room;
-
-	if (l->n == l->room) {
-		room = l->room ? 2 * l->room : 16;
-		grown = realloc(l->items, room * sizeof(*grown));
-		if (!grown)
-			return error_set(err, -ENOMEM, 0, "out of memory");
-		l->items = grown;
-		l->room = room;
-	}
-	l->items[l->n++] = cluster;
-	return 0;
-}
 
 /* ---- blocks ---- */
 
@@ -318,9 +300,7 @@ static uint64_t how_many(const struct qcow2_file *o, uint64_t n)
 /* Blocks are reachable on the disk before what they count is used. */
 static int settle(struct qcow2_file *o, struct error *err)
 {
-	return o->rc.table_dirty || o->rc.table_moved
-		       ? flush_refcounts_now(o, err)
-		       : 0;
+	return o->rc.table_dirty || o->rc.table_moved ? refs_write(o, err) : 0;
 }
 
 /* Makes ahead..ahead_end a run of at least @n; what was left is pooled. */
@@ -333,7 +313,7 @@ static int extend(struct qcow2_file *o, uint64_t n, struct error *err)
 		n = how_many(o, n);
 	else if ((r = check_room(o, n, err)) < 0)
 		return r;
-	if ((r = repair_mark(o, err)) < 0)
+	if ((r = dirty_mark(o, err)) < 0)
 		return r;
 	if (o->end + n > (uint64_t)INT64_MAX >> o->cluster_bits)
 		return error_set(err, -EFBIG, 0,
@@ -429,5 +409,107 @@ int alloc_release(struct qcow2_file *o, uint64_t *ret_end, struct error *err)
 	}
 	o->pool.n = 0;
 	*ret_end = end;
+	return r;
+}
+
+/* ---- to the disk ---- */
+
+int refs_collect(struct qcow2_file *o, struct pieces *to, struct error *err)
+{
+	uint64_t i;
+	int r = 0;
+
+	for (i = 0; i < o->rc.n && r >= 0; i++)
+		if (o->rc.blocks[i] && o->rc.blocks[i]->dirty)
+			r = pieces_add_dirty(o, o->rc.blocks[i], to, err);
+	return r;
+}
+
+void refs_clean(struct qcow2_file *o)
+{
+	uint64_t i;
+
+	for (i = 0; i < o->rc.n; i++)
+		if (o->rc.blocks[i])
+			page_clean(o->rc.blocks[i]);
+}
+
+void refs_dirty(struct qcow2_file *o)
+{
+	uint64_t i;
+
+	for (i = 0; i < o->rc.n; i++)
+		if (o->rc.blocks[i])
+			page_dirty_all(o, o->rc.blocks[i]);
+}
+
+/* The table's entries from @first to @last. */
+static int write_reftable(struct qcow2_file *o, uint64_t first, uint64_t last,
+			  struct error *err)
+{
+	uint64_t n = last - first + 1, i;
+	uint64_t *buf;
+	int r;
+
+	ANALYSER_ASSUME(n > 0);
+	buf = malloc(n * sizeof(*buf));
+	if (!buf)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	for (i = 0; i < n; i++)
+		buf[i] = htobe64(o->rc.table[first + i]);
+	r = source_write(o->src, buf, n * sizeof(*buf),
+			 o->rc.table_off + first * 8, err);
+	free(buf);
+	return r < 0 ? r : disk_sync(o, err);
+}
+
+/* Where the table is, and how long; side by side in the header. */
+static int write_reftable_field(struct qcow2_file *o, struct error *err)
+{
+	struct qcow2_state *s = o->top->state;
+	uint8_t field[12];
+	int r;
+
+	put_be64(field, 0, o->rc.table_off);
+	put_be32(field, 8, (uint32_t)(o->rc.n * 8 >> o->cluster_bits));
+	r = source_write(o->src, field, sizeof(field), QCOW2_REFTABLE_OFF_AT,
+			 err);
+	if (r >= 0)
+		r = disk_sync(o, err);
+	if (r < 0)
+		return r;
+	/* What the reader takes for metadata, too. */
+	s->h.reftable_off = o->rc.table_off;
+	s->h.reftable_clusters = (uint32_t)(o->rc.n * 8 >> o->cluster_bits);
+	return 0;
+}
+
+int refs_write(struct qcow2_file *o, struct error *err)
+{
+	struct refcounts *rc = &o->rc;
+	struct pieces blocks = { 0 };
+	uint64_t i;
+	int r = refs_collect(o, &blocks, err);
+
+	if (r >= 0)
+		r = pieces_write(o, &blocks, err);
+	pieces_done(&blocks);
+	if (r >= 0)
+		r = disk_sync(o, err);
+	if (r < 0)
+		return r;
+	refs_clean(o);
+	rc->written++;
+	for (i = 0; i < rc->n; i++)
+		if (rc->blocks[i])
+			rc->blocks[i]->fresh = false;
+	if (rc->table_moved)
+		r = write_reftable(o, 0, rc->n - 1, err);
+	else if (rc->table_dirty)
+		r = write_reftable(o, rc->first_dirty, rc->last_dirty, err);
+	if (r >= 0 && rc->table_moved)
+		r = write_reftable_field(o, err);
+	if (r >= 0)
+		rc->table_dirty = rc->table_moved = false;
 	return r;
 }

@@ -12,9 +12,6 @@
 #include "formats/overlay/qcow2-write.h"
 #include "iouring/write.h"
 
-/* Four bytes a cluster: 3 TiB of 64 KiB clusters. */
-#define REPAIR_BYTES_MAX (192ULL << 20)
-
 struct repair {
 	struct qcow2_file *o;
 	uint32_t *refs; /* by cluster */
@@ -199,40 +196,7 @@ static int write_refs(struct repair *p)
 	}
 	if (r >= 0)
 		r = drop_behind(p);
-	return r < 0 ? r : flush_refcounts_now(p->o, p->err);
-}
-
-static int set_dirty(struct qcow2_file *o, bool dirty, struct error *err)
-{
-	uint64_t bits = o->s->h.incompatible & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
-	int r;
-
-	bits = htobe64(dirty ? bits | QCOW2_INCOMPAT_DIRTY : bits);
-	r = source_write(o->src, &bits, sizeof(bits), QCOW2_INCOMPATIBLE_AT,
-			 err);
-	if (r >= 0)
-		r = flush_sync(o, err);
-	if (r >= 0)
-		o->dirty = dirty;
-	return r;
-}
-
-/* Twice: the tables, and what the guest's data may leave behind. */
-bool repair_is_possible(const struct qcow2_file *o)
-{
-	return o->s->h.version >= 3 && !o->temporary &&
-	       o->bytes >> o->cluster_bits <
-		       REPAIR_BYTES_MAX / sizeof(uint32_t) / 2;
-}
-
-int repair_mark(struct qcow2_file *o, struct error *err)
-{
-	return o->dirty || !repair_is_possible(o) ? 0 : set_dirty(o, true, err);
-}
-
-int repair_unmark(struct qcow2_file *o, struct error *err)
-{
-	return o->dirty ? set_dirty(o, false, err) : 0;
+	return r < 0 ? r : refs_write(p->o, p->err);
 }
 
 int repair_refcounts(struct qcow2_file *o, struct error *err)

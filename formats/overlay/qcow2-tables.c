@@ -13,45 +13,6 @@
 #define TABLES_BYTES	   (8ULL << 20)
 #define TABLES_DIRTY_BYTES (32ULL << 20)
 
-/* ---- pages ---- */
-
-struct page_set *page_set_new(const struct qcow2_file *o, uint64_t host_off)
-{
-	struct page_set *p = calloc(1, sizeof(*p));
-
-	if (!p)
-		return NULL;
-	p->host_off = host_off;
-	p->buf = calloc(1, o->cluster_bytes);
-	if (!p->buf) {
-		free(p);
-		return NULL;
-	}
-	return p;
-}
-
-void page_set_free(struct page_set *p)
-{
-	if (!p)
-		return;
-	free(p->buf);
-	free(p);
-}
-
-void page_dirty(const struct qcow2_file *o, struct page_set *p, uint64_t at)
-{
-	uint64_t page = at / o->page_bytes;
-
-	p->dirty = true;
-	p->dirty_pages[page / 64] |= 1ULL << page % 64;
-}
-
-void page_clean(struct page_set *p)
-{
-	p->dirty = false;
-	memset(p->dirty_pages, 0, sizeof(p->dirty_pages));
-}
-
 /* ---- L1 ---- */
 
 int tables_open(struct qcow2_file *o, struct error *err)

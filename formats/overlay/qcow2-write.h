@@ -62,7 +62,7 @@ struct refcounts {
 	uint64_t per_block;
 	bool table_dirty; /* an entry, first_dirty..last_dirty */
 	bool table_moved; /* the whole table, and the header's field */
-	uint64_t written; /* times, by flush_refcounts_now() */
+	uint64_t written; /* times, by refs_write() */
 	uint64_t first_dirty, last_dirty;
 };
 
@@ -178,6 +178,65 @@ int qcow2_file_flush(struct qcow2_file *f, struct error *err);
 /* So much waits in memory that a flush is due. */
 bool qcow2_file_is_full(struct qcow2_file *f);
 
+/* ---- qcow2-pages.c ---- */
+
+struct page_set *page_set_new(const struct qcow2_file *o, uint64_t host_off);
+void page_set_free(struct page_set *p); /* NULL is fine */
+/* The page with the byte @at is to be written; all pages are. Meta is held. */
+void page_dirty(const struct qcow2_file *o, struct page_set *p, uint64_t at);
+void page_dirty_all(const struct qcow2_file *o, struct page_set *p);
+void page_clean(struct page_set *p);
+/* -ENOMEM */
+int list_add(struct cluster_list *l, uint64_t cluster, struct error *err);
+
+/* ---- qcow2-disk.c ---- */
+
+/* Copies of what is to be written, so that memory may change meanwhile. */
+struct piece {
+	uint64_t host_off;
+	uint8_t *buf;
+	size_t len;
+};
+
+struct pieces {
+	struct piece *items;
+	size_t n, room;
+};
+
+/* Adds a copy of @len bytes at @buf, which belong at @host_off. -ENOMEM */
+int pieces_add(struct pieces *p, uint64_t host_off, const void *buf, size_t len,
+	       struct error *err);
+/* The dirty pages; all of it where nothing in the file refers to it yet. */
+int pieces_add_dirty(const struct qcow2_file *o, const struct page_set *s,
+		     struct pieces *to, struct error *err);
+/* All at once, in any order; no lock need be held. */
+int pieces_write(struct qcow2_file *o, const struct pieces *p,
+		 struct error *err);
+void pieces_done(struct pieces *p); /* zeroed is fine */
+
+/* Syncs, and remembers a failure for ever. Nothing for a temporary file. */
+int disk_sync(struct qcow2_file *o, struct error *err);
+/* Did a sync fail, ever? */
+int disk_check(struct qcow2_file *o, struct error *err);
+/* All that follows shall fail: what the disk has is not known. */
+void disk_break(struct qcow2_file *o, int code);
+
+/* ---- qcow2-dirty.c ---- */
+
+/* Four bytes a cluster: 3 TiB of 64 KiB clusters. */
+#define REPAIR_BYTES_MAX (192ULL << 20)
+
+/*
+ * The file is marked as dirty, durably, from before the first cluster that has a
+ * refcount and is not referred to until the clean end: so that after a crash the
+ * next opening gives back what leaked. Not where that could not be done, as in
+ * version 2. Meta is held, or nobody else is there.
+ */
+int dirty_mark(struct qcow2_file *o, struct error *err);
+int dirty_unmark(struct qcow2_file *o, struct error *err);
+/* The same for who plans to: could it be marked? */
+bool dirty_is_possible(const struct qcow2_file *o);
+
 /* ---- qcow2-refs.c: refcounts, allocation ---- */
 
 int refs_open(struct qcow2_file *o, struct error *err);
@@ -204,7 +263,15 @@ int alloc_free_later(struct qcow2_file *o, uint64_t cluster, struct error *err);
  */
 int alloc_release(struct qcow2_file *o, uint64_t *ret_end, struct error *err);
 
-int list_add(struct cluster_list *l, uint64_t cluster, struct error *err);
+/*
+ * Writes every dirty block, then what leads to new ones, each durable before
+ * the next.
+ */
+int refs_write(struct qcow2_file *o, struct error *err);
+/* For a flush: copies of the dirty blocks; they are clean; all are to be written. */
+int refs_collect(struct qcow2_file *o, struct pieces *to, struct error *err);
+void refs_clean(struct qcow2_file *o);
+void refs_dirty(struct qcow2_file *o);
 
 /* ---- qcow2-tables.c: L1 and L2 ---- */
 
@@ -250,18 +317,6 @@ uint64_t entry_place(const struct entry *e);
  * make sense of is -EBADMSG, and nothing is written.
  */
 int repair_refcounts(struct qcow2_file *o, struct error *err);
-/*
- * The file is marked as dirty, durably, from before the first cluster that has a
- * refcount and is not referred to until the clean end: so that after a crash the
- * next opening gives back what leaked. Not where that could not be done, as in
- * version 2. Meta is held, or nobody else is there.
- */
-int repair_mark(struct qcow2_file *o, struct error *err);
-int repair_unmark(struct qcow2_file *o, struct error *err);
-
-/* The same for who plans to: could it be marked? */
-bool repair_is_possible(const struct qcow2_file *o);
-
 /* ---- qcow2-log.c: what was answered outlives the process ---- */
 
 /*
@@ -308,25 +363,9 @@ int log_will_be_beside(struct qcow2_file *o, const char *path,
 int log_end(struct qcow2_file *o, struct error *err);
 void log_remove(struct qcow2_file *o);
 
-/* ---- pages ---- */
-
-struct page_set *page_set_new(const struct qcow2_file *o, uint64_t host_off);
-void page_set_free(struct page_set *p); /* NULL is fine */
-void page_dirty(const struct qcow2_file *o, struct page_set *p, uint64_t at);
-void page_clean(struct page_set *p);
-
 /* ---- qcow2-flush.c ---- */
 
 int flush_run(struct qcow2_file *o, struct error *err);
-/* Syncs, and remembers a failure for ever. */
-int flush_sync(struct qcow2_file *o, struct error *err);
-/* All that follows shall fail: what the disk has is not known. */
-void flush_break(struct qcow2_file *o, int code);
-/*
- * Writes every dirty refcount block, then what leads to new ones, each
- * durable before the next. Meta is held.
- */
-int flush_refcounts_now(struct qcow2_file *o, struct error *err);
 /* At the end: no other user. */
 int flush_last(struct qcow2_file *o, struct error *err);
 
