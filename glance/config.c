@@ -127,3 +127,8 @@ int glance_config_set(struct glance_config *c, const char *key,
 	*params[i].field = copy;
 	return 0;
 }
+
+bool glance_config_sets_min_disk(const struct glance_config *c)
+{
+	return !c->min_disk || strcmp(c->min_disk, "asked") != 0;
+}

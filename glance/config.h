@@ -3,6 +3,8 @@
 #ifndef GLANCE_CONFIG_H
 #define GLANCE_CONFIG_H
 
+#include <stdbool.h>
+
 #include "iouring/error.h"
 
 /* Strings are owned; NULL: not given. */
@@ -39,5 +41,8 @@ void glance_config_done(struct glance_config *c);
 /* Is @key one of ours? -ENOENT: no. */
 int glance_config_set(struct glance_config *c, const char *key,
 		      const char *value, struct error *err);
+
+/* min-disk=: does the inspection set what the client left at 0? */
+bool glance_config_sets_min_disk(const struct glance_config *c);
 
 #endif

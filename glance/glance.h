@@ -39,7 +39,8 @@ struct glance {
 	struct limits *limits; /* NULL: none */
 	struct location_rules *locations;
 	struct worker *worker; /* NULL: the index alone */
-	struct graves *graves; /* recover.h; NULL: there are none yet */
+	struct graves *graves; /* bury.h; NULL: there are none yet */
+	struct sidecars *sidecars; /* NULL: not yet */
 	struct scanner *scanner;
 };
 
@@ -53,46 +54,7 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 int glance_start(struct glance *g, struct error *err);
 void glance_free(struct glance *g); /* stops; NULL is fine */
 
-/* min-disk=: does the inspection set what the client left at 0? */
-bool glance_sets_min_disk(const struct glance *g);
-
-/* An image whose data can be served. Strings are owned. */
-struct glance_image {
-	char *id;
-	char *project; /* in whose name space overlays are; NULL: in nobody's */
-	int fd; /* its file, open to be read; owned */
-	char *path; /* says where that lies, to people and in overlays */
-	const char *format; /* of the drivers' */
-};
-
-void glance_image_done(struct glance_image *i);
-
-/* What a client of NBD asks for. */
-struct glance_wish {
-	const char *name; /* the image's id, or its name if no other has that */
-	const char *grant; /* grant.h; NULL: none */
-	const char *overlay; /* of it; NULL: none */
-	const char *project; /* whose, as the client says; NULL: he does not */
-	bool by_operator; /* it is the operator, who needs no grant */
-};
-
-/*
- * The active image that @w names, and its file, opened here and nowhere else.
- * -ENOENT: there is none, its data are no disk, or @w may not have it. NBD asks
- * nobody who he is; where the API does (auth_asks()), a public image is
- * everybody's to read, and all else takes a grant that holds now and whose
- * project may see the image now.
- */
-int glance_find_image(struct glance *g, const struct glance_wish *w,
-		      struct glance_image *ret, struct error *err);
-
 /* Are people asked who they are? */
 bool glance_asks(const struct glance *g);
-
-/* Calls @each with the id and the name ("" for none) of those images. */
-int glance_each_image(struct glance *g, unsigned int max,
-		      int (*each)(void *opaque, const char *id,
-				  const char *name),
-		      void *opaque);
 
 #endif

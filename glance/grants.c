@@ -9,6 +9,7 @@
 #include "glance/http/json-body.h"
 #include "glance/routes.h"
 #include "glance/http/uri.h"
+#include "glance/time-text.h"
 
 /* False: answered; else @ret is the body's text, or @otherwise. */
 static bool take_text(struct request *q, const json_t *body, const char *name,

@@ -4,6 +4,8 @@
 
 #include "glance/glance.h"
 #include "glance/image-json.h"
+#include "glance/record-rows.h"
+#include "glance/time-text.h"
 
 static void add_text(struct text_buf *b, const char *name, const char *value)
 {

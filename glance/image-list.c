@@ -6,6 +6,7 @@
 
 #include "glance/image-list.h"
 #include "glance/http/text-buf.h"
+#include "glance/time-text.h"
 
 #define ANY_OF_MAX 256
 

@@ -7,6 +7,7 @@
 
 #include "glance/image-list.h"
 #include "glance/http/text-buf.h"
+#include "glance/record-rows.h"
 
 /* A value for a '?' of the statement, in order. */
 struct value {

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "glance/bury.h"
 #include "glance/fetch.h"
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
@@ -20,6 +21,7 @@
 #include "glance/http/json-in.h"
 #include "glance/limits.h"
 #include "glance/log.h"
+#include "glance/record-rows.h"
 #include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/tombstone.h"

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "glance/index-schema.h"
-#include "glance/metadef-index.h"
 
 /*
  * Times are microseconds since 1970, UTC. Sizes are bytes unless the name
@@ -171,6 +170,61 @@ static const char nothing_lost[] = "CREATE TABLE tombstones ("
 				   "ALTER TABLE images ADD COLUMN"
 				   " changed_at INTEGER NOT NULL DEFAULT 0;"
 				   "UPDATE images SET changed_at = updated_at;";
+
+/*
+ * Times are microseconds since 1970. @key of an item is its name, for a tag in
+ * lower case. The kinds of resources have OpenStack's names for them.
+ */
+#define NOW "unixepoch() * 1000000"
+
+static const char metadef_step[] =
+	"CREATE TABLE metadef_namespaces ("
+	" n INTEGER PRIMARY KEY AUTOINCREMENT,"
+	" namespace TEXT NOT NULL UNIQUE,"
+	" display_name TEXT,"
+	" description TEXT,"
+	" visibility TEXT NOT NULL,"
+	" protected INTEGER NOT NULL,"
+	" owner TEXT,"
+	" created_at INTEGER NOT NULL,"
+	" updated_at INTEGER NOT NULL"
+	") STRICT;"
+	"CREATE INDEX metadef_namespaces_owner"
+	" ON metadef_namespaces (owner, created_at);"
+	"CREATE TABLE metadef_items ("
+	" n INTEGER PRIMARY KEY AUTOINCREMENT,"
+	" ns INTEGER NOT NULL REFERENCES metadef_namespaces"
+	" ON DELETE CASCADE,"
+	" kind INTEGER NOT NULL," /* enum metadef_kind */
+	" key TEXT NOT NULL,"
+	" name TEXT NOT NULL,"
+	" body TEXT NOT NULL," /* JSON */
+	" created_at INTEGER NOT NULL,"
+	" updated_at INTEGER NOT NULL,"
+	" UNIQUE (ns, kind, key)"
+	") STRICT;"
+	"CREATE TABLE metadef_types ("
+	" n INTEGER PRIMARY KEY,"
+	" name TEXT NOT NULL UNIQUE,"
+	" created_at INTEGER NOT NULL,"
+	" updated_at INTEGER NOT NULL"
+	") STRICT;"
+	"CREATE TABLE metadef_links ("
+	" ns INTEGER NOT NULL REFERENCES metadef_namespaces"
+	" ON DELETE CASCADE,"
+	" type INTEGER NOT NULL REFERENCES metadef_types,"
+	" prefix TEXT,"
+	" properties_target TEXT,"
+	" created_at INTEGER NOT NULL,"
+	" updated_at INTEGER NOT NULL,"
+	" PRIMARY KEY (ns, type)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE INDEX metadef_links_type ON metadef_links (type, ns);"
+	"INSERT INTO metadef_types (name, created_at, updated_at)"
+	" SELECT value, " NOW ", " NOW " FROM json_each('["
+	"\"OS::Cinder::Volume\", \"OS::Glance::Image\","
+	"\"OS::Nova::Aggregate\", \"OS::Nova::Flavor\","
+	"\"OS::Nova::Server\", \"OS::Trove::Instance\"]');";
 
 const char *const index_steps[] = { first,	   metadef_step,
 				    links_by_time, looks_of_inspected,

@@ -11,10 +11,12 @@
 #include "glance/digest.h"
 #include "glance/http/json-body.h"
 #include "glance/http/json-in.h"
+#include "glance/identity.h"
 #include "glance/keystone.h"
 #include "glance/log.h"
 #include "glance/record.h"
 #include "glance/http/text-buf.h"
+#include "glance/time-text.h"
 #include "glance/token-memory.h"
 
 #define ANSWER_BYTES_MAX (1U << 20)

@@ -14,8 +14,10 @@
 
 #include "formats/reference.h"
 #include "glance/admit.h"
+#include "glance/bury.h"
 #include "glance/data.h"
 #include "glance/glance.h"
+#include "glance/http/json-in.h"
 #include "glance/image-json.h"
 #include "glance/image-list.h"
 #include "glance/http/json-body.h"
@@ -24,6 +26,7 @@
 #include "glance/locations.h"
 #include "glance/members.h"
 #include "glance/meta-headers.h"
+#include "glance/record-rows.h"
 #include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/upload.h"

@@ -10,6 +10,7 @@
 #include "glance/image-json.h"
 #include "glance/http/json-body.h"
 #include "glance/locations.h"
+#include "glance/record-rows.h"
 #include "glance/routes.h"
 
 static bool may(struct request *q, const char *action)

@@ -6,6 +6,7 @@
 
 #include "formats/reference.h"
 #include "glance/digest.h"
+#include "glance/http/json-in.h"
 #include "glance/inspect.h"
 #include "glance/http/json-body.h"
 #include "glance/locations.h"
@@ -316,7 +317,8 @@ static int look_at(const struct glance *g, struct record *r, const char *url,
 	r->size = (uint64_t)st.st_size;
 	/* An active image's min_disk is what its owner has made of it. */
 	inspection_apply(&found, r,
-			 r->status != IMAGE_ACTIVE && glance_sets_min_disk(g));
+			 r->status != IMAGE_ACTIVE &&
+				 glance_config_sets_min_disk(g->config));
 	return 0;
 }
 

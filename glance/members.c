@@ -3,7 +3,9 @@
 #include <string.h>
 
 #include "glance/members.h"
+#include "glance/record-rows.h"
 #include "glance/record.h"
+#include "glance/time-text.h"
 
 bool member_status_ok(const char *status)
 {

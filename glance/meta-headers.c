@@ -9,6 +9,7 @@
 #include "glance/locations.h"
 #include "glance/meta-headers.h"
 #include "glance/schemas.h"
+#include "glance/time-text.h"
 
 #define PREFIX		  "x-image-meta-"
 #define PROPERTY	  "property_"

@@ -6,63 +6,10 @@
 #include <string.h>
 
 #include "glance/http/json-body.h"
+#include "glance/http/json-in.h"
 #include "glance/metadef-index.h"
 #include "glance/record.h"
-
-#define NOW "unixepoch() * 1000000"
-
-/*
- * Times are microseconds since 1970. @key of an item is its name, for a tag in
- * lower case. The kinds of resources have OpenStack's names for them.
- */
-const char metadef_step[] =
-	"CREATE TABLE metadef_namespaces ("
-	" n INTEGER PRIMARY KEY AUTOINCREMENT,"
-	" namespace TEXT NOT NULL UNIQUE,"
-	" display_name TEXT,"
-	" description TEXT,"
-	" visibility TEXT NOT NULL,"
-	" protected INTEGER NOT NULL,"
-	" owner TEXT,"
-	" created_at INTEGER NOT NULL,"
-	" updated_at INTEGER NOT NULL"
-	") STRICT;"
-	"CREATE INDEX metadef_namespaces_owner"
-	" ON metadef_namespaces (owner, created_at);"
-	"CREATE TABLE metadef_items ("
-	" n INTEGER PRIMARY KEY AUTOINCREMENT,"
-	" ns INTEGER NOT NULL REFERENCES metadef_namespaces"
-	" ON DELETE CASCADE,"
-	" kind INTEGER NOT NULL," /* enum metadef_kind */
-	" key TEXT NOT NULL,"
-	" name TEXT NOT NULL,"
-	" body TEXT NOT NULL," /* JSON */
-	" created_at INTEGER NOT NULL,"
-	" updated_at INTEGER NOT NULL,"
-	" UNIQUE (ns, kind, key)"
-	") STRICT;"
-	"CREATE TABLE metadef_types ("
-	" n INTEGER PRIMARY KEY,"
-	" name TEXT NOT NULL UNIQUE,"
-	" created_at INTEGER NOT NULL,"
-	" updated_at INTEGER NOT NULL"
-	") STRICT;"
-	"CREATE TABLE metadef_links ("
-	" ns INTEGER NOT NULL REFERENCES metadef_namespaces"
-	" ON DELETE CASCADE,"
-	" type INTEGER NOT NULL REFERENCES metadef_types,"
-	" prefix TEXT,"
-	" properties_target TEXT,"
-	" created_at INTEGER NOT NULL,"
-	" updated_at INTEGER NOT NULL,"
-	" PRIMARY KEY (ns, type)"
-	") STRICT, WITHOUT ROWID;"
-	"CREATE INDEX metadef_links_type ON metadef_links (type, ns);"
-	"INSERT INTO metadef_types (name, created_at, updated_at)"
-	" SELECT value, " NOW ", " NOW " FROM json_each('["
-	"\"OS::Cinder::Volume\", \"OS::Glance::Image\","
-	"\"OS::Nova::Aggregate\", \"OS::Nova::Flavor\","
-	"\"OS::Nova::Server\", \"OS::Trove::Instance\"]');";
+#include "glance/time-text.h"
 
 /* "2026-11-26T06:32:06Z"; NULL: no memory. */
 static json_t *json_time(int64_t usec)

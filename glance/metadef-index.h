@@ -103,7 +103,4 @@ int metadef_link_add(struct index_tx *tx, int64_t ns, const char *ns_name,
 int metadef_link_remove(struct index_tx *tx, int64_t ns, const char *type,
 			struct error *err);
 
-/* The scheme's step: tables, and the kinds of resources that clouds have. */
-extern const char metadef_step[];
-
 #endif

@@ -11,6 +11,7 @@
 
 #include "glance/glance.h"
 #include "glance/http/json-body.h"
+#include "glance/http/json-in.h"
 #include "glance/metadef-index.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"

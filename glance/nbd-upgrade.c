@@ -18,6 +18,7 @@
 #include "glance/inspect.h"
 #include "glance/routes.h"
 #include "glance/http/tunnel.h"
+#include "glance/time-text.h"
 
 /* Belongs to the request until it is upgraded, then to the tunnel. */
 struct nbd_way {

@@ -13,6 +13,7 @@
 #include "glance/record.h"
 #include "glance/routes.h"
 #include "glance/http/tunnel.h"
+#include "glance/time-text.h"
 
 /* Routes are about a hundred, each with a few statuses. */
 #define COUNTS_MAX 1024U

@@ -14,8 +14,10 @@
 #include "glance/inspect.h"
 #include "glance/members.h"
 #include "glance/rebuild.h"
+#include "glance/record-rows.h"
 #include "glance/sidecar.h"
 #include "glance/survey.h"
+#include "glance/time-text.h"
 #include "glance/tombstone.h"
 
 #define READ_BYTES   (1U << 20)

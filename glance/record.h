@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * An image as the index has it, in memory. The rows of the index's tables and
- * this structure are brought together here and nowhere else.
- */
+/* An image as the index has it, in memory; record-rows.h brings it there. */
 #ifndef GLANCE_RECORD_H
 #define GLANCE_RECORD_H
 
@@ -11,7 +8,6 @@
 #include <stdint.h>
 
 #include "glance/findings.h"
-#include "glance/index.h"
 
 /* As the API spells them: image_status_name(). */
 enum image_status {
@@ -92,6 +88,7 @@ struct record {
 };
 
 void record_done(struct record *r);
+void location_done(struct location *l);
 
 /* Sets a field that is owned, to a copy. NULL is fine. */
 int record_set(char **field, const char *value, struct error *err);
@@ -102,6 +99,10 @@ int record_set_property(struct record *r, const char *name, const char *value,
 			struct error *err);
 /* False: there was none. */
 bool record_remove_property(struct record *r, const char *name);
+/* Adds one behind the others, which is not among them; for who reads them in order. */
+int record_append_property(struct record *r, const char *name,
+			   const char *value, struct error *err);
+int record_append_tag(struct record *r, const char *tag, struct error *err);
 bool record_has_tag(const struct record *r, const char *tag);
 int record_add_tag(struct record *r, const char *tag, struct error *err);
 bool record_remove_tag(struct record *r, const char *tag);
@@ -110,57 +111,9 @@ int record_insert_location(struct record *r, size_t at, struct location *l,
 			   struct error *err);
 void record_remove_location(struct record *r, size_t at);
 
-/* By id. -ENOENT: there is none. */
-int record_load(struct index_tx *tx, const char *id, struct record *ret,
-		struct error *err);
-int record_load_n(struct index_tx *tx, int64_t n, struct record *ret,
-		  struct error *err);
-
-/*
- * In index_write(). Adds @r with all that hangs on it; sets r->n. An id that
- * was used before, even by an image that is gone, is -EEXIST. What admit.h
- * refuses is -EPERM or -EINVAL, as in record_update().
- */
-int record_insert(struct index_tx *tx, struct record *r, struct error *err);
-/*
- * Writes @r over what the index has. updated_usec becomes now. -ENOENT: the
- * image is gone by now.
- */
-int record_update(struct index_tx *tx, struct record *r, struct error *err);
-/*
- * The same two, with the times of @r, and an id that may have been used, of
- * images that were admitted before: of a sidecar, of another index.
- */
-int record_insert_as_is(struct index_tx *tx, struct record *r,
-			struct error *err);
-int record_update_as_is(struct index_tx *tx, struct record *r,
-			struct error *err);
-/* What hangs on image @n has changed, and @updated_usec stays. */
-int record_touch(struct index_tx *tx, int64_t n, struct error *err);
-/*
- * Removes it with all that hangs on it. Its data are a tombstone's from now
- * on: glance_bury().
- */
-int record_delete(struct index_tx *tx, const struct record *r,
-		  struct error *err);
-
-/* Was there an image @id, which was deleted? 1, 0, or a negative errno. */
-int record_is_gone(struct index_tx *tx, const char *id, struct error *err);
-
-/* Is @project a member of image @n, with @status (NULL: any)? 1, 0, -errno */
-int record_is_member(struct index_tx *tx, int64_t n, const char *project,
-		     const char *status, struct error *err);
-
 /* 8-4-4-4-12 hexadecimal digits; any other text is no id, and no path. */
 bool record_id_ok(const char *id);
 /* A random one, after openssl_load(); @ret has room for 37 bytes. */
 void record_new_id(char *ret);
-
-/* Microseconds since 1970, UTC. */
-int64_t time_now_usec(void);
-/* "2026-11-26T06:45:46Z"; @ret has room for 21 bytes. */
-void time_format(int64_t usec, char *ret);
-/* ISO 8601, with a zone or without (UTC). False: it is not. */
-bool time_parse(const char *text, int64_t *ret_usec);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A store at its server's start, and what is deleted while that runs.
+ * A store at its server's start.
  *
  * What tombstones name is removed, and nothing else. What the index does not
  * know stays where it is, and is named: the index may be older than the data.
@@ -19,18 +19,6 @@ int recover_check(struct store *s, struct error *err);
 /* With the index open, before anybody is answered. */
 int recover(struct glance *g, struct error *err);
 void recover_end(struct glance *g); /* before the index is closed */
-
-/*
- * The data of image @id, whose record_delete() is durable. Its tombstone goes
- * some time later, with others.
- */
-void glance_bury(struct glance *g, const char *id);
-
-/*
- * -EEXIST: there are data of an image @id that the index does not know, and
- * that whoever makes another would get hold of.
- */
-int glance_check_id(const struct glance *g, const char *id, struct error *err);
 
 /* For programs beside the server: the store's index, if it may be made. */
 int recover_open_index(struct store *s, struct index **ret, struct error *err);

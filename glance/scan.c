@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "glance/record-rows.h"
 #include "glance/scan.h"
 
 #include <dirent.h>
@@ -19,6 +20,7 @@
 #include "glance/http/json-body.h"
 #include "glance/http/text-buf.h"
 #include "glance/http/uri.h"
+#include "glance/time-text.h"
 #include "iouring/beneath.h"
 
 /* Changes that are made durable together. */

@@ -10,9 +10,11 @@
 #include "glance/http/json-body.h"
 #include "glance/http/json-in.h"
 #include "glance/members.h"
+#include "glance/record-rows.h"
 #include "glance/scan.h"
 #include "glance/sidecar.h"
 #include "glance/http/text-buf.h"
+#include "glance/time-text.h"
 
 #define VERSION	       1
 #define TEXT_BYTES_MAX (1U << 20) /* of one value */

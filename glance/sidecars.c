@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "glance/log.h"
+#include "glance/record-rows.h"
 #include "glance/sidecar.h"
 
 /* So many are synced one by one; more of them by syncfs(). */

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "glance/record-rows.h"
 #include "glance/sidecar.h"
 #include "glance/survey.h"
 #include "glance/tombstone.h"

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "glance/task.h"
+#include "glance/time-text.h"
 
 /* Glance's task_time_to_live, 48 hours. */
 #define LIFE_USEC (48LL * 3600 * 1000000)

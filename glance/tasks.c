@@ -12,6 +12,7 @@
 #include "glance/schemas.h"
 #include "glance/task.h"
 #include "glance/http/uri.h"
+#include "glance/time-text.h"
 #include "glance/worker.h"
 
 #define PAGE_DEFAULT 25U

@@ -7,6 +7,7 @@
 #include "glance/http/json-body.h"
 #include "glance/http/json-file.h"
 #include "glance/http/json-in.h"
+#include "glance/identity.h"
 #include "glance/log.h"
 #include "glance/token-table.h"
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "glance/record.h"
+#include "glance/time-text.h"
 #include "glance/tombstone.h"
 
 static const char *const names[TOMBSTONE_KINDS] = {

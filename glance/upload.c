@@ -9,6 +9,7 @@
 #include "glance/image-json.h"
 #include "glance/inspect.h"
 #include "glance/limits.h"
+#include "glance/record-rows.h"
 #include "glance/tombstone.h"
 #include "glance/upload.h"
 
@@ -148,7 +149,8 @@ static int set_here(struct index_tx *tx, void *opaque, struct error *err)
 	if (u->kind == UPLOAD_STAGE)
 		return record_update(tx, &image, err);
 	image.status = IMAGE_ACTIVE;
-	inspection_apply(&u->found, &image, glance_sets_min_disk(u->g));
+	inspection_apply(&u->found, &image,
+			 glance_config_sets_min_disk(u->g->config));
 	r = record_set(&image.checksum, u->md5, err);
 	if (r >= 0)
 		r = record_set(&image.hash_algo, DIGEST_ALGO, err);

@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "glance/bury.h"
 #include "glance/glance.h"
+#include "glance/http/json-in.h"
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
 #include "glance/image-list.h"
@@ -14,9 +16,11 @@
 #include "glance/limits.h"
 #include "glance/locations.h"
 #include "glance/members.h"
+#include "glance/record-rows.h"
 #include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"
+#include "glance/time-text.h"
 
 /* A change of the index on behalf of a request. */
 struct change {

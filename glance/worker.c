@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <pthread.h>
 
-#include "glance/import.h"
+#include "glance/glance.h"
 #include "glance/log.h"
 #include "glance/task.h"
 #include "glance/worker.h"
@@ -11,6 +11,7 @@
 
 struct worker {
 	struct glance *g;
+	worker_run *run;
 	pthread_t threads[WORKER_THREADS];
 	unsigned int n_threads;
 	pthread_mutex_t lock; /* the rest */
@@ -54,7 +55,7 @@ static int do_one(struct worker *w)
 		log_line("tasks: %s", err.msg);
 	if (r == 1) {
 		worker_wake(w); /* there may be more that can begin */
-		import_run(w->g, &t, w);
+		w->run(w->g, &t, w);
 	}
 	return r;
 }
@@ -80,7 +81,8 @@ static void *work(void *opaque)
 	return NULL;
 }
 
-int worker_start(struct glance *g, struct worker **ret, struct error *err)
+int worker_start(struct glance *g, worker_run *run, struct worker **ret,
+		 struct error *err)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 	pthread_attr_t attr;
@@ -89,6 +91,7 @@ int worker_start(struct glance *g, struct worker **ret, struct error *err)
 	if (!w)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	w->g = g;
+	w->run = run;
 	w->calls = 1;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->cond, NULL);

@@ -12,10 +12,16 @@
 #define WORKER_PER_PROJECT 4
 
 struct glance;
+struct task;
 struct worker;
 
+/* Does what @t says, to its end, or until worker_ends(@w). Any thread. */
+typedef void worker_run(struct glance *g, const struct task *t,
+			struct worker *w);
+
 /* What the last server left undone begins at once. */
-int worker_start(struct glance *g, struct worker **ret, struct error *err);
+int worker_start(struct glance *g, worker_run *run, struct worker **ret,
+		 struct error *err);
 /*
  * Waits for the threads, which stop where they are; the next server begins
  * their tasks anew. NULL is fine.

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "glance/find.h"
 #include "glance/glance.h"
 #include "nbd/export-name.h"
 #include "nbd/export.h"

@@ -17,6 +17,7 @@
 #include "formats/boot-id.h"
 #include "formats/cache.h"
 #include "formats/codec/codec.h"
+#include "glance/find.h"
 #include "glance/glance.h"
 #include "nbd/bridge.h"
 #include "nbd/config.h"

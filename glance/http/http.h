@@ -16,7 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "glance/auth.h"
+#include "glance/identity.h"
 #include "glance/http/net.h"
 #include "glance/http/text-buf.h"
 #include "glance/http/uri.h"

@@ -38,8 +38,3 @@ void respond_json_value(struct request *q, unsigned int status, json_t *value)
 	json_decref(value);
 	respond_text(q, status, "application/json", text);
 }
-
-const char *json_member(const json_t *o, const char *key)
-{
-	return json_string_value(json_object_get(o, key));
-}

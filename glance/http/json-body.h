@@ -18,7 +18,4 @@ json_t *request_json_object(struct request *q);
 /* Answers with @value, which is taken over; NULL: 500. */
 void respond_json_value(struct request *q, unsigned int status, json_t *value);
 
-/* The string @key of the object @o; NULL: there is none. */
-const char *json_member(const json_t *o, const char *key);
-
 #endif

@@ -60,3 +60,8 @@ void json_in_freep(json_t **v)
 {
 	json_decref(*v);
 }
+
+const char *json_member(const json_t *o, const char *key)
+{
+	return json_string_value(json_object_get(o, key));
+}

@@ -16,4 +16,7 @@ int json_in_parse(const char *text, size_t len, json_t **ret,
 /* For CLEANUP(). */
 void json_in_freep(json_t **v);
 
+/* The string @key of the object @o; NULL: there is none. */
+const char *json_member(const json_t *o, const char *key);
+
 #endif

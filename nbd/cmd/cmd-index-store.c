@@ -7,6 +7,7 @@
 #include "formats/report.h"
 #include "glance/rebuild.h"
 #include "glance/survey.h"
+#include "glance/time-text.h"
 #include "glance/tombstone.h"
 #include "nbd/cmd/cmd-index.h"
 #include "nbd/cmd/progress.h"

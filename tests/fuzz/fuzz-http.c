@@ -15,6 +15,7 @@
 #include "glance/http/json-in.h"
 #include "glance/json-patch.h"
 #include "glance/meta-headers.h"
+#include "glance/record-rows.h"
 #include "tests/fuzz/replay.h"
 
 #define NAME_MAX_BYTES 255U /* of a property, at least as characters */

@@ -9,6 +9,7 @@
 #include "formats/codec/openssl.h"
 #include "glance/admit.h"
 #include "glance/members.h"
+#include "glance/record-rows.h"
 #include "glance/sidecar.h"
 #include "tests/lib/unit.h"
 

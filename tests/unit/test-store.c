@@ -10,6 +10,8 @@
 
 #include "formats/codec/openssl.h"
 #include "glance/admit.h"
+#include "glance/bury.h"
+#include "glance/record-rows.h"
 #include "glance/recover.h"
 #include "glance/sidecar.h"
 #include "glance/tombstone.h"
