@@ -9,7 +9,6 @@
 #include "nbd/cmd/stop.h"
 #include "nbd/text.h"
 
-#define UUID_BYTES 36
 #define PAGE	   1000
 #define MIB_MAX	   2147483647L
 #define TYPE_PATCH "application/openstack-images-v2.1-json-patch"
@@ -70,115 +69,7 @@ enum {
 
 /* ---- which image ---- */
 
-static bool is_uuid(const char *s)
-{
-	size_t i;
-
-	if (strlen(s) != UUID_BYTES)
-		return false;
-	for (i = 0; i < UUID_BYTES; i++) {
-		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-
-		if (dash ? s[i] != '-' : !isxdigit((unsigned char)s[i]))
-			return false;
-	}
-	return true;
-}
-
-static const char *text_of(const json_t *j, const char *key)
-{
-	const char *s = json_string_value(json_object_get(j, key));
-
-	return s ? s : "";
-}
-
-static char *path_of(const char *id)
-{
-	CLEANUP(freep) char *safe = text_percent(id, "");
-	char *path;
-
-	return safe && asprintf(&path, "/v2/images/%s", safe) >= 0 ? path
-								   : NULL;
-}
-
-static char *path_by_name(struct image_cmd *c, const char *name,
-			  struct error *err)
-{
-	CLEANUP(freep) char *safe = text_percent(name, "");
-	CLEANUP(freep) char *query = NULL;
-	const json_t *images;
-	char *path = NULL;
-	json_t *j;
-
-	if (!safe || asprintf(&query, "/v2/images?limit=2&name=%s", safe) < 0) {
-		query = NULL;
-		error_set(err, -ENOMEM, 0, "out of memory");
-		return NULL;
-	}
-	j = api_get(&c->api, query, err);
-	if (!j)
-		return NULL;
-	images = json_object_get(j, "images");
-	if (json_array_size(images) == 1)
-		path = path_of(text_of(json_array_get(images, 0), "id"));
-	else
-		error_set(err, -ENOENT, 0, "%s images are called \"%.128s\"",
-			  json_array_size(images) ? "several" : "no", name);
-	json_decref(j);
-	return path;
-}
-
-char *image_path(struct image_cmd *c, const char *image, struct error *err)
-{
-	return is_uuid(image) ? path_of(image) : path_by_name(c, image, err);
-}
-
 /* ---- what is printed ---- */
-
-static void print_value(const json_t *v)
-{
-	CLEANUP(freep) char *text = NULL;
-	const json_t *item;
-	size_t i;
-
-	if (json_is_string(v)) {
-		cmd_put(stdout, json_string_value(v));
-	} else if (json_is_null(v)) {
-		putchar('-');
-	} else if (json_is_array(v)) {
-		json_array_foreach(v, i, item) {
-			if (i)
-				fputs(", ", stdout);
-			print_value(item);
-		}
-	} else {
-		text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-		cmd_put(stdout, text ? text : "?");
-	}
-}
-
-void image_print(const struct image_cmd *c, json_t *image)
-{
-	const char *key;
-	json_t *value;
-
-	if (c->cmd.json) {
-		cmd_json_print(image, JSON_INDENT(4));
-		return;
-	}
-	json_object_foreach(image, key, value) {
-		int pad = 18 - (int)strlen(key);
-
-		if (!strcmp(key, "self") || !strcmp(key, "file") ||
-		    !strcmp(key, "schema"))
-			continue;
-		cmd_put(stdout, key);
-		printf("%*s ", pad > 0 ? pad : 0, "");
-		print_value(value);
-		putchar('\n');
-	}
-	json_decref(image);
-}
 
 static void print_row(const json_t *image)
 {
@@ -194,7 +85,7 @@ static void print_row(const json_t *image)
 			{ "visibility", 10 } };
 
 	for (i = 0; i < ARRAY_SIZE(columns); i++) {
-		const char *s = text_of(image, columns[i].key);
+		const char *s = image_text(image, columns[i].key);
 		int pad = columns[i].width - (int)strlen(s);
 
 		cmd_put(stdout, *s ? s : "-");
@@ -203,7 +94,7 @@ static void print_row(const json_t *image)
 	if (json_is_integer(size))
 		text_bytes(bytes, (uint64_t)json_integer_value(size));
 	printf("%10s  ", bytes);
-	cmd_put(stdout, text_of(image, "name"));
+	cmd_put(stdout, image_text(image, "name"));
 	putchar('\n');
 }
 
@@ -390,8 +281,8 @@ static int print_members(struct image_cmd *c, const char *members,
 		cmd_json_print(json_incref(list), JSON_INDENT(4));
 	} else {
 		json_array_foreach(list, i, m) {
-			printf("%-10s ", text_of(m, "status"));
-			cmd_put(stdout, text_of(m, "member_id"));
+			printf("%-10s ", image_text(m, "status"));
+			cmd_put(stdout, image_text(m, "member_id"));
 			putchar('\n');
 		}
 	}

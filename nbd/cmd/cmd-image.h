@@ -25,12 +25,16 @@ struct image_cmd {
 int image_create(struct image_cmd *c, int n, char **operands);
 int image_save(struct image_cmd *c, int n, char **operands);
 
+/* ---- cmd-image-find.c ---- */
+
 /*
  * "/v2/images/ID" of the one image with that id or name; to be freed. NULL:
  * there is none, or there are several.
  */
 char *image_path(struct image_cmd *c, const char *image, struct error *err);
 int image_add_tags(struct image_cmd *c, const char *path, struct error *err);
+/* The string @key of @image, "" where there is none. */
+const char *image_text(const json_t *j, const char *key);
 /* Prints @image, as asked for, and drops it. */
 void image_print(const struct image_cmd *c, json_t *image);
 
