@@ -20,6 +20,8 @@ ROOMS = ["iouring", "formats", "glance", "nbd"]  # from the lowest upwards
 FOLDERS = ROOMS + ["tests", "bench", "contrib", ".ci"]
 # The one place for each.
 LIBURING_IN = "iouring/ring.c"
+# These name all of what can be added: they stand above it, wherever they are.
+REGISTRIES = ["formats/table.c", "glance/routes.c", "nbd/cmd/main.c"]
 # What several files of one format share.
 FORMAT_HEADERS = {"formats/drivers/qcow2.h":
                   r"formats/(drivers|overlay)/qcow2(-[a-z0-9-]+)?\.[ch]",
@@ -166,6 +168,83 @@ def check_includes():
             if why:
                 bad.append(f'{path}:{number}: "{name}": {why}')
     return report(bad, checked, "includes")
+
+
+def objects():
+    """{source: [object file, ...]} of the product's rooms, as built."""
+    build = os.environ.get("PLATTER_BUILD", "")
+    commands = os.path.join(build, "compile_commands.json")
+    if not os.path.exists(commands):
+        skip("no compile_commands.json")
+    found = {}
+    with open(commands, encoding="utf-8") as f:
+        for c in json.load(f):
+            source = os.path.relpath(os.path.join(c["directory"], c["file"]))
+            if source.split("/")[0] in ROOMS and ".p/" in c["output"]:
+                found.setdefault(source, []).append(
+                    os.path.join(c["directory"], c["output"]))
+    # Tests link some of the product's sources for themselves.
+    return {s: kept for s, all_of in found.items()
+            if (kept := [o for o in all_of if os.path.exists(o)])}
+
+
+def symbols_of(paths):
+    """The symbols that object files define, and those that they want."""
+    has, wants = set(), set()
+    p = subprocess.run(["nm", "-P"] + paths, capture_output=True, text=True,
+                       check=True)
+    for line in p.stdout.splitlines():
+        name, kind, *_ = line.split(" ") + [""]
+        if kind == "U":
+            wants.add(name)
+        elif kind.isupper():
+            has.add(name)
+    return has, wants - has
+
+
+def components(edges):
+    """Strongly connected ones of more than one node (Tarjan)."""
+    number, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        number[node] = low[node] = len(number)
+        stack.append(node)
+        for to in edges[node]:
+            if to not in number:
+                visit(to)
+                low[node] = min(low[node], low[to])
+            elif to in stack:
+                low[node] = min(low[node], number[to])
+        if low[node] == number[node]:
+            at = stack.index(node)
+            found.append(stack[at:])
+            del stack[at:]
+
+    for node in edges:
+        if node not in number:
+            visit(node)
+    return [sorted(c) for c in found if len(c) > 1]
+
+
+def check_circles():
+    """No file needs, by way of others, a file that needs it."""
+    need("nm")
+    known = {source: symbols_of(paths) for source, paths in objects().items()}
+    owners = {}
+    for source, (has, _) in known.items():
+        for name in has:
+            owners.setdefault(name, set()).add(source)
+    edges = {source: {} for source in known}
+    for source, (_, wants) in known.items():
+        for name in wants if source not in REGISTRIES else ():
+            for to in owners.get(name, ()):
+                edges[source].setdefault(to, []).append(name)
+    bad = [f"no such registry: {r}" for r in REGISTRIES if r not in known]
+    for circle in components(edges):
+        bad.append(f"a circle: {' '.join(circle)}")
+        bad += [f"  {a} -> {b}: {' '.join(sorted(names))}" for a in circle
+                for b, names in sorted(edges[a].items()) if b in circle]
+    return report(bad, len(known), "object files in no circle")
 
 
 def check_clang_format():
