@@ -6,7 +6,8 @@
 #include "iouring/util.h"
 
 static struct mhd_lib lib;
-static bool loaded;
+
+const struct mhd_lib *mhd;
 
 static void load(void)
 {
@@ -41,14 +42,14 @@ static void load(void)
 
 	_Static_assert(sizeof(lib) == ARRAY_SIZE(symbols) * sizeof(void *),
 		       "all are looked up");
-	loaded = library_load("libmicrohttpd.so.12", symbols,
-			      ARRAY_SIZE(symbols));
+	if (library_load("libmicrohttpd.so.12", symbols, ARRAY_SIZE(symbols)))
+		mhd = &lib;
 }
 
-const struct mhd_lib *mhd_lib_load(void)
+bool mhd_lib_load(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 	pthread_once(&once, load);
-	return loaded ? &lib : NULL;
+	return mhd;
 }

@@ -4,6 +4,8 @@
 #ifndef GLANCE_HTTP_MHD_LIB_H
 #define GLANCE_HTTP_MHD_LIB_H
 
+#include <stdbool.h>
+
 #include <microhttpd.h>
 
 struct mhd_lib {
@@ -29,7 +31,10 @@ struct mhd_lib {
 	__typeof__(MHD_upgrade_action) *upgrade_action;
 };
 
-/* NULL: it is not installed. Any thread. */
-const struct mhd_lib *mhd_lib_load(void);
+/* False: it is not installed. Any thread. */
+bool mhd_lib_load(void);
+
+/* Once that was true; NULL before. */
+extern const struct mhd_lib *mhd;
 
 #endif
