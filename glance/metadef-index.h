@@ -27,7 +27,12 @@ struct metadef_ns {
 
 void metadef_ns_done(struct metadef_ns *ns);
 
-enum metadef_kind { METADEF_OBJECT, METADEF_PROPERTY, METADEF_TAG };
+enum metadef_kind {
+	METADEF_OBJECT,
+	METADEF_PROPERTY,
+	METADEF_TAG,
+	METADEF_KINDS, /* how many */
+};
 
 /* One page of a list. */
 struct metadef_page {

@@ -13,23 +13,21 @@
 #include "glance/http/json-body.h"
 #include "glance/http/json-in.h"
 #include "glance/metadef-index.h"
+#include "glance/metadef-show.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"
 
-#define ROOT	      "/v2/metadefs/namespaces"
 #define LIMIT_DEFAULT 25
 #define LIMIT_MAX     1000
 
 /* One request on its way through the index. */
-struct call {
+struct metadef_call {
 	struct request *q;
 	const json_t *body;
 	json_t *result; /* of a run that succeeded; NULL: no body */
 	char *location;
 	struct metadef_page page; /* of lists */
 };
-
-typedef int call_fn(struct index_tx *tx, struct call *c, struct error *err);
 
 static int no_memory(struct error *err)
 {
@@ -53,73 +51,14 @@ static const char *item_name(const struct request *q)
 	return segment(q, 5);
 }
 
-static const struct kind {
-	const char *segment;
-	const char *schema; /* of one */
-	const char *list_schema;
-	const char *word; /* in refusals */
-} kinds[] = {
-	[METADEF_OBJECT] = { "objects", "metadefs/object", "metadefs/objects",
-			     "object" },
-	[METADEF_PROPERTY] = { "properties", "metadefs/property",
-			       "metadefs/properties", "property" },
-	[METADEF_TAG] = { "tags", "metadefs/tag", "metadefs/tags", "tag" },
-};
-
 static enum metadef_kind kind_of(const struct request *q)
 {
 	size_t i;
 
-	for (i = 0; i + 1 < ARRAY_SIZE(kinds); i++)
-		if (!strcmp(kinds[i].segment, segment(q, 4)))
+	for (i = 0; i + 1 < METADEF_KINDS; i++)
+		if (!strcmp(metadef_kinds[i].segment, segment(q, 4)))
 			break;
 	return (enum metadef_kind)i;
-}
-
-/* Appends "/" and @name, whose odd characters a path could not have. */
-static void add_segment(struct text_buf *b, const char *name)
-{
-	static const char plain[] = "!$&'()*+,;=:@";
-	char one[2] = { 0 };
-
-	text_add_char(b, '/');
-	for (; *name; name++) {
-		one[0] = *name;
-		if (strchr(plain, *name))
-			text_add_char(b, *name);
-		else
-			text_add_percent(b, one);
-	}
-}
-
-/* ROOT, @ns and what is in it; NULLs are left out. To be freed. */
-static char *link_to(const char *ns, const char *what, const char *name)
-{
-	struct text_buf b = { 0 };
-
-	text_add(&b, ROOT);
-	add_segment(&b, ns);
-	if (what)
-		add_segment(&b, what);
-	if (name)
-		add_segment(&b, name);
-	return text_buf_take(&b);
-}
-
-/* Takes both @o, which is returned, and @link. */
-static json_t *with_links(json_t *o, char *link, const char *schema)
-{
-	CLEANUP(freep) char *self = link;
-	json_t *text = json_sprintf("/v2/schemas/%s", schema);
-
-	if (!self || !text ||
-	    json_object_set_new(o, "self", json_string(self)) < 0 ||
-	    json_object_set(o, "schema", text) < 0) {
-		json_decref(o);
-		o = NULL;
-	}
-	json_decref(text);
-	return o;
 }
 
 /* ---- who may ---- */
@@ -138,7 +77,7 @@ static const char *policy_noun(const struct request *q)
 		return "namespace";
 	if (!strcmp(segment(q, 4), "resource_types"))
 		return "resource_type_association";
-	return kinds[kind_of(q)].word;
+	return metadef_kinds[kind_of(q)].word;
 }
 
 static int require_admin(const struct request *q, struct error *err)
@@ -241,157 +180,6 @@ static int add_item(struct index_tx *tx, int64_t ns, const char *ns_text,
 
 /* ---- answers ---- */
 
-static int set_prefixed(json_t *to, const char *prefix, const char *name,
-			json_t *value)
-{
-	CLEANUP(freep) char *key = NULL;
-
-	if (asprintf(&key, "%s%s", prefix, name) < 0) {
-		key = NULL;
-		return -1;
-	}
-	return json_object_set(to, key, value);
-}
-
-/* An object's properties and "required" get @prefix. */
-static void prefix_object(json_t *o, const char *prefix)
-{
-	json_t *properties = json_object(), *required = json_array(), *v;
-	const char *name;
-	size_t i;
-
-	json_object_foreach(json_object_get(o, "properties"), name, v)
-		set_prefixed(properties, prefix, name, v);
-	json_array_foreach(json_object_get(o, "required"), i, v)
-		json_array_append_new(
-			required,
-			json_sprintf("%s%s", prefix, json_string_value(v)));
-	json_object_set_new(o, "properties", properties);
-	json_object_set_new(o, "required", required);
-}
-
-/* An item of the index as the API shows it; takes @item. */
-static json_t *show_item(const char *ns, enum metadef_kind kind, json_t *item,
-			 const char *prefix)
-{
-	CLEANUP(json_decrefp) json_t *from = item;
-	const char *name = json_member(item, "name");
-	json_t *o = json_object();
-
-	json_object_set(o, "name", json_object_get(item, "name"));
-	json_object_update(o, json_object_get(item, "body"));
-	if (kind == METADEF_PROPERTY)
-		return o;
-	json_object_set(o, "created_at", json_object_get(item, "created_at"));
-	json_object_set(o, "updated_at", json_object_get(item, "updated_at"));
-	if (kind == METADEF_TAG)
-		return o;
-	if (*prefix)
-		prefix_object(o, prefix);
-	return with_links(o, link_to(ns, kinds[kind].segment, name),
-			  kinds[kind].schema);
-}
-
-/* Properties by name, without the name inside. @items: the index's. */
-static json_t *show_properties(const json_t *items, const char *prefix)
-{
-	json_t *all = json_object();
-	size_t i;
-
-	for (i = 0; i < json_array_size(items); i++) {
-		const json_t *item = json_array_get(items, i);
-
-		set_prefixed(all, prefix, json_member(item, "name"),
-			     json_object_get(item, "body"));
-	}
-	return all;
-}
-
-static json_t *show_list(const char *ns, enum metadef_kind kind,
-			 const json_t *items, const char *prefix)
-{
-	json_t *all = json_array();
-	size_t i;
-
-	for (i = 0; i < json_array_size(items); i++) {
-		json_t *item = json_array_get(items, i);
-
-		if (kind == METADEF_TAG)
-			json_array_append_new(
-				all, json_pack("{s:O}", "name",
-					       json_object_get(item, "name")));
-		else
-			json_array_append_new(
-				all,
-				show_item(ns, kind, json_incref(item), prefix));
-	}
-	return all;
-}
-
-/* All of @kind in the namespace, as its own answer has them. */
-static int show_kind(struct index_tx *tx, const struct metadef_ns *ns,
-		     enum metadef_kind kind, const char *prefix, json_t *to,
-		     struct error *err)
-{
-	CLEANUP(json_decrefp) json_t *items = json_array();
-	int r = metadef_items(tx, ns, kind, NULL, items, err);
-
-	if (r < 0 || !json_array_size(items))
-		return r;
-	if (json_object_set_new(
-		    to, kinds[kind].segment,
-		    kind == METADEF_PROPERTY
-			    ? show_properties(items, prefix)
-			    : show_list(json_member(ns->fields, "namespace"),
-					kind, items, prefix)) < 0)
-		return no_memory(err);
-	return 0;
-}
-
-/* The namespace's own fields and its associations; not yet its links. */
-static int show_short(struct index_tx *tx, const struct metadef_ns *ns,
-		      json_t **ret, struct error *err)
-{
-	CLEANUP(json_decrefp) json_t *links = json_array();
-	CLEANUP(json_decrefp) json_t *o = json_copy(ns->fields);
-	int r = links && o ? metadef_links(tx, ns->n, NULL, links, err)
-			   : no_memory(err);
-
-	if (r >= 0 && json_array_size(links) &&
-	    json_object_set(o, "resource_type_associations", links) < 0)
-		r = no_memory(err);
-	if (r >= 0)
-		*ret = TAKE_PTR(o);
-	return r;
-}
-
-static json_t *ns_with_links(json_t *o)
-{
-	return with_links(o, link_to(json_member(o, "namespace"), NULL, NULL),
-			  "metadefs/namespace");
-}
-
-/* Whole, as GET and POST show it. */
-static int show_ns(struct index_tx *tx, const struct metadef_ns *ns,
-		   const char *prefix, json_t **ret, struct error *err)
-{
-	json_t *o = NULL;
-	int r = show_short(tx, ns, &o, err);
-
-	if (r >= 0)
-		r = show_kind(tx, ns, METADEF_PROPERTY, prefix, o, err);
-	if (r >= 0)
-		r = show_kind(tx, ns, METADEF_OBJECT, prefix, o, err);
-	if (r >= 0)
-		r = show_kind(tx, ns, METADEF_TAG, prefix, o, err);
-	if (r < 0) {
-		json_decref(o);
-		return r;
-	}
-	*ret = ns_with_links(o);
-	return 0;
-}
-
 /*
  * What properties' names begin with for the kind of resource that the query
  * names; "" where there is none. To be freed.
@@ -414,19 +202,14 @@ static int find_prefix(struct index_tx *tx, const struct request *q,
 
 /* ---- running ---- */
 
-struct change {
-	struct call *c;
-	call_fn *fn;
-};
-
 static int run_change(struct index_tx *tx, void *opaque, struct error *err)
 {
-	struct change *change = opaque;
+	struct metadef_call *c = opaque;
 
-	return change->fn(tx, change->c, err);
+	return c->q->route->call(tx, c, err);
 }
 
-static void answer(struct call *c, int r, unsigned int status,
+static void answer(struct metadef_call *c, int r, unsigned int status,
 		   const struct error *err)
 {
 	if (r < 0) {
@@ -443,52 +226,44 @@ static void answer(struct call *c, int r, unsigned int status,
 	free(c->location);
 }
 
-static void read_index(struct request *q, struct call *c, call_fn *fn)
+/* What the route's row says, with no more than a look at the index. */
+static void get(struct request *q)
 {
 	struct glance *g = q->app;
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	struct metadef_call c = { .q = q };
 	struct error err = { 0 };
 	int r = index_read(g->index, &tx, &err);
 
-	c->q = q;
 	if (r >= 0)
-		r = fn(tx, c, &err);
-	answer(c, r, 200, &err);
+		r = q->route->call(tx, &c, &err);
+	answer(&c, r, q->route->status, &err);
 }
 
-static void get(struct request *q, call_fn *fn)
-{
-	struct call c = { 0 };
-
-	read_index(q, &c, fn);
-}
-
-/* Without a body. */
-static void change(struct request *q, call_fn *fn, unsigned int status)
+/* A change, without a body. */
+static void change(struct request *q)
 {
 	struct glance *g = q->app;
-	struct call c = { .q = q };
+	struct metadef_call c = { .q = q };
 	struct error err = { 0 };
-	int r = index_write(g->index, run_change,
-			    &(struct change){ .c = &c, .fn = fn }, &err);
+	int r = index_write(g->index, run_change, &c, &err);
 
-	answer(&c, r, status, &err);
+	answer(&c, r, q->route->status, &err);
 }
 
 /* With one. */
-static void put(struct request *q, call_fn *fn, unsigned int status)
+static void put(struct request *q)
 {
 	struct glance *g = q->app;
 	CLEANUP(json_decrefp) json_t *body = request_json_object(q);
-	struct call c = { .q = q, .body = body };
+	struct metadef_call c = { .q = q, .body = body };
 	struct error err = { 0 };
 	int r;
 
 	if (!body)
 		return;
-	r = index_write(g->index, run_change,
-			&(struct change){ .c = &c, .fn = fn }, &err);
-	answer(&c, r, status, &err);
+	r = index_write(g->index, run_change, &c, &err);
+	answer(&c, r, q->route->status, &err);
 }
 
 /* ---- lists ---- */
@@ -539,7 +314,7 @@ static json_t *list_link(const struct request *q, const char *marker)
 	char before = '?';
 	size_t i;
 
-	text_add(&b, ROOT);
+	text_add(&b, METADEF_ROOT);
 	for (i = 0; i < q->uri.n_query; i++) {
 		const struct uri_pair *p = &q->uri.query[i];
 
@@ -564,16 +339,16 @@ static int add_to_list(struct index_tx *tx, const struct metadef_ns *ns,
 		       void *opaque, struct error *err)
 {
 	json_t *list = opaque, *o = NULL;
-	int r = show_short(tx, ns, &o, err);
+	int r = metadef_show_short(tx, ns, &o, err);
 
 	if (r < 0)
 		return r;
-	return json_array_append_new(list, ns_with_links(o)) < 0
+	return json_array_append_new(list, metadef_ns_links(o)) < 0
 		       ? no_memory(err)
 		       : 0;
 }
 
-static int list_namespaces(struct index_tx *tx, struct call *c,
+static int list_namespaces(struct index_tx *tx, struct metadef_call *c,
 			   struct error *err)
 {
 	const struct request *q = c->q;
@@ -609,7 +384,8 @@ static int list_namespaces(struct index_tx *tx, struct call *c,
 }
 
 /* Tags come in pages; the others whole, as Glance has it. */
-static int list_items(struct index_tx *tx, struct call *c, struct error *err)
+static int list_items(struct index_tx *tx, struct metadef_call *c,
+		      struct error *err)
 {
 	const struct request *q = c->q;
 	enum metadef_kind kind = kind_of(q);
@@ -627,18 +403,21 @@ static int list_items(struct index_tx *tx, struct call *c, struct error *err)
 	if (r < 0)
 		return r;
 	c->result = json_object();
-	json_object_set_new(c->result, kinds[kind].segment,
-			    kind == METADEF_PROPERTY
-				    ? show_properties(items, "")
-				    : show_list(ns_name(q), kind, items, ""));
+	json_object_set_new(
+		c->result, metadef_kinds[kind].segment,
+		kind == METADEF_PROPERTY
+			? metadef_show_properties(items, "")
+			: metadef_show_list(ns_name(q), kind, items, ""));
 	if (kind == METADEF_OBJECT)
 		json_object_set_new(
 			c->result, "schema",
-			json_sprintf("v2/schemas/%s", kinds[kind].list_schema));
+			json_sprintf("v2/schemas/%s",
+				     metadef_kinds[kind].list_schema));
 	return 0;
 }
 
-static int list_types(struct index_tx *tx, struct call *c, struct error *err)
+static int list_types(struct index_tx *tx, struct metadef_call *c,
+		      struct error *err)
 {
 	json_t *list = json_array();
 
@@ -646,7 +425,8 @@ static int list_types(struct index_tx *tx, struct call *c, struct error *err)
 	return metadef_types(tx, list, err);
 }
 
-static int list_links(struct index_tx *tx, struct call *c, struct error *err)
+static int list_links(struct index_tx *tx, struct metadef_call *c,
+		      struct error *err)
 {
 	json_t *list = json_array();
 	struct metadef_ns ns = { 0 };
@@ -661,7 +441,7 @@ static int list_links(struct index_tx *tx, struct call *c, struct error *err)
 
 /* ---- namespaces ---- */
 
-static int show_namespace(struct index_tx *tx, struct call *c,
+static int show_namespace(struct index_tx *tx, struct metadef_call *c,
 			  struct error *err)
 {
 	CLEANUP(freep) char *prefix = NULL;
@@ -671,7 +451,7 @@ static int show_namespace(struct index_tx *tx, struct call *c,
 	if (r >= 0)
 		r = find_prefix(tx, c->q, &ns, &prefix, err);
 	if (r >= 0)
-		r = show_ns(tx, &ns, prefix, &c->result, err);
+		r = metadef_show_ns(tx, &ns, prefix, &c->result, err);
 	metadef_ns_done(&ns);
 	return r;
 }
@@ -720,7 +500,7 @@ static int add_nested(struct index_tx *tx, int64_t n, const json_t *body,
 	return r;
 }
 
-static int post_namespace(struct index_tx *tx, struct call *c,
+static int post_namespace(struct index_tx *tx, struct metadef_call *c,
 			  struct error *err)
 {
 	const struct request *q = c->q;
@@ -740,12 +520,13 @@ static int post_namespace(struct index_tx *tx, struct call *c,
 	if (r >= 0)
 		r = metadef_find(tx, &all, name, &ns, err);
 	if (r >= 0)
-		r = show_ns(tx, &ns, "", &c->result, err);
+		r = metadef_show_ns(tx, &ns, "", &c->result, err);
 	metadef_ns_done(&ns);
 	return r;
 }
 
-static int put_namespace(struct index_tx *tx, struct call *c, struct error *err)
+static int put_namespace(struct index_tx *tx, struct metadef_call *c,
+			 struct error *err)
 {
 	const struct request *q = c->q;
 	const struct identity all = { .admin = true };
@@ -761,12 +542,12 @@ static int put_namespace(struct index_tx *tx, struct call *c, struct error *err)
 		r = metadef_find(tx, &all, json_member(c->body, "namespace"),
 				 &ns, err);
 	if (r >= 0)
-		c->result = ns_with_links(json_incref(ns.fields));
+		c->result = metadef_ns_links(json_incref(ns.fields));
 	metadef_ns_done(&ns);
 	return r;
 }
 
-static int delete_namespace(struct index_tx *tx, struct call *c,
+static int delete_namespace(struct index_tx *tx, struct metadef_call *c,
 			    struct error *err)
 {
 	struct metadef_ns ns = { 0 };
@@ -812,11 +593,13 @@ static int show_one(struct index_tx *tx, const struct metadef_ns *ns,
 
 	if (r < 0)
 		return r;
-	*ret = show_item(json_member(ns->fields, "namespace"), kind, item, "");
+	*ret = metadef_show_item(json_member(ns->fields, "namespace"), kind,
+				 item, "");
 	return 0;
 }
 
-static int get_item(struct index_tx *tx, struct call *c, struct error *err)
+static int get_item(struct index_tx *tx, struct metadef_call *c,
+		    struct error *err)
 {
 	const struct request *q = c->q;
 	enum metadef_kind kind = kind_of(q);
@@ -833,7 +616,8 @@ static int get_item(struct index_tx *tx, struct call *c, struct error *err)
 }
 
 /* One more; a tag's name is in the path. */
-static int post_item(struct index_tx *tx, struct call *c, struct error *err)
+static int post_item(struct index_tx *tx, struct metadef_call *c,
+		     struct error *err)
 {
 	const struct request *q = c->q;
 	enum metadef_kind kind = kind_of(q);
@@ -843,7 +627,8 @@ static int post_item(struct index_tx *tx, struct call *c, struct error *err)
 	int r = find_to_change(tx, q, &ns, err);
 
 	if (r >= 0 && c->body)
-		r = check_body(c->body, kinds[kind].schema, "name", err);
+		r = check_body(c->body, metadef_kinds[kind].schema, "name",
+			       err);
 	if (r >= 0)
 		r = add_item(tx, ns.n, ns_name(q), kind, name, c->body, err);
 	if (r >= 0)
@@ -852,7 +637,8 @@ static int post_item(struct index_tx *tx, struct call *c, struct error *err)
 	return r;
 }
 
-static int put_item(struct index_tx *tx, struct call *c, struct error *err)
+static int put_item(struct index_tx *tx, struct metadef_call *c,
+		    struct error *err)
 {
 	const struct request *q = c->q;
 	enum metadef_kind kind = kind_of(q);
@@ -862,7 +648,8 @@ static int put_item(struct index_tx *tx, struct call *c, struct error *err)
 	int r = find_to_change(tx, q, &ns, err);
 
 	if (r >= 0)
-		r = check_body(c->body, kinds[kind].schema, "name", err);
+		r = check_body(c->body, metadef_kinds[kind].schema, "name",
+			       err);
 	if (r >= 0) {
 		stored = stored_body(kind, c->body);
 		r = metadef_item_update(tx, &ns, kind, item_name(q), name,
@@ -874,7 +661,8 @@ static int put_item(struct index_tx *tx, struct call *c, struct error *err)
 	return r;
 }
 
-static int delete_item(struct index_tx *tx, struct call *c, struct error *err)
+static int delete_item(struct index_tx *tx, struct metadef_call *c,
+		       struct error *err)
 {
 	const struct request *q = c->q;
 	enum metadef_kind kind = kind_of(q);
@@ -882,14 +670,16 @@ static int delete_item(struct index_tx *tx, struct call *c, struct error *err)
 	int r = find_to_change(tx, q, &ns, err);
 
 	if (r >= 0)
-		r = refuse_protected(&ns, kinds[kind].word, item_name(q), err);
+		r = refuse_protected(&ns, metadef_kinds[kind].word,
+				     item_name(q), err);
 	if (r >= 0)
 		r = metadef_item_remove(tx, &ns, kind, item_name(q), err);
 	metadef_ns_done(&ns);
 	return r;
 }
 
-static int delete_items(struct index_tx *tx, struct call *c, struct error *err)
+static int delete_items(struct index_tx *tx, struct metadef_call *c,
+			struct error *err)
 {
 	struct metadef_ns ns = { 0 };
 	int r = find_to_change(tx, c->q, &ns, err);
@@ -903,7 +693,8 @@ static int delete_items(struct index_tx *tx, struct call *c, struct error *err)
 }
 
 /* All tags anew, or more of them where the client says so. */
-static int post_tags(struct index_tx *tx, struct call *c, struct error *err)
+static int post_tags(struct index_tx *tx, struct metadef_call *c,
+		     struct error *err)
 {
 	const struct request *q = c->q;
 	const char *append = request_header(q, "X-Openstack-Append");
@@ -919,16 +710,17 @@ static int post_tags(struct index_tx *tx, struct call *c, struct error *err)
 		r = add_nested_items(tx, ns.n, ns_name(q), METADEF_TAG, tags,
 				     err);
 	if (r >= 0)
-		c->result =
-			json_pack("{s:o}", "tags",
-				  show_list(ns_name(q), METADEF_TAG, tags, ""));
+		c->result = json_pack(
+			"{s:o}", "tags",
+			metadef_show_list(ns_name(q), METADEF_TAG, tags, ""));
 	metadef_ns_done(&ns);
 	return r;
 }
 
 /* ---- associations ---- */
 
-static int post_link(struct index_tx *tx, struct call *c, struct error *err)
+static int post_link(struct index_tx *tx, struct metadef_call *c,
+		     struct error *err)
 {
 	const struct request *q = c->q;
 	CLEANUP(json_decrefp) json_t *list = json_array();
@@ -948,7 +740,8 @@ static int post_link(struct index_tx *tx, struct call *c, struct error *err)
 	return r;
 }
 
-static int delete_link(struct index_tx *tx, struct call *c, struct error *err)
+static int delete_link(struct index_tx *tx, struct metadef_call *c,
+		       struct error *err)
 {
 	const struct request *q = c->q;
 	struct metadef_ns ns = { 0 };
@@ -965,17 +758,7 @@ static int delete_link(struct index_tx *tx, struct call *c, struct error *err)
 
 /* ---- routes ---- */
 
-static void on_list_types(struct request *q)
-{
-	get(q, list_types);
-}
-
-static void on_list_namespaces(struct request *q)
-{
-	get(q, list_namespaces);
-}
-
-static int post_namespace_and_place(struct index_tx *tx, struct call *c,
+static int post_namespace_and_place(struct index_tx *tx, struct metadef_call *c,
 				    struct error *err)
 {
 	CLEANUP(freep) char *base = request_base_url(c->q);
@@ -984,7 +767,7 @@ static int post_namespace_and_place(struct index_tx *tx, struct call *c,
 
 	if (r < 0)
 		return r;
-	path = link_to(json_member(c->body, "namespace"), NULL, NULL);
+	path = metadef_path(json_member(c->body, "namespace"), NULL, NULL);
 	if (!base || !path || asprintf(&c->location, "%s%s", base, path) < 0) {
 		c->location = NULL;
 		return no_memory(err);
@@ -992,115 +775,44 @@ static int post_namespace_and_place(struct index_tx *tx, struct call *c,
 	return 0;
 }
 
-static void on_post_namespace(struct request *q)
-{
-	put(q, post_namespace_and_place, 201);
-}
-
-static void on_get_namespace(struct request *q)
-{
-	get(q, show_namespace);
-}
-
-static void on_put_namespace(struct request *q)
-{
-	put(q, put_namespace, 200);
-}
-
-static void on_delete_namespace(struct request *q)
-{
-	change(q, delete_namespace, 204);
-}
-
-static void on_list_links(struct request *q)
-{
-	get(q, list_links);
-}
-
-static void on_post_link(struct request *q)
-{
-	put(q, post_link, 201);
-}
-
-static void on_delete_link(struct request *q)
-{
-	change(q, delete_link, 204);
-}
-
-static void on_list_items(struct request *q)
-{
-	get(q, list_items);
-}
-
-static void on_post_item(struct request *q)
-{
-	put(q, post_item, 201);
-}
-
-static void on_post_tags(struct request *q)
-{
-	put(q, post_tags, 201);
-}
-
-static void on_post_tag(struct request *q)
-{
-	change(q, post_item, 201);
-}
-
-static void on_delete_items(struct request *q)
-{
-	change(q, delete_items, 204);
-}
-
-static void on_get_item(struct request *q)
-{
-	get(q, get_item);
-}
-
-static void on_put_item(struct request *q)
-{
-	put(q, put_item, 200);
-}
-
-static void on_delete_item(struct request *q)
-{
-	change(q, delete_item, 204);
-}
-
-#define NS    ROOT "/{}"
+#define NS    METADEF_ROOT "/{}"
 #define TYPES NS "/resource_types"
 #define OBJS  NS "/objects"
 #define PROPS NS "/properties"
 #define TAGS  NS "/tags"
 
 const struct route metadef_routes[] = {
-	{ HTTP_GET, "/v2/metadefs/resource_types", on_list_types },
-	{ HTTP_GET, ROOT, on_list_namespaces },
-	{ HTTP_POST, ROOT, on_post_namespace },
-	{ HTTP_GET, NS, on_get_namespace },
-	{ HTTP_PUT, NS, on_put_namespace },
-	{ HTTP_DELETE, NS, on_delete_namespace },
-	{ HTTP_GET, TYPES, on_list_links },
-	{ HTTP_POST, TYPES, on_post_link },
-	{ HTTP_DELETE, TYPES "/{}", on_delete_link },
-	{ HTTP_GET, OBJS, on_list_items },
-	{ HTTP_POST, OBJS, on_post_item },
-	{ HTTP_DELETE, OBJS, on_delete_items },
-	{ HTTP_GET, OBJS "/{}", on_get_item },
-	{ HTTP_PUT, OBJS "/{}", on_put_item },
-	{ HTTP_DELETE, OBJS "/{}", on_delete_item },
-	{ HTTP_GET, PROPS, on_list_items },
-	{ HTTP_POST, PROPS, on_post_item },
-	{ HTTP_DELETE, PROPS, on_delete_items },
-	{ HTTP_GET, PROPS "/{}", on_get_item },
-	{ HTTP_PUT, PROPS "/{}", on_put_item },
-	{ HTTP_DELETE, PROPS "/{}", on_delete_item },
-	{ HTTP_GET, TAGS, on_list_items },
-	{ HTTP_POST, TAGS, on_post_tags },
-	{ HTTP_DELETE, TAGS, on_delete_items },
-	{ HTTP_GET, TAGS "/{}", on_get_item },
-	{ HTTP_POST, TAGS "/{}", on_post_tag },
-	{ HTTP_PUT, TAGS "/{}", on_put_item },
-	{ HTTP_DELETE, TAGS "/{}", on_delete_item },
+	{ HTTP_GET, "/v2/metadefs/resource_types", get, .call = list_types,
+	  .status = 200 },
+	{ HTTP_GET, METADEF_ROOT, get, .call = list_namespaces, .status = 200 },
+	{ HTTP_POST, METADEF_ROOT, put, .call = post_namespace_and_place,
+	  .status = 201 },
+	{ HTTP_GET, NS, get, .call = show_namespace, .status = 200 },
+	{ HTTP_PUT, NS, put, .call = put_namespace, .status = 200 },
+	{ HTTP_DELETE, NS, change, .call = delete_namespace, .status = 204 },
+	{ HTTP_GET, TYPES, get, .call = list_links, .status = 200 },
+	{ HTTP_POST, TYPES, put, .call = post_link, .status = 201 },
+	{ HTTP_DELETE, TYPES "/{}", change, .call = delete_link,
+	  .status = 204 },
+	{ HTTP_GET, OBJS, get, .call = list_items, .status = 200 },
+	{ HTTP_POST, OBJS, put, .call = post_item, .status = 201 },
+	{ HTTP_DELETE, OBJS, change, .call = delete_items, .status = 204 },
+	{ HTTP_GET, OBJS "/{}", get, .call = get_item, .status = 200 },
+	{ HTTP_PUT, OBJS "/{}", put, .call = put_item, .status = 200 },
+	{ HTTP_DELETE, OBJS "/{}", change, .call = delete_item, .status = 204 },
+	{ HTTP_GET, PROPS, get, .call = list_items, .status = 200 },
+	{ HTTP_POST, PROPS, put, .call = post_item, .status = 201 },
+	{ HTTP_DELETE, PROPS, change, .call = delete_items, .status = 204 },
+	{ HTTP_GET, PROPS "/{}", get, .call = get_item, .status = 200 },
+	{ HTTP_PUT, PROPS "/{}", put, .call = put_item, .status = 200 },
+	{ HTTP_DELETE, PROPS "/{}", change, .call = delete_item,
+	  .status = 204 },
+	{ HTTP_GET, TAGS, get, .call = list_items, .status = 200 },
+	{ HTTP_POST, TAGS, put, .call = post_tags, .status = 201 },
+	{ HTTP_DELETE, TAGS, change, .call = delete_items, .status = 204 },
+	{ HTTP_GET, TAGS "/{}", get, .call = get_item, .status = 200 },
+	{ HTTP_POST, TAGS "/{}", change, .call = post_item, .status = 201 },
+	{ HTTP_PUT, TAGS "/{}", put, .call = put_item, .status = 200 },
+	{ HTTP_DELETE, TAGS "/{}", change, .call = delete_item, .status = 204 },
 	{ 0 },
 };

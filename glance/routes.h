@@ -8,6 +8,9 @@
 
 #include "glance/http/http.h"
 
+struct index_tx;
+struct metadef_call;
+
 enum {
 	ROUTE_PUBLIC = 1 << 0, /* nobody is asked who he is */
 };
@@ -25,6 +28,13 @@ struct route {
 	 */
 	void (*begin)(struct request *q);
 	unsigned int flags;
+	/*
+	 * For a handle that many routes share: what it is to do in the index,
+	 * and the status when that went well.
+	 */
+	int (*call)(struct index_tx *tx, struct metadef_call *c,
+		    struct error *err);
+	unsigned int status;
 };
 
 /* Each ended by a route without a pattern. */
