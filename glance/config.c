@@ -1,40 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "glance/config.h"
 #include "glance/limits.h"
-
-void glance_config_done(struct glance_config *c)
-{
-	free(c->store);
-	free(c->listen);
-	free(c->pithos);
-	free(c->cert);
-	free(c->key);
-	free(c->auth);
-	free(c->keystone_user);
-	free(c->keystone_project);
-	free(c->keystone_password);
-	free(c->service_roles);
-	free(c->access_log);
-	free(c->import_hosts);
-	free(c->import_ports);
-	free(c->import_nets);
-	free(c->import_min_rate);
-	free(c->show_locations);
-	free(c->min_disk);
-	free(c->location_dirs);
-	free(c->direct_url);
-	free(c->limits);
-	free(c->health_disable);
-	free(c->timeout);
-	free(c->per_address);
-	free(c->proxies);
-	free(c->hosts);
-	*c = (struct glance_config){ 0 };
-}
 
 /* nbdkit changes its folder. */
 static char *absolute(const char *value)
@@ -70,40 +41,63 @@ static char *limits_place(const char *value)
 	return limits_are_keystones(value) ? strdup(value) : absolute(value);
 }
 
+/* Each is a string, made of its value by make(). */
+static const struct {
+	const char *key;
+	size_t at; /* in struct glance_config */
+	char *(*make)(const char *value);
+} params[] = {
+#define FIELD(name) offsetof(struct glance_config, name)
+	{ "store", FIELD(store), absolute },
+	{ "glance", FIELD(listen), absolute_socket },
+	{ "pithos", FIELD(pithos), absolute },
+	{ "glance-cert", FIELD(cert), absolute },
+	{ "glance-key", FIELD(key), absolute },
+	{ "auth", FIELD(auth), strdup },
+	{ "keystone-user", FIELD(keystone_user), strdup },
+	{ "keystone-project", FIELD(keystone_project), strdup },
+	{ "keystone-password", FIELD(keystone_password), absolute },
+	{ "keystone-service-roles", FIELD(service_roles), strdup },
+	{ "access-log", FIELD(access_log), absolute },
+	{ "import-hosts", FIELD(import_hosts), strdup },
+	{ "import-ports", FIELD(import_ports), strdup },
+	{ "import-nets", FIELD(import_nets), strdup },
+	{ "import-min-rate", FIELD(import_min_rate), strdup },
+	{ "show-locations", FIELD(show_locations), strdup },
+	{ "location-dirs", FIELD(location_dirs), strdup },
+	{ "direct-url", FIELD(direct_url), strdup },
+	{ "limits", FIELD(limits), limits_place },
+	{ "glance-timeout", FIELD(timeout), strdup },
+	{ "glance-per-address", FIELD(per_address), strdup },
+	{ "glance-proxies", FIELD(proxies), strdup },
+	{ "glance-hosts", FIELD(hosts), strdup },
+	{ "health-disable", FIELD(health_disable), absolute },
+	{ "min-disk", FIELD(min_disk), strdup },
+#undef FIELD
+};
+
+static char **field(struct glance_config *c, size_t i)
+{
+	return (char **)(void *)((char *)c + params[i].at);
+}
+
+const char *glance_config_key(size_t i)
+{
+	return i < ARRAY_SIZE(params) ? params[i].key : NULL;
+}
+
+void glance_config_done(struct glance_config *c)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(params); i++)
+		free(*field(c, i));
+	*c = (struct glance_config){ 0 };
+}
+
 int glance_config_set(struct glance_config *c, const char *key,
 		      const char *value, struct error *err)
 {
-	const struct {
-		const char *key;
-		char **field;
-		char *(*make)(const char *value);
-	} params[] = {
-		{ "store", &c->store, absolute },
-		{ "glance", &c->listen, absolute_socket },
-		{ "pithos", &c->pithos, absolute },
-		{ "glance-cert", &c->cert, absolute },
-		{ "glance-key", &c->key, absolute },
-		{ "auth", &c->auth, strdup },
-		{ "keystone-user", &c->keystone_user, strdup },
-		{ "keystone-project", &c->keystone_project, strdup },
-		{ "keystone-password", &c->keystone_password, absolute },
-		{ "keystone-service-roles", &c->service_roles, strdup },
-		{ "access-log", &c->access_log, absolute },
-		{ "import-hosts", &c->import_hosts, strdup },
-		{ "import-ports", &c->import_ports, strdup },
-		{ "import-nets", &c->import_nets, strdup },
-		{ "import-min-rate", &c->import_min_rate, strdup },
-		{ "show-locations", &c->show_locations, strdup },
-		{ "location-dirs", &c->location_dirs, strdup },
-		{ "direct-url", &c->direct_url, strdup },
-		{ "limits", &c->limits, limits_place },
-		{ "glance-timeout", &c->timeout, strdup },
-		{ "glance-per-address", &c->per_address, strdup },
-		{ "glance-proxies", &c->proxies, strdup },
-		{ "glance-hosts", &c->hosts, strdup },
-		{ "health-disable", &c->health_disable, absolute },
-		{ "min-disk", &c->min_disk, strdup },
-	};
 	size_t i;
 	char *copy;
 
@@ -114,7 +108,7 @@ int glance_config_set(struct glance_config *c, const char *key,
 	if (!*value)
 		return error_set(err, -EINVAL, 0, "%s: the value is empty",
 				 key);
-	if (params[i].field == &c->min_disk && strcmp(value, "inspected") &&
+	if (field(c, i) == &c->min_disk && strcmp(value, "inspected") &&
 	    strcmp(value, "asked"))
 		return error_set(err, -EINVAL, 0,
 				 "min-disk: \"%s\" is neither inspected nor "
@@ -123,8 +117,8 @@ int glance_config_set(struct glance_config *c, const char *key,
 	copy = params[i].make(value);
 	if (!copy)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	free(*params[i].field);
-	*params[i].field = copy;
+	free(*field(c, i));
+	*field(c, i) = copy;
 	return 0;
 }
 

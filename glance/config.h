@@ -4,6 +4,7 @@
 #define GLANCE_CONFIG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "iouring/error.h"
 
@@ -37,6 +38,9 @@ struct glance_config {
 };
 
 void glance_config_done(struct glance_config *c);
+
+/* The @i-th parameter's name; NULL: there are fewer. */
+const char *glance_config_key(size_t i);
 
 /* Is @key one of ours? -ENOENT: no. */
 int glance_config_set(struct glance_config *c, const char *key,

@@ -33,8 +33,40 @@ static int open_grant_key(struct glance *g, struct error *err)
 	return grant_key_open(path, &g->grant_key, err);
 }
 
-static int check_direct_url(const char *url, struct error *err)
+static int open_store(struct glance *g, struct error *err)
 {
+	int r = store_open(g->config->store, &g->store, err);
+
+	if (r >= 0)
+		r = store_lock(g->store, err);
+	return r < 0 ? r : recover_check(g->store, err);
+}
+
+static int open_http(struct glance *g, struct error *err)
+{
+	const struct glance_config *c = g->config;
+	const struct http_config http = {
+		.listen = c->listen,
+		.cert_file = c->cert,
+		.key_file = c->key,
+		.idle = c->timeout,
+		.per_address = c->per_address,
+		.proxies = c->proxies,
+		.hosts = c->hosts,
+	};
+
+	return c->listen ? http_listen(&http, &g->http, err) : 0;
+}
+
+static int open_observer(struct glance *g, struct error *err)
+{
+	return observer_new(g->config->access_log, &g->observer, err);
+}
+
+static int check_direct_url(struct glance *g, struct error *err)
+{
+	const char *url = g->config->direct_url;
+
 	if (!url ||
 	    ((!strncmp(url, "nbd://", 6) || !strncmp(url, "nbds://", 7)) &&
 	     url[strlen(url) - 1] == '/'))
@@ -45,65 +77,69 @@ static int check_direct_url(const char *url, struct error *err)
 			 url);
 }
 
-int glance_prepare(const struct glance_config *c, struct glance **ret,
-		   struct error *err)
+static int open_locations(struct glance *g, struct error *err)
 {
+	const struct glance_config *c = g->config;
+
+	return location_rules_new(c->store, c->show_locations, c->location_dirs,
+				  &g->locations, err);
+}
+
+static int open_tunnels(struct glance *g, struct error *err)
+{
+	return tunnels_new(&g->tunnels, err);
+}
+
+static int open_limits(struct glance *g, struct error *err)
+{
+	return limits_open(g->config->limits, &g->limits, err);
+}
+
+static int open_fetch(struct glance *g, struct error *err)
+{
+	const struct glance_config *c = g->config;
+	int r = fetch_rules_new(c->import_hosts, c->import_ports,
+				c->import_nets, &g->fetch, err);
+
+	if (r < 0 || !c->import_min_rate)
+		return r;
+	return fetch_rules_set_rate(g->fetch, c->import_min_rate, err);
+}
+
+static int open_auth(struct glance *g, struct error *err)
+{
+	const struct glance_config *c = g->config;
 	const struct keystone_account account = { c->keystone_user,
 						  c->keystone_project,
 						  c->keystone_password };
+	struct auth_options o = { .account = &account,
+				  .service_roles = c->service_roles };
+
+	if (!g->http)
+		return 0;
+	o.waiters_max = http_connections_max(g->http) / 2;
+	return auth_new(c->auth, http_is_local(g->http), &o, &g->auth, err);
+}
+
+int glance_prepare(const struct glance_config *c, struct glance **ret,
+		   struct error *err)
+{
+	/* The store first: nothing is said of the rest where it is in use. */
+	static int (*const steps[])(struct glance * g, struct error * err) = {
+		open_store,	  open_http,	  open_grant_key, open_observer,
+		check_direct_url, open_locations, open_tunnels,	  open_limits,
+		open_fetch,	  open_auth,
+	};
 	struct glance *g = calloc(1, sizeof(*g));
+	size_t i;
 	int r;
 
 	if (!g)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	g->config = c;
 	r = openssl_load(err);
-	if (r >= 0)
-		r = store_open(c->store, &g->store, err);
-	if (r >= 0)
-		r = store_lock(g->store, err);
-	if (r >= 0)
-		r = recover_check(g->store, err);
-	if (r >= 0) {
-		if (c->listen)
-			r = http_listen(
-				&(struct http_config){ .listen = c->listen,
-						       .cert_file = c->cert,
-						       .key_file = c->key,
-						       .idle = c->timeout,
-						       .per_address =
-							       c->per_address,
-						       .proxies = c->proxies,
-						       .hosts = c->hosts },
-				&g->http, err);
-	}
-	if (r >= 0)
-		r = open_grant_key(g, err);
-	if (r >= 0)
-		r = observer_new(c->access_log, &g->observer, err);
-	if (r >= 0)
-		r = check_direct_url(c->direct_url, err);
-	if (r >= 0)
-		r = location_rules_new(c->store, c->show_locations,
-				       c->location_dirs, &g->locations, err);
-	if (r >= 0)
-		r = tunnels_new(&g->tunnels, err);
-	if (r >= 0)
-		r = limits_open(c->limits, &g->limits, err);
-	if (r >= 0)
-		r = fetch_rules_new(c->import_hosts, c->import_ports,
-				    c->import_nets, &g->fetch, err);
-	if (r >= 0 && c->import_min_rate)
-		r = fetch_rules_set_rate(g->fetch, c->import_min_rate, err);
-	if (r >= 0 && g->http)
-		r = auth_new(
-			c->auth, http_is_local(g->http),
-			&(struct auth_options){
-				.account = &account,
-				.service_roles = c->service_roles,
-				.waiters_max =
-					http_connections_max(g->http) / 2 },
-			&g->auth, err);
+	for (i = 0; i < ARRAY_SIZE(steps) && r >= 0; i++)
+		r = steps[i](g, err);
 	if (r < 0) {
 		glance_free(g);
 		return r;

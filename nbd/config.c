@@ -479,36 +479,43 @@ static int set_detect(struct config *c, const char *value, struct error *err)
 	return 0;
 }
 
+static const struct {
+	const char *key;
+	int (*set)(struct config *c, const char *value, struct error *err);
+} params[] = {
+	{ "image", set_image },
+	{ "format", set_format },
+	{ "snapshot", set_snapshot },
+	{ "key", set_key },
+	{ "allow", set_allow },
+	{ "cache", set_cache },
+	{ "spare", set_spare },
+	{ "io", set_io },
+	{ "direct", set_direct },
+	{ "force", set_force },
+	{ "diff", set_diff },
+	{ "overlay", set_overlay },
+	{ "overlay-scope", set_overlay_scope },
+	{ "overlays", set_overlays },
+	{ "overlays-create", set_overlays_create },
+	{ "overlay-max", set_overlay_max },
+	{ "overlay-free", set_overlay_free },
+	{ "detect", set_detect },
+	{ "control", set_control },
+	{ "max-connections", set_max_connections },
+	{ "max-connections-per-address", set_max_per_address },
+};
+
+const char *config_key(size_t i)
+{
+	return i < ARRAY_SIZE(params)
+		       ? params[i].key
+		       : glance_config_key(i - ARRAY_SIZE(params));
+}
+
 int config_set(struct config *c, const char *key, const char *value,
 	       struct error *err)
 {
-	static const struct {
-		const char *key;
-		int (*set)(struct config *c, const char *value,
-			   struct error *err);
-	} params[] = {
-		{ "image", set_image },
-		{ "format", set_format },
-		{ "snapshot", set_snapshot },
-		{ "key", set_key },
-		{ "allow", set_allow },
-		{ "cache", set_cache },
-		{ "spare", set_spare },
-		{ "io", set_io },
-		{ "direct", set_direct },
-		{ "force", set_force },
-		{ "diff", set_diff },
-		{ "overlay", set_overlay },
-		{ "overlay-scope", set_overlay_scope },
-		{ "overlays", set_overlays },
-		{ "overlays-create", set_overlays_create },
-		{ "overlay-max", set_overlay_max },
-		{ "overlay-free", set_overlay_free },
-		{ "detect", set_detect },
-		{ "control", set_control },
-		{ "max-connections", set_max_connections },
-		{ "max-connections-per-address", set_max_per_address },
-	};
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(params); i++)
@@ -550,5 +557,29 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 				 "io=uring: io_uring is not available (%s); "
 				 "io=auto does without",
 				 errno_text(-r));
+	return 0;
+}
+
+int config_check(const struct config *c, struct error *err)
+{
+	const bool overlays = c->overlay || c->overlay_temp || c->overlays;
+	const struct {
+		bool wrong;
+		const char *why;
+	} rules[] = {
+		{ !c->image && !c->glance.store,
+		  "no image was given: nbdkit platter FILE, or store=DIR" },
+		{ overlays && !(c->image || (c->overlays && c->glance.store)),
+		  "overlays need an image: nbdkit platter FILE" },
+		{ c->overlay_per_connection && !c->overlay_temp,
+		  "overlay-scope=connection is for overlay=temp" },
+		{ c->glance.listen && !c->glance.store,
+		  "glance= needs a store: store=DIR" },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(rules); i++)
+		if (rules[i].wrong)
+			return error_set(err, -EINVAL, 0, "%s", rules[i].why);
 	return 0;
 }

@@ -73,4 +73,10 @@ bool config_size(const char *value, uint64_t *ret);
 /* "NAME=VALUE  what it does" for each parameter, one a line. */
 extern const char config_help[];
 
+/* The @i-th parameter's name; NULL: there are fewer. */
+const char *config_key(size_t i);
+
+/* Do they go together, for a server? -EINVAL */
+int config_check(const struct config *c, struct error *err);
+
 #endif

@@ -118,26 +118,11 @@ static int platter_config(const char *key, const char *value)
 static int platter_config_complete(void)
 {
 	struct error err = { 0 };
+	int r = config_check(&config, &err);
 
-	if (!config.image && !config.glance.store) {
-		nbdkit_error("no image was given: nbdkit platter FILE, or "
-			     "store=DIR");
-		return -1;
-	}
-	if ((config.overlay || config.overlay_temp || config.overlays) &&
-	    !(config.image || (config.overlays && config.glance.store))) {
-		nbdkit_error("overlays need an image: nbdkit platter FILE");
-		return -1;
-	}
-	if (config.overlay_per_connection && !config.overlay_temp) {
-		nbdkit_error("overlay-scope=connection is for overlay=temp");
-		return -1;
-	}
-	if (config.glance.listen && !config.glance.store) {
-		nbdkit_error("glance= needs a store: store=DIR");
-		return -1;
-	}
-	return config_apply(&config, say, &err) < 0 ? fail(&err) : 0;
+	if (r >= 0)
+		r = config_apply(&config, say, &err);
+	return r < 0 ? fail(&err) : 0;
 }
 
 static int platter_get_ready(void)
