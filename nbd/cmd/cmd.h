@@ -31,14 +31,15 @@ enum {
 
 struct verb {
 	const char *name;
-	const char *summary; /* for `platter --help` */
+	const char *summary; /* for `platter --help`; NULL: it is not there */
 	const char *help; /* for `platter VERB --help` */
 	int usage_status; /* exit status after a wrong option */
 	int (*run)(int argc, char **argv);
 };
 
 extern const struct verb verb_serve, verb_info, verb_map, verb_check, verb_diff,
-	verb_convert, verb_create, verb_overlay, verb_image, verb_index;
+	verb_convert, verb_create, verb_overlay, verb_image, verb_index,
+	verb_names;
 
 /* What the options that all verbs have came to. */
 struct cmd {
@@ -129,5 +130,8 @@ struct layers {
 int layers_open(const struct cmd *c, bool chain, struct layers *ret,
 		struct error *err);
 void layers_done(struct layers *l);
+
+/* main.c: the names of those that people are told of, one a line. */
+void cmd_print_verbs(void);
 
 #endif

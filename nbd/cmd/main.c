@@ -12,8 +12,9 @@
 #include "nbd/cmd/cmd.h"
 
 static const struct verb *const verbs[] = {
-	&verb_serve,   &verb_info,   &verb_map,	    &verb_check, &verb_diff,
-	&verb_convert, &verb_create, &verb_overlay, &verb_image, &verb_index
+	&verb_serve, &verb_info,    &verb_map,	  &verb_check,
+	&verb_diff,  &verb_convert, &verb_create, &verb_overlay,
+	&verb_image, &verb_index,   &verb_names
 };
 
 void cmd_init(struct cmd *c, const struct verb *verb)
@@ -178,13 +179,24 @@ static void print_help(FILE *fp)
 	      "\n",
 	      fp);
 	for (i = 0; i < ARRAY_SIZE(verbs); i++)
-		fprintf(fp, "  %-7s %s\n", verbs[i]->name, verbs[i]->summary);
+		if (verbs[i]->summary)
+			fprintf(fp, "  %-7s %s\n", verbs[i]->name,
+				verbs[i]->summary);
 	fputs("\n"
 	      "  platter VERB --help   what a verb's options are\n"
 	      "  platter --version\n"
 	      "\n"
 	      "See platter(1).\n",
 	      fp);
+}
+
+void cmd_print_verbs(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (verbs[i]->summary)
+			puts(verbs[i]->name);
 }
 
 static const struct verb *find_verb(const char *name)
