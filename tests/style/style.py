@@ -20,15 +20,29 @@ ROOMS = ["iouring", "formats", "glance", "nbd"]  # from the lowest upwards
 FOLDERS = ROOMS + ["tests", "bench", "contrib", ".ci"]
 # The one place for each.
 LIBURING_IN = "iouring/ring.c"
+NBDKIT_IN = "nbd/plugin.c"
+# What a folder of a room may include beside its own; "x/" is a folder with all
+# below it, "x/*" without. Everything downwards, where there is no line.
+FOLDER_MAY = {
+    # Bytes to bytes: knows of no layer.
+    "formats/codec": ["iouring/", "formats/cursor.h", "formats/library.h"],
+    # What all formats are read through. table.c names the drivers by symbol.
+    "formats": ["iouring/", "formats/codec/"],
+    "formats/drivers": ["iouring/", "formats/codec/", "formats/*"],
+    "formats/overlay": ["iouring/", "formats/codec/", "formats/*",
+                        "formats/drivers/qcow2.h"],
+    # Knows of no images.
+    "glance/http": ["iouring/", "formats/codec/", "formats/library.h",
+                    "glance/identity.h", "glance/log.h"],
+    "nbd": ["iouring/", "formats/", "glance/"],
+    "nbd/server": ["iouring/", "nbd/line-budget.h", "nbd/text.h"],
+}
 # These name all of what can be added: they stand above it, wherever they are.
 REGISTRIES = ["formats/table.c", "glance/routes.c", "nbd/cmd/main.c"]
-# What several files of one format share.
-FORMAT_HEADERS = {"formats/drivers/qcow2.h":
-                  r"formats/(drivers|overlay)/qcow2(-[a-z0-9-]+)?\.[ch]",
-                  "formats/drivers/vhdx-inside.h":
-                  r"formats/drivers/vhdx(-[a-z]+)?\.[ch]",
-                  "formats/drivers/vmdk-inside.h":
-                  r"formats/drivers/vmdk(-[a-z]+)?\.[ch]"}
+# Circles that are still to be taken apart; see check_circles().
+CIRCLES_LEFT = [{"iouring/batch.c", "iouring/file.c", "iouring/ring.c",
+                 "iouring/source.c", "iouring/sync.c", "iouring/write.c"}]
+LINES_MAX = 900  # of a file of the product
 
 
 def skip(reason):
@@ -138,8 +152,8 @@ def wrong_include(path, own, name):
     room = path.split("/")[0]
     if name == "liburing.h" and room != "tests" and path != LIBURING_IN:
         return f"only {LIBURING_IN} knows liburing"
-    if name == "nbdkit-plugin.h" and room != "nbd":
-        return "only nbd/ knows nbdkit"
+    if name == "nbdkit-plugin.h" and path != NBDKIT_IN:
+        return f"only {NBDKIT_IN} knows nbdkit"
     if not own:
         return None
     target = name.split("/")[0]
@@ -151,9 +165,29 @@ def wrong_include(path, own, name):
         return "the program needs no tests"
     if ROOMS.index(target) > ROOMS.index(room):
         return f"points upwards, from {room}/ to {target}/"
-    if name in FORMAT_HEADERS and not re.fullmatch(FORMAT_HEADERS[name],
-                                                   path):
+    if not folder_may(os.path.dirname(path), name):
+        return f"is not for {os.path.dirname(path)}/"
+    if name.startswith("formats/drivers/") and \
+            format_of(name) not in (None, format_of(path)):
         return "is another format's header"
+    return None
+
+
+def folder_may(folder, name):
+    """May a file in @folder include @name, which is in its room or below?"""
+    if os.path.dirname(name) == folder:
+        return True
+    return folder not in FOLDER_MAY or any(
+        name.startswith(may) if may.endswith("/") else
+        os.path.dirname(name) == may[:-2] if may.endswith("/*") else
+        name == may for may in FOLDER_MAY[folder])
+
+
+def format_of(path):
+    """The format whose own file this is; None: it is for all."""
+    m = re.fullmatch(r"formats/(?:drivers|overlay)/(\w+)(-[\w-]+)?\.[ch]", path)
+    if m and os.path.exists(f"formats/drivers/{m.group(1)}.c"):
+        return m.group(1)
     return None
 
 
@@ -241,10 +275,24 @@ def check_circles():
                 edges[source].setdefault(to, []).append(name)
     bad = [f"no such registry: {r}" for r in REGISTRIES if r not in known]
     for circle in components(edges):
+        if any(left.issuperset(circle) for left in CIRCLES_LEFT):
+            print(f"left for now: {' '.join(circle)}")
+            continue
         bad.append(f"a circle: {' '.join(circle)}")
         bad += [f"  {a} -> {b}: {' '.join(sorted(names))}" for a in circle
                 for b, names in sorted(edges[a].items()) if b in circle]
     return report(bad, len(known), "object files in no circle")
+
+
+def check_length():
+    files = [f for f in with_ending(".c", ".h") if f.split("/")[0] in ROOMS]
+    bad = []
+    for path in files:
+        with open(path, encoding="utf-8") as f:
+            n = sum(1 for _ in f)
+        if n > LINES_MAX:
+            bad.append(f"{path}: {n} lines, {LINES_MAX} are enough")
+    return report(bad, len(files), "files of a length that can be read")
 
 
 def check_clang_format():
@@ -409,10 +457,11 @@ def check_systemd():
     return report(bad, len(names), "units")
 
 
-def routes_of(text):
-    """{"GET /v2/images", ...} that the tables in a C source have."""
+def routes_of(text, shared):
+    """{"GET /v2/images", ...} that the tables in a C source have; @shared:
+    macros of headers."""
     text = text.replace("\\\n", " ")
-    macros = string_macros(text)
+    macros = shared | string_macros(text)
     common = re.search(r"#define COMMON\(root\)(.*)", text)
     found = []
     row = r"\{\s*HTTP_(\w+),\s*([^,]+),"
@@ -440,11 +489,15 @@ def row_is_tested(request, test):
 
 
 def check_api():
-    routes = set()
-    for path in with_ending(".c"):
+    routes, shared = set(), {}
+    for path in with_ending(".h") + with_ending(".c"):
         if path.startswith("glance/"):
             with open(path, encoding="utf-8") as f:
-                routes |= routes_of(f.read())
+                text = f.read()
+            if path.endswith(".h"):
+                shared |= string_macros(text)
+            else:
+                routes |= routes_of(text, shared)
     with open("glance/API.md", encoding="utf-8") as f:
         rows = re.findall(r"^\| `(\w+ \S+)` \|.*\| (\S.*) \|$", f.read(), re.M)
     have = {request for request, _ in rows}
@@ -455,6 +508,60 @@ def check_api():
             if not row_is_tested(r, t)]
     bad += [] if len(have) == len(rows) else ["a request is there twice"]
     return report(bad, len(rows), "requests")
+
+
+# A parameter of old that is taken and told of, and not described.
+PARAMETERS_OLD = {"spare"}
+
+
+def read(path):
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def names(what):
+    """What the command that was built knows, see cmd-names.c."""
+    platter = os.environ.get("PLATTER", "")
+    if not os.path.exists(platter):
+        skip("PLATTER is not built")
+    return set(subprocess.run([platter, "names", what], capture_output=True,
+                              text=True, check=True).stdout.split())
+
+
+def check_names():
+    """Manuals, help and README name what the code does, and nothing else."""
+    bad, checked = [], 0
+
+    def compare(where, has, wanted, more=()):
+        nonlocal checked
+        checked += len(wanted)
+        bad.extend(f"{where}: there is no {n}" for n in sorted(wanted - has))
+        bad.extend(f"{where}: {n} is not in the code"
+                   for n in sorted(set(more) - wanted))
+
+    formats, verbs = names("formats"), names("verbs")
+    parameters = names("parameters") - PARAMETERS_OLD
+    plugin, command = (read(f"nbd/{page}.pod") for page in
+                       ("nbdkit-platter-plugin", "platter"))
+    listed = re.search(r"^=over(.*?)^=back", plugin, re.M | re.S)
+    items = {f for line in re.findall(r"^=item (.*)$", listed.group(1), re.M)
+             for f in re.findall(r"B<(\w+)>", line)}
+    compare("the plugin's manual, its first list", items, formats, items)
+    compare("the plugin's manual", set(re.findall(r"B<([\w-]+)=", plugin)),
+            parameters, re.findall(r"^=item B<([\w-]+)=", plugin, re.M))
+    told = set(re.findall(r'(?:^\t"|, )([\w-]+)=', read("nbd/config.c"),
+                          re.M))
+    compare("config_help", told, parameters)
+    heads = set(re.findall(r"^=head2 platter (\w+)$", command, re.M))
+    compare("platter's manual", heads, verbs, heads)
+    cases = set(re.findall(r"^\t(\w+)\)$",
+                           read("contrib/platter.bash-completion"), re.M))
+    compare("the completion", cases - {"0"}, verbs - {"info"})
+    readme = read("README.md").split("<!-- what tests/lib/")[0]
+    rows = {f for row in re.findall(r"^\| ([\w, ]+) \|", readme, re.M)
+            for f in row.split(", ")}
+    compare("README's first table", rows, formats)
+    return report(bad, checked, "names")
 
 
 def check_support():
