@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The process's cache of metadata: pages of tables' bytes, in memory of fixed
- * size. Read without locks.
+ * size. What it has is read without locks. What it has not is read from the
+ * source once, however many threads ask, as much of it at a time as the source
+ * likes (source.read_bytes), and further ahead the longer it is read in order.
  */
 #ifndef FORMATS_META_CACHE_H
 #define FORMATS_META_CACHE_H
@@ -24,8 +26,8 @@ void meta_cache_shutdown(void);
 uint64_t meta_cache_misses(void);
 
 /*
- * Reads metadata: [@off, @off + @len) of @src, inside it. Returns 0 or a
- * negative errno.
+ * Reads metadata: [@off, @off + @len) of @src, inside it. May wait for another
+ * thread that reads the same. Returns 0 or a negative errno. Any thread.
  */
 int meta_cache_read(struct source *src, void *buf, size_t len, uint64_t off,
 		    struct error *err);

@@ -132,6 +132,13 @@ struct source {
 	struct source *root;
 	uint64_t root_off;
 	const struct file_source *file; /* see source_file() */
+
+	/*
+	 * Who needs a few bytes of it does well to read so many about them,
+	 * as it costs the same: a power of two, 0: there is nothing to say.
+	 * Of the root; its maker sets it.
+	 */
+	uint32_t read_bytes;
 };
 
 /* The file that @s is, or is a window of: root_off counts in it. NULL: none. */

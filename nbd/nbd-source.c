@@ -11,6 +11,8 @@
 
 #define CONNECTIONS_MAX	 4U
 #define READ_BYTES_MAX	 (32U << 20)
+#define LIKED_BYTES_MIN	 (64U << 10)
+#define LIKED_BYTES_MAX	 (1U << 20)
 #define STATUS_BYTES_MAX (1ULL << 31)
 #define EXTENTS_MAX	 1024U
 #define STATE_ZERO	 2U /* NBD_STATE_ZERO of "base:allocation" */
@@ -21,6 +23,7 @@ static struct {
 	__typeof__(nbd_add_meta_context) *add_meta_context;
 	__typeof__(nbd_connect_uri) *connect_uri;
 	__typeof__(nbd_get_size) *get_size;
+	__typeof__(nbd_get_block_size) *get_block_size;
 	__typeof__(nbd_can_multi_conn) *can_multi_conn;
 	__typeof__(nbd_can_meta_context) *can_meta_context;
 	__typeof__(nbd_aio_pread) *aio_pread;
@@ -38,6 +41,7 @@ static bool load(void)
 		{ "nbd_add_meta_context", (void **)&lib.add_meta_context },
 		{ "nbd_connect_uri", (void **)&lib.connect_uri },
 		{ "nbd_get_size", (void **)&lib.get_size },
+		{ "nbd_get_block_size", (void **)&lib.get_block_size },
 		{ "nbd_can_multi_conn", (void **)&lib.can_multi_conn },
 		{ "nbd_can_meta_context", (void **)&lib.can_meta_context },
 		{ "nbd_aio_pread", (void **)&lib.aio_pread },
@@ -372,6 +376,17 @@ static struct nbd_source *source_new(const char *uri)
 	return n;
 }
 
+/* What the server prefers, but what a round trip is worth at least. */
+static uint32_t liked_bytes(struct nbd_handle *h)
+{
+	int64_t told = lib.get_block_size(h, LIBNBD_SIZE_PREFERRED);
+
+	return told > LIKED_BYTES_MIN && told <= LIKED_BYTES_MAX &&
+			       is_power_of_2((uint64_t)told)
+		       ? (uint32_t)told
+		       : LIKED_BYTES_MIN;
+}
+
 int nbd_source_open(const char *uri, struct source **ret, struct error *err)
 {
 	struct nbd_handle *h = NULL;
@@ -397,6 +412,7 @@ int nbd_source_open(const char *uri, struct source **ret, struct error *err)
 		source_unref(&n->s);
 		return r;
 	}
+	n->s.read_bytes = liked_bytes(h);
 	n->has_status = lib.can_meta_context(h, "base:allocation") == 1;
 	n->n = lib.can_multi_conn(h) == 1 ? CONNECTIONS_MAX : 1;
 	*ret = &n->s;
