@@ -697,7 +697,7 @@ START_TEST(remote_reads_of_a_batch_cost_one_round_trip)
 			  REMOTE / 4 * DELAY_MS * 1000000ULL);
 	ck_assert(mixed_equal(&r));
 	ck_assert_uint_eq(d->reads, REMOTE);
-	ck_assert_uint_eq(d->waits, remotes[_i / 2].waits);
+	ck_assert_uint_le(d->waits, remotes[_i / 2].waits);
 	ck_assert_uint_eq(d->in_flight, 0);
 	ck_assert_uint_eq(d->in_flight_max, d->places ? d->places : REMOTE);
 	reads_done(&r);
@@ -721,10 +721,10 @@ START_TEST(two_remote_sources_wait_at_the_same_time)
 	ck_assert_int_eq(batch_run(ios, 8), 0);
 	for (i = 0; i < 8; i++)
 		ck_assert(is_as_it_was(&ios[i], remote_data[i % 2]));
-	ck_assert_uint_eq(d[0]->waits, 1);
+	ck_assert_uint_le(d[0]->waits, 1);
 	ck_assert_uint_eq(d[1]->waits, 0); /* it had all come by then */
 	ck_assert_int_eq(batch_run(&ios[1], 1), 0);
-	ck_assert_uint_eq(d[1]->waits, 1);
+	ck_assert_uint_le(d[1]->waits, 1);
 	source_unref(&d[0]->base);
 	source_unref(&d[1]->base);
 }

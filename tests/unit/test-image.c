@@ -299,7 +299,7 @@ START_TEST(what_is_far_away_is_asked_for_all_at_once)
 	ck_assert_uint_lt(now_nsec() - began,
 			  FAR_CLUSTERS / 4 * FAR_DELAY_MS * 1000000ULL);
 	ck_assert_mem_eq(got, disk, FAR_CLUSTERS * 4096);
-	ck_assert_uint_eq(far->waits - waits, 1);
+	ck_assert_uint_le(far->waits - waits, 1);
 	ck_assert_uint_eq(far->in_flight_max, FAR_CLUSTERS / (1 + _i));
 	image_unref(img);
 	qb_done(&q);
