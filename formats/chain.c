@@ -22,27 +22,26 @@ static int check_loop(const struct chain *c, const struct layer *l,
 
 /* What a parent's name was resolved to. */
 struct parent_file {
-	struct source *src;
-	struct folder *folder;
-	char *path;
+	struct place_file file;
 	char *format; /* declared; NULL: guess */
 };
 
 static void parent_file_done(struct parent_file *p)
 {
-	source_unref(p->src);
-	folder_unref(p->folder);
-	free(p->path);
+	place_file_done(&p->file);
 	free(p->format);
 }
 
-static int open_in(struct folder *folder, const char *name,
+static int open_in(struct place *place, const char *name,
 		   const struct open_options *options, struct parent_file *ret,
 		   enum reference_verdict *verdict, struct error *err)
 {
-	return reference_open(folder, name, "backing file", &options->allow,
-			      options->direct, &ret->src, &ret->folder,
-			      &ret->path, verdict, err);
+	return place_open(place,
+			  &(struct place_ask){ .name = name,
+					       .what = "backing file",
+					       .allow = &options->allow,
+					       .direct = options->direct },
+			  &ret->file, verdict, err);
 }
 
 static int open_file(const struct layer *child, const char *name,
@@ -50,7 +49,7 @@ static int open_file(const struct layer *child, const char *name,
 		     struct parent_file *ret, enum reference_verdict *verdict,
 		     struct error *err)
 {
-	return open_in(child->folder, name, options, ret, verdict, err);
+	return open_in(child->place, name, options, ret, verdict, err);
 }
 
 /* A name as QEMU reads it. */
@@ -70,7 +69,7 @@ static int open_named(const struct layer *child,
 	}
 	r = open_file(child, name.path, options, ret, verdict, err);
 	if (r >= 0)
-		r = backing_name_window(&name, &ret->src, err);
+		r = backing_name_window(&name, &ret->file.src, err);
 	if (r >= 0)
 		ret->format = TAKE_PTR(name.format);
 	return r;
@@ -103,7 +102,7 @@ static int open_stale(const struct layer *child,
 
 struct parent_search {
 	struct layer *child;
-	struct folder *folder;
+	struct place *place;
 	const struct open_options *options;
 	struct parent_file *ret;
 };
@@ -114,8 +113,8 @@ static int try_candidate(void *opaque, const char *name)
 	struct parent_file file = { 0 };
 	enum reference_verdict v;
 
-	if (!open_in(s->folder, name, s->options, &file, &v, NULL) &&
-	    s->child->ops->is_parent(s->child, file.src)) {
+	if (!open_in(s->place, name, s->options, &file, &v, NULL) &&
+	    s->child->ops->is_parent(s->child, file.file.src)) {
 		*s->ret = file;
 		return 1;
 	}
@@ -129,8 +128,8 @@ static bool search_allowed(struct parent_search *s, const char *path)
 
 	if (folder_open(path, &f, NULL) < 0)
 		return false;
-	s->folder = f;
-	return folder_for_each(f, try_candidate, s) == 1;
+	s->place = folder_place(f);
+	return place_for_each(s->place, try_candidate, s) == 1;
 }
 
 /*
@@ -144,10 +143,10 @@ static int open_by_content(struct layer *child,
 {
 	const struct allow *allow = &options->allow;
 	struct parent_search s = { .child = child,
-				   .folder = child->folder,
+				   .place = child->place,
 				   .options = options,
 				   .ret = ret };
-	bool found = folder_for_each(s.folder, try_candidate, &s) == 1;
+	bool found = place_for_each(s.place, try_candidate, &s) == 1;
 	size_t i;
 
 	for (i = 0; !found && i < allow->n_folders; i++)
@@ -202,8 +201,8 @@ static int open_parent(struct chain *c, const struct open_options *options,
 		error_prefix(err, "%s", child->path);
 		return r;
 	}
-	r = layer_open(TAKE_PTR(file.src), file.path, file.folder, file.format,
-		       false, options, &parent, err);
+	r = layer_open(TAKE_PTR(file.file.src), file.file.path, file.file.place,
+		       file.format, false, options, &parent, err);
 	if (r < 0)
 		return r;
 	r = check_loop(c, parent, err);
@@ -236,14 +235,15 @@ static int open_down(struct chain *c, const struct open_options *options,
 static int open_given(const char *path, const struct open_options *options,
 		      struct layer **ret, struct error *err)
 {
+	const struct file_source *file = source_file(options->src);
 	CLEANUP(folder_unrefp) struct folder *folder = NULL;
-	int r = folder_of_fd(source_file(options->src)->fd, &folder, err);
+	int r = file ? folder_of_fd(file->fd, &folder, err) : 0;
 
 	if (r < 0) {
 		error_prefix(err, "%s", path);
 		return r;
 	}
-	return layer_open(source_ref(options->src), path, folder,
+	return layer_open(source_ref(options->src), path, folder_place(folder),
 			  options->format, true, options, ret, err);
 }
 
@@ -259,6 +259,10 @@ int chain_open_top(const char *path, const struct open_options *options,
 
 	if (options->src)
 		return open_given(path, options, ret, err);
+	if (place_is_url(path))
+		return error_set(err, -ENOTSUP, 0,
+				 "%s: an image at a URL cannot be opened here",
+				 path);
 	r = format_in_folder(path, &inside, err);
 	if (inside)
 		path = inside;
@@ -270,8 +274,8 @@ int chain_open_top(const char *path, const struct open_options *options,
 		error_prefix(err, "%s", path);
 		return r;
 	}
-	return layer_open(TAKE_PTR(src), path, folder, options->format, true,
-			  options, ret, err);
+	return layer_open(TAKE_PTR(src), path, folder_place(folder),
+			  options->format, true, options, ret, err);
 }
 
 int chain_open_partial(const char *path, const struct open_options *options,
@@ -313,15 +317,15 @@ static int take_chain(struct chain *c, int r, struct chain *ret,
 	return r;
 }
 
-int chain_open_source(struct source *src, const char *path,
-		      struct folder *folder, const struct open_options *options,
-		      struct chain *ret, struct error *err)
+int chain_open_source(struct source *src, const char *path, struct place *place,
+		      const struct open_options *options, struct chain *ret,
+		      struct error *err)
 {
 	enum reference_verdict verdict;
 	struct chain c = { 0 };
 	int r;
 
-	r = layer_open(src, path, folder, options->format, true, options,
+	r = layer_open(src, path, place, options->format, true, options,
 		       &c.layers[0], err);
 	if (r >= 0)
 		r = open_down(&c, options, &verdict, err);
@@ -357,7 +361,7 @@ static bool same_parent(const struct layer *a, const struct layer *b)
 	const struct parent_ref *p = &a->parent, *q = &b->parent;
 
 	if (!p->name || !q->name || strcmp(p->name, q->name) ||
-	    strcmp(folder_path(a->folder), folder_path(b->folder)))
+	    strcmp(place_text(a->place), place_text(b->place)))
 		return false;
 	return p->format && q->format ? !strcmp(p->format, q->format)
 				      : p->format == q->format;
@@ -389,7 +393,7 @@ int chain_open_snapshot(const struct chain *c,
 	enum reference_verdict verdict;
 	int r;
 
-	r = layer_open(source_ref(live->src), live->path, live->folder,
+	r = layer_open(source_ref(live->src), live->path, live->place,
 		       options->format, true, options, &own.layers[0], err);
 	if (r < 0)
 		return r;

@@ -36,9 +36,9 @@ int chain_open_partial(const char *path, const struct open_options *options,
 		       struct error *err);
 
 /* The same as chain_open() for a top that is open already as a source (tests, fuzzers). */
-int chain_open_source(struct source *src, const char *path,
-		      struct folder *folder, const struct open_options *options,
-		      struct chain *ret, struct error *err);
+int chain_open_source(struct source *src, const char *path, struct place *place,
+		      const struct open_options *options, struct chain *ret,
+		      struct error *err);
 
 /*
  * The layers of @c from @depth (< c->depth) on, shared with it, as a chain of

@@ -46,7 +46,7 @@ static int open_driver(struct layer *l, const char *format, struct error *err)
 	return l->ops->open(l, err);
 }
 
-int layer_open(struct source *src, const char *path, struct folder *folder,
+int layer_open(struct source *src, const char *path, struct place *place,
 	       const char *format, bool top, const struct open_options *options,
 	       struct layer **ret, struct error *err)
 {
@@ -63,7 +63,7 @@ int layer_open(struct source *src, const char *path, struct folder *folder,
 	}
 	atomic_init(&l->refs, 1);
 	l->src = src;
-	l->folder = folder_ref(folder);
+	l->place = place_ref(place);
 	l->top = top;
 	l->options = options;
 	l->path = strdup(path);
@@ -106,7 +106,7 @@ void layer_unref(struct layer *l)
 	free(l->parent.format);
 	free(l->state);
 	source_unref(l->src);
-	folder_unref(l->folder);
+	place_unref(l->place);
 	free(l->path);
 	free(l);
 }
@@ -216,7 +216,7 @@ int options_check_alone(const struct open_options *o, const char *what,
 int layer_open_file(struct layer *l, const char *name, const char *what,
 		    uint64_t name_at, struct source **ret, struct error *err)
 {
-	CLEANUP(freep) char *path = NULL;
+	CLEANUP(place_file_done) struct place_file found = { 0 };
 	struct data_file *files, *f;
 	int r;
 
@@ -233,12 +233,17 @@ int layer_open_file(struct layer *l, const char *name, const char *what,
 	*f = (struct data_file){ .name = strdup(name) };
 	if (!f->name)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = reference_open(l->folder, name, what, &l->options->allow,
-			   l->options->direct, &f->src, NULL, &path, NULL, err);
+	r = place_open(l->place,
+		       &(struct place_ask){ .name = name,
+					    .what = what,
+					    .allow = &l->options->allow,
+					    .direct = l->options->direct },
+		       &found, NULL, err);
 	if (r < 0) {
 		free(f->name);
 		return r;
 	}
+	f->src = TAKE_PTR(found.src);
 	l->n_files++;
 	*ret = f->src;
 	return 0;

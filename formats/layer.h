@@ -63,7 +63,7 @@ struct layer {
 	void *state;
 	const struct open_options *options; /* valid during open() only */
 	struct source *src; /* the image file itself */
-	struct folder *folder; /* where it lies: references start here */
+	struct place *place; /* where it lies: references start here */
 	char *path; /* as it was opened, for messages */
 	struct source_identity identity; /* by which loops are found */
 	bool guessed; /* the format was not declared */
@@ -83,10 +83,11 @@ struct layer {
 
 /*
  * Opens @src (one reference of which the layer takes over, also on failure)
- * as a layer. @path and @folder say where it came from; @folder is counted.
+ * as a layer. @path and @place say where it came from; @place is counted, and
+ * may be NULL: nothing that the image names is there.
  * @format: NULL: guess. The count is one.
  */
-int layer_open(struct source *src, const char *path, struct folder *folder,
+int layer_open(struct source *src, const char *path, struct place *place,
 	       const char *format, bool top, const struct open_options *options,
 	       struct layer **ret, struct error *err);
 struct layer *layer_ref(struct layer *l);

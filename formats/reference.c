@@ -17,8 +17,8 @@
 
 /* One for all who have it open under one path. */
 struct folder {
+	struct place place;
 	struct folder *next;
-	unsigned int refs; /* under the lock */
 	int fd; /* O_PATH */
 	dev_t dev;
 	ino_t ino;
@@ -27,6 +27,7 @@ struct folder {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct folder *open_folders;
+static const struct place_ops folder_ops;
 
 char *path_of_fd(int fd)
 {
@@ -41,11 +42,22 @@ char *path_of_fd(int fd)
 	return strdup(path);
 }
 
-static void folder_free(struct folder *f)
+static void folder_close(struct folder *f)
 {
 	close(f->fd);
 	free(f->path);
 	free(f);
+}
+
+/* Takes a reference, unless the last one has just been given back. */
+static bool try_ref(struct folder *f)
+{
+	unsigned int refs = atomic_load(&f->place.refs);
+
+	while (refs &&
+	       !atomic_compare_exchange_weak(&f->place.refs, &refs, refs + 1))
+		;
+	return refs;
 }
 
 /* The one that is open already, or @f. */
@@ -56,20 +68,30 @@ static struct folder *join(struct folder *f)
 	pthread_mutex_lock(&lock);
 	for (other = open_folders; other; other = other->next)
 		if (other->dev == f->dev && other->ino == f->ino &&
-		    !strcmp(other->path, f->path))
+		    !strcmp(other->path, f->path) && try_ref(other))
 			break;
-	if (other) {
-		other->refs++;
-	} else {
-		f->refs = 1;
+	if (!other) {
 		f->next = open_folders;
 		open_folders = f;
 	}
 	pthread_mutex_unlock(&lock);
 	if (!other)
 		return f;
-	folder_free(f);
+	folder_close(f);
 	return other;
+}
+
+static void place_free(struct place *p)
+{
+	struct folder *f = container_of(p, struct folder, place);
+	struct folder **at = &open_folders;
+
+	pthread_mutex_lock(&lock);
+	while (*at != f)
+		at = &(*at)->next;
+	*at = f->next;
+	pthread_mutex_unlock(&lock);
+	folder_close(f);
 }
 
 static int folder_adopt(int fd, struct folder **ret, struct error *err)
@@ -90,6 +112,7 @@ static int folder_adopt(int fd, struct folder **ret, struct error *err)
 	f->fd = fd;
 	f->dev = st.st_dev;
 	f->ino = st.st_ino;
+	place_init(&f->place, &folder_ops);
 	*ret = join(f);
 	return 0;
 }
@@ -126,32 +149,14 @@ int folder_of_fd(int fd, struct folder **ret, struct error *err)
 				"the file's path cannot be found");
 }
 
-struct folder *folder_ref(struct folder *f)
-{
-	if (f) {
-		pthread_mutex_lock(&lock);
-		f->refs++;
-		pthread_mutex_unlock(&lock);
-	}
-	return f;
-}
-
 void folder_unref(struct folder *f)
 {
-	struct folder **p = &open_folders;
-	bool gone;
+	place_unref(folder_place(f));
+}
 
-	if (!f)
-		return;
-	pthread_mutex_lock(&lock);
-	gone = !--f->refs;
-	while (gone && *p != f)
-		p = &(*p)->next;
-	if (gone)
-		*p = f->next;
-	pthread_mutex_unlock(&lock);
-	if (gone)
-		folder_free(f);
+struct place *folder_place(struct folder *f)
+{
+	return f ? &f->place : NULL;
 }
 
 void folder_unrefp(struct folder **f)
@@ -221,20 +226,6 @@ void allow_done(struct allow *a)
 	free(a->folders);
 	free(a->prefixes);
 	*a = (struct allow){ 0 };
-}
-
-const char *reference_verdict_text(enum reference_verdict v)
-{
-	static const char *const text[] = {
-		[REFERENCE_OK] = "ok",
-		[REFERENCE_MISSING] = "missing",
-		[REFERENCE_OUTSIDE] = "outside the image's folder",
-		[REFERENCE_PREFIX] = "pseudo-file, not permitted",
-		[REFERENCE_SPECIAL] = "not a regular file",
-		[REFERENCE_FAILED] = "cannot be opened",
-	};
-
-	return text[v];
 }
 
 /* What of the absolute @path lies beneath @folder; NULL: it does not. */
@@ -374,48 +365,68 @@ static int refuse(enum reference_verdict v, int code, const char *what,
 }
 
 /* Tells where the open @fd lies. */
-static int locate(int fd, struct folder **ret_folder, char **ret_path,
-		  struct error *err)
+static int locate(int fd, struct place_file *ret, struct error *err)
 {
 	CLEANUP(freep) char *path = path_of_fd(fd);
-	int r = 0;
+	struct folder *f;
+	int r;
 
 	if (!path)
 		return error_set(err, -ENOMEM, 0,
 				 "the file's path cannot be found");
-	if (ret_folder)
-		r = folder_of_file(path, ret_folder, err);
-	if (r >= 0)
-		*ret_path = TAKE_PTR(path);
-	return r;
+	r = folder_of_file(path, &f, err);
+	if (r < 0)
+		return r;
+	ret->place = folder_place(f);
+	ret->path = TAKE_PTR(path);
+	return 0;
 }
 
-int reference_open(struct folder *from, const char *name, const char *what,
-		   const struct allow *allow, bool direct, struct source **ret,
-		   struct folder **ret_folder, char **ret_path,
-		   enum reference_verdict *ret_verdict, struct error *err)
+static int open_in_place(struct place *p, const struct place_ask *ask,
+			 struct place_file *ret,
+			 enum reference_verdict *ret_verdict, struct error *err)
 {
 	CLEANUP(closep) int fd = -1;
 	CLEANUP(source_unrefp) struct source *src = NULL;
-	enum reference_verdict v;
 	int r;
 
-	if (!*name || strlen(name) > NAME_BYTES_MAX)
+	if (!*ask->name || strlen(ask->name) > NAME_BYTES_MAX)
 		fd = -EINVAL;
 	else
-		fd = open_permitted(from, name, allow);
-	v = verdict_of(fd);
-	if (ret_verdict)
-		*ret_verdict = v;
-	if (v != REFERENCE_OK)
-		return refuse(v, fd, what, name, err);
-	r = file_source_adopt(TAKE_FD(fd), direct ? FILE_DIRECT : 0, &src, err);
-	if (r < 0) {
-		error_prefix(err, "%s \"%s\"", what, name);
-		return r;
-	}
-	r = locate(source_file(src)->fd, ret_folder, ret_path, err);
+		fd = open_permitted(container_of(p, struct folder, place),
+				    ask->name, ask->allow);
+	*ret_verdict = verdict_of(fd);
+	if (*ret_verdict != REFERENCE_OK)
+		return refuse(*ret_verdict, fd, ask->what, ask->name, err);
+	r = file_source_adopt(TAKE_FD(fd), ask->direct ? FILE_DIRECT : 0, &src,
+			      err);
+	if (r < 0)
+		error_prefix(err, "%s \"%s\"", ask->what, ask->name);
+	else
+		r = locate(source_file(src)->fd, ret, err);
 	if (r >= 0)
-		*ret = TAKE_PTR(src);
+		ret->src = TAKE_PTR(src);
+	else
+		*ret_verdict = REFERENCE_FAILED;
 	return r;
 }
+
+static int names_in_place(struct place *p,
+			  int (*each)(void *opaque, const char *name),
+			  void *opaque)
+{
+	return folder_for_each(container_of(p, struct folder, place), each,
+			       opaque);
+}
+
+static const char *text_of_place(const struct place *p)
+{
+	return container_of(p, struct folder, place)->path;
+}
+
+static const struct place_ops folder_ops = {
+	.open = open_in_place,
+	.for_each = names_in_place,
+	.text = text_of_place,
+	.free = place_free,
+};

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "formats/place.h"
 #include "iouring/error.h"
 #include "iouring/source.h"
 
@@ -44,7 +45,6 @@ int folder_open(const char *path, struct folder **ret, struct error *err);
 int folder_of_file(const char *path, struct folder **ret, struct error *err);
 /* The folder in which the open file @fd lies now. */
 int folder_of_fd(int fd, struct folder **ret, struct error *err);
-struct folder *folder_ref(struct folder *f);
 void folder_unref(struct folder *f); /* NULL is fine */
 void folder_unrefp(struct folder **f);
 const char *folder_path(const struct folder *f); /* absolute, links resolved */
@@ -71,29 +71,10 @@ int folders_open_file(struct folder *const *folders, size_t n,
 int folder_for_each(struct folder *f,
 		    int (*each)(void *opaque, const char *name), void *opaque);
 
-/* What a name leads to. */
-enum reference_verdict {
-	REFERENCE_OK,
-	REFERENCE_MISSING, /* beneath the folder, but there is no such file */
-	REFERENCE_OUTSIDE, /* not beneath a folder that is permitted */
-	REFERENCE_PREFIX, /* a pseudo-file that is not permitted */
-	REFERENCE_SPECIAL, /* not a regular file */
-	REFERENCE_FAILED, /* cannot be opened */
-};
-
-/* "ok", "missing", "outside the image's folder", ... */
-const char *reference_verdict_text(enum reference_verdict v);
-
 /*
- * Opens the regular file that @name, found in an image that lies in @from,
- * leads to. @ret_folder (may be NULL): the folder in which it lies, for the
- * references that it holds itself. @ret_path: for messages, to be freed.
- * @direct: O_DIRECT. The message of a refusal begins with @what and does not
- * name what lies outside. @ret_verdict may be NULL.
+ * The folder as a place, not counted: names lead where the head of this page
+ * permits, and to regular files alone. NULL for NULL.
  */
-int reference_open(struct folder *from, const char *name, const char *what,
-		   const struct allow *allow, bool direct, struct source **ret,
-		   struct folder **ret_folder, char **ret_path,
-		   enum reference_verdict *ret_verdict, struct error *err);
+struct place *folder_place(struct folder *f);
 
 #endif

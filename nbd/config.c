@@ -9,6 +9,7 @@
 
 #include "formats/cache.h"
 #include "formats/overlay/overlay.h"
+#include "formats/place.h"
 #include "nbd/config.h"
 
 /* A passphrase; nobody types more. */
@@ -142,6 +143,9 @@ static int set_image(struct config *c, const char *value, struct error *err)
 				 c->image, value);
 	if (!*value)
 		return error_set(err, -EINVAL, 0, "image: the name is empty");
+	/* A URL is the same from everywhere. */
+	if (place_is_url(value))
+		return set_string(&c->image, value, err);
 	r = absolute_path(value, &path, err);
 	if (r >= 0)
 		c->image = path;

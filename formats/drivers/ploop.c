@@ -115,15 +115,17 @@ static void read_names(struct layer *l)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(places); i++) {
-		CLEANUP(source_unrefp) struct source *xml = NULL;
-		CLEANUP(freep) char *path = NULL;
+		CLEANUP(place_file_done) struct place_file xml = { 0 };
 
-		if (reference_open(l->folder, places[i], BUNDLE_NAMES_NAME,
-				   &l->options->allow, false, &xml, NULL, &path,
-				   NULL, NULL) < 0)
+		if (place_open(
+			    l->place,
+			    &(struct place_ask){ .name = places[i],
+						 .what = BUNDLE_NAMES_NAME,
+						 .allow = &l->options->allow },
+			    &xml, NULL, NULL) < 0)
 			continue;
 		s->names_damaged =
-			read_xml(xml, BUNDLE_NAMES_NAME, bundle_parse_names,
+			read_xml(xml.src, BUNDLE_NAMES_NAME, bundle_parse_names,
 				 &s->bundle, &why) < 0;
 		return;
 	}
@@ -153,17 +155,18 @@ static bool find_own(const struct bundle *b, const char *name, struct guid *ret)
  */
 static int find_bundle(struct layer *l, struct error *err)
 {
-	CLEANUP(source_unrefp) struct source *xml = NULL;
-	CLEANUP(freep) char *path = NULL;
+	CLEANUP(place_file_done) struct place_file xml = { 0 };
 	enum reference_verdict verdict;
 	struct ploop_state *s = l->state;
 	int r;
 
 	if (l->options->alone)
 		return 0;
-	r = reference_open(l->folder, BUNDLE_XML_NAME, BUNDLE_XML_NAME,
-			   &l->options->allow, false, &xml, NULL, &path,
-			   &verdict, NULL);
+	r = place_open(l->place,
+		       &(struct place_ask){ .name = BUNDLE_XML_NAME,
+					    .what = BUNDLE_XML_NAME,
+					    .allow = &l->options->allow },
+		       &xml, &verdict, NULL);
 	if (r < 0 && verdict == REFERENCE_MISSING)
 		return 0;
 	if (r < 0)
@@ -171,7 +174,7 @@ static int find_bundle(struct layer *l, struct error *err)
 				 "the " BUNDLE_XML_NAME
 				 " beside it cannot be read: %s",
 				 reference_verdict_text(verdict));
-	r = read_bundle(xml, &s->bundle, err);
+	r = read_bundle(xml.src, &s->bundle, err);
 	if (r < 0)
 		return r;
 	s->bundled = find_own(&s->bundle, base_name(l->path), &s->guid);

@@ -123,7 +123,7 @@ static struct vhd_footer decode_footer(const uint8_t *buf)
 }
 
 /* A place where a footer may be. */
-struct place {
+struct footer_place {
 	uint64_t off;
 	unsigned int bytes; /* 0: the copy at the start */
 };
@@ -133,21 +133,22 @@ struct place {
  * start; the first whose checksum is right.
  */
 static int find_footer(struct source *src, uint8_t *ret,
-		       struct place *ret_place, struct error *err)
+		       struct footer_place *ret_place, struct error *err)
 {
-	struct place places[3];
+	struct footer_place places[3];
 	uint64_t bad_at = UINT64_MAX;
 	size_t n = 0, i;
 	int r;
 
 	if (src->bytes >= FOOTER_BYTES)
-		places[n++] = (struct place){ src->bytes - FOOTER_BYTES,
-					      FOOTER_BYTES };
+		places[n++] = (struct footer_place){ src->bytes - FOOTER_BYTES,
+						     FOOTER_BYTES };
 	if (src->bytes >= FOOTER_OLD_BYTES)
-		places[n++] = (struct place){ src->bytes - FOOTER_OLD_BYTES,
-					      FOOTER_OLD_BYTES };
+		places[n++] =
+			(struct footer_place){ src->bytes - FOOTER_OLD_BYTES,
+					       FOOTER_OLD_BYTES };
 	if (src->bytes >= FOOTER_BYTES)
-		places[n++] = (struct place){ 0, 0 };
+		places[n++] = (struct footer_place){ 0, 0 };
 	for (i = 0; i < n; i++) {
 		uint8_t buf[FOOTER_BYTES] = { 0 };
 
@@ -449,7 +450,7 @@ static int vhd_open(struct layer *l, struct error *err)
 {
 	struct vhd_state *s = l->state;
 	uint8_t buf[FOOTER_BYTES];
-	struct place place;
+	struct footer_place place;
 	int r;
 
 	r = find_footer(l->src, buf, &place, err);
@@ -519,7 +520,7 @@ static bool vhd_is_parent(struct layer *l, struct source *candidate)
 {
 	const struct vhd_state *s = l->state;
 	uint8_t buf[FOOTER_BYTES];
-	struct place place;
+	struct footer_place place;
 	struct vhd_footer f;
 
 	if (find_footer(candidate, buf, &place, NULL) < 0)

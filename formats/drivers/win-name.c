@@ -99,12 +99,14 @@ void win_names_done(struct win_names *n)
 
 static bool leads_to_file(struct layer *l, const char *name)
 {
-	CLEANUP(source_unrefp) struct source *src = NULL;
-	CLEANUP(freep) char *path = NULL;
+	CLEANUP(place_file_done) struct place_file file = { 0 };
 
 	return *name &&
-	       !reference_open(l->folder, name, "parent", &l->options->allow,
-			       false, &src, NULL, &path, NULL, NULL);
+	       !place_open(l->place,
+			   &(struct place_ask){ .name = name,
+						.what = "parent",
+						.allow = &l->options->allow },
+			   &file, NULL, NULL);
 }
 
 static const char *base_name(const char *name)
@@ -121,7 +123,7 @@ int win_names_set_parent(struct layer *l, const struct win_names *n,
 			 const char *format, struct error *err)
 {
 	/* Where nothing may be followed nothing is looked for either. */
-	bool look = n->n > 1 && l->folder && !l->options->alone &&
+	bool look = n->n > 1 && l->place && !l->options->alone &&
 		    (l->top || !l->guessed || l->options->allow.guessed);
 	size_t i, chosen = 0;
 

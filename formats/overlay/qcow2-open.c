@@ -183,8 +183,8 @@ static int open_top(struct qcow2_file *o, const char *path,
 	if (r >= 0)
 		r = folder_of_file(path, &folder, err);
 	return r < 0 ? r
-		     : layer_open(TAKE_PTR(src), path, folder, options->format,
-				  true, options, &o->top, err);
+		     : layer_open(TAKE_PTR(src), path, folder_place(folder),
+				  options->format, true, options, &o->top, err);
 }
 
 /* The chain below, as the file names it. */
@@ -214,7 +214,7 @@ static bool names_base(const struct qcow2_file *o, const struct image *base,
 		return false;
 	if (!strcmp(has, base_name))
 		return true;
-	if (asprintf(&path, "%s/%s", folder_path(o->top->folder), has) < 0) {
+	if (asprintf(&path, "%s/%s", place_text(o->top->place), has) < 0) {
 		path = NULL;
 		return false;
 	}
@@ -254,7 +254,7 @@ static int take_base_below(struct qcow2_file *o, const char *path,
 	if (options->allow.n_folders)
 		memcpy(folders, options->allow.folders,
 		       options->allow.n_folders * sizeof(*folders));
-	folders[wider.allow.n_folders++] = folder_path(wanted->folder);
+	folders[wider.allow.n_folders++] = place_text(wanted->place);
 	wider.allow.folders = folders;
 	r = o->top->parent.wanted ? open_named_base(o, path, &wider, &why)
 				  : -ENOENT;

@@ -65,8 +65,8 @@ static char *full_backing_name(const struct layers *ls)
 		return strdup(ls->layers[1]->path);
 	if (top->parent.name[0] == '/' || ls->verdict == REFERENCE_PREFIX)
 		return strdup(top->parent.name);
-	if (asprintf(&ret, "%s/%s", folder_path(top->folder),
-		     top->parent.name) < 0)
+	if (asprintf(&ret, "%s/%s", place_text(top->place), top->parent.name) <
+	    0)
 		return NULL;
 	return ret;
 }

@@ -61,8 +61,8 @@ static struct layer *open_layer(const uint8_t *data, size_t bytes,
 	int r;
 
 	MUST(memory_source_new(data, bytes, &src, err) == 0, "%s", err->msg);
-	r = layer_open(src, "image", empty_folder(), FUZZ_FORMAT, true,
-		       &options, &l, err);
+	r = layer_open(src, "image", folder_place(empty_folder()), FUZZ_FORMAT,
+		       true, &options, &l, err);
 	MUST(r <= 0 && r == err->code, "open gave %d, its error has %d", r,
 	     err->code);
 	MUST(!r || err->msg[0], "a refusal without a reason");

@@ -46,6 +46,7 @@ struct layer *disk_open(const char *format, const struct open_options *options,
 {
 	static const struct open_options none;
 	struct layer *l = calloc(1, sizeof(*l));
+	struct folder *folder = NULL;
 
 	l->ops = format_by_name(format);
 	ck_assert_ptr_nonnull(l->ops);
@@ -55,7 +56,8 @@ struct layer *disk_open(const char *format, const struct open_options *options,
 	l->top = true;
 	l->options = options ? options : &none;
 	l->path = strdup("NAME");
-	must(folder_open(unit_path("."), &l->folder, &disk_err), disk_err);
+	must(folder_open(unit_path("."), &folder, &disk_err), disk_err);
+	l->place = folder_place(folder);
 	*ret = l->ops->open(l, &disk_err);
 	l->options = NULL;
 	return l;

@@ -152,6 +152,9 @@ START_TEST(paths_become_absolute_and_links_stay)
 	config_done(&c);
 	must(set("image", "/abs/link"), err);
 	ck_assert_str_eq(c.image, "/abs/link");
+	config_done(&c);
+	must(set("image", "nbd://host/x"), err);
+	ck_assert_str_eq(c.image, "nbd://host/x");
 	mkdir(unit_path("folder"), 0700);
 	must(set("allow", "folder"), err);
 	snprintf(want, sizeof(want), "%s/folder", cwd);

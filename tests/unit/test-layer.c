@@ -281,10 +281,12 @@ START_TEST(a_data_file_is_opened_beside_the_image)
 {
 	static const struct open_options options;
 	CLEANUP(layer_unrefp) struct layer *l = fake_layer();
+	struct folder *folder = NULL;
 	struct source *s = NULL;
 
 	unit_write(unit_path("data.raw"), bytes, 100);
-	must(folder_of_file(unit_path("data.raw"), &l->folder, &err), err);
+	must(folder_of_file(unit_path("data.raw"), &folder, &err), err);
+	l->place = folder_place(folder);
 	l->options = &options;
 	must(layer_open_file(l, "data.raw", "extent", 3, &s, &err), err);
 	ck_assert_uint_eq(s->bytes, 100);

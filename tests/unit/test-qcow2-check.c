@@ -185,7 +185,8 @@ static struct layer *layer_of(struct source *src)
 	struct folder *folder = NULL;
 
 	must(folder_open(unit_path("."), &folder, &err), err);
-	must(layer_open(src, "NAME", folder, "qcow2", true, &options, &l, &err),
+	must(layer_open(src, "NAME", folder_place(folder), "qcow2", true,
+			&options, &l, &err),
 	     err);
 	folder_unref(folder);
 	return l;

@@ -140,6 +140,7 @@ static struct source *memory(const void *data, size_t bytes)
 static struct layer *driver_open(const struct open_options *options, int *ret)
 {
 	struct layer *l = calloc(1, sizeof(*l));
+	struct folder *folder = NULL;
 
 	l->ops = format_by_name("qcow2");
 	l->state = calloc(1, l->ops->state_bytes);
@@ -147,7 +148,8 @@ static struct layer *driver_open(const struct open_options *options, int *ret)
 	l->top = true;
 	l->options = options;
 	l->path = strdup("NAME");
-	must(folder_open(unit_path("."), &l->folder, &err), err);
+	must(folder_open(unit_path("."), &folder, &err), err);
+	l->place = folder_place(folder);
 	*ret = l->ops->open(l, &err);
 	return l;
 }

@@ -72,22 +72,24 @@ static struct folder *make_tree(void)
 static int try(struct folder *f, const char *name, enum reference_verdict *v,
 	       uint64_t *ret_bytes)
 {
-	CLEANUP(source_unrefp) struct source *s = NULL;
-	CLEANUP(folder_unrefp) struct folder *at = NULL;
-	CLEANUP(freep) char *path = NULL;
+	CLEANUP(place_file_done) struct place_file file = { 0 };
 	unsigned int before = unit_open_fds();
 	int r;
 
 	error_clear(&err);
-	r = reference_open(f, name, "backing file", &allow, false, &s, &at,
-			   &path, v, &err);
-	ck_assert_int_eq(!r, s != NULL);
-	ck_assert_int_eq(!r, path != NULL);
+	r = place_open(folder_place(f),
+		       &(struct place_ask){ .name = name,
+					    .what = "backing file",
+					    .allow = &allow },
+		       &file, v, &err);
+	ck_assert_int_eq(!r, file.src != NULL);
+	ck_assert_int_eq(!r, file.place != NULL);
+	ck_assert_int_eq(!r, file.path != NULL);
 	ck_assert_int_eq(!r, *v == REFERENCE_OK);
 	if (r)
 		ck_assert_uint_eq(unit_open_fds(), before);
-	if (s && ret_bytes)
-		*ret_bytes = s->bytes;
+	if (file.src && ret_bytes)
+		*ret_bytes = file.src->bytes;
 	return r;
 }
 
@@ -294,18 +296,23 @@ END_TEST
 START_TEST(references_of_a_reference_start_in_its_own_folder)
 {
 	CLEANUP(folder_unrefp) struct folder *f = make_tree();
-	CLEANUP(source_unrefp) struct source *s = NULL;
-	CLEANUP(folder_unrefp) struct folder *at = NULL;
-	CLEANUP(freep) char *path = NULL;
+	CLEANUP(place_file_done) struct place_file file = { 0 };
+	struct place_file none;
 
-	must(reference_open(f, "to-sub/deep.raw", "x", &allow, false, &s, &at,
-			    &path, NULL, &err),
+	must(place_open(folder_place(f),
+			&(struct place_ask){ .name = "to-sub/deep.raw",
+					     .what = "x",
+					     .allow = &allow },
+			&file, NULL, &err),
 	     err);
-	ck_assert_str_eq(folder_path(at), in_tree("in/sub"));
-	ck_assert_str_eq(path, in_tree("in/sub/deep.raw"));
+	ck_assert_str_eq(place_text(file.place), in_tree("in/sub"));
+	ck_assert_str_eq(file.path, in_tree("in/sub/deep.raw"));
 	/* What was beneath the first folder is not beneath this one. */
-	ck_assert_int_eq(reference_open(at, "../here.raw", "x", &allow, false,
-					&s, NULL, &path, NULL, NULL),
+	ck_assert_int_eq(place_open(file.place,
+				    &(struct place_ask){ .name = "../here.raw",
+							 .what = "x",
+							 .allow = &allow },
+				    &none, NULL, NULL),
 			 -EPERM);
 }
 END_TEST

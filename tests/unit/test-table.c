@@ -63,8 +63,8 @@ START_TEST(opening_reads_headers_alone)
 	data = read_file(path, &bytes);
 	f = fault_source_new(data, bytes);
 	must(folder_open(unit_path("."), &folder, &err), err);
-	must(layer_open(&f->base, "NAME", folder, opened[_i].format, true,
-			&options, &l, &err),
+	must(layer_open(&f->base, "NAME", folder_place(folder),
+			opened[_i].format, true, &options, &l, &err),
 	     err);
 	ck_assert_msg(atomic_load(&f->calls) <= opened[_i].calls &&
 			      atomic_load(&f->bytes) <= opened[_i].bytes,

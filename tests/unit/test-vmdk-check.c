@@ -176,7 +176,8 @@ START_TEST(a_flat_file_that_is_cut_off_is_found)
 	unit_write(unit_path("flat.raw"), file, 3 * SECTOR - (_i ? 1 : 0));
 	must(folder_open(unit_path("."), &folder, &err), err);
 	must(memory_source_new(text, sizeof(text) - 1, &s, &err), err);
-	must(layer_open(s, "NAME", folder, "vmdk", true, &options, &l, &err),
+	must(layer_open(s, "NAME", folder_place(folder), "vmdk", true, &options,
+			&l, &err),
 	     err);
 	must(l->ops->check(l, &r, &err), err);
 	ck_assert_uint_eq(r.corruptions, _i);
@@ -220,7 +221,8 @@ START_TEST(what_no_extent_has_of_a_flat_file_is_found)
 	must(folder_open(unit_path("."), &folder, &err), err);
 	snprintf(text, sizeof(text), "%s%s", HEAD, rests[_i].lines);
 	must(memory_source_new(text, strlen(text), &s, &err), err);
-	must(layer_open(s, "NAME", folder, "vmdk", true, &options, &l, &err),
+	must(layer_open(s, "NAME", folder_place(folder), "vmdk", true, &options,
+			&l, &err),
 	     err);
 	must(l->ops->check(l, &r, &err), err);
 	ck_assert_uint_eq(r.corruptions, 0);

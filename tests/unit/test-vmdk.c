@@ -134,7 +134,8 @@ static struct layer *open_bytes(int *ret)
 
 	must(memory_source_new(file, file_bytes, &s, &err), err);
 	must(folder_open(unit_path("."), &folder, &err), err);
-	*ret = layer_open(s, "NAME", folder, "vmdk", true, &options, &l, &err);
+	*ret = layer_open(s, "NAME", folder_place(folder), "vmdk", true,
+			  &options, &l, &err);
 	return l;
 }
 

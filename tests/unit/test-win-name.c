@@ -109,7 +109,7 @@ START_TEST(the_spelling_that_leads_to_a_file_is_taken)
 
 	unit_write(unit_path("here"), "x", 1);
 	must(folder_of_file(unit_path("here"), &folder, &err), err);
-	l.folder = folder;
+	l.place = folder_place(folder);
 	fds = unit_open_fds();
 	for (i = 0; i < 3 && choices[_i].names[i]; i++)
 		win_names_add(&names, strdup(choices[_i].names[i]), i + 1);
