@@ -14,17 +14,30 @@
 
 /*
  * A shard is a hash table and two lists from the newest to the oldest, under
- * one lock, held for a few dozen instructions. A hit marks the entry; what is
- * marked when it would be dropped becomes the newest instead, so hits need not
- * move anything.
+ * one lock, held for a few dozen instructions and never with another of these.
+ * A hit marks the entry; what is marked when it would be dropped becomes the
+ * newest instead, so hits need not move anything.
  *
- * Entries are FILLING, with waiters perhaps, then READY and in a list, or FAILED
- * and gone from the table; who holds one may go on reading it after it was
- * dropped. What is resolved is small, malloc()ed and counted: a fill that exceeds
- * the budget drops from its own shard first, then from the others. Decoded units
- * lie in an arena, which is the budget: whoever wants a block of it drops the
- * oldest ones of shard after shard until there is one. Nothing here waits for
- * memory: see room.h for where one waits, and why there.
+ * An entry is FILLING from the claim on, hashed and in no list, with waiters
+ * perhaps; then READY, hashed and in its tier's list; or FAILED, neither. Of
+ * each key there is one that is hashed, so one fill at a time. Dropping takes a
+ * READY one that nobody holds; cache_drop() unhashes one that is held, and who
+ * puts it last frees it. So: refs > 0, or hashed; data only while READY.
+ *
+ * Who claims fills or fails, in the same thread, and fills all that it has
+ * claimed before it waits for anything that others have: then no circle of
+ * waiters can close. Readers of nested sources keep that for each depth apart,
+ * as what lies deeper never asks for what lies above. Memory is not waited for
+ * here at all: see room.h for where it is, and why there.
+ *
+ * What is resolved is small, malloc()ed and counted: a fill that exceeds the
+ * budget drops from its own shard first, then from the others. Decoded units lie
+ * in an arena, which is the budget: whoever wants a block of it drops the oldest
+ * ones of shard after shard until there is one.
+ *
+ * Not done: one list for all shards, whose lock every hit would take; resizing
+ * the tables, which the budget bounds; remembering failures, as a disk that
+ * failed once is asked again.
  */
 
 #define SHARDS	      16U
@@ -190,6 +203,7 @@ static void unhash(struct entry *e)
 {
 	struct entry **p = bucket_of(e->shard, hash_key(&e->key));
 
+	assert(e->hashed);
 	while (*p != e)
 		p = &(*p)->next_in_bucket;
 	*p = e->next_in_bucket;
@@ -201,8 +215,10 @@ static uint64_t cost(const struct entry *e)
 	return e->blob.bytes + ENTRY_BYTES;
 }
 
+/* It is in no list, and not hashed. */
 static void entry_free(struct entry *e)
 {
+	assert(!e->refs && !e->hashed && e->state != ENTRY_FILLING);
 	if (e->state == ENTRY_READY && e->tier == TIER_UNITS) {
 		arena_give(cache.units, e->blob.data, e->blob.bytes);
 	} else if (e->state == ENTRY_READY) {
@@ -429,6 +445,8 @@ void cache_put(struct cache_blob *b)
 	bool gone;
 
 	pthread_mutex_lock(&s->lock);
+	/* A claim that is put unfilled would keep its waiters for ever. */
+	assert(e->refs && (e->refs > 1 || e->state != ENTRY_FILLING));
 	gone = !--e->refs && !e->hashed;
 	pthread_mutex_unlock(&s->lock);
 	if (gone)

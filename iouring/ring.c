@@ -1,11 +1,23 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A thread's ring. Only its thread touches it, so nothing here is locked, and
- * the kernel may be told so (single issuer, deferred task run).
+ * the kernel may be told so (single issuer, deferred task run). Nothing is in
+ * flight between two batches: every function here begins and ends with all
+ * slots free, so a ring can be thrown away at any time, and what a batch
+ * reads into is the kernel's for no longer than that batch.
  *
- * In flight are at most RING_DEPTH pieces, each in a slot of its own whose
- * index is the completion's user data. The completion queue is twice as large
- * as that, so it cannot overflow.
+ * A piece is FREE, then started: cut, with a bounce buffer if it needs one, and
+ * on the submission queue; then the kernel's; then reaped: whole, short (it goes
+ * on the queue again for the rest), failed (its io keeps the first error), or
+ * EAGAIN (the file cannot wait in the kernel: it is read here, at once). At most
+ * RING_DEPTH pieces are in flight, each in a slot of its own whose index is the
+ * completion's user data. The completion queue is twice as large as that, so it
+ * cannot overflow, and one submission takes all that are queued.
+ *
+ * The order in which ios end is the kernel's; nobody may count on any. Not done:
+ * links between requests, registered buffers (the callers' memory is theirs and
+ * changes), polling, and a ring that several threads share: that would cost each
+ * read a lock to save a few hundred KiB a thread.
  *
  * Registered files spare the kernel a look-up and two atomic operations for
  * each read. A slot of the table is taken by the first file that hashes to
@@ -13,8 +25,10 @@
  * rings drop theirs before their next batch: until then an idle thread keeps
  * a closed file's blocks from being freed, nothing more.
  */
+#include <assert.h>
 #include <errno.h>
 #include <liburing.h>
+#include <pthread.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -39,6 +53,9 @@ struct ring {
 	uint8_t free_bounces[BOUNCE_BUFFERS];
 	unsigned int n_free_bounces;
 
+#ifndef NDEBUG
+	pthread_t thread; /* whose it is */
+#endif
 	bool has_files;
 	unsigned int files_closed; /* when the table was last right */
 	uint64_t file_ids[RING_FILES]; /* 0: free */
@@ -87,6 +104,9 @@ int ring_new(struct ring **ret)
 		r->free_bounces[r->n_free_bounces++] = (uint8_t)i;
 	r->files_closed = atomic_load(&files_closed);
 	register_table(r);
+#ifndef NDEBUG
+	r->thread = pthread_self();
+#endif
 	*ret = r;
 	return 0;
 }
@@ -180,6 +200,7 @@ static ssize_t start_piece(struct ring *r, struct batch_io *io, size_t pos)
 	struct slot *s;
 	int code;
 
+	assert(pos < io->len && source_file(io->src));
 	if (!r->n_free_slots)
 		return 0;
 	idx = r->free_slots[r->n_free_slots - 1];
@@ -204,6 +225,7 @@ static void release_slot(struct ring *r, unsigned int idx)
 {
 	struct slot *s = &r->slots[idx];
 
+	assert(idx < RING_DEPTH && r->n_free_slots < RING_DEPTH);
 	if (s->bounce >= 0)
 		r->free_bounces[r->n_free_bounces++] = (uint8_t)s->bounce;
 	r->free_slots[r->n_free_slots++] = (uint8_t)idx;
@@ -287,6 +309,7 @@ int ring_run(struct ring *r, struct batch_io *ios, size_t n_ios)
 	ssize_t n;
 	int code;
 
+	assert(pthread_equal(r->thread, pthread_self()) && !in_flight(r));
 	drop_closed_files(r);
 	while (next < n_ios || in_flight(r)) {
 		while (next < n_ios) {
