@@ -6,12 +6,18 @@
 #include "iouring/batch.h"
 #include "tests/lib/delay-source.h"
 
-static void begin(struct delay_source *d, struct batch_io *io)
+static bool is_bad(const struct delay_source *d, const struct batch_io *io)
 {
 	uint64_t off = io->src->root_off + io->off;
+
+	return off < d->bad_end && off + io->len > d->bad_off;
+}
+
+static void begin(struct delay_source *d, struct batch_io *io)
+{
 	unsigned int n, most;
 
-	if (off < d->bad_end && off + io->len > d->bad_off) {
+	if (is_bad(d, io) && !d->bad_late) {
 		io->ret = d->bad_code;
 		return;
 	}
@@ -72,7 +78,11 @@ static void delay_finish(struct source *s, struct batch_io *ios, size_t n)
 		if (io->src->root != s || !io->token)
 			continue;
 		sleep_until(d, (uint64_t)(uintptr_t)io->token);
-		memcpy(io->buf, d->data + io->src->root_off + io->off, io->len);
+		if (is_bad(d, io))
+			io->ret = d->bad_code;
+		else
+			memcpy(io->buf, d->data + io->src->root_off + io->off,
+			       io->len);
 		io->token = NULL;
 		atomic_fetch_sub(&d->in_flight, 1);
 	}

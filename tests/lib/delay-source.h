@@ -16,7 +16,8 @@ struct delay_source {
 	bool busy; /* nothing can be started without waiting */
 	uint64_t bad_off; /* reads that touch [bad_off, bad_end) ... */
 	uint64_t bad_end;
-	int bad_code; /* ... fail so, when they are started */
+	int bad_code; /* ... fail so, when they are started ... */
+	bool bad_late; /* ... or rather when they are finished */
 
 	atomic_uint reads; /* that were started */
 	atomic_uint in_flight, in_flight_max;
