@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <pthread.h>
 
-#include "formats/library.h"
+#include "iouring/library.h"
 #include "glance/curl-lib.h"
 #include "iouring/util.h"
 

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <pthread.h>
 
-#include "formats/library.h"
+#include "iouring/library.h"
 #include "glance/sqlite-lib.h"
 #include "iouring/util.h"
 

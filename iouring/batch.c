@@ -24,7 +24,6 @@ struct engine_thread {
 	struct ring *ring;
 	int refused; /* negative errno: no ring to be had on this thread */
 	unsigned int fork_count;
-	uint8_t *bounce; /* BOUNCE_BYTES, made on first use */
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -35,7 +34,6 @@ static void thread_end(void *state)
 	struct engine_thread *t = state;
 
 	ring_free(t->ring);
-	free(t->bounce);
 	free(t);
 }
 
@@ -108,16 +106,6 @@ static struct ring *this_ring(int *ret_code)
 		t->refused = ring_new(&t->ring);
 	*ret_code = t->refused;
 	return t->ring;
-}
-
-uint8_t *engine_bounce(void)
-{
-	struct engine_thread *t = this_thread();
-	void *m;
-
-	if (t && !t->bounce && !posix_memalign(&m, DIRECT_ALIGN, BOUNCE_BYTES))
-		t->bounce = m;
-	return t ? t->bounce : NULL;
 }
 
 int engine_probe(void)

@@ -49,7 +49,7 @@ bool piece_needs_bounce(const struct batch_io *io, size_t pos);
  */
 int piece_advance(struct piece *p, ssize_t res);
 
-/* batch.c: BOUNCE_BYTES of this thread's, aligned; NULL: no memory. */
+/* bounce.c: BOUNCE_BYTES of this thread's, aligned; NULL: no memory. */
 uint8_t *engine_bounce(void);
 
 /*
@@ -72,17 +72,17 @@ void ring_free(struct ring *r); /* NULL is fine */
  */
 int ring_run(struct ring *r, struct batch_io *ios, size_t n_ios);
 
-/* file.c: a write whose ends O_DIRECT does not take. */
+/* sync.c: a write whose ends O_DIRECT does not take. */
 bool file_write_is_unaligned(const struct batch_io *io);
 int file_write_unaligned(struct batch_io *io);
 
-/* write.c: what tests watch; see struct write_watcher. */
+/* watch.c: what tests watch; see struct write_watcher. */
 struct write_event;
 bool write_watched(void);
 int write_before(const struct write_event *e); /* 0, or what it fails with */
 void write_after(const struct write_event *e, int code);
 
-/* file.c: how many files have been closed; rings then drop theirs. */
+/* sources/file.c: how many files have been closed; rings then drop theirs. */
 extern atomic_uint files_closed;
 
 #endif

@@ -4,6 +4,7 @@
  * engines cut and continue by the same rules.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -111,4 +112,70 @@ int sync_run(struct batch_io *io, size_t pos)
 		pos += p.want;
 	}
 	return io->ret = 0;
+}
+
+bool file_write_is_unaligned(const struct batch_io *io)
+{
+	return ((io->src->root_off + io->off) | io->len) &
+	       (source_file(io->src)->align - 1);
+}
+
+/* What of the aligned block at @at there is in the file, else zeroes. */
+static int read_block(int fd, uint8_t *block, size_t bytes, uint64_t at)
+{
+	size_t got = 0;
+	ssize_t n;
+
+	memset(block, 0, bytes);
+	do {
+		n = pread(fd, block + got, bytes - got, (off_t)(at + got));
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		got += n > 0 ? (size_t)n : 0;
+	} while (n && got < bytes && !(got & 511));
+	return 0;
+}
+
+/* By the file's id: two files may share one, a file always has the same. */
+#define EDGE_LOCKS 16U
+static pthread_mutex_t edge_locks[EDGE_LOCKS] = {
+	[0 ... EDGE_LOCKS - 1] = PTHREAD_MUTEX_INITIALIZER
+};
+
+/*
+ * Block by block, each read before it is written. The lock keeps two of these
+ * from undoing each other; writes of whole blocks do not overlap them, unless
+ * the client overlaps its own requests.
+ */
+int file_write_unaligned(struct batch_io *io)
+{
+	struct source *s = io->src;
+	CLEANUP(freep) void *block = NULL;
+	const struct file_source *file = source_file(s);
+	pthread_mutex_t *lock = &edge_locks[file->id % EDGE_LOCKS];
+	uint64_t at = s->root_off + io->off;
+	size_t done = 0, in, n;
+	int r = 0;
+
+	if (posix_memalign(&block, file->align, file->align))
+		return -ENOMEM;
+	pthread_mutex_lock(lock);
+	for (; !r && done < io->len; done += n) {
+		uint64_t block_at = round_down(at + done, file->align);
+		struct batch_io whole = { .src = s,
+					  .off = block_at - s->root_off,
+					  .buf = block,
+					  .len = file->align,
+					  .op = BATCH_WRITE };
+
+		in = (size_t)(at + done - block_at);
+		n = min_size(io->len - done, file->align - in);
+		if (n < file->align)
+			r = read_block(file->fd, block, file->align, block_at);
+		memcpy((uint8_t *)block + in, (uint8_t *)io->buf + done, n);
+		if (!r)
+			r = sync_run(&whole, 0);
+	}
+	pthread_mutex_unlock(lock);
+	return r;
 }

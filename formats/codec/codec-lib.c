@@ -3,7 +3,7 @@
 #include <stdatomic.h>
 
 #include "formats/codec/codec-lib.h"
-#include "formats/library.h"
+#include "iouring/library.h"
 #include "iouring/util.h"
 
 struct zlib_api zlib;

@@ -3,7 +3,7 @@
 #include <pthread.h>
 
 #include "formats/codec/gcrypt-lib.h"
-#include "formats/library.h"
+#include "iouring/library.h"
 
 struct gcrypt_api gcrypt;
 

@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <pthread.h>
 
-#include "formats/library.h"
 #include "formats/codec/openssl.h"
+#include "iouring/library.h"
 
 struct openssl_api openssl;
 

@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <pthread.h>
 
-#include "formats/library.h"
 #include "formats/codec/xml.h"
+#include "iouring/library.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct xml_api api;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <pthread.h>
 
-#include "formats/library.h"
 #include "glance/http/mhd-lib.h"
+#include "iouring/library.h"
 #include "iouring/util.h"
 
 static struct mhd_lib lib;

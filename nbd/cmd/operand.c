@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "formats/history.h"
-#include "nbd/nbd-source.h"
+#include "iouring/sources/nbd.h"
 #include "nbd/cmd/operand.h"
 
 static bool exists(const char *path)

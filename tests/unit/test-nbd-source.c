@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "iouring/batch.h"
-#include "nbd/nbd-source.h"
+#include "iouring/sources/nbd.h"
 #include "tests/lib/unit.h"
 
 #define FILE_BYTES (1U << 20)

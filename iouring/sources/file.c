@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <pthread.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
@@ -23,9 +22,6 @@ struct open_file {
 	 */
 	pthread_mutex_t run_lock;
 	uint64_t run_off, run_end;
-
-	/* Held while a write that is not aligned is made one that is. */
-	pthread_mutex_t edge_lock;
 };
 
 static void file_free(struct source *s)
@@ -43,7 +39,6 @@ static void file_free(struct source *s)
 	atomic_fetch_add(&files_closed, 1);
 	close(f->file.fd);
 	pthread_mutex_destroy(&f->run_lock);
-	pthread_mutex_destroy(&f->edge_lock);
 	free(f);
 }
 
@@ -202,7 +197,6 @@ int file_source_adopt(int fd, unsigned int flags, struct source **ret,
 	f->base.file = &f->file;
 	f->holes = holes;
 	pthread_mutex_init(&f->run_lock, NULL);
-	pthread_mutex_init(&f->edge_lock, NULL);
 	*ret = &f->base;
 	return 0;
 }
@@ -244,64 +238,4 @@ int file_source_open_rw(const char *path, unsigned int flags,
 				 "cannot be opened for writing: %s",
 				 errno_text(errno));
 	return file_source_adopt_rw(fd, flags, ret, err);
-}
-
-bool file_write_is_unaligned(const struct batch_io *io)
-{
-	return ((io->src->root_off + io->off) | io->len) &
-	       (source_file(io->src)->align - 1);
-}
-
-/* What of the aligned block at @at there is in the file, else zeroes. */
-static int read_block(int fd, uint8_t *block, size_t bytes, uint64_t at)
-{
-	size_t got = 0;
-	ssize_t n;
-
-	memset(block, 0, bytes);
-	do {
-		n = pread(fd, block + got, bytes - got, (off_t)(at + got));
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		got += n > 0 ? (size_t)n : 0;
-	} while (n && got < bytes && !(got & 511));
-	return 0;
-}
-
-/*
- * Block by block, each read before it is written. The lock keeps two of these
- * from undoing each other; writes of whole blocks do not overlap them, unless
- * the client overlaps its own requests.
- */
-int file_write_unaligned(struct batch_io *io)
-{
-	struct source *s = io->src;
-	struct open_file *f = container_of(s, struct open_file, base);
-	CLEANUP(freep) void *block = NULL;
-	const struct file_source *file = source_file(s);
-	uint64_t at = s->root_off + io->off;
-	size_t done = 0, in, n;
-	int r = 0;
-
-	if (posix_memalign(&block, file->align, file->align))
-		return -ENOMEM;
-	pthread_mutex_lock(&f->edge_lock);
-	for (; !r && done < io->len; done += n) {
-		uint64_t block_at = round_down(at + done, file->align);
-		struct batch_io whole = { .src = s,
-					  .off = block_at - s->root_off,
-					  .buf = block,
-					  .len = file->align,
-					  .op = BATCH_WRITE };
-
-		in = (size_t)(at + done - block_at);
-		n = min_size(io->len - done, file->align - in);
-		if (n < file->align)
-			r = read_block(file->fd, block, file->align, block_at);
-		memcpy((uint8_t *)block + in, (uint8_t *)io->buf + done, n);
-		if (!r)
-			r = sync_run(&whole, 0);
-	}
-	pthread_mutex_unlock(&f->edge_lock);
-	return r;
 }

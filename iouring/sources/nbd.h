@@ -4,8 +4,8 @@
  * several requests are under way at once where the server permits it. libnbd is
  * loaded when the first is opened.
  */
-#ifndef NBD_NBD_SOURCE_H
-#define NBD_NBD_SOURCE_H
+#ifndef IOURING_SOURCES_NBD_H
+#define IOURING_SOURCES_NBD_H
 
 #include <stdbool.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <dlfcn.h>
 
-#include "formats/library.h"
+#include "iouring/library.h"
 
 bool library_load(const char *soname, const struct library_symbol *symbols,
 		  size_t n_symbols)

@@ -3,8 +3,8 @@
  * Libraries that few images need. To load one costs about a millisecond, as
  * much as opening an image: so it is done when the first such image is opened.
  */
-#ifndef FORMATS_LIBRARY_H
-#define FORMATS_LIBRARY_H
+#ifndef IOURING_LIBRARY_H
+#define IOURING_LIBRARY_H
 
 #include <stdbool.h>
 #include <stddef.h>

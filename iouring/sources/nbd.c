@@ -5,9 +5,9 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "formats/library.h"
+#include "iouring/library.h"
 #include "iouring/batch.h"
-#include "nbd/nbd-source.h"
+#include "iouring/sources/nbd.h"
 
 #define CONNECTIONS_MAX	 4U
 #define READ_BYTES_MAX	 (32U << 20)
