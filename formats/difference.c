@@ -113,13 +113,6 @@ static bool is_zero(const struct extent *e)
 	return e->kind == EXTENT_ZERO || e->kind == EXTENT_HOLE;
 }
 
-/* The IV's sector of the byte @in behind @e's first. */
-static uint64_t iv_sector(const struct extent *e, uint64_t in)
-{
-	return e->iv_sector +
-	       (e->host_off % CIPHER_SECTOR_BYTES + in) / CIPHER_SECTOR_BYTES;
-}
-
 /* Is what lies @in_a bytes into @a the same as what lies @in_b into @b? */
 static bool same_place(struct walk *w, const struct extent *a, uint64_t in_a,
 		       const struct extent *b, uint64_t in_b)
@@ -129,8 +122,8 @@ static bool same_place(struct walk *w, const struct extent *a, uint64_t in_a,
 	if (a->kind == EXTENT_DATA)
 		return a->host_off + in_a == b->host_off + in_b &&
 		       cipher_same(a->cipher, b->cipher) &&
-		       (!a->cipher ||
-			iv_sector(a, in_a) == iv_sector(b, in_b)) &&
+		       (!a->cipher || extent_iv_sector(a, in_a) ==
+					      extent_iv_sector(b, in_b)) &&
 		       same_source(w, a->src, b->src);
 	return a->kind == EXTENT_COMPRESSED && a->host_off == b->host_off &&
 	       a->codec == b->codec && a->unit_bytes == b->unit_bytes &&

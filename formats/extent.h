@@ -42,4 +42,11 @@ struct extent {
 	bool absent; /* by chain_map(): no layer has it; reads as 0 */
 };
 
+/* The IV sector of the byte @bytes behind the first of @e, which is DATA. */
+static inline uint64_t extent_iv_sector(const struct extent *e, uint64_t bytes)
+{
+	return e->iv_sector + (e->host_off % CIPHER_SECTOR_BYTES + bytes) /
+				      CIPHER_SECTOR_BYTES;
+}
+
 #endif

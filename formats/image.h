@@ -13,6 +13,7 @@
 
 #include "formats/chain.h"
 #include "formats/extent.h"
+#include "formats/extents-read.h"
 
 struct image {
 	struct chain chain;
@@ -50,25 +51,7 @@ int image_walk(struct image *img, uint64_t off, uint64_t len,
 	       int (*each)(void *opaque, uint64_t off, const struct extent *e),
 	       void *opaque, uint64_t *ret_end, struct error *err);
 
-/*
- * What image_read() and image_walk() do, for whoever can tell where bytes lie:
- * an overlay's answers change, an image's do not.
- */
-struct extent_reader {
-	/*
-	 * Extents of [@off, @off + @len), or of as much of it as @max hold;
-	 * at least one.
-	 */
-	int (*resolve)(struct extent_reader *x, uint64_t off, uint64_t len,
-		       struct extent *ret, size_t max, size_t *ret_n,
-		       struct error *err);
-	/* The first extent alone, for a walk: nothing need be remembered. */
-	int (*map)(struct extent_reader *x, uint64_t off, uint64_t len,
-		   struct extent *ret, struct error *err);
-};
-
-int extents_read(struct extent_reader *x, void *buf, size_t len, uint64_t off,
-		 struct error *err);
+/* As image_walk(), of what @x tells. */
 int extents_walk(struct extent_reader *x, uint64_t off, uint64_t len,
 		 int (*each)(void *opaque, uint64_t off,
 			     const struct extent *e),
