@@ -201,6 +201,7 @@ static void claim_unit(struct unit *u)
 		u->ours = true;
 		break;
 	case CACHE_HIT:
+		ANALYSER_ASSUME(u->blob);
 		u->ours = u->blob->bytes < u->bytes;
 		if (u->ours)
 			cache_put(TAKE_PTR(u->blob));

@@ -216,7 +216,7 @@ static bool is_nested(const struct batch_io *io)
 	return io->src->root->ops->nested;
 }
 
-/* Is @ios[@i] the first that is remote of its source? */
+/* Is @ios[@i] the first of its source? */
 static bool is_first(const struct batch_io *ios, size_t i)
 {
 	size_t j;
@@ -224,7 +224,7 @@ static bool is_first(const struct batch_io *ios, size_t i)
 	for (j = 0; j < i; j++)
 		if (ios[j].src->root == ios[i].src->root)
 			return false;
-	return is_remote(&ios[i]);
+	return true;
 }
 
 /* False: there is nothing remote. */
@@ -243,7 +243,7 @@ static bool start_remote(struct batch_io *ios, size_t n_ios)
 	for (i = 0; any && i < n_ios; i++) {
 		struct source *s = ios[i].src->root;
 
-		if (is_first(ios, i))
+		if (s->ops->start && is_first(ios, i))
 			s->ops->start(s, ios, n_ios, false);
 	}
 	return any;
@@ -256,7 +256,7 @@ static void finish_remote(struct batch_io *ios, size_t n_ios)
 	for (i = 0; i < n_ios; i++) {
 		struct source *s = ios[i].src->root;
 
-		if (is_first(ios, i))
+		if (s->ops->start && is_first(ios, i))
 			s->ops->finish(s, ios, n_ios);
 	}
 }
