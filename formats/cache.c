@@ -354,7 +354,8 @@ enum cache_answer cache_get(const struct cache_key *key,
 		*bucket = e;
 	}
 	pthread_mutex_unlock(&s->lock);
-	CLAIMED(answer == CACHE_CLAIMED);
+	if (answer == CACHE_CLAIMED)
+		CLAIMED(1);
 	*ret = &e->blob;
 	return answer;
 }
