@@ -304,6 +304,7 @@ static void plan(const struct source *src, uint64_t page, struct flight *f)
 	const struct trail *t = trail_at(src->id, first);
 	const struct flight *other;
 
+	ASSERT_HELD(&air.lock);
 	if (t->owner == src->id && t->page == first)
 		n = min_u64(2 * t->n, most);
 	end = min_u64(end, first + min_u64(n, cache.sets));
@@ -367,6 +368,7 @@ static int board(const struct source *src, uint64_t page, size_t off,
 /* The lock is held. */
 static void leave(struct flight *f)
 {
+	ASSERT_HELD(&air.lock);
 	assert(f->refs);
 	if (--f->refs)
 		return;

@@ -68,10 +68,12 @@ int place_open(struct place *p, const struct place_ask *ask,
 			      "%s: the image lies where there are no others",
 			      ask->what);
 	}
-	assert(!r == (v == REFERENCE_OK) && !r == (f.src && f.path));
+	assert(!r == (v == REFERENCE_OK) && (r || (f.src && f.path)));
 	if (ret_verdict)
 		*ret_verdict = v;
-	if (!r)
+	if (r < 0)
+		place_file_done(&f);
+	else
 		*ret = f;
 	return r;
 }

@@ -51,10 +51,10 @@ void place_file_done(struct place_file *f);
 
 struct place_ops {
 	/*
-	 * Opens what @ask names, if it may be. *ret and *ret_verdict are
-	 * zeroed and REFERENCE_OK before; both are set by a refusal: *ret_
-	 * verdict says why, and the message begins with @ask->what and tells
-	 * nothing of what lies outside. Returns 0 or a negative errno.
+	 * Opens what @ask names, if it may be: fills *ret. A refusal sets
+	 * *ret_verdict, which is REFERENCE_OK before, and may leave in *ret
+	 * what place_file_done() undoes; its message begins with @ask->what
+	 * and tells nothing of what lies outside. 0 or a negative errno.
 	 */
 	int (*open)(struct place *p, const struct place_ask *ask,
 		    struct place_file *ret, enum reference_verdict *ret_verdict,

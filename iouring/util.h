@@ -29,6 +29,12 @@
 #define ANALYSER_ASSUME(x) ((void)0)
 #endif
 
+/*
+ * For functions that rely on their caller's lock; with <assert.h>, <errno.h> and
+ * <pthread.h>. It is held, if by whom cannot be told.
+ */
+#define ASSERT_HELD(lock) assert(pthread_mutex_trylock(lock) == EBUSY)
+
 /* Hands the pointer over: the variable no longer owns it. */
 #define TAKE_PTR(p)                                           \
 	({                                                    \

@@ -267,6 +267,7 @@ static int ask(struct nbd_source *n, uint64_t off)
 	struct connection *c = take(n);
 	int r;
 
+	ASSERT_HELD(&n->lock);
 	if (!c)
 		return -EIO;
 	n->n_extents = 0;

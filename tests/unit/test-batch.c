@@ -717,7 +717,7 @@ START_TEST(two_remote_sources_wait_at_the_same_time)
 	for (i = 0; i < 8; i++)
 		ios[i] = (struct batch_io){ &d[i % 2]->base, i * 5000, out[i],
 					    1000 };
-	d[0]->delay_nsec *= 2;
+	d[0]->delay_nsec *= 10;
 	ck_assert_int_eq(batch_run(ios, 8), 0);
 	for (i = 0; i < 8; i++)
 		ck_assert(is_as_it_was(&ios[i], remote_data[i % 2]));
