@@ -103,17 +103,4 @@ void export_get_traffic(struct traffic *ret);
 /* Closes what is still open, at the server's end. */
 void export_close_all(void);
 
-/*
- * Calls @each with the name and description of each export of an image whose
- * layers are @c, until it returns non-zero, and returns that. At most @max.
- * Overlays are not among them; see overlays.h.
- */
-int export_list(const struct chain *c, unsigned int max,
-		int (*each)(void *opaque, const char *name,
-			    const char *description),
-		void *opaque);
-
-/* The name of the export of that state; NULL: see export_name_format(). */
-char *export_state_name(const struct history_state *s);
-
 #endif

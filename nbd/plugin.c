@@ -23,6 +23,7 @@
 #include "nbd/config.h"
 #include "nbd/control.h"
 #include "nbd/descriptors.h"
+#include "nbd/export-list.h"
 #include "nbd/export.h"
 #include "nbd/keep.h"
 #include "nbd/metrics.h"

@@ -141,6 +141,7 @@ static int match_snapshot(void *opaque, const struct qcow2_snapshot *s)
 {
 	struct snapshot_search *f = opaque;
 
+	ANALYSER_ASSUME(s->id && s->name);
 	if (strcmp(f->by_name ? s->name : s->id, f->wanted))
 		return 0;
 	f->found = *s;

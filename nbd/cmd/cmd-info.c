@@ -13,7 +13,7 @@
 #include "formats/report.h"
 #include "iouring/util.h"
 #include "nbd/cmd/cmd.h"
-#include "nbd/export.h"
+#include "nbd/export-list.h"
 #include "nbd/text.h"
 
 static const char help[] =

@@ -13,7 +13,7 @@
 #include "iouring/batch.h"
 #include "iouring/util.h"
 #include "nbd/cmd/cmd.h"
-#include "nbd/export.h"
+#include "nbd/export-list.h"
 #include "nbd/keep.h"
 #include "nbd/server/listen-inherited.h"
 #include "nbd/server/listen.h"

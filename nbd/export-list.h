@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What there is to be opened of an image: its states, as exports are named. */
+#ifndef NBD_EXPORT_LIST_H
+#define NBD_EXPORT_LIST_H
+
+#include "formats/history.h"
+
+/*
+ * Calls @each with the name and description of each export of an image whose
+ * layers are @c, until it returns non-zero, and returns that. At most @max.
+ * Overlays are not among them; see overlays.h.
+ */
+int export_list(const struct chain *c, unsigned int max,
+		int (*each)(void *opaque, const char *name,
+			    const char *description),
+		void *opaque);
+
+/* The name of the export of that state; NULL: see export_name_format(). */
+char *export_state_name(const struct history_state *s);
+
+#endif
