@@ -8,6 +8,24 @@
  * at a time, and its header led past the snapshot. A crash leaves it with data
  * that the snapshot has as well. Where it is frozen itself, it stays as it
  * is, and a new file that is both takes its name, whole.
+ *
+ *	doomed -> pulled -> flushed -> led past (the latest) -> file removed
+ *	doomed -> both written, durable -> renamed -> put in -> file removed
+ *
+ * Chain is held from the first to the last of it, so that changes of the chain
+ * do not meet. Nobody waits for the pulling as a whole: what is to be copied is
+ * looked for with gate held for reading, and each piece is looked at again and
+ * written with gate held for writing, so that no write of the guest is undone;
+ * the base is read before that. A write that comes between pieces needs no
+ * notice: it puts data where the pull then finds some. Swap is held for writing
+ * to put the new base in, with a flush of what can be flushed beside requests;
+ * then gate, too, with a flush of the rest: what was pulled is durable before
+ * the header leads past.
+ *
+ * What was pulled is not taken back when the merge is cancelled or fails: it is
+ * what the guest sees anyway, and costs room. Nothing is written to a file that
+ * was frozen: others may read it. Whether the base has the same is not asked of
+ * what is pulled (OVERLAY_DETECT_BASE): it has, by its nature.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -1,5 +1,28 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Making durable what an overlay holds; qcow2-write.h has the order. */
+/*
+ * Making durable what an overlay holds; qcow2-write.h has the order of writes.
+ *
+ *	collected -> first written, synced -> second written, synced
+ *	  -> settled -> given back
+ *
+ * collect() copies what is dirty, calls it clean and turns the log, with meta
+ * held; all after that works on the copies, beside requests, which make pages
+ * dirty again for the next flush. While copies are under way (in_flight) no
+ * table is dropped from memory, as what the disk has of it is older. settle()
+ * ends that: well, or by mark_again(), which makes all of it dirty again; what
+ * nobody referred to still is so (was_fresh), and what was freed waits for the
+ * next flush.
+ *
+ * There is one flush at a time, and who comes while one is under way needs the
+ * next: the first may have looked before he wrote (qcow2_file_flush()). The
+ * first sync is the data's as well, which went to their places before: what is
+ * not on the disk must not be referred to there. The second is done only where
+ * entries were written. No place is used again, or punched, before nothing on
+ * the disk refers to it and no request is under way that looked it up: for that
+ * alone gate is taken for writing. There are no flushes of ranges, as the order
+ * is the file's; and after a sync that failed none at all (disk_break()): the
+ * kernel may have dropped what it could not write, and call the rest clean.
+ */
 #include <errno.h>
 #include <inttypes.h>
 
