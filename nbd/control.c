@@ -8,10 +8,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
 #include "formats/cache.h"
+#include "iouring/unix-socket.h"
 #include "nbd/connection.h"
 #include "nbd/control.h"
 #include "nbd/export-name.h"
@@ -42,7 +41,7 @@ struct job {
 };
 
 struct control {
-	char *path;
+	struct socket_file file;
 	int fd; /* listens */
 	int stop; /* an eventfd; readable: the end */
 	bool running;
@@ -541,46 +540,6 @@ static void *work(void *opaque)
 
 /* ---- the socket ---- */
 
-/* A socket without a listener is one that a crash left. */
-static void remove_stale(const struct sockaddr_un *sa)
-{
-	CLEANUP(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct stat st;
-
-	if (fd >= 0 && !lstat(sa->sun_path, &st) && S_ISSOCK(st.st_mode) &&
-	    connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0 &&
-	    errno == ECONNREFUSED)
-		unlink(sa->sun_path);
-}
-
-static int bind_socket(struct control *k, struct error *err)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	mode_t mask;
-	int r;
-
-	if (strlen(k->path) >= sizeof(sa.sun_path))
-		return error_set(err, -EINVAL, 0,
-				 "control: %s: the path is over %zu bytes",
-				 k->path, sizeof(sa.sun_path) - 1);
-	strcpy(sa.sun_path, k->path);
-	remove_stale(&sa);
-	k->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	k->stop = eventfd(0, EFD_CLOEXEC);
-	mask = umask(0177);
-	r = k->fd < 0 || k->stop < 0 ||
-			    bind(k->fd, (struct sockaddr *)&sa, sizeof(sa)) <
-				    0 ||
-			    listen(k->fd, 8) < 0
-		    ? -errno
-		    : 0;
-	umask(mask);
-	if (r < 0)
-		return error_set(err, r, 0, "control: %s: %s", k->path,
-				 errno_text(-r));
-	return 0;
-}
-
 int control_listen(const char *path, struct control **ret, struct error *err)
 {
 	struct control *k = calloc(1, sizeof(*k));
@@ -592,11 +551,11 @@ int control_listen(const char *path, struct control **ret, struct error *err)
 	k->fd = k->stop = -1;
 	for (i = 0; i < CLIENTS_MAX; i++)
 		k->clients[i].fd = -1;
-	k->path = strdup(path);
-	r = k->path ? bind_socket(k, err)
-		    : error_set(err, -ENOMEM, 0, "out of memory");
+	k->stop = eventfd(0, EFD_CLOEXEC);
+	r = k->stop < 0 ? error_set(err, -errno, 0, "%s", errno_text(errno))
+			: socket_listen(path, true, &k->file, &k->fd, err);
 	if (r < 0) {
-		free(TAKE_PTR(k->path)); /* it is another's */
+		error_prefix(err, "control");
 		control_free(k);
 		return r;
 	}
@@ -638,8 +597,6 @@ void control_free(struct control *k)
 		drop(&k->clients[i]);
 	closep(&k->fd);
 	closep(&k->stop);
-	if (k->path)
-		unlink(k->path);
-	free(k->path);
+	socket_file_done(&k->file);
 	free(k);
 }

@@ -15,6 +15,7 @@
 #include "glance/http/mhd-lib.h"
 #include "glance/http/net.h"
 #include "glance/log.h"
+#include "iouring/unix-socket.h"
 
 struct http_server {
 	struct http_app app;
@@ -22,7 +23,7 @@ struct http_server {
 	int listen_fd;
 	bool local;
 	bool tcp;
-	char *unix_path; /* to be removed at the end */
+	struct socket_file file; /* of a unix socket */
 	char *cert, *key; /* PEM */
 	unsigned int idle_sec;
 	unsigned int max; /* connections */

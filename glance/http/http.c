@@ -567,9 +567,7 @@ void http_free(struct http_server *s)
 		mhd->stop_daemon(s->daemon); /* closes the socket */
 	else
 		closep(&s->listen_fd);
-	if (s->unix_path)
-		unlink(s->unix_path);
-	free(s->unix_path);
+	socket_file_done(&s->file);
 	free(s->cert);
 	free(s->key);
 	pthread_cond_destroy(&s->stop_cond);

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include "glance/http/http-inside.h"
 
@@ -16,30 +15,13 @@
 
 int http_listen_unix(struct http_server *s, const char *path, struct error *err)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	struct stat st;
+	int r = socket_listen(path, false, &s->file, &s->listen_fd, err);
 
-	if (strlen(path) >= sizeof(addr.sun_path))
-		return error_set(err, -EINVAL, 0,
-				 "glance: the socket's path has over %zu bytes",
-				 sizeof(addr.sun_path) - 1);
-	strcpy(addr.sun_path, path);
-	s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s->listen_fd < 0)
-		return error_set(err, -errno, 0, "glance: %s",
-				 errno_text(errno));
-	/* A socket that nobody listens on any more is in the way. */
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	    connect(s->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 &&
-	    errno == ECONNREFUSED)
-		unlink(path);
-	if (bind(s->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-	    listen(s->listen_fd, 1024) < 0)
-		return error_set(err, -errno, 0, "glance: unix:%s: %s", path,
-				 errno_text(errno));
-	s->unix_path = strdup(path);
-	s->local = true;
-	return s->unix_path ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+	if (r < 0)
+		error_prefix(err, "glance");
+	else
+		s->local = true;
+	return r;
 }
 
 bool http_is_loopback(const struct sockaddr *a)

@@ -334,8 +334,8 @@ static json_t *client_lines(const struct serve *s, const char *uri)
 		     writable ? ",discard=unmap" : ",snapshot=on") < 0)
 		drive = NULL;
 	drive_word = drive ? text_shell_word(drive) : NULL;
-	path = l->unix_path ? text_shell_word(l->unix_path) : NULL;
-	if (!word || !drive_word || (l->unix_path && !path))
+	path = l->file.path ? text_shell_word(l->file.path) : NULL;
+	if (!word || !drive_word || (l->file.path && !path))
 		return lines;
 	if (!tls_required(s)) { /* these do not take nbds URIs */
 		add_line(lines, "qemu", "qemu-system-x86_64 -m 1G -drive %s",

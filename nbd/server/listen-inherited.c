@@ -42,8 +42,8 @@ static int take_unix(struct listener *l, const struct sockaddr_un *sa,
 {
 	if (len <= offsetof(struct sockaddr_un, sun_path) || !*sa->sun_path)
 		return -EINVAL; /* no client of ours finds it */
-	l->unix_path = strndup(sa->sun_path, sizeof(sa->sun_path));
-	return l->unix_path ? 0 : -ENOMEM;
+	l->file.path = strndup(sa->sun_path, sizeof(sa->sun_path));
+	return l->file.path ? 0 : -ENOMEM;
 }
 
 static int take_tcp(struct listener *l, const struct sockaddr *sa,

@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
 #include "iouring/util.h"
 #include "nbd/text.h"
@@ -27,91 +25,21 @@ int fd_move_high(int fd)
 	return high;
 }
 
-static char *absolute_path(const char *path)
-{
-	CLEANUP(freep) char *cwd = NULL;
-	char *ret;
-
-	if (path[0] == '/')
-		return strdup(path);
-	cwd = getcwd(NULL, 0);
-	if (!cwd || asprintf(&ret, "%s/%s", cwd, path) < 0)
-		return NULL;
-	return ret;
-}
-
-/* Something is at @sa's path: makes room when it is a dead socket. */
-static int replace_stale(const struct sockaddr_un *sa, struct error *err)
-{
-	CLEANUP(closep) int fd = -1;
-	struct stat st;
-
-	if (lstat(sa->sun_path, &st) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return error_set(err, -EEXIST, 0,
-				 "%s exists and is not a socket", sa->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0 &&
-	    errno == ECONNREFUSED)
-		return unlink(sa->sun_path) < 0 ? -errno : 0;
-	return error_set(err, -EADDRINUSE, 0,
-			 "another server is listening on %s", sa->sun_path);
-}
-
-static int bind_unix(struct listener *l, const struct sockaddr_un *sa,
-		     struct error *err)
-{
-	struct stat st;
-	int fd, r;
-
-	fd = fd_move_high(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-	if (fd < 0)
-		return fd;
-	l->fds[l->n_fds++] = fd;
-	r = bind(fd, (const struct sockaddr *)sa, sizeof(*sa));
-	if (r < 0 && errno == EADDRINUSE) {
-		r = replace_stale(sa, err);
-		if (r < 0)
-			return r;
-		r = bind(fd, (const struct sockaddr *)sa, sizeof(*sa));
-	}
-	if (r < 0 || lstat(sa->sun_path, &st) < 0)
-		return -errno;
-	l->dev = st.st_dev;
-	l->ino = st.st_ino;
-	return listen(fd, SOMAXCONN) < 0 ? -errno : 0;
-}
-
 int listen_unix(const char *path, struct listener *ret, struct error *err)
 {
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 	struct listener l = { 0 };
-	int r;
+	int fd, r = socket_listen(path, false, &l.file, &fd, err);
 
-	l.unix_path = absolute_path(path);
-	if (!l.unix_path)
-		return error_set(err, -errno, 0, "%s: %s", path,
-				 errno_text(errno));
-	if (strlen(l.unix_path) >= sizeof(sa.sun_path)) {
-		r = error_set(err, -ENAMETOOLONG, 0,
-			      "the socket's path has %zu bytes, at most %zu "
-			      "are possible: %s",
-			      strlen(l.unix_path), sizeof(sa.sun_path) - 1,
-			      l.unix_path);
+	if (r < 0)
+		return r;
+	fd = fd_move_high(fd);
+	if (fd < 0) {
+		r = error_set(err, fd, 0, "cannot listen on %s: %s",
+			      l.file.path, errno_text(-fd));
 		listener_done(&l);
 		return r;
 	}
-	strcpy(sa.sun_path, l.unix_path);
-	r = bind_unix(&l, &sa, err);
-	if (r < 0) {
-		error_set(err, r, 0, "cannot listen on %s: %s", l.unix_path,
-			  errno_text(-r));
-		listener_done(&l);
-		return r;
-	}
+	l.fds[l.n_fds++] = fd;
 	*ret = l;
 	return 0;
 }
@@ -207,14 +135,9 @@ int listen_tcp(const char *address, uint16_t port, struct listener *ret,
 
 void listener_done(struct listener *l)
 {
-	struct stat st;
-
-	if (l->unix_path && l->ino && !lstat(l->unix_path, &st) &&
-	    st.st_dev == l->dev && st.st_ino == l->ino)
-		unlink(l->unix_path);
+	socket_file_done(&l->file);
 	while (l->n_fds)
 		close(l->fds[--l->n_fds]);
-	free(l->unix_path);
 	free(l->address);
 	*l = (struct listener){ 0 };
 }
@@ -230,14 +153,14 @@ char *listener_uri(const struct listener *l, bool tls, const char *export,
 
 	if (l->any)
 		address = strchr(l->address, ':') ? "::1" : "127.0.0.1";
-	if (l->unix_path)
-		where = text_percent(l->unix_path, "/");
+	if (l->file.path)
+		where = text_percent(l->file.path, "/");
 	else
 		/* The colons of IPv6; a "%" before an interface is encoded. */
 		where = text_percent(address, ":");
 	if (!name || !where)
 		return NULL;
-	if (l->unix_path) {
+	if (l->file.path) {
 		r = asprintf(&ret, "nbd%s+unix:///%s?socket=%s%s%s",
 			     tls ? "s" : "", name, where, query ? "&" : "",
 			     query ? query : "");

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "iouring/error.h"
+#include "iouring/unix-socket.h"
 
 #define LISTEN_FDS_MAX 8 /* addresses that one name may stand for */
 
@@ -20,9 +21,7 @@ struct listener {
 	uint16_t port; /* TCP: the one that is bound */
 	char *address; /* TCP: as it was given */
 	bool any; /* TCP: every address of this machine */
-	char *unix_path; /* absolute; NULL: TCP */
-	dev_t dev; /* of the socket's file, so that only our own is */
-	ino_t ino; /* removed at the end */
+	struct socket_file file; /* no path: TCP */
 };
 
 /*

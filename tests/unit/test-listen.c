@@ -181,12 +181,12 @@ static const struct {
 	  "",
 	  "tls-psk-file=/k",
 	  "nbds://host:1/?tls-psk-file=/k" },
-	{ { .unix_path = "/a b/s,&" },
+	{ { .file.path = "/a b/s,&" },
 	  false,
 	  "",
 	  NULL,
 	  "nbd+unix:///?socket=/a%20b/s%2C%26" },
-	{ { .unix_path = "/s" },
+	{ { .file.path = "/s" },
 	  true,
 	  "@1",
 	  "tls-psk-file=/k",
@@ -239,7 +239,7 @@ static int as_a_service(void *opaque)
 	NEED(!getenv("LISTEN_FDS"));
 	NEED(again.n_fds == 1 && again.fds[0] >= FD_HIGH);
 	NEED(fcntl(again.fds[0], F_GETFD) == FD_CLOEXEC);
-	NEED(!strcmp(again.unix_path, path));
+	NEED(!strcmp(again.file.path, path));
 	NEED(!connect_unix(path));
 	listener_done(&again);
 	/* The file is who made it's. */

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Unix sockets that somebody listens on, and their files. */
+#ifndef IOURING_UNIX_SOCKET_H
+#define IOURING_UNIX_SOCKET_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "iouring/error.h"
+
+/* A socket's file. Zeroed: none. */
+struct socket_file {
+	char *path; /* absolute, owned */
+	dev_t dev; /* of the file, so that only our own is ... */
+	ino_t ino; /* ... removed at the end; 0: not made */
+};
+
+/*
+ * Listens on @path: *ret_fd is close-on-exec. A socket file that nobody listens
+ * on is replaced; one that is in use (-EADDRINUSE), or that is no socket
+ * (-EEXIST), is refused. @private_: the file is its owner's alone; one thread at
+ * a time then. @ret and @ret_fd are written on success only.
+ */
+int socket_listen(const char *path, bool private_, struct socket_file *ret,
+		  int *ret_fd, struct error *err);
+
+/* Removes the file when it is still ours. */
+void socket_file_done(struct socket_file *f);
+
+#endif
