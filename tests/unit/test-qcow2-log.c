@@ -240,7 +240,7 @@ static void kill_one(unsigned int round)
 START_TEST(a_killed_process_takes_no_answer_along)
 {
 	const char *more = getenv("PLATTER_KILLS");
-	unsigned int kills = more ? (unsigned int)atoi(more) : 60, i, page;
+	unsigned int kills = more ? (unsigned int)atoi(more) : 25, i, page;
 
 	told = mmap(NULL, sizeof(*told), PROT_READ | PROT_WRITE,
 		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
