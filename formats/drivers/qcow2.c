@@ -646,6 +646,51 @@ static uint64_t empty_bytes(struct layer *l, uint64_t guest_off, uint64_t len)
 	return len;
 }
 
+/* *ret_off 0: there is no table. */
+static int find_l2(const struct qcow2_state *s, uint64_t entry,
+		   uint64_t *ret_off, struct error *err)
+{
+	uint64_t l2_off = entry & QCOW2_OFFSET_MASK;
+
+	*ret_off = l2_off;
+	if (!l2_off)
+		return 0;
+	if (l2_off % s->cluster_bytes)
+		return error_set(err, -EBADMSG, 0,
+				 "L2 table at %" PRIu64
+				 " is not aligned to %" PRIu64,
+				 l2_off, s->cluster_bytes);
+	if (entry & QCOW2_L1_RESERVED)
+		return error_set(err, -EBADMSG, 0,
+				 "reserved bits are set in the L1 entry "
+				 "0x%016" PRIx64,
+				 entry);
+	if (qcow2_lies_on_metadata(s, l2_off))
+		return error_set(err, -EBADMSG, 0,
+				 "L2 table at %" PRIu64 " lies on metadata",
+				 l2_off);
+	return 0;
+}
+
+/* Data, @in_cluster bytes behind where the cluster's begin, of @ret->len. */
+static int place_data(const struct qcow2_state *s, uint64_t cluster_off,
+		      uint64_t in_cluster, uint64_t guest_off,
+		      struct extent *ret, struct error *err)
+{
+	/* qemu writes no more of the last cluster than was written. */
+	int r = extent_set_ragged_data(ret, s->data, cluster_off, in_cluster,
+				       ret->len, err);
+
+	if (r < 0 || ret->kind != EXTENT_DATA || !s->cipher)
+		return r;
+	ret->cipher = s->cipher;
+	/* LUKS counts sectors in the file, AES in the disk. */
+	ret->iv_sector = (s->h.crypt_method == QCOW2_CRYPT_LUKS ? ret->host_off
+								: guest_off) /
+			 CIPHER_SECTOR_BYTES;
+	return r;
+}
+
 static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 		     struct extent *ret, struct error *err)
 {
@@ -660,28 +705,15 @@ static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 		return error_set(err, -EACCES, 0, "no key was given");
 	r = layer_read_meta(l, l->src, &entry, sizeof(entry),
 			    s->l1_off + (guest_off >> table_bits) * 8, err);
+	if (r >= 0)
+		r = find_l2(s, be64toh(entry), &l2_off, err);
 	if (r < 0)
 		return r;
-	l2_off = be64toh(entry) & QCOW2_OFFSET_MASK;
 	if (!l2_off) {
 		ret->kind = EXTENT_HOLE;
 		ret->len = empty_bytes(l, guest_off, len);
 		return 0;
 	}
-	if (l2_off % s->cluster_bytes)
-		return error_set(err, -EBADMSG, 0,
-				 "L2 table at %" PRIu64
-				 " is not aligned to %" PRIu64,
-				 l2_off, s->cluster_bytes);
-	if (be64toh(entry) & QCOW2_L1_RESERVED)
-		return error_set(err, -EBADMSG, 0,
-				 "reserved bits are set in the L1 entry "
-				 "0x%016" PRIx64,
-				 be64toh(entry));
-	if (qcow2_lies_on_metadata(s, l2_off))
-		return error_set(err, -EBADMSG, 0,
-				 "L2 table at %" PRIu64 " lies on metadata",
-				 l2_off);
 	len = min_u64(len, (1ULL << table_bits) -
 				   (guest_off & ((1ULL << table_bits) - 1)));
 	r = find_run(l, l2_off, guest_off, len, &a, &run, err);
@@ -689,6 +721,9 @@ static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 		return r;
 	ret->kind = (uint8_t)a.kind;
 	ret->len = run;
+	if (a.kind == EXTENT_DATA)
+		return place_data(s, a.host_off, in_cluster, guest_off, ret,
+				  err);
 	if (a.kind == EXTENT_COMPRESSED) {
 		ret->src = s->data;
 		ret->host_off = a.host_off;
@@ -696,20 +731,6 @@ static int qcow2_map(struct layer *l, uint64_t guest_off, uint64_t len,
 		ret->unit_bytes = (uint32_t)s->cluster_bytes;
 		ret->unit_off = (uint32_t)in_cluster;
 		ret->codec = (uint8_t)s->codec;
-	} else if (a.kind == EXTENT_DATA) {
-		/* qemu writes no more of the last cluster than was written. */
-		r = extent_set_ragged_data(ret, s->data, a.host_off, in_cluster,
-					   run, err);
-		if (r < 0)
-			return r;
-		if (ret->kind == EXTENT_DATA && s->cipher) {
-			ret->cipher = s->cipher;
-			/* LUKS counts sectors in the file, AES in the disk. */
-			ret->iv_sector = (s->h.crypt_method == QCOW2_CRYPT_LUKS
-						  ? ret->host_off
-						  : guest_off) /
-					 CIPHER_SECTOR_BYTES;
-		}
 	}
 	return 0;
 }
