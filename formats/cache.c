@@ -11,6 +11,7 @@
 #include "formats/meta-cache.h"
 #include "formats/room.h"
 #include "iouring/batch.h"
+#include "iouring/nowait.h"
 
 /*
  * A shard is a hash table and two lists from the newest to the oldest, under
@@ -432,9 +433,11 @@ int cache_wait(struct cache_blob *b)
 
 	assert(!claims[batch_depth()]);
 	pthread_mutex_lock(&s->lock);
-	while (e->state == ENTRY_FILLING)
+	while (e->state == ENTRY_FILLING && may_wait())
 		pthread_cond_wait(&s->filled, &s->lock);
-	code = e->state == ENTRY_FAILED ? e->code : 0;
+	code = e->state == ENTRY_READY ? 0 : -EAGAIN;
+	if (e->state == ENTRY_FAILED)
+		code = e->code;
 	pthread_mutex_unlock(&s->lock);
 	return code;
 }

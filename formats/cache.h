@@ -95,7 +95,10 @@ void cache_drop(const struct cache_key *key);
  */
 void cache_fail(struct cache_blob *b, int code);
 
-/* Waits for another thread's fill. Returns 0 or what it failed with. */
+/*
+ * Waits for another thread's fill. Returns 0 or what it failed with; -EAGAIN also
+ * where this thread may not wait (nowait.h).
+ */
 int cache_wait(struct cache_blob *b);
 
 void cache_put(struct cache_blob *b);

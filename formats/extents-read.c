@@ -21,6 +21,7 @@
 #include "formats/extents-read.h"
 #include "formats/room.h"
 #include "iouring/batch.h"
+#include "iouring/nowait.h"
 
 #define ROUND_EXTENTS 64U
 
@@ -158,6 +159,8 @@ static int add_unit(struct round *rd, const struct extent *e, uint8_t *dest,
 	*u = (struct unit){ .e = e, .dest = dest };
 	if (peek_unit(u))
 		return copy_unit(u, err);
+	if (!may_wait())
+		return -EAGAIN;
 	if (rd->n_units && rd->room_bytes + room_for(u) > ROUND_ROOM_BYTES)
 		return 1;
 	if (!is_wanted_whole(u))
@@ -427,6 +430,16 @@ static int complain(struct extent_reader *x, uint64_t off, struct error *err)
 	return -EIO;
 }
 
+/* Zeroes are noted where that pays, and written else. */
+static void put_zeroes(struct zero_runs *z, uint8_t *at, uint64_t len)
+{
+	if (!z || len < ZERO_RUN_MIN || z->n == ZERO_RUNS_MAX) {
+		memset(at, 0, len);
+		return;
+	}
+	z->runs[z->n++] = (struct zero_run){ (size_t)(at - z->buf), len };
+}
+
 /* One round: as many extents as fit. *ret_done: guest bytes seen to. */
 static int read_round(struct extent_reader *x, uint8_t *buf, size_t len,
 		      uint64_t off, size_t *ret_done, struct error *err)
@@ -447,7 +460,7 @@ static int read_round(struct extent_reader *x, uint8_t *buf, size_t len,
 		switch ((enum extent_kind)e->kind) {
 		case EXTENT_HOLE:
 		case EXTENT_ZERO:
-			memset(buf + done, 0, e->len);
+			put_zeroes(x->zeroes, buf + done, e->len);
 			break;
 		case EXTENT_DATA:
 			add_io(&rd, e->src, e->host_off, buf + done, e->len, e);
@@ -483,6 +496,10 @@ int extents_read(struct extent_reader *x, void *buf, size_t len, uint64_t off,
 	size_t done;
 	int r;
 
+	if (x->zeroes) {
+		x->zeroes->buf = buf;
+		x->zeroes->n = 0;
+	}
 	while (len) {
 		r = read_round(x, p, len, off, &done, err);
 		if (r < 0)

@@ -9,6 +9,19 @@
 #include "formats/extent.h"
 #include "iouring/error.h"
 
+/* Runs of zeroes in what was read, in ascending order. */
+#define ZERO_RUNS_MAX 16U
+#define ZERO_RUN_MIN  4096U
+struct zero_run {
+	size_t off; /* in the buffer */
+	uint64_t len;
+};
+struct zero_runs {
+	uint8_t *buf; /* what was read into */
+	unsigned int n;
+	struct zero_run runs[ZERO_RUNS_MAX];
+};
+
 /*
  * What image_read() and image_walk() do, for whoever can tell where bytes lie:
  * an overlay's answers change, an image's do not.
@@ -24,11 +37,19 @@ struct extent_reader {
 	/* The first extent alone, for a walk: nothing need be remembered. */
 	int (*map)(struct extent_reader *x, uint64_t off, uint64_t len,
 		   struct extent *ret, struct error *err);
+
+	/*
+	 * Optional: runs of at least ZERO_RUN_MIN zeroes, as many as there is
+	 * room for, are noted here, and their part of the buffer is not
+	 * touched.
+	 */
+	struct zero_runs *zeroes;
 };
 
 /*
  * Reads [@off, @off + @len) of what @x tells, all of it or nothing: returns 0
- * or a negative errno. -EIO is this range's only. Any thread.
+ * or a negative errno. -EIO is this range's only. Any thread; -EAGAIN: it would
+ * wait, and may not (nowait.h).
  */
 int extents_read(struct extent_reader *x, void *buf, size_t len, uint64_t off,
 		 struct error *err);

@@ -8,6 +8,7 @@
 
 #include "formats/cache.h"
 #include "formats/image.h"
+#include "iouring/nowait.h"
 
 /*
  * A chain's answers are remembered for a region at a time, so that what a
@@ -133,8 +134,11 @@ static int region_resolve(const struct image *img, uint64_t off, uint64_t len,
 	return 0;
 }
 
-/* The cached region at @idx, held until cache_put(). */
-static int region_get(struct image *img, uint64_t idx, struct cache_blob **ret,
+/*
+ * The cached region at @idx, held until cache_put(). -EAGAIN: who was resolving it
+ * may not wait, or we may not.
+ */
+static int try_region(struct image *img, uint64_t idx, struct cache_blob **ret,
 		      struct error *err)
 {
 	struct cache_key key = { .owner = img->id, .at = idx };
@@ -148,7 +152,7 @@ static int region_get(struct image *img, uint64_t idx, struct cache_blob **ret,
 		break;
 	case CACHE_BUSY:
 		r = cache_wait(b);
-		if (r < 0)
+		if (r < 0 && r != -EAGAIN)
 			error_set(err, r, 0, "%s",
 				  "the chain's tables cannot be read");
 		break;
@@ -169,6 +173,17 @@ static int region_get(struct image *img, uint64_t idx, struct cache_blob **ret,
 	}
 	*ret = b;
 	return 0;
+}
+
+static int region_get(struct image *img, uint64_t idx, struct cache_blob **ret,
+		      struct error *err)
+{
+	int r;
+
+	do {
+		r = try_region(img, idx, ret, err);
+	} while (r == -EAGAIN && may_wait());
+	return r;
 }
 
 /* The part of @e, which begins at @e_off, that lies in [@off, @off + @len). */
@@ -282,8 +297,15 @@ static struct image_reader image_reader(struct image *img)
 int image_read(struct image *img, void *buf, size_t len, uint64_t off,
 	       struct error *err)
 {
+	return image_read_sparse(img, buf, len, off, NULL, err);
+}
+
+int image_read_sparse(struct image *img, void *buf, size_t len, uint64_t off,
+		      struct zero_runs *zeroes, struct error *err)
+{
 	struct image_reader r = image_reader(img);
 
+	r.x.zeroes = zeroes;
 	if (!range_inside(off, len, img->bytes))
 		return error_set(err, -EINVAL, off,
 				 "%zu bytes at %" PRIu64

@@ -39,6 +39,10 @@ void image_unrefp(struct image **img);
 int image_read(struct image *img, void *buf, size_t len, uint64_t off,
 	       struct error *err);
 
+/* As image_read(); @zeroes: see struct extent_reader; may be NULL. */
+int image_read_sparse(struct image *img, void *buf, size_t len, uint64_t off,
+		      struct zero_runs *zeroes, struct error *err);
+
 /*
  * Allocation of a range, for block status: as chain_map(), but neighbours
  * that `qemu-img map` would print as one are joined, and data that is a hole

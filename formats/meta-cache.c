@@ -10,6 +10,7 @@
 #include "formats/cache-hash.h"
 #include "formats/meta-cache.h"
 #include "iouring/batch.h"
+#include "iouring/nowait.h"
 
 /*
  * Slots of one page each, in an arena of fixed size, in sets of META_WAYS. A
@@ -391,16 +392,19 @@ static void land(struct flight *f, int code)
 	pthread_mutex_unlock(&air.lock);
 }
 
-/* Until another thread's flight has landed: its code. */
+/*
+ * Until another thread's flight has landed: its code. -EAGAIN also where this
+ * thread may not wait.
+ */
 static int await(struct flight *f)
 {
 	int code;
 
 	assert(flying <= batch_depth());
 	pthread_mutex_lock(&air.lock);
-	while (!f->done)
+	while (!f->done && may_wait())
 		pthread_cond_wait(&f->landed, &air.lock);
-	code = f->code;
+	code = f->done ? f->code : -EAGAIN;
 	leave(f);
 	pthread_mutex_unlock(&air.lock);
 	return code;
@@ -477,6 +481,8 @@ static int meta_read_in_page(struct source *src, uint64_t page, size_t off,
 			return 0;
 		if (r > 0)
 			r = await(f);
+		if (r == -EAGAIN && !may_wait())
+			return r;
 		/* -EAGAIN, or written over already: look again. */
 		if (r < 0 && r != -EAGAIN)
 			return error_set(err, r, page * META_PAGE_BYTES,

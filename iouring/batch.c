@@ -347,6 +347,8 @@ int batch_run(struct batch_io *ios, size_t n_ios)
 	size_t i, n_files = 0, n_alone = 0;
 
 	assert(!in_flight);
+	if (!may_wait())
+		return nowait_run(ios, n_ios);
 	for (i = 0; i < n_ios; i++) {
 		ios[i].ret = 0;
 		n_files += source_file(ios[i].src) != NULL;

@@ -41,7 +41,8 @@ struct batch_io {
  * batches themselves, come last. Short ones are continued, EINTR and EAGAIN retried; a
  * file that ends early is -EIO. One that fails does not disturb the others,
  * and may have written a part. Returns 0 when all went well, else the ret of
- * the first that did not.
+ * the first that did not. Where this thread may not wait (nowait.h): what of
+ * @ios can be read at once, or -EAGAIN.
  */
 int batch_run(struct batch_io *ios, size_t n_ios);
 

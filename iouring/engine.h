@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "iouring/batch.h"
+#include "iouring/nowait.h"
 
 /*
  * O_DIRECT wants offset, length and memory aligned; this much is what every
@@ -51,6 +52,9 @@ int piece_advance(struct piece *p, ssize_t res);
 
 /* bounce.c: BOUNCE_BYTES of this thread's, aligned; NULL: no memory. */
 uint8_t *engine_bounce(void);
+
+/* nowait.c: batch_run() where this thread may not wait. */
+int nowait_run(struct batch_io *ios, size_t n_ios);
 
 /*
  * sync.c: does one io from @pos on with pread or pwrite. Sets and returns

@@ -134,7 +134,7 @@ static int pull_held(struct pull *p, uint64_t off, uint64_t len,
 					    OVERLAY_MAY_TRIM, err);
 			continue;
 		}
-		r = qcow2_file_read(p->file, p->buf, p->len, p->off, err);
+		r = qcow2_file_read(p->file, p->buf, p->len, p->off, NULL, err);
 		if (r >= 0)
 			r = write_all_the_same(p, err);
 	}

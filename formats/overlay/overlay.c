@@ -5,6 +5,7 @@
 
 #include "formats/overlay/overlay-inside.h"
 #include "formats/overlay/qcow2-header.h"
+#include "iouring/nowait.h"
 #include "iouring/write.h"
 
 static int init_lock(pthread_rwlock_t *lock)
@@ -259,11 +260,19 @@ uint64_t overlay_unit_bytes(const struct overlay *o)
 int overlay_read(struct overlay *o, void *buf, size_t len, uint64_t off,
 		 struct error *err)
 {
-	int r;
+	return overlay_read_sparse(o, buf, len, off, NULL, err);
+}
 
-	pthread_rwlock_rdlock(&o->gate);
-	r = o->file ? qcow2_file_read(o->file, buf, len, off, err)
-		    : image_read(o->plan->base, buf, len, off, err);
+int overlay_read_sparse(struct overlay *o, void *buf, size_t len, uint64_t off,
+			struct zero_runs *zeroes, struct error *err)
+{
+	int r = rdlock_or_again(&o->gate);
+
+	if (r < 0)
+		return r;
+	r = o->file ? qcow2_file_read(o->file, buf, len, off, zeroes, err)
+		    : image_read_sparse(o->plan->base, buf, len, off, zeroes,
+					err);
 	pthread_rwlock_unlock(&o->gate);
 	return r;
 }

@@ -120,6 +120,10 @@ uint64_t overlay_unit_bytes(const struct overlay *o); /* what costs no copy */
 int overlay_read(struct overlay *o, void *buf, size_t len, uint64_t off,
 		 struct error *err);
 
+/* See image_read_sparse(). */
+int overlay_read_sparse(struct overlay *o, void *buf, size_t len, uint64_t off,
+			struct zero_runs *zeroes, struct error *err);
+
 /* @durable: as if a flush followed. */
 int overlay_write(struct overlay *o, const void *buf, size_t len, uint64_t off,
 		  bool durable, struct error *err);

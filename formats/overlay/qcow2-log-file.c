@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "formats/overlay/qcow2-log-inside.h"
+#include "iouring/nowait.h"
 #include "iouring/write.h"
 
 #define SUFFIX ".platter-log"
@@ -281,6 +282,8 @@ int log_commit(struct qcow2_file *o, struct error *err)
 
 	if (atomic_load_explicit(&l->written, memory_order_acquire) >= mine)
 		return 0;
+	if (!may_wait())
+		return -EAGAIN;
 	pthread_mutex_lock(&l->write_lock);
 	if (atomic_load(&l->written) < mine)
 		r = write_noted(o, err);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "formats/overlay/qcow2-guest.h"
+#include "iouring/nowait.h"
 
 static bool continues(const struct qcow2_file *o,
 		      const struct qcow2_answer *first,
@@ -115,7 +116,9 @@ int lookup_own(struct qcow2_file *o, uint64_t off, uint64_t len,
 					.len = to_table_end(o, off, len) };
 		return 0;
 	}
-	pthread_mutex_lock(&o->meta);
+	r = lock_or_again(&o->meta);
+	if (r < 0)
+		return r;
 	r = own_extent_locked(o, off, len, ret, err);
 	tables_trim(o);
 	pthread_mutex_unlock(&o->meta);
@@ -202,11 +205,12 @@ static struct overlay_reader overlay_reader(struct qcow2_file *o)
 }
 
 int lookup_read(struct qcow2_file *o, uint8_t *buf, size_t len, uint64_t off,
-		struct error *err)
+		struct zero_runs *zeroes, struct error *err)
 {
 	struct overlay_reader r = overlay_reader(o);
 	size_t n = off < o->bytes ? (size_t)min_u64(len, o->bytes - off) : 0;
 
+	r.x.zeroes = zeroes;
 	memset(buf + n, 0, len - n);
 	return n ? extents_read(&r.x, buf, n, off, err) : 0;
 }

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 
 #include "formats/overlay/qcow2-guest.h"
+#include "iouring/nowait.h"
 #include "iouring/write.h"
 
 static int check_range(const struct qcow2_file *o, uint64_t off, uint64_t len,
@@ -21,15 +22,16 @@ static int check_range(const struct qcow2_file *o, uint64_t off, uint64_t len,
 }
 
 int qcow2_file_read(struct qcow2_file *o, void *buf, size_t len, uint64_t off,
-		    struct error *err)
+		    struct zero_runs *zeroes, struct error *err)
 {
 	int r = check_range(o, off, len, err);
 
 	if (r < 0 || !len)
 		return r;
-	r = lookup_read(o, buf, len, off, err);
+	r = lookup_read(o, buf, len, off, zeroes, err);
 	/* What was seen once is not to be unseen, though nobody was told. */
-	log_commit(o, NULL);
+	if (log_commit(o, NULL) < 0 && !may_wait())
+		return -EAGAIN;
 	return r;
 }
 
@@ -67,7 +69,7 @@ static enum fate find_fate(struct qcow2_file *o, const uint8_t *buf,
 	    lookup_own(o, off, len, &e, NULL) < 0 || e.kind != EXTENT_HOLE ||
 	    e.len < len)
 		return FATE_WRITE;
-	if (lookup_read(o, scratch, len, off, NULL) < 0 ||
+	if (lookup_read(o, scratch, len, off, NULL, NULL) < 0 ||
 	    memcmp(scratch, buf, len) != 0)
 		return FATE_WRITE;
 	return FATE_DROP;

@@ -203,11 +203,11 @@ static int fill_bounce(struct qcow2_file *o, struct step *s, struct error *err)
 	n = s->copy_all ? head : head & (sub - 1);
 	if (n)
 		r = lookup_read(o, s->bounce + head - n, n, start + head - n,
-				err);
+				NULL, err);
 	n = s->copy_all ? tail : tail & (sub - 1);
 	if (n && r >= 0)
 		r = lookup_read(o, s->bounce + head + s->len, n,
-				s->guest_off + s->len, err);
+				s->guest_off + s->len, NULL, err);
 	memcpy(s->bounce + head, s->buf, s->len);
 	return r;
 }

@@ -163,7 +163,7 @@ void qcow2_file_close(struct qcow2_file *f);
 /* ---- qcow2-overlay.c: gate is held for reading, but for a flush ---- */
 
 int qcow2_file_read(struct qcow2_file *f, void *buf, size_t len, uint64_t off,
-		    struct error *err);
+		    struct zero_runs *zeroes, struct error *err);
 int qcow2_file_walk(struct qcow2_file *f, uint64_t off, uint64_t len,
 		    int (*each)(void *opaque, uint64_t off,
 				const struct extent *e),

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Doing only what can be done at once. A thread that serves many clients, as an
+ * event loop does, must not wait for a disk, for another thread or for memory on
+ * behalf of one of them. While its nowait is set, whatever it calls that would
+ * have to wait is -EAGAIN instead, nothing is changed by it, and somebody who may
+ * wait has to ask again: batch_run() reads what is in the page cache
+ * (preadv2(2), RWF_NOWAIT), and those above it ask may_wait() before they wait,
+ * decode, or take a lock that others hold while they wait.
+ */
+#ifndef IOURING_NOWAIT_H
+#define IOURING_NOWAIT_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+
+extern _Thread_local bool engine_nowait;
+
+static inline bool may_wait(void)
+{
+	return !engine_nowait;
+}
+
+/* 0, or -EAGAIN: it is held, and this thread may not wait. */
+static inline int lock_or_again(pthread_mutex_t *lock)
+{
+	if (engine_nowait)
+		return pthread_mutex_trylock(lock) ? -EAGAIN : 0;
+	pthread_mutex_lock(lock);
+	return 0;
+}
+
+static inline int rdlock_or_again(pthread_rwlock_t *lock)
+{
+	if (engine_nowait)
+		return pthread_rwlock_tryrdlock(lock) ? -EAGAIN : 0;
+	pthread_rwlock_rdlock(lock);
+	return 0;
+}
+
+#endif
