@@ -4,9 +4,8 @@
  * nbdkit. See nbdkit-plugin(3) for who calls what and when; formats/format.h for
  * what lies below.
  */
+#include <errno.h>
 #include <inttypes.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,21 +13,11 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-#include "formats/boot-id.h"
-#include "formats/cache.h"
-#include "formats/codec/codec.h"
-#include "glance/find.h"
-#include "glance/glance.h"
+#include "formats/format.h"
 #include "nbd/bridge.h"
-#include "nbd/config.h"
 #include "nbd/control.h"
-#include "nbd/descriptors.h"
-#include "nbd/export-list.h"
-#include "nbd/export.h"
-#include "nbd/keep.h"
-#include "nbd/metrics.h"
-#include "nbd/overlays.h"
-#include "nbd/peers.h"
+#include "nbd/peer-name.h"
+#include "nbd/service.h"
 #include "nbd/session.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -36,12 +25,7 @@
 /* nbdkit's own limit on a list is 10,000. */
 #define LIST_MAX 9999U
 
-static struct config config;
-static struct glance *glance; /* NULL: there is no store */
-static struct control *control; /* NULL: no socket for it */
-
-/* The live image, held open so that the first client need not wait. */
-static struct export *standing;
+static struct service service;
 
 /* Of the start, where the administrator reads it. */
 static int fail(const struct error *err)
@@ -70,26 +54,18 @@ static void say(const char *line)
 
 static void platter_load(void)
 {
-	descriptors_raise();
-	config_init(&config);
-	keep_take();
+	service_init(&service);
 }
 
 /* The plugin is about to go: nobody may use it any more. */
 static void platter_cleanup(void)
 {
-	control_free(TAKE_PTR(control));
-	glance_free(TAKE_PTR(glance));
+	service_stop(&service);
 }
 
 static void platter_unload(void)
 {
-	if (standing)
-		export_close(standing);
-	export_close_all();
-	config_done(&config);
-	cache_shutdown();
-	codec_shutdown();
+	service_done(&service);
 }
 
 static void platter_dump_plugin(void)
@@ -105,47 +81,27 @@ static void platter_dump_plugin(void)
 static int platter_config(const char *key, const char *value)
 {
 	struct error err = { 0 };
-	int r = config_set(&config, key, value, &err);
 
-	if (r == -ENOENT) {
-		nbdkit_error("unknown parameter \"%s\" (see nbdkit platter "
-			     "--help)",
-			     key);
-		return -1;
-	}
-	return r < 0 ? fail(&err) : 0;
+	if (service_set(&service, key, value, &err) != -ENOENT)
+		return err.code < 0 ? fail(&err) : 0;
+	nbdkit_error("%s (see nbdkit platter --help)", err.msg);
+	return -1;
 }
 
 static int platter_config_complete(void)
 {
 	struct error err = { 0 };
-	int r = config_check(&config, &err);
 
-	if (r >= 0)
-		r = config_apply(&config, say, &err);
-	return r < 0 ? fail(&err) : 0;
+	return service_complete(&service, say, &err) < 0 ? fail(&err) : 0;
 }
 
 static int platter_get_ready(void)
 {
+	static const struct nbd_door door = { .connect = bridge_connect,
+					      .close = bridge_close };
 	struct error err = { 0 };
-	int r = 0;
 
-	if (config.glance.store)
-		r = glance_prepare(&config.glance, &glance, &err);
-	if (glance) {
-		export_use_store(glance_find_image, glance);
-		glance->add_metrics = metrics_add;
-		glance->nbd = (struct nbd_door){ .connect = bridge_connect,
-						 .close = bridge_close };
-	}
-	if (r >= 0)
-		r = peers_use(keep_fd(KEEP_PEERS), &err);
-	if (r >= 0 && config.image)
-		r = export_open_standing(&config, &standing, &err);
-	if (r >= 0 && config.control)
-		r = control_listen(config.control, &control, &err);
-	return r < 0 ? fail(&err) : 0;
+	return service_prepare(&service, &door, &err) < 0 ? fail(&err) : 0;
 }
 
 /* What listens besides, and has been bound by now, is nbdkit's. */
@@ -153,10 +109,10 @@ static void find_nbd_server(void)
 {
 	int ours[2] = { -1, -1 };
 
-	if (glance->http)
-		ours[0] = http_listen_fd(glance->http);
-	if (control)
-		ours[1] = control_listen_fd(control);
+	if (service.glance->http)
+		ours[0] = http_listen_fd(service.glance->http);
+	if (service.control)
+		ours[1] = control_listen_fd(service.control);
 	bridge_find_server(ours, ARRAY_SIZE(ours));
 }
 
@@ -164,33 +120,16 @@ static void find_nbd_server(void)
 static int platter_after_fork(void)
 {
 	struct error err = { 0 };
-	int r = 0;
 
-	descriptors_raise();
-	if (glance) {
+	if (service.glance)
 		find_nbd_server();
-		r = glance_start(glance, &err);
-	}
-	if (r >= 0 && control)
-		r = control_start(control, &config, &err);
-	return r < 0 ? fail(&err) : 0;
+	return service_start(&service, &err) < 0 ? fail(&err) : 0;
 }
 
 static int add_export(void *opaque, const char *name, const char *description)
 {
-	return nbdkit_add_export(opaque, name, description);
-}
-
-static int add_overlay(void *opaque, const char *name)
-{
 	return nbdkit_add_export(opaque, nbdkit_printf_intern("%s", name),
-				 "overlay");
-}
-
-static int add_image(void *opaque, const char *id, const char *name)
-{
-	return nbdkit_add_export(opaque, nbdkit_printf_intern("%s", id),
-				 nbdkit_printf_intern("%s", name));
+				 nbdkit_printf_intern("%s", description));
 }
 
 static bool came_by_http(struct bridged *ret)
@@ -211,17 +150,7 @@ static int platter_list_exports(int readonly, int is_tls,
 	/* The default export is all that there is for him. */
 	if (came_by_http(&b))
 		return nbdkit_add_export(exports, "", NULL);
-	r = standing ? export_list(&standing->image->chain, LIST_MAX,
-				   add_export, exports)
-		     : 0;
-	if (!r && glance)
-		r = glance_each_image(glance, LIST_MAX / 4, add_image, exports);
-	/*
-	 * A folder that cannot be read hides what is in it, not the image.
-	 * Nobody is told of others' overlays.
-	 */
-	if (!r && !(glance && glance_asks(glance)))
-		overlays_each(&config, add_overlay, exports);
+	r = service_list(&service, LIST_MAX, add_export, exports);
 	return r < 0 ? -1 : 0;
 }
 
@@ -230,39 +159,16 @@ static const char *platter_default_export(int readonly, int is_tls)
 	return "";
 }
 
-struct peer_names {
-	char text[128];
-	char identity[PEER_BYTES_MAX];
-};
-
 /* Who is at the other end. */
 static void name_peer(struct peer_names *ret)
 {
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = { .ss_family = AF_UNIX };
 	socklen_t len = sizeof(sa);
-	char host[INET6_ADDRSTRLEN + 16], port[8];
-	int64_t pid;
 
-	snprintf(ret->text, sizeof(ret->text), "unknown");
-	snprintf(ret->identity, sizeof(ret->identity), "unknown");
 	if (nbdkit_peer_name((struct sockaddr *)&sa, &len) < 0)
-		return;
-	if (sa.ss_family == AF_UNIX) {
-		pid = nbdkit_peer_pid();
-		if (pid <= 0)
-			return;
-		snprintf(ret->text, sizeof(ret->text), "pid %" PRId64, pid);
-		snprintf(ret->identity, sizeof(ret->identity),
-			 "pid %" PRId64 " since %" PRIu64, pid,
-			 process_started(pid));
-		return;
-	}
-	if (getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), port,
-			sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV))
-		return;
-	snprintf(ret->text, sizeof(ret->text),
-		 strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
-	snprintf(ret->identity, sizeof(ret->identity), "address %s", host);
+		len = 0;
+	peer_name(&sa, len,
+		  len && sa.ss_family == AF_UNIX ? nbdkit_peer_pid() : 0, ret);
 }
 
 /* He was let in to one image, which he need not name. */
@@ -274,7 +180,7 @@ static int open_bridged(const struct bridged *b, const char *name,
 	if (*name &&
 	    (strlen(name) != id_len || memcmp(name, b->export, id_len)))
 		return session_refuse(name, f);
-	return session_open(&config, b->export,
+	return session_open(&service.config, b->export,
 			    &(struct peer){ b->peer, b->peer }, ret, f);
 }
 
@@ -287,7 +193,7 @@ static int open_named(const char *name, struct connection **ret,
 	if (came_by_http(&b))
 		return open_bridged(&b, name, ret, f);
 	name_peer(&names);
-	return session_open(&config, name,
+	return session_open(&service.config, name,
 			    &(struct peer){ names.text, names.identity }, ret,
 			    f);
 }
@@ -393,7 +299,8 @@ static int platter_pread(void *handle, void *buf, uint32_t count,
 {
 	struct fault f;
 
-	return session_read(handle, buf, count, offset, &f) ? report(&f) : 0;
+	return session_read(handle, buf, count, offset, NULL, &f) ? report(&f)
+								  : 0;
 }
 
 static int platter_pwrite(void *handle, const void *buf, uint32_t count,

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdio.h>
 
+#include "iouring/nowait.h"
 #include "nbd/descriptors.h"
 #include "nbd/export-name.h"
 
@@ -158,18 +159,45 @@ static bool begin_change(struct call *r, struct connection *c,
 	return false;
 }
 
-int session_read(struct connection *c, void *buf, uint32_t len, uint64_t off,
-		 struct fault *ret_fault)
+static int read_export(const struct export *e, void *buf, uint32_t len,
+		       uint64_t off, struct zero_runs *zeroes,
+		       struct error *err)
 {
-	struct overlay *o;
+	return e->overlay ? overlay_read_sparse(e->overlay, buf, len, off,
+						zeroes, err)
+			  : image_read_sparse(e->image, buf, len, off, zeroes,
+					      err);
+}
+
+int session_read(struct connection *c, void *buf, uint32_t len, uint64_t off,
+		 struct zero_runs *zeroes, struct fault *ret_fault)
+{
 	struct call q;
 
 	if (!begin(&q, c, TRAFFIC_READ, len, ret_fault))
 		return -1;
-	o = q.export->overlay;
-	return end(&q, o ? overlay_read(o, buf, len, off, &ret_fault->err)
-			 : image_read(q.export->image, buf, len, off,
-				      &ret_fault->err));
+	return end(&q, read_export(q.export, buf, len, off, zeroes,
+				   &ret_fault->err));
+}
+
+bool session_try_read(struct connection *c, void *buf, uint32_t len,
+		      uint64_t off, struct zero_runs *zeroes)
+{
+	struct export *e = connection_enter(c);
+	uint64_t began_nsec;
+	int r;
+
+	if (!e)
+		return false;
+	began_nsec = now_nsec();
+	engine_nowait = true;
+	r = read_export(e, buf, len, off, zeroes, NULL);
+	engine_nowait = false;
+	if (!r)
+		traffic_note(&e->traffic, TRAFFIC_READ, len,
+			     now_nsec() - began_nsec, false);
+	connection_leave(c);
+	return !r;
 }
 
 int session_write(struct connection *c, const void *buf, uint32_t len,

@@ -56,8 +56,16 @@ enum {
 	SESSION_FAST = 4, /* zeroes quickly or not at all: EOPNOTSUPP */
 };
 
+/* @zeroes: see image_read_sparse(); may be NULL. */
 int session_read(struct connection *c, void *buf, uint32_t len, uint64_t off,
-		 struct fault *ret_fault);
+		 struct zero_runs *zeroes, struct fault *ret_fault);
+
+/*
+ * The same, if it can be done at once (nowait.h). False: it cannot, or it fails,
+ * and nothing has come of it: session_read() does it, or says why not.
+ */
+bool session_try_read(struct connection *c, void *buf, uint32_t len,
+		      uint64_t off, struct zero_runs *zeroes);
 int session_write(struct connection *c, const void *buf, uint32_t len,
 		  uint64_t off, unsigned int flags, struct fault *ret_fault);
 int session_zero(struct connection *c, uint32_t len, uint64_t off,

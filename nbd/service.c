@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "nbd/service.h"
+
+#include <errno.h>
+
+#include "formats/cache.h"
+#include "formats/codec/codec.h"
+#include "glance/find.h"
+#include "nbd/control.h"
+#include "nbd/descriptors.h"
+#include "nbd/export-list.h"
+#include "nbd/export.h"
+#include "nbd/keep.h"
+#include "nbd/metrics.h"
+#include "nbd/overlays.h"
+#include "nbd/peers.h"
+
+void service_init(struct service *s)
+{
+	*s = (struct service){ 0 };
+	descriptors_raise();
+	config_init(&s->config);
+	keep_take();
+}
+
+int service_set(struct service *s, const char *key, const char *value,
+		struct error *err)
+{
+	int r = config_set(&s->config, key, value, err);
+
+	return r == -ENOENT
+		       ? error_set(err, r, 0, "unknown parameter \"%s\"", key)
+		       : r;
+}
+
+int service_complete(struct service *s, void (*say)(const char *line),
+		     struct error *err)
+{
+	int r = config_check(&s->config, err);
+
+	return r < 0 ? r : config_apply(&s->config, say, err);
+}
+
+int service_prepare(struct service *s, const struct nbd_door *door,
+		    struct error *err)
+{
+	int r = 0;
+
+	if (s->config.glance.store)
+		r = glance_prepare(&s->config.glance, &s->glance, err);
+	if (s->glance) {
+		export_use_store(glance_find_image, s->glance);
+		s->glance->add_metrics = metrics_add;
+		s->glance->nbd = *door;
+	}
+	if (r >= 0)
+		r = peers_use(keep_fd(KEEP_PEERS), err);
+	if (r >= 0 && s->config.image)
+		r = export_open_standing(&s->config, &s->standing, err);
+	if (r >= 0 && s->config.control)
+		r = control_listen(s->config.control, &s->control, err);
+	return r;
+}
+
+int service_start(struct service *s, struct error *err)
+{
+	int r = 0;
+
+	descriptors_raise();
+	if (s->glance)
+		r = glance_start(s->glance, err);
+	if (r >= 0 && s->control)
+		r = control_start(s->control, &s->config, err);
+	return r;
+}
+
+void service_stop(struct service *s)
+{
+	control_free(TAKE_PTR(s->control));
+	glance_free(TAKE_PTR(s->glance));
+}
+
+void service_done(struct service *s)
+{
+	if (s->standing)
+		export_close(s->standing);
+	export_close_all();
+	config_done(&s->config);
+	cache_shutdown();
+	codec_shutdown();
+}
+
+struct lister {
+	int (*each)(void *opaque, const char *name, const char *description);
+	void *opaque;
+};
+
+static int list_overlay(void *opaque, const char *name)
+{
+	const struct lister *l = opaque;
+
+	return l->each(l->opaque, name, "overlay");
+}
+
+int service_list(const struct service *s, unsigned int max,
+		 int (*each)(void *opaque, const char *name,
+			     const char *description),
+		 void *opaque)
+{
+	struct lister l = { each, opaque };
+	int r = s->standing ? export_list(&s->standing->image->chain, max, each,
+					  opaque)
+			    : 0;
+
+	if (!r && s->glance)
+		r = glance_each_image(s->glance, max / 4, each, opaque);
+	/*
+	 * A folder that cannot be read hides what is in it, not the image.
+	 * Nobody is told of others' overlays.
+	 */
+	if (!r && !(s->glance && glance_asks(s->glance)))
+		overlays_each(&s->config, list_overlay, &l);
+	return r;
+}
