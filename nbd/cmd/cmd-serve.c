@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* platter serve: an image as an NBD block device, by a supervised nbdkit. */
+/* platter serve: an image as an NBD block device, by a supervised server. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -82,6 +82,8 @@ static const char help[] =
 	"                       the next two is given)\n"
 	"      --tls-certificates DIR\n"
 	"      --tls-psk FILE\n"
+	"      --via SERVER     nbdkit, or platter: a server of our own, without TLS\n"
+	"                       yet (default: nbdkit)\n"
 	"      --plugin PATH    the nbdkit plugin to run\n"
 	"      --once           do not restart a server that dies\n"
 	"                       (--no-supervise is the same)\n"
@@ -98,6 +100,8 @@ struct serve {
 	const char *threads;
 	const char *tls, *tls_certificates, *tls_psk;
 	const char *plugin;
+	const char *via;
+	bool by_nbdkit; /* else by the server of our own */
 	bool once;
 	char **extra; /* for nbdkit */
 	int n_extra;
@@ -215,7 +219,8 @@ static void look_around(void *opaque)
 
 	look_at_image(s);
 	cache_shutdown();
-	look_at_nbdkit(s);
+	if (s->by_nbdkit)
+		look_at_nbdkit(s);
 }
 
 static void warn_abortable(const struct serve *s)
@@ -371,8 +376,12 @@ static void print_json(const struct serve *s, const char *uri, json_t *lines,
 	json_object_set_new(j, "uri", json_string(uri));
 	json_object_set(j, "exports", s->exports);
 	json_object_set(j, "commands", lines);
-	json_object_set_new(j, "nbdkit-version", json_string(s->nbdkit));
-	json_object_set_new(j, "nbdkit-pid", json_integer(pid));
+	json_object_set_new(j, "via",
+			    json_string(s->by_nbdkit ? "nbdkit" : "platter"));
+	if (s->by_nbdkit)
+		json_object_set_new(j, "nbdkit-version",
+				    json_string(s->nbdkit));
+	json_object_set_new(j, "server-pid", json_integer(pid));
 	json_object_set_new(j, "supervised", json_boolean(!s->once));
 	cmd_json_print(j, JSON_COMPACT);
 }
@@ -474,6 +483,31 @@ static bool is_debugging(const struct serve *s)
 	return false;
 }
 
+/* The server's words up to its parameters. @plugin: nbdkit's. */
+static void add_server(const struct serve *s, struct words *w, char *plugin,
+		       struct supervisor *sup)
+{
+	sup->name = s->by_nbdkit ? "nbdkit" : "the server";
+	if (s->by_nbdkit) {
+		add_word(w, (char *)"nbdkit");
+		add_word(w, (char *)"-f");
+	} else {
+		sup->program = "/proc/self/exe";
+		add_word(w, (char *)"platter");
+		add_word(w, (char *)"server");
+	}
+	add_option(w, "--threads", s->threads);
+	if (s->by_nbdkit) {
+		add_option(w, "--tls", s->tls);
+		add_option(w, "--tls-certificates", s->tls_certificates);
+		add_option(w, "--tls-psk", s->tls_psk);
+	}
+	add_option(w, "--pidfile", "");
+	sup->pidfile_idx = w->n - 1;
+	if (s->by_nbdkit)
+		add_word(w, plugin);
+}
+
 static int start(struct serve *s)
 {
 	CLEANUP(freep)
@@ -492,15 +526,7 @@ static int start(struct serve *s)
 
 	if (asprintf(&image, "image=%s", s->cmd.config.image) < 0)
 		image = NULL;
-	add_word(&w, "nbdkit");
-	add_word(&w, "-f");
-	add_option(&w, "--threads", s->threads);
-	add_option(&w, "--tls", s->tls);
-	add_option(&w, "--tls-certificates", s->tls_certificates);
-	add_option(&w, "--tls-psk", s->tls_psk);
-	add_option(&w, "--pidfile", "");
-	sup.pidfile_idx = w.n - 1;
-	add_word(&w, plugin);
+	add_server(s, &w, plugin, &sup);
 	add_word(&w, image);
 	for (i = 0; i < s->cmd.n_params; i++)
 		add_word(&w, s->cmd.params[i]);
@@ -565,6 +591,7 @@ enum {
 	OPT_TLS_PSK,
 	OPT_PLUGIN,
 	OPT_ONCE,
+	OPT_VIA,
 	OPT_PARAM, /* the first of param_names */
 };
 
@@ -608,6 +635,7 @@ static const struct option options[] = {
 	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },
 	{ "tls-psk", required_argument, NULL, OPT_TLS_PSK },
 	{ "plugin", required_argument, NULL, OPT_PLUGIN },
+	{ "via", required_argument, NULL, OPT_VIA },
 	{ "once", no_argument, NULL, OPT_ONCE },
 	{ "no-supervise", no_argument, NULL, OPT_ONCE },
 	{ 0 },
@@ -642,6 +670,9 @@ static int take_option(struct serve *s, int opt, char **argv)
 	case OPT_PLUGIN:
 		s->plugin = optarg;
 		return -1;
+	case OPT_VIA:
+		s->via = optarg;
+		return -1;
 	case OPT_ONCE:
 		s->once = true;
 		return -1;
@@ -668,6 +699,23 @@ static int cut_extra(struct serve *s, int argc, char **argv)
 		return i;
 	}
 	return argc;
+}
+
+/* Returns as cmd_option(). */
+static int choose_server(struct serve *s)
+{
+	bool needs_it = s->n_extra || s->plugin ||
+			(s->tls && strcmp(s->tls, "off") != 0);
+
+	s->by_nbdkit = !s->via || !strcmp(s->via, "nbdkit");
+	if (!s->by_nbdkit && strcmp(s->via, "platter") != 0)
+		return cmd_usage(&s->cmd,
+				 "--via is nbdkit or platter, not \"%s\"",
+				 s->via);
+	if (!s->by_nbdkit && needs_it)
+		return cmd_usage(&s->cmd, "TLS, --plugin and NBDKIT OPTIONS "
+					  "need --via nbdkit");
+	return -1;
 }
 
 /* Returns as cmd_option(). */
@@ -699,9 +747,13 @@ static int parse(struct serve *s, int argc, char **argv)
 				 s->tls);
 	if (!s->tls && (s->tls_certificates || s->tls_psk))
 		s->tls = "require";
+	status = choose_server(s);
+	if (status >= 0)
+		return status;
 	if (!s->threads)
-		s->threads =
-			s->cmd.config.direct ? THREADS_DIRECT : THREADS_DEFAULT;
+		s->threads = s->cmd.config.direct || !s->by_nbdkit
+				     ? THREADS_DIRECT
+				     : THREADS_DEFAULT;
 	status = check_extra(s);
 	if (status >= 0)
 		return status;

@@ -32,7 +32,7 @@
 /* What a server says before it is ready is kept, to be shown if it fails. */
 #define HELD_MAX (64U << 10)
 
-/* One run of nbdkit. */
+/* One run of the server. */
 struct server {
 	pid_t pid; /* 0: none is running */
 	int log_fd; /* its standard error */
@@ -148,11 +148,15 @@ exec_server(const struct supervisor *s, pid_t parent, int log_fd, int ready_fd)
 	snprintf(number, sizeof(number), "%d", getpid());
 	setenv("LISTEN_PID", number, 1);
 	unsetenv("LISTEN_FDNAMES");
-	execvp(s->argv[0], s->argv);
-	if (errno == ENOENT) /* upstream installs it where PATH may not look */
+	if (s->program)
+		execv(s->program, s->argv);
+	else
+		execvp(s->argv[0], s->argv);
+	if (errno == ENOENT &&
+	    !s->program) /* upstream installs it where PATH may not look */
 		execv("/usr/sbin/nbdkit", s->argv);
-	dprintf(STDERR_FILENO, "nbdkit: error: cannot run %s: %s\n", s->argv[0],
-		errno_text(errno));
+	dprintf(STDERR_FILENO, "nbdkit: error: cannot run %s: %s\n",
+		s->program ? s->program : s->argv[0], errno_text(errno));
 	_exit(EXEC_FAILED);
 }
 
@@ -256,7 +260,7 @@ static void print_held(struct server *sv)
 	if (!sv->held_bytes)
 		return;
 	sv->held[sv->held_bytes] = '\0';
-	errors = strstr(sv->held, "error: ");
+	errors = strstr(sv->held, "nbdkit: ") && strstr(sv->held, "error: ");
 	for (line = sv->held; *line; line = next) {
 		const char *text;
 
@@ -310,25 +314,23 @@ static int server_killed(struct run *run, pid_t pid, int sig, uint64_t lived_ms)
 	unsigned int pause_ms;
 
 	if (!run->was_ready) {
-		log_printf(
-			"platter: nbdkit was killed by signal %d (%s) before "
-			"it was ready\n",
-			sig, strsignal(sig));
+		log_printf("platter: %s was killed by signal %d (%s) before it "
+			   "was ready\n",
+			   run->s->name, sig, strsignal(sig));
 		return 1;
 	}
 	if (run->s->once) {
-		log_printf(
-			"platter: nbdkit (process %d) was killed by signal %d "
-			"(%s)\n",
-			pid, sig, strsignal(sig));
+		log_printf("platter: %s (process %d) was killed by signal %d "
+			   "(%s)\n",
+			   run->s->name, pid, sig, strsignal(sig));
 		return 128 + sig;
 	}
 	run->quick_deaths =
 		lived_ms < QUICK_DEATH_MS ? run->quick_deaths + 1 : 0;
 	pause_ms = restart_pause_ms(run->quick_deaths);
-	log_printf("platter: nbdkit (process %d) was killed by signal %d (%s): "
+	log_printf("platter: %s (process %d) was killed by signal %d (%s): "
 		   "restarting it",
-		   pid, sig, strsignal(sig));
+		   run->s->name, pid, sig, strsignal(sig));
 	if (pause_ms)
 		log_printf(" in %u ms", pause_ms);
 	log_printf("\n");
@@ -364,20 +366,20 @@ static int server_ended(struct run *run, int wait_status)
 	 */
 	status = WEXITSTATUS(wait_status);
 	if (!ready && run->was_ready && !run->s->once) {
-		log_printf(
-			"platter: nbdkit cannot be started again (status %d): "
-			"trying again in %u s\n",
-			status, RETRY_MS / 1000);
+		log_printf("platter: %s cannot be started again (status %d): "
+			   "trying again in %u s\n",
+			   run->s->name, status, RETRY_MS / 1000);
 		run->waiting = true;
 		run->due_ms = now_ms() + RETRY_MS;
 		return -1;
 	}
 	if (!ready && !told)
-		log_printf("platter: nbdkit ended before it was ready, with "
+		log_printf("platter: %s ended before it was ready, with "
 			   "status %d\n",
-			   status);
+			   run->s->name, status);
 	else if (ready && status)
-		log_printf("platter: nbdkit ended with status %d\n", status);
+		log_printf("platter: %s ended with status %d\n", run->s->name,
+			   status);
 	if (!ready && (!status || status == EXEC_FAILED))
 		status = 1;
 	return status;
@@ -419,7 +421,7 @@ static int take_time(struct run *run)
 	}
 	r = start_server(run->s, &run->server);
 	if (r < 0) {
-		log_printf("platter: cannot start nbdkit: %s%s\n",
+		log_printf("platter: cannot start %s: %s%s\n", run->s->name,
 			   errno_text(-r),
 			   run->was_ready ? ": trying again" : "");
 		if (!run->was_ready)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Runs nbdkit on sockets that are not its own, and again when it dies.
+ * Runs a server on sockets that are not its own, and again when it dies.
  *
  * A client may be able to abort the server (nbdkit before 1.33.10), and a
  * fault of ours in a decoder may. The others' connections break then, but the
@@ -22,6 +22,9 @@ struct supervisor {
 	const struct listener *listener;
 	bool once; /* do not restart */
 	bool log_all; /* what the server says is wanted whole: it debugs */
+
+	const char *name; /* what messages call it */
+	const char *program; /* NULL: argv[0], looked for in PATH */
 
 	/*
 	 * The command, ended by NULL. argv[pidfile_idx] is set to where the

@@ -71,7 +71,7 @@ def the_socket_is_the_makers(c):
         is_true(reads(c.socket), "other data")
         said = json.loads(p.stdout.readline())
         is_equal(said["uri"], f"nbd+unix:///?socket={c.socket}", "the URI")
-        os.kill(said["nbdkit-pid"], signal.SIGKILL)
+        os.kill(said["server-pid"], signal.SIGKILL)
         is_true(reads(c.socket), "other data")
         p.terminate()
         p.communicate(timeout=WAIT_SEC)

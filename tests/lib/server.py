@@ -2,7 +2,7 @@
 """Runs the platter command for the suites in Python.
 
 PLATTER is the path of the command, PLATTER_PLUGIN that of the plugin;
-NBD_COMPARE that of tests/diff/nbd-compare. Exports are served on a unix
+NBD_COMPARE that of tests/diff/nbd-compare; PLATTER_VIA: see front_end(). Exports are served on a unix
 socket in a folder of the test's own, and a server ends with its test.
 """
 
@@ -108,6 +108,16 @@ def image_options(fmt=None, snapshot=None, key=None, allow=()):
     return args
 
 
+def front_end(more=()):
+    """The options of `platter serve` for the front end that PLATTER_VIA names:
+    nbdkit [that], or platter, its own, but for what only nbdkit has."""
+    if os.environ.get("PLATTER_VIA") == "platter" and not any(
+            str(a) == "--" or str(a).startswith("--tls") for a in more):
+        return ["--via", "platter"]
+    plugin = os.environ.get("PLATTER_PLUGIN")
+    return ["--plugin", plugin] if plugin else []
+
+
 class Refused(Failure):
     """The server ended before it was ready; .message is what it said."""
 
@@ -126,9 +136,7 @@ class Server:
         self.folder = tempfile.mkdtemp(prefix="platter-")
         self.socket = os.path.join(self.folder, "s")
         argv = [*wrap, os.environ["PLATTER"], "serve", "-U", self.socket]
-        plugin = os.environ.get("PLATTER_PLUGIN")
-        if plugin:
-            argv += ["--plugin", plugin]
+        argv += front_end(more)
         argv += image_options(fmt, snapshot, key, allow)
         if io:
             argv += ["--io", io]

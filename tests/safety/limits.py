@@ -21,8 +21,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from nbd import CMD_READ, Client, Refused  # noqa: E402
 from qcow2_build import Qcow2  # noqa: E402
-from server import (Server, environment, need_programs, run,  # noqa: E402
-                    run_json)
+from server import (Server, environment, front_end, need_programs,  # noqa: E402
+                    run, run_json)
 
 SIZE = 256 << 16
 LOG_BYTES = 64 << 10
@@ -158,8 +158,7 @@ def an_address_has_as_many_as_were_allowed(c):
     path = os.path.join(c.folder, "log")
     log = open(path, "w")
     p = subprocess.Popen(
-        [os.environ["PLATTER"], "serve", "--plugin",
-         os.environ["PLATTER_PLUGIN"], "--address", "127.0.0.1", "--port",
+        [os.environ["PLATTER"], "serve", *front_end(), "--address", "127.0.0.1", "--port",
          str(port), "--max-connections-per-address", "3", c.path],
         stdout=log, stderr=log)
 
@@ -231,8 +230,7 @@ def who_reads_the_log_and_stops_stalls_nobody(c):
     sock = os.path.join(c.folder, "s")
     r, w = os.pipe()
     p = subprocess.Popen(
-        [os.environ["PLATTER"], "serve", "--plugin",
-         os.environ["PLATTER_PLUGIN"], "-U", sock, c.path],
+        [os.environ["PLATTER"], "serve", *front_end(), "-U", sock, c.path],
         stdout=subprocess.DEVNULL, stderr=w)
     os.close(w)
     try:

@@ -35,7 +35,9 @@ FOLDER_MAY = {
     "glance/http": ["iouring/", "formats/codec/", "iouring/library.h",
                     "glance/identity.h", "glance/log.h"],
     "nbd": ["iouring/", "formats/", "glance/"],
-    "nbd/server": ["iouring/", "nbd/line-budget.h", "nbd/text.h"],
+    "nbd/server": ["iouring/", "formats/cursor.h", "formats/put-be.h",
+                   "nbd/line-budget.h", "nbd/peer-name.h", "nbd/queue.h",
+                   "nbd/service.h", "nbd/session.h", "nbd/text.h"],
 }
 # These name all of what can be added: they stand above it, wherever they are.
 REGISTRIES = ["formats/table.c", "glance/routes.c", "nbd/cmd/main.c"]

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * platter server: what platter serve runs and starts again, on sockets that it
+ * keeps (sd_listen_fds(3)). It can be run by systemd alone, too.
+ */
+#include <errno.h>
+
+#include "nbd/cmd/cmd.h"
+#include "nbd/server/listen-inherited.h"
+#include "nbd/server/server.h"
+
+#define PER_CLIENT_DEFAULT 16U
+#define PER_CLIENT_MAX	   1024U
+
+static const char help[] =
+	"usage: platter server [options] [KEY=VALUE...]\n"
+	"\n"
+	"Serves NBD on sockets that its parent hands on (LISTEN_FDS): platter serve\n"
+	"does, and starts it again when it dies.\n"
+	"\n"
+	"  -t, --threads N      requests of one client that may wait at a time\n"
+	"      --pidfile PATH   written when it serves\n"
+	"  -h, --help\n"
+	"\n"
+	"KEY=VALUE are parameters as nbdkit-platter-plugin(1) has them.\n";
+
+static const struct option options[] = {
+	{ "threads", required_argument, NULL, 't' },
+	{ "pidfile", required_argument, NULL, 'P' },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+static bool parse_threads(const char *text, unsigned int *ret)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(text, &end, 10);
+	*ret = (unsigned int)n;
+	return *text >= '0' && *text <= '9' && !*end && !errno && n &&
+	       n <= PER_CLIENT_MAX;
+}
+
+static int run_server(int argc, char **argv)
+{
+	struct server_options o = { .per_client = PER_CLIENT_DEFAULT };
+	struct cmd cmd = { .verb = &verb_server };
+	struct listener l = { 0 };
+	struct error err = { 0 };
+	int opt, r;
+
+	while ((opt = getopt_long(argc, argv, "+t:h", options, NULL)) != -1) {
+		switch (opt) {
+		case 't':
+			if (parse_threads(optarg, &o.per_client))
+				break;
+			return cmd_usage(&cmd,
+					 "--threads is 1 to %u, not "
+					 "\"%s\"",
+					 PER_CLIENT_MAX, optarg);
+		case 'P':
+			o.pidfile = optarg;
+			break;
+		case 'h':
+			fputs(help, stdout);
+			return STATUS_OK;
+		default:
+			return cmd_usage(&cmd, "wrong option");
+		}
+	}
+	r = listen_inherited(&l, &err);
+	if (!r)
+		r = error_set(&err, -EINVAL, 0,
+			      "no socket was handed on (LISTEN_FDS): use "
+			      "platter serve");
+	if (r < 0)
+		return cmd_fail(&err);
+	o.listener = &l;
+	o.params = argv + optind;
+	o.n_params = (size_t)(argc - optind);
+	r = server_run(&o);
+	listener_done(&l);
+	return r;
+}
+
+const struct verb verb_server = {
+	.name = "server",
+	.summary = NULL,
+	.help = help,
+	.usage_status = STATUS_USAGE,
+	.run = run_server,
+};

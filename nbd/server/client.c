@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "nbd/server/client.h"
+
+#include <string.h>
+
+#define SPARE_MAX 1024U
+
+struct nbd_request *request_new(struct client *c)
+{
+	struct loop *l = c->loop;
+	struct nbd_request *r = l->spare;
+
+	if (r) {
+		l->spare = r->next;
+		l->n_spare--;
+	} else {
+		r = malloc(sizeof(*r));
+		if (!r)
+			return NULL;
+	}
+	/* But for the runs, which are written before they are read. */
+	memset(r, 0, offsetof(struct nbd_request, zeroes));
+	r->raw = NULL;
+	r->raw_n = r->raw_room = 0;
+	r->client = c;
+	c->in_flight++;
+	return r;
+}
+
+void request_free(struct nbd_request *r)
+{
+	struct client *c = r->client;
+	struct loop *l = c->loop;
+
+	if (r->q.buf) {
+		c->flight_bytes -= r->q.len;
+		buffer_give(&l->buffers, r->q.buf, r->q.len);
+	}
+	free(r->raw);
+	c->in_flight--;
+	if (l->n_spare == SPARE_MAX) {
+		free(r);
+		return;
+	}
+	r->next = l->spare;
+	l->spare = r;
+	l->n_spare++;
+}
+
+void client_break(struct client *c)
+{
+	struct nbd_request *r;
+
+	if (c->broken)
+		return;
+	c->broken = true;
+	if (c->shaking) {
+		c->shaking = false;
+		c->loop->n_shaking--;
+	}
+	close(TAKE_FD(c->watch.fd)); /* epoll forgets it, too */
+	while ((r = c->out)) {
+		c->out = r->next;
+		request_free(r);
+	}
+	if (c->incoming)
+		request_free(TAKE_PTR(c->incoming));
+}
+
+void client_go_on(struct client *c)
+{
+	/* One message for all that have been done meanwhile: see queue_ready(). */
+	if (c->touched)
+		return;
+	c->touched = true;
+	c->next_touched = c->loop->touched;
+	c->loop->touched = c;
+}

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Requests. All that have come are taken in one go; what the queue has done at
+ * once is answered together, when the last of them has been looked at. A client
+ * that asks for more than it may have under way is not read until some of that has
+ * been answered, so that one who does not read his answers costs no more.
+ *
+ * What the protocol forbids a client to send is answered with EINVAL where it can
+ * go on, and ends him where it cannot: a wrong magic, or a write of more bytes than
+ * anybody would take.
+ */
+#include <errno.h>
+
+#include "formats/cursor.h"
+#include "formats/put-be.h"
+#include "nbd/server/client.h"
+
+/* A head, as it came. */
+struct head {
+	uint16_t flags;
+	uint16_t command;
+	uint64_t off;
+	uint32_t len;
+};
+
+/* What @command may be sent with. */
+static const struct {
+	uint16_t flags;
+	bool changes; /* the disk */
+} commands[] = {
+	[NBD_CMD_READ] = { NBD_CMD_FLAG_DF, false },
+	[NBD_CMD_WRITE] = { NBD_CMD_FLAG_FUA, true },
+	[NBD_CMD_DISC] = { 0, false },
+	[NBD_CMD_FLUSH] = { 0, false },
+	[NBD_CMD_TRIM] = { NBD_CMD_FLAG_FUA, true },
+	[NBD_CMD_CACHE] = { 0, false },
+	[NBD_CMD_WRITE_ZEROES] = { NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE |
+					   NBD_CMD_FLAG_FAST_ZERO,
+				   true },
+	[NBD_CMD_BLOCK_STATUS] = { NBD_CMD_FLAG_REQ_ONE, false },
+};
+
+bool transmission_has_room(const struct client *c)
+{
+	return !c->in_flight || (c->in_flight < FLIGHT_REQUESTS_MAX &&
+				 c->flight_bytes < FLIGHT_BYTES_MAX);
+}
+
+/* The wire's errno, which is Linux's but for its names. */
+static int wire_of(int code)
+{
+	switch (code) {
+	case 0:
+	case NBD_EPERM:
+	case NBD_EIO:
+	case NBD_ENOMEM:
+	case NBD_EINVAL:
+	case NBD_ENOSPC:
+	case NBD_EOVERFLOW:
+	case NBD_ENOTSUP:
+	case NBD_ESHUTDOWN:
+		return code;
+	default:
+		return NBD_EINVAL;
+	}
+}
+
+static void finish(struct nbd_request *r)
+{
+	r->q.wire = wire_of(r->q.wire);
+	if (r->q.op == QUEUE_EXTENTS && !r->q.wire && !r->raw_n)
+		r->q.wire = NBD_EIO;
+	reply_add(r->client, r);
+}
+
+static void done(struct queue_request *q)
+{
+	struct nbd_request *r = container_of(q, struct nbd_request, q);
+	struct client *c = r->client;
+
+	c->at_work--;
+	if (c->broken)
+		request_free(r);
+	else
+		finish(r);
+	client_go_on(c);
+}
+
+/* 0, or why the request is refused. */
+static int check(const struct client *c, const struct head *h)
+{
+	const struct session_traits *t = &c->traits;
+	bool empty = h->command == NBD_CMD_FLUSH;
+
+	if (h->command >= ARRAY_SIZE(commands) ||
+	    h->flags & ~commands[h->command].flags)
+		return NBD_EINVAL;
+	if (commands[h->command].changes && !t->writable)
+		return NBD_EPERM;
+	if (empty)
+		return t->writable && !h->off && !h->len ? 0 : NBD_EINVAL;
+	if (!range_inside(h->off, h->len, t->bytes))
+		return h->command == NBD_CMD_WRITE ||
+				       h->command == NBD_CMD_WRITE_ZEROES
+			       ? NBD_ENOSPC
+			       : NBD_EINVAL;
+	if (!h->len || (h->command == NBD_CMD_BLOCK_STATUS && !c->allocation))
+		return NBD_EINVAL;
+	if (h->command == NBD_CMD_READ && h->len > SESSION_REQUEST_BYTES_MAX)
+		return NBD_EOVERFLOW;
+	return 0;
+}
+
+/* ---- block status ---- */
+
+/* So many answers are enough: the client asks for the rest. */
+#define STATUS_EXTENTS_MAX (1U << 20 >> 3)
+
+/* Neighbours of one kind are one answer. */
+static bool joins_last(struct nbd_request *r, uint64_t len, unsigned int state)
+{
+	struct cursor c = { .buf = r->raw, .len = r->raw_n };
+	uint32_t last;
+
+	if (!r->raw_n || cursor_be32_at(&c, r->raw_n - 4) != state)
+		return false;
+	last = cursor_be32_at(&c, r->raw_n - 8);
+	put_be32(r->raw, r->raw_n - 8, last + (uint32_t)len);
+	return true;
+}
+
+static int add_status(void *opaque, uint64_t off, uint64_t len,
+		      unsigned int state)
+{
+	struct nbd_request *r = opaque;
+	uint64_t end = r->q.off + r->q.len;
+	size_t room = r->raw_room ? r->raw_room : 512;
+	uint8_t *grown;
+
+	len = min_u64(len, end - min_u64(off, end));
+	if (!len)
+		return 1;
+	if (joins_last(r, len, state))
+		return 0;
+	if (r->raw_n + 8 > r->raw_room) {
+		if (r->raw_n)
+			room *= 2;
+		grown = realloc(r->raw, room);
+		if (!grown)
+			return 1;
+		r->raw = grown;
+		r->raw_room = room;
+	}
+	put_be32(r->raw, r->raw_n, (uint32_t)len);
+	put_be32(r->raw, r->raw_n + 4, state);
+	r->raw_n += 8;
+	return r->raw_n / 8 >= STATUS_EXTENTS_MAX;
+}
+
+/* ---- from head to queue ---- */
+
+static void fill(struct nbd_request *r, const struct head *h)
+{
+	static const enum queue_op ops[] = {
+		[NBD_CMD_READ] = QUEUE_READ,
+		[NBD_CMD_WRITE] = QUEUE_WRITE,
+		[NBD_CMD_FLUSH] = QUEUE_FLUSH,
+		[NBD_CMD_TRIM] = QUEUE_TRIM,
+		[NBD_CMD_CACHE] = QUEUE_PREFETCH,
+		[NBD_CMD_WRITE_ZEROES] = QUEUE_ZERO,
+		[NBD_CMD_BLOCK_STATUS] = QUEUE_EXTENTS,
+	};
+	unsigned int flags = 0;
+
+	if (h->flags & NBD_CMD_FLAG_FUA)
+		flags |= SESSION_FUA;
+	if (h->command == NBD_CMD_WRITE_ZEROES &&
+	    !(h->flags & NBD_CMD_FLAG_NO_HOLE))
+		flags |= SESSION_MAY_TRIM;
+	if (h->flags & NBD_CMD_FLAG_FAST_ZERO)
+		flags |= SESSION_FAST;
+	r->q.op = ops[h->command];
+	r->q.flags = flags;
+	r->q.one = h->flags & NBD_CMD_FLAG_REQ_ONE;
+	r->q.each = add_status;
+	r->q.opaque = r;
+	r->q.done = done;
+	r->dont_fragment = h->flags & NBD_CMD_FLAG_DF;
+	/* Zeroes are told where the client can be told of them. */
+	if (r->client->structured && !r->dont_fragment &&
+	    h->len >= ZERO_RUN_MIN)
+		r->q.zeroes = &r->zeroes;
+}
+
+static void submit(struct nbd_request *r)
+{
+	struct client *c = r->client;
+
+	if (queue_submit(&c->user, &r->q))
+		finish(r);
+	else
+		c->at_work++;
+}
+
+/* Memory for what is read or written, which counts as under way. */
+static bool give_buffer(struct nbd_request *r)
+{
+	struct client *c = r->client;
+
+	r->q.buf = buffer_take(&c->loop->buffers, r->q.len);
+	if (r->q.buf)
+		c->flight_bytes += r->q.len;
+	return r->q.buf;
+}
+
+static void begin_write(struct client *c, struct nbd_request *r)
+{
+	c->incoming = r;
+	c->incoming_n = 0;
+}
+
+void transmission_written(struct client *c)
+{
+	struct nbd_request *r = TAKE_PTR(c->incoming);
+
+	if (r->q.wire)
+		finish(r); /* it was refused, and its data had to come */
+	else
+		submit(r);
+}
+
+static bool take_request(struct client *c, const struct head *h,
+			 const uint8_t *cookie)
+{
+	bool has_data = h->command == NBD_CMD_WRITE;
+	struct nbd_request *r;
+	int refused;
+
+	if (h->command == NBD_CMD_DISC) {
+		c->phase = PHASE_LAST;
+		return true;
+	}
+	/* Its data would have to be read before anything else is. */
+	if (has_data && h->len > SESSION_REQUEST_BYTES_MAX)
+		return false;
+	refused = check(c, h);
+	r = request_new(c);
+	if (!r)
+		return false;
+	memcpy(r->cookie, cookie, sizeof(r->cookie));
+	r->command = h->command;
+	r->q.user = &c->user;
+	r->q.off = h->off;
+	r->q.len = h->len;
+	r->q.wire = refused;
+	if (!refused)
+		fill(r, h);
+	if ((has_data ? h->len > 0 : !refused && h->command == NBD_CMD_READ) &&
+	    !give_buffer(r)) {
+		if (has_data) {
+			request_free(r);
+			return false;
+		}
+		r->q.wire = NBD_ENOMEM;
+	}
+	if (has_data && h->len)
+		begin_write(c, r);
+	else if (r->q.wire)
+		finish(r);
+	else
+		submit(r);
+	return true;
+}
+
+ssize_t transmission_take(struct client *c, const uint8_t *buf, size_t n)
+{
+	size_t used = 0, data;
+
+	while (c->phase == PHASE_TRANSMISSION) {
+		struct cursor in = { .buf = buf + used, .len = n - used };
+		struct head h = { .flags = cursor_be16_at(&in, 4),
+				  .command = cursor_be16_at(&in, 6),
+				  .off = cursor_be64_at(&in, 16),
+				  .len = cursor_be32_at(&in, 24) };
+
+		if (c->incoming) {
+			data = min_size(c->incoming->q.len - c->incoming_n,
+					n - used);
+			memcpy((uint8_t *)c->incoming->q.buf + c->incoming_n,
+			       buf + used, data);
+			used += data;
+			c->incoming_n += data;
+			if (c->incoming_n < c->incoming->q.len)
+				break;
+			transmission_written(c);
+			continue;
+		}
+		if (in.short_read || !transmission_has_room(c))
+			break;
+		if (cursor_be32_at(&in, 0) != NBD_REQUEST_MAGIC ||
+		    !take_request(c, &h, buf + used + 8))
+			return -1;
+		used += NBD_REQUEST_BYTES;
+	}
+	return (ssize_t)used;
+}
