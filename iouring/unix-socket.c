@@ -90,6 +90,7 @@ int socket_listen(const char *path, bool private_, struct socket_file *ret,
 		return error_set(err, -errno, 0, "%s: %s", path,
 				 errno_text(errno));
 	if (strlen(f.path) >= sizeof(sa.sun_path))
+		/* cppcheck-suppress memleak; it does not see CLEANUP() */
 		return error_set(err, -ENAMETOOLONG, 0,
 				 "the socket's path has %zu bytes, at most %zu "
 				 "are possible: %s",
