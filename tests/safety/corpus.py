@@ -16,7 +16,7 @@ from server import Failure, environment  # noqa: E402
 CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)),
                       "..", "corpus")
 # Not images; and what expand.c makes images of.
-OTHERS = ("json-patch", "meta-headers", "ploop-descriptor", "ploop-snapshots",
+OTHERS = ("json-patch", "meta-headers", "nbd", "ploop-descriptor", "ploop-snapshots",
           "query", "vhd", "vhdx")
 VERBS = (["info"], ["info", "--json"], ["check"], ["map"])
 
