@@ -9,7 +9,7 @@
  * One user has no more than per_user requests at work, the others wait with him:
  * an image that hangs takes the workers that its own clients may have, and no
  * more. Workers are started when a request finds none idle, and end when they
- * have had nothing to do for a while.
+ * have had nothing to do for a while, but for the last.
  */
 #include "nbd/queue.h"
 
@@ -138,8 +138,11 @@ static struct queue_request *next_request(void)
 	until.tv_sec += IDLE_SEC;
 	pool.idle++;
 	while (!pool.first && !pool.stopping)
-		if (pthread_cond_timedwait(&pool.work, &pool.lock, &until) ==
-		    ETIMEDOUT)
+		if (pool.n == 1) /* there may be no thread to be had later */
+			pthread_cond_wait(&pool.work, &pool.lock);
+		else if (pthread_cond_timedwait(&pool.work, &pool.lock,
+						&until) == ETIMEDOUT &&
+			 pool.n > 1)
 			break;
 	pool.idle--;
 	r = pool.first;

@@ -211,6 +211,8 @@ int lookup_read(struct qcow2_file *o, uint8_t *buf, size_t len, uint64_t off,
 	size_t n = off < o->bytes ? (size_t)min_u64(len, o->bytes - off) : 0;
 
 	r.x.zeroes = zeroes;
+	if (zeroes)
+		zeroes->n = 0;
 	memset(buf + n, 0, len - n);
 	return n ? extents_read(&r.x, buf, n, off, err) : 0;
 }

@@ -32,10 +32,8 @@ void request_free(struct nbd_request *r)
 	struct client *c = r->client;
 	struct loop *l = c->loop;
 
-	if (r->q.buf) {
-		c->flight_bytes -= r->q.len;
-		buffer_give(&l->buffers, r->q.buf, r->q.len);
-	}
+	c->flight_bytes -= r->weight;
+	buffer_give(&l->buffers, r->q.buf, r->q.len);
 	free(r->raw);
 	c->in_flight--;
 	if (l->n_spare == SPARE_MAX) {
@@ -45,6 +43,25 @@ void request_free(struct nbd_request *r)
 	r->next = l->spare;
 	l->spare = r;
 	l->n_spare++;
+}
+
+bool request_add(struct nbd_request *r, const void *data, size_t n)
+{
+	size_t room = r->raw_room ? r->raw_room : 256;
+	uint8_t *grown;
+
+	while (room < r->raw_n + n)
+		room *= 2;
+	if (room != r->raw_room) {
+		grown = realloc(r->raw, room);
+		if (!grown)
+			return false;
+		r->raw = grown;
+		r->raw_room = room;
+	}
+	memcpy(r->raw + r->raw_n, data, n);
+	r->raw_n += n;
+	return true;
 }
 
 void client_break(struct client *c)

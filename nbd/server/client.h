@@ -49,7 +49,7 @@ struct nbd_request {
 
 	uint8_t cookie[8]; /* as it came */
 	uint16_t command; /* enum nbd_cmd */
-	bool dont_fragment;
+	size_t weight; /* of flight_bytes */
 	struct zero_runs zeroes;
 
 	/* Bytes to be sent as they are (handshake), or block status; malloc()ed. */
@@ -162,6 +162,9 @@ void client_go_on(struct client *c);
 struct nbd_request *request_new(struct client *c);
 void request_free(struct nbd_request *r);
 
+/* @n bytes more to be sent as they are. False: no memory. */
+bool request_add(struct nbd_request *r, const void *data, size_t n);
+
 /* ---- reply.c ---- */
 
 /* The request has ended, or is a piece of the handshake: it goes out in turn. */
@@ -180,6 +183,9 @@ bool handshake_begin(struct client *c);
  * were, or -1: the client breaks the rules.
  */
 ssize_t handshake_take(struct client *c, const uint8_t *buf, size_t n);
+
+/* May another option be read? Who does not read the answers waits. */
+bool handshake_has_room(const struct client *c);
 
 /* ---- transmission.c ---- */
 

@@ -14,7 +14,7 @@
 
 /* Bytes of options that a client may send in all, and of one. */
 #define OPTIONS_BYTES_MAX (1U << 20)
-#define OPTION_BYTES_MAX  (64U << 10)
+#define OPTION_BYTES_MAX  (SCRATCH_BYTES - NBD_OPTION_BYTES)
 
 /* What a client is told of exports: nbdkit's limit, too. */
 #define LIST_MAX 9999U
@@ -29,31 +29,12 @@ struct option {
 	size_t n;
 };
 
-static bool raw_add(struct nbd_request *r, const void *data, size_t n)
-{
-	size_t room = r->raw_room ? r->raw_room : 256;
-	uint8_t *grown;
-
-	while (room < r->raw_n + n)
-		room *= 2;
-	if (room != r->raw_room) {
-		grown = realloc(r->raw, room);
-		if (!grown)
-			return false;
-		r->raw = grown;
-		r->raw_room = room;
-	}
-	memcpy(r->raw + r->raw_n, data, n);
-	r->raw_n += n;
-	return true;
-}
-
 /* A piece of the handshake, to be sent. False: no memory, and it ends. */
 static bool say(struct client *c, const void *data, size_t n)
 {
 	struct nbd_request *r = request_new(c);
 
-	if (r && raw_add(r, data, n)) {
+	if (r && request_add(r, data, n)) {
 		reply_add(c, r);
 		return true;
 	}
@@ -82,8 +63,8 @@ static bool answer(struct client *c, enum nbd_opt opt, uint32_t type,
 	put_be32(head, 8, (uint32_t)opt);
 	put_be32(head, 12, type);
 	put_be32(head, 16, (uint32_t)n);
-	if (r && raw_add(r, head, sizeof(head)) &&
-	    (!n || raw_add(r, data, n))) {
+	if (r && request_add(r, head, sizeof(head)) &&
+	    (!n || request_add(r, data, n))) {
 		reply_add(c, r);
 		return true;
 	}
@@ -109,6 +90,7 @@ struct job {
 	char *name;
 	uint8_t *data; /* of the option */
 	size_t n;
+	uint64_t began_nsec;
 	/* In the client's own thread, when it has been done; false: it ends. */
 	bool (*then)(struct job *j);
 
@@ -134,8 +116,11 @@ static void job_done(struct queue_request *q)
 	struct client *c = j->client;
 
 	c->at_work--;
+	/* What we took is not the client's time. */
+	c->deadline_nsec += now_nsec() - j->began_nsec;
 	if (c->broken) {
-		c->user.connection = j->connection; /* to be closed with it */
+		if (j->connection) /* to be closed with it */
+			c->user.connection = j->connection;
 		if (j->list)
 			request_free(j->list);
 	} else {
@@ -170,6 +155,7 @@ static bool start_job(struct client *c, const struct option *o, char *name,
 		.name = name,
 		.then = then,
 		.list = list,
+		.began_nsec = now_nsec(),
 		.service = c->loop->service,
 		.handed = c->handed,
 		.tell = c->loop->tell
@@ -426,9 +412,9 @@ static int list_one(void *opaque, const char *name, const char *description)
 	put_be32(head, 12, NBD_REP_SERVER);
 	put_be32(head, 16, (uint32_t)(4 + n + m));
 	put_be32(head, 20, (uint32_t)n);
-	j->failed = !raw_add(j->list, head, sizeof(head)) ||
-		    !raw_add(j->list, name, n) ||
-		    (m && !raw_add(j->list, description, m));
+	j->failed = !request_add(j->list, head, sizeof(head)) ||
+		    !request_add(j->list, name, n) ||
+		    (m && !request_add(j->list, description, m));
 	return j->failed ? -ENOMEM : 0;
 }
 
@@ -650,6 +636,12 @@ static ssize_t take_one(struct client *c, const uint8_t *buf, size_t n)
 	return take_option(c, &o) ? NBD_OPTION_BYTES + (ssize_t)len : -1;
 }
 
+bool handshake_has_room(const struct client *c)
+{
+	return c->phase == PHASE_OPTIONS && !c->blocked &&
+	       c->in_flight < FLIGHT_REQUESTS_MAX;
+}
+
 ssize_t handshake_take(struct client *c, const uint8_t *buf, size_t n)
 {
 	size_t used = 0;
@@ -661,7 +653,7 @@ ssize_t handshake_take(struct client *c, const uint8_t *buf, size_t n)
 			return one;
 		used = (size_t)one;
 	}
-	while (c->phase == PHASE_OPTIONS) {
+	while (handshake_has_room(c)) {
 		one = take_one(c, buf + used, n - used);
 		if (one < 0)
 			return -1;

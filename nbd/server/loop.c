@@ -23,7 +23,6 @@
 #define HANDSHAKE_SEC	30U
 #define STOP_SEC	2U
 #define EVENTS_MAX	64
-#define SPARE_MAX	1024U
 #define ACCEPT_AT_ONCE	16
 #define KEEPALIVE_SEC	60
 #define KEEPALIVE_PAUSE 20
@@ -150,8 +149,9 @@ static bool may_read(const struct client *c)
 {
 	switch (c->phase) {
 	case PHASE_FLAGS:
-	case PHASE_OPTIONS:
 		return true;
+	case PHASE_OPTIONS:
+		return handshake_has_room(c);
 	case PHASE_TRANSMISSION:
 		return c->incoming || transmission_has_room(c);
 	case PHASE_BUSY:
@@ -495,7 +495,8 @@ static void end_late(struct loop *l)
 
 	for (c = l->clients; c; c = next) {
 		next = c->next;
-		if (c->broken || !((c->shaking && now > c->deadline_nsec) ||
+		if (c->broken || !((c->shaking && c->phase != PHASE_BUSY &&
+				    now > c->deadline_nsec) ||
 				   (l->stop_nsec && now > l->stop_nsec)))
 			continue;
 		client_break(c);

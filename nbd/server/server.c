@@ -14,7 +14,10 @@
 #include "nbd/service.h"
 
 static struct service service;
-static struct loops *loops;
+
+/* HTTP's threads hand clients to them, and end after them. */
+static pthread_mutex_t loops_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct loops *loops; /* NULL: not yet, or no more */
 
 static void say(const char *line)
 {
@@ -45,15 +48,20 @@ static int connect_by_http(const char *id, const char *grant, const char *peer,
 	CLEANUP(freep) char *export = NULL, *text = NULL;
 	int fds[2], r;
 
-	if (!loops)
-		return error_set(err, -EAGAIN, 0, "NBD is not served yet");
 	if (asprintf(&export, "%s~%s", id, grant) < 0 ||
 	    asprintf(&text, "%s by HTTP", peer) < 0)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
 		return error_set(err, -EAGAIN, 0, "no socket: %s",
 				 errno_text(errno));
-	r = loops_hand(loops, fds[1], export, text, err);
+	pthread_mutex_lock(&loops_lock);
+	if (loops) {
+		r = loops_hand(loops, fds[1], export, text, err);
+	} else {
+		r = error_set(err, -EAGAIN, 0, "NBD is not served now");
+		close(fds[1]);
+	}
+	pthread_mutex_unlock(&loops_lock);
 	if (r < 0)
 		close(fds[0]);
 	else
@@ -114,6 +122,7 @@ static int start(const struct server_options *o, struct error *err)
 				    .n_listen_fds = o->listener->n_fds,
 				    .service = &service,
 				    .tell = tell };
+	struct loops *started = NULL;
 	unsigned int i;
 	int r = set_params(o, err);
 
@@ -127,7 +136,12 @@ static int start(const struct server_options *o, struct error *err)
 		r = service_start(&service, err);
 	if (r >= 0)
 		r = workers_start(o->per_client, tell, err);
-	return r < 0 ? r : loops_start(&lo, &loops, err);
+	if (r >= 0)
+		r = loops_start(&lo, &started, err);
+	pthread_mutex_lock(&loops_lock);
+	loops = started;
+	pthread_mutex_unlock(&loops_lock);
+	return r;
 }
 
 static void write_pid(const char *path)
@@ -142,6 +156,7 @@ static void write_pid(const char *path)
 
 int server_run(const struct server_options *o)
 {
+	struct loops *ended;
 	struct error err = { 0 };
 	sigset_t set;
 	int sig, status = 0;
@@ -157,8 +172,11 @@ int server_run(const struct server_options *o)
 		write_pid(o->pidfile);
 		sigwait(&set, &sig);
 	}
-	if (loops) {
-		loops_stop(loops);
+	pthread_mutex_lock(&loops_lock);
+	ended = TAKE_PTR(loops);
+	pthread_mutex_unlock(&loops_lock);
+	if (ended) {
+		loops_stop(ended);
 		workers_stop();
 	}
 	service_stop(&service);

@@ -113,8 +113,8 @@ static int check(const struct client *c, const struct head *h)
 
 /* ---- block status ---- */
 
-/* So many answers are enough: the client asks for the rest. */
-#define STATUS_EXTENTS_MAX (1U << 20 >> 3)
+/* So much of an answer is enough: the client asks for the rest. */
+#define STATUS_BYTES_MAX (1U << 20)
 
 /* Neighbours of one kind are one answer. */
 static bool joins_last(struct nbd_request *r, uint64_t len, unsigned int state)
@@ -134,27 +134,16 @@ static int add_status(void *opaque, uint64_t off, uint64_t len,
 {
 	struct nbd_request *r = opaque;
 	uint64_t end = r->q.off + r->q.len;
-	size_t room = r->raw_room ? r->raw_room : 512;
-	uint8_t *grown;
+	uint8_t b[8];
 
 	len = min_u64(len, end - min_u64(off, end));
 	if (!len)
 		return 1;
 	if (joins_last(r, len, state))
 		return 0;
-	if (r->raw_n + 8 > r->raw_room) {
-		if (r->raw_n)
-			room *= 2;
-		grown = realloc(r->raw, room);
-		if (!grown)
-			return 1;
-		r->raw = grown;
-		r->raw_room = room;
-	}
-	put_be32(r->raw, r->raw_n, (uint32_t)len);
-	put_be32(r->raw, r->raw_n + 4, state);
-	r->raw_n += 8;
-	return r->raw_n / 8 >= STATUS_EXTENTS_MAX;
+	put_be32(b, 0, (uint32_t)len);
+	put_be32(b, 4, state);
+	return !request_add(r, b, sizeof(b)) || r->raw_n >= STATUS_BYTES_MAX;
 }
 
 /* ---- from head to queue ---- */
@@ -185,9 +174,8 @@ static void fill(struct nbd_request *r, const struct head *h)
 	r->q.each = add_status;
 	r->q.opaque = r;
 	r->q.done = done;
-	r->dont_fragment = h->flags & NBD_CMD_FLAG_DF;
 	/* Zeroes are told where the client can be told of them. */
-	if (r->client->structured && !r->dont_fragment &&
+	if (r->client->structured && !(h->flags & NBD_CMD_FLAG_DF) &&
 	    h->len >= ZERO_RUN_MIN)
 		r->q.zeroes = &r->zeroes;
 }
@@ -202,14 +190,19 @@ static void submit(struct nbd_request *r)
 		c->at_work++;
 }
 
-/* Memory for what is read or written, which counts as under way. */
+/* @bytes more are the client's while the request is under way. */
+static void weigh(struct nbd_request *r, size_t bytes)
+{
+	r->weight = bytes;
+	r->client->flight_bytes += bytes;
+}
+
+/* Memory for what is read or written. */
 static bool give_buffer(struct nbd_request *r)
 {
-	struct client *c = r->client;
-
-	r->q.buf = buffer_take(&c->loop->buffers, r->q.len);
+	r->q.buf = buffer_take(&r->client->loop->buffers, r->q.len);
 	if (r->q.buf)
-		c->flight_bytes += r->q.len;
+		weigh(r, r->q.len);
 	return r->q.buf;
 }
 
@@ -255,6 +248,8 @@ static bool take_request(struct client *c, const struct head *h,
 	r->q.wire = refused;
 	if (!refused)
 		fill(r, h);
+	if (!refused && h->command == NBD_CMD_BLOCK_STATUS)
+		weigh(r, STATUS_BYTES_MAX);
 	if ((has_data ? h->len > 0 : !refused && h->command == NBD_CMD_READ) &&
 	    !give_buffer(r)) {
 		if (has_data) {

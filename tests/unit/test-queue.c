@@ -195,11 +195,14 @@ static atomic_uint at_once, most;
 
 static void linger(struct queue_request *r)
 {
-	unsigned int n = atomic_fetch_add(&at_once, 1) + 1, m;
+	unsigned int n = atomic_fetch_add(&at_once, 1) + 1, m, i;
 
 	m = atomic_load(&most);
 	while (n > m && !atomic_compare_exchange_weak(&most, &m, n))
 		;
+	/* Until there are two, however long the second worker takes to come. */
+	for (i = 0; i < 20000 && atomic_load(&most) < 2; i++)
+		usleep(1000);
 	usleep(2000);
 	atomic_fetch_sub(&at_once, 1);
 }
