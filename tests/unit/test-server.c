@@ -13,6 +13,7 @@
 
 #include "formats/cursor.h"
 #include "formats/put-be.h"
+#include "nbd/export.h"
 #include "nbd/queue.h"
 #include "nbd/server/loop.h"
 #include "nbd/server/protocol.h"
@@ -571,6 +572,33 @@ START_TEST(clients_come_and_go_in_the_middle_of_anything)
 }
 END_TEST
 
+START_TEST(who_leaves_in_the_handshake_leaves_nothing_open)
+{
+	static const uint8_t no_name[6];
+	uint8_t b[64];
+	unsigned int i;
+	size_t n;
+	int fd;
+
+	begin(false);
+	for (i = 0; i < 100; i++) {
+		fd = join();
+		greet(fd);
+		ck_assert_uint_eq(
+			ask(fd, NBD_OPT_INFO, no_name, sizeof(no_name)),
+			NBD_REP_INFO);
+		n = put_option(b, NBD_OPT_LIST, NULL, 0);
+		put(fd, b, n);
+		close(fd);
+	}
+	for (i = 0; i < WAIT_MSEC && export_connections(service.standing) > 1;
+	     i++)
+		usleep(1000);
+	ck_assert_uint_eq(export_connections(service.standing), 1);
+	end();
+}
+END_TEST
+
 static void many(unsigned int number)
 {
 	uint8_t got[4096];
@@ -620,6 +648,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, options_that_are_wrong_are_refused_by_name);
 	tcase_add_test(tc, who_does_not_read_does_not_take_all_memory);
 	tcase_add_test(tc, clients_come_and_go_in_the_middle_of_anything);
+	tcase_add_test(tc, who_leaves_in_the_handshake_leaves_nothing_open);
 	tcase_add_test(tc, many_clients_are_served_beside_each_other);
 	tcase_add_test(tc, a_server_that_ends_answers_what_it_has_begun);
 }
