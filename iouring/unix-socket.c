@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -43,6 +45,7 @@ static int replace_stale(const struct sockaddr_un *sa, struct error *err)
 			 "another server is listening on %s", sa->sun_path);
 }
 
+/* The file of its owner alone, where @private_. */
 static int bind_private(int fd, const struct sockaddr_un *sa, bool private_)
 {
 	mode_t mask = 0;
@@ -56,9 +59,29 @@ static int bind_private(int fd, const struct sockaddr_un *sa, bool private_)
 	return r;
 }
 
-static int bind_file(int fd, const struct sockaddr_un *sa, bool private_,
-		     struct socket_file *f, struct error *err)
+/* Of the file itself, whatever its name leads to by now. */
+static int give_rights(const char *path, const struct socket_rights *rights,
+		       struct error *err)
 {
+	CLEANUP(closep) int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	char name[32];
+
+	if (fd < 0)
+		return -errno;
+	if (fchownat(fd, "", rights->uid, rights->gid, AT_EMPTY_PATH) < 0)
+		return error_set(err, -errno, 0,
+				 "%s cannot be given to that owner or group: "
+				 "%s",
+				 path, errno_text(errno));
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	return chmod(name, rights->mode) < 0 ? -errno : 0;
+}
+
+static int bind_file(int fd, const struct sockaddr_un *sa,
+		     const struct socket_rights *rights, struct socket_file *f,
+		     struct error *err)
+{
+	bool private_ = rights != NULL;
 	struct stat st;
 	int r = bind_private(fd, sa, private_);
 
@@ -74,11 +97,14 @@ static int bind_file(int fd, const struct sockaddr_un *sa, bool private_,
 		return -errno;
 	f->dev = st.st_dev;
 	f->ino = st.st_ino;
+	r = rights ? give_rights(sa->sun_path, rights, err) : 0;
+	if (r < 0)
+		return r;
 	return listen(fd, SOMAXCONN) < 0 ? -errno : 0;
 }
 
-int socket_listen(const char *path, bool private_, struct socket_file *ret,
-		  int *ret_fd, struct error *err)
+int socket_listen(const char *path, const struct socket_rights *rights,
+		  struct socket_file *ret, int *ret_fd, struct error *err)
 {
 	CLEANUP(socket_file_done) struct socket_file f = { 0 };
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
@@ -98,7 +124,7 @@ int socket_listen(const char *path, bool private_, struct socket_file *ret,
 				 f.path);
 	strcpy(sa.sun_path, f.path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	r = fd < 0 ? -errno : bind_file(fd, &sa, private_, &f, err);
+	r = fd < 0 ? -errno : bind_file(fd, &sa, rights, &f, err);
 	if (r < 0)
 		return error_set(err, r, 0, "cannot listen on %s: %s", f.path,
 				 errno_text(-r));

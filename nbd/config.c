@@ -11,14 +11,18 @@
 #include "formats/overlay/overlay.h"
 #include "formats/place.h"
 #include "nbd/config.h"
+#include "nbd/export-name.h"
 
 /* A passphrase; nobody types more. */
-#define KEY_BYTES_MAX	65536U
-#define CACHE_BYTES_MAX (1ULL << 40)
-#define CONNECTIONS_MAX 1000000U
+#define KEY_BYTES_MAX	 65536U
+#define CACHE_BYTES_MAX	 (1ULL << 40)
+#define CONNECTIONS_MAX	 1000000U
+#define EXPORTS_MAX	 10000U
+#define EXPORT_BYTES_MAX 255U /* of a name */
 
 const char config_help[] =
 	"image=FILE       the image to serve (the word \"image=\" may be left out)\n"
+	"export=NAME=FILE another image, as export NAME (may repeat)\n"
 	"format=NAME      its format; without it, it is recognised by content\n"
 	"snapshot=NAME    serve this snapshot of it, by id or name\n"
 	"key=FILE         passphrase of an encrypted image\n"
@@ -83,12 +87,21 @@ static void free_key(struct config *c)
 	c->key_bytes = 0;
 }
 
+static void export_done(struct config_export *e)
+{
+	free(e->name);
+	free(e->path);
+}
+
 void config_done(struct config *c)
 {
 	size_t i;
 
 	free_key(c);
 	free(c->image);
+	for (i = 0; i < c->n_exports; i++)
+		export_done(&c->exports[i]);
+	free(c->exports);
 	free(c->format);
 	free(c->snapshot);
 	free(c->overlay);
@@ -131,6 +144,15 @@ static int absolute_path(const char *value, char **ret, struct error *err)
 	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
+/* The path of an image. A URL is the same from everywhere. */
+static int image_path(const char *value, char **ret, struct error *err)
+{
+	if (!place_is_url(value))
+		return absolute_path(value, ret, err);
+	*ret = strdup(value);
+	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
 static int set_image(struct config *c, const char *value, struct error *err)
 {
 	char *path;
@@ -143,13 +165,78 @@ static int set_image(struct config *c, const char *value, struct error *err)
 				 c->image, value);
 	if (!*value)
 		return error_set(err, -EINVAL, 0, "image: the name is empty");
-	/* A URL is the same from everywhere. */
-	if (place_is_url(value))
-		return set_string(&c->image, value, err);
-	r = absolute_path(value, &path, err);
+	r = image_path(value, &path, err);
 	if (r >= 0)
 		c->image = path;
 	return r;
+}
+
+const char *config_export_path(const struct config *c, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < c->n_exports; i++)
+		if (!strcmp(c->exports[i].name, name))
+			return c->exports[i].path;
+	return NULL;
+}
+
+/* What is in it can be a part of a file's name: overlays' are called so. */
+static const char *export_name_fault(const struct config *c, const char *name)
+{
+	size_t i;
+
+	if (!*name)
+		return "the name is empty";
+	if (strlen(name) > EXPORT_BYTES_MAX)
+		return "the name has over 255 bytes";
+	for (i = 0; name[i]; i++)
+		if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f ||
+		    name[i] == '/')
+			return "a name has no \"/\" and no control characters";
+	if (!strcmp(name, ".") || !strcmp(name, ".."))
+		return "that is a folder's name";
+	if (export_name_is_id(name))
+		return "that could be the id of an image of a store";
+	return config_export_path(c, name) ? "there are two of that name"
+					   : NULL;
+}
+
+static int add_export(struct config *c, struct config_export *e,
+		      struct error *err)
+{
+	struct config_export *list =
+		reallocarray(c->exports, c->n_exports + 1, sizeof(*list));
+
+	if (!list)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	c->exports = list;
+	list[c->n_exports++] = *e;
+	*e = (struct config_export){ 0 };
+	return 0;
+}
+
+static int set_export(struct config *c, const char *value, struct error *err)
+{
+	CLEANUP(export_done) struct config_export e = { 0 };
+	const char *equals = strchr(value, '='), *fault;
+	int r;
+
+	if (!equals || !equals[1])
+		return error_set(err, -EINVAL, 0,
+				 "export: \"%s\" is not NAME=FILE", value);
+	if (c->n_exports == EXPORTS_MAX)
+		return error_set(err, -E2BIG, 0, "export: there are over %u",
+				 EXPORTS_MAX);
+	e.name = strndup(value, (size_t)(equals - value));
+	if (!e.name)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	fault = export_name_fault(c, e.name);
+	if (fault)
+		return error_set(err, -EINVAL, 0, "export: \"%s\": %s", e.name,
+				 fault);
+	r = image_path(equals + 1, &e.path, err);
+	return r < 0 ? r : add_export(c, &e, err);
 }
 
 static int read_key(int fd, struct config *c, struct error *err)
@@ -488,6 +575,7 @@ static const struct {
 	int (*set)(struct config *c, const char *value, struct error *err);
 } params[] = {
 	{ "image", set_image },
+	{ "export", set_export },
 	{ "format", set_format },
 	{ "snapshot", set_snapshot },
 	{ "key", set_key },
@@ -566,15 +654,20 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 
 int config_check(const struct config *c, struct error *err)
 {
-	const bool overlays = c->overlay || c->overlay_temp || c->overlays;
 	const struct {
 		bool wrong;
 		const char *why;
 	} rules[] = {
-		{ !c->image && !c->glance.store,
-		  "no image was given: nbdkit platter FILE, or store=DIR" },
-		{ overlays && !(c->image || (c->overlays && c->glance.store)),
-		  "overlays need an image: nbdkit platter FILE" },
+		{ !c->image && !c->n_exports && !c->glance.store,
+		  "no image was given: a FILE, export=NAME=FILE or store=DIR" },
+		{ (c->overlay || c->overlay_temp) && !c->image,
+		  "overlay= is of one image, by image= or as the only operand; "
+		  "overlays=DIR is for several" },
+		{ c->overlays && !c->image && !c->n_exports && !c->glance.store,
+		  "overlays= needs an image: a FILE, export=NAME=FILE or "
+		  "store=DIR" },
+		{ c->snapshot && !c->image,
+		  "snapshot= is of one image; of export NAME it is NAME@SNAPSHOT" },
 		{ c->overlay_per_connection && !c->overlay_temp,
 		  "overlay-scope=connection is for overlay=temp" },
 		{ c->glance.listen && !c->glance.store,

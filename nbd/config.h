@@ -14,8 +14,16 @@
 #include "iouring/batch.h"
 #include "iouring/error.h"
 
+/* An image that is an export by a name of its own. */
+struct config_export {
+	char *name; /* decoded; never empty */
+	char *path; /* absolute */
+};
+
 struct config {
 	char *image; /* absolute path; NULL: not given yet */
+	struct config_export *exports; /* no two of one name */
+	size_t n_exports;
 	char *format; /* NULL: guess */
 	char *snapshot; /* NULL: the live state */
 	uint8_t *key; /* contents of the key file; NULL: none */
@@ -48,7 +56,7 @@ void config_init(struct config *c);
 void config_done(struct config *c); /* wipes the key */
 
 /*
- * Sets parameter @key: image, format, snapshot, key, allow (may repeat),
+ * Sets parameter @key: image, export (may repeat), format, snapshot, key, allow (may repeat),
  * force, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
  * overlay-max, overlay-free, detect, control, max-connections,
  * max-connections-per-address. Returns 0, -ENOENT when there is no such parameter (and
@@ -56,6 +64,9 @@ void config_done(struct config *c); /* wipes the key */
  */
 int config_set(struct config *c, const char *key, const char *value,
 	       struct error *err);
+
+/* The path of export= @name; NULL: there is none such. */
+const char *config_export_path(const struct config *c, const char *name);
 
 /* Points into @c, which must outlive the result's use. */
 void config_open_options(const struct config *c, struct open_options *ret);

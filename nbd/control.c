@@ -553,7 +553,8 @@ int control_listen(const char *path, struct control **ret, struct error *err)
 		k->clients[i].fd = -1;
 	k->stop = eventfd(0, EFD_CLOEXEC);
 	r = k->stop < 0 ? error_set(err, -errno, 0, "%s", errno_text(errno))
-			: socket_listen(path, true, &k->file, &k->fd, err);
+			: socket_listen(path, &SOCKET_PRIVATE, &k->file, &k->fd,
+					err);
 	if (r < 0) {
 		error_prefix(err, "control");
 		control_free(k);

@@ -6,15 +6,16 @@
 #include "nbd/export-list.h"
 #include "nbd/export-name.h"
 
-char *export_state_name(const struct history_state *s)
+char *export_state_name(const char *image, const struct history_state *s)
 {
-	struct export_name n = { .image = (char *)"",
+	struct export_name n = { .image = (char *)image,
 				 .state.at = (char *)s->name };
 
 	return export_name_format(&n);
 }
 
 struct listing {
+	const char *image;
 	unsigned int left;
 	int (*each)(void *opaque, const char *name, const char *description);
 	void *opaque;
@@ -23,7 +24,7 @@ struct listing {
 static int list_state(void *opaque, const struct history_state *s)
 {
 	struct listing *l = opaque;
-	CLEANUP(freep) char *name = export_state_name(s);
+	CLEANUP(freep) char *name = export_state_name(l->image, s);
 	char description[128];
 
 	if (!l->left)
@@ -42,19 +43,25 @@ static int list_state(void *opaque, const struct history_state *s)
 	return l->each(l->opaque, name, description);
 }
 
-int export_list(const struct chain *c, unsigned int max,
+int export_list(const struct chain *c, const char *image, unsigned int max,
 		int (*each)(void *opaque, const char *name,
 			    const char *description),
 		void *opaque)
 {
-	struct listing l = { .left = max, .each = each, .opaque = opaque };
+	const struct export_name bare = { .image = (char *)image };
+	CLEANUP(freep) char *name = export_name_format(&bare);
+	struct listing l = {
+		.image = image, .left = max, .each = each, .opaque = opaque
+	};
 	const struct layer *top = c->layers[0];
 	char description[128];
 	int r;
 
+	if (!name)
+		return 0;
 	snprintf(description, sizeof(description),
 		 "%s image, %" PRIu64 " bytes", top->ops->name, top->bytes);
-	r = each(opaque, "", description);
+	r = each(opaque, name, description);
 	/* A damaged table of snapshots does not hide the image. */
 	if (!r && l.left--)
 		history_each(c, list_state, &l, NULL);

@@ -6,16 +6,17 @@
 #include "formats/history.h"
 
 /*
- * Calls @each with the name and description of each export of an image whose
- * layers are @c, until it returns non-zero, and returns that. At most @max.
+ * Calls @each with the name and description of each export of image @image (""
+ * or that of export=, decoded) whose layers are @c, until it returns non-zero,
+ * and returns that. At most @max.
  * Overlays are not among them; see overlays.h.
  */
-int export_list(const struct chain *c, unsigned int max,
+int export_list(const struct chain *c, const char *image, unsigned int max,
 		int (*each)(void *opaque, const char *name,
 			    const char *description),
 		void *opaque);
 
-/* The name of the export of that state; NULL: see export_name_format(). */
-char *export_state_name(const struct history_state *s);
+/* The name of the export of @image's state; NULL: see export_name_format(). */
+char *export_state_name(const char *image, const struct history_state *s);
 
 #endif

@@ -9,6 +9,7 @@
 
 /* What ends one part and begins the next, and is encoded inside of one. */
 #define SEPARATORS "/@+~"
+#define UUID_BYTES 36U
 
 int export_name_unknown(const char *text, struct error *err)
 {
@@ -221,4 +222,19 @@ char *export_name_format(const struct export_name *n)
 	if (fclose(fp) || !ok || bytes > EXPORT_NAME_MAX)
 		return NULL;
 	return TAKE_PTR(text);
+}
+
+bool export_name_is_id(const char *s)
+{
+	size_t i;
+
+	if (strlen(s) != UUID_BYTES)
+		return false;
+	for (i = 0; i < UUID_BYTES; i++) {
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+
+		if (dash ? s[i] != '-' : !isxdigit((unsigned char)s[i]))
+			return false;
+	}
+	return true;
 }

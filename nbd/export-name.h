@@ -53,6 +53,9 @@ void export_name_done(struct export_name *n);
  */
 char *export_name_format(const struct export_name *n);
 
+/* Has @s the form of an id that a store gives, a UUID? */
+bool export_name_is_id(const char *s);
+
 /* -ENOENT: "there is no export", with @text's beginning. */
 int export_name_unknown(const char *text, struct error *err);
 

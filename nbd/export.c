@@ -186,13 +186,20 @@ static int find_file(struct target *t, struct error *err)
 {
 	const struct config *c = t->config;
 
-	if (*t->name.image && store)
+	const char *path = *t->name.image ? config_export_path(c, t->name.image)
+					  : c->image;
+
+	if (!path && *t->name.image && store)
 		return find_in_store(t, err);
-	if (*t->name.image || t->name.grant || !c->image)
+	/* Of projects there are a store's alone. */
+	if (t->name.grant || !path ||
+	    (*t->name.image && t->name.overlay && strchr(t->name.overlay, ':')))
 		return export_name_unknown(t->text, err);
-	t->id = strdup("");
-	t->path = strdup(c->image);
+	t->id = strdup(t->name.image);
+	t->path = strdup(path);
 	config_open_options(c, &t->options);
+	if (*t->name.image) /* its snapshots are called by its name */
+		t->options.snapshot = NULL;
 	return t->id && t->path ? 0
 				: error_set(err, -ENOMEM, 0, "out of memory");
 }
@@ -478,10 +485,14 @@ int export_create(const struct config *c, const char *text, struct error *err)
 	return r;
 }
 
-int export_open_standing(const struct config *c, struct export **ret,
-			 struct error *err)
+int export_open_standing(const struct config *c, const char *image,
+			 struct export **ret, struct error *err)
 {
-	return open_or_join(c, "", OPEN_STANDING, ret, err);
+	const struct export_name n = { .image = (char *)image };
+	CLEANUP(freep) char *text = export_name_format(&n);
+
+	return text ? open_or_join(c, text, OPEN_STANDING, ret, err)
+		    : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
 unsigned int export_connections(const struct export *e)

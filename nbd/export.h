@@ -34,7 +34,7 @@ struct export
 	struct image *from; /* of a difference that ends there; or NULL */
 	struct overlay *overlay; /* what takes writes, over image; or NULL */
 	char *name; /* however the client spelled it */
-	char *id; /* of the store's image; "": that of the command line */
+	char *id; /* of the store's image; else its name, "" for image= */
 	char *path; /* of the image's file */
 	bool live; /* else a snapshot, a layer, or a difference */
 	bool lone; /* of one connection */
@@ -66,11 +66,12 @@ int export_open_by_operator(const struct config *c, const char *name,
 int export_create(const struct config *c, const char *name, struct error *err);
 
 /*
- * The image of the command line, for the server's life. What keeps its overlay
- * from being opened is told now, not to the first client.
+ * An image of the command line, for the server's life: @image is "" for that of
+ * image=, or the name of one of export=. What keeps its overlay from being
+ * opened is told now, not to the first client.
  */
-int export_open_standing(const struct config *c, struct export **ret,
-			 struct error *err);
+int export_open_standing(const struct config *c, const char *image,
+			 struct export **ret, struct error *err);
 
 /* Connections that have it open; @e's holder is one. */
 unsigned int export_connections(const struct export *e);

@@ -10,6 +10,7 @@
 
 #include "formats/backing-name.h"
 #include "iouring/write.h"
+#include "nbd/export-name.h"
 #include "nbd/keep.h"
 #include "nbd/overlays.h"
 
@@ -272,9 +273,13 @@ static int open_named(const struct config *c, const struct overlay_base *base,
 {
 	const char *colon = strrchr(name, ':');
 	const char *own = colon ? colon + 1 : name;
+	const struct export_name bare = { .image = (char *)base->id };
+	CLEANUP(freep) char *id = export_name_format(&bare);
 	CLEANUP(freep) char *file = NULL;
 	CLEANUP(freep) char *where = NULL;
 
+	if (!id)
+		return error_set(err, -ENOMEM, 0, "out of memory");
 	if (!c->overlays)
 		return error_set(err, -ENOENT, 0,
 				 "there is no export \"+%s\": overlays=DIR was "
@@ -286,8 +291,7 @@ static int open_named(const struct config *c, const struct overlay_base *base,
 				 "name is of letters, digits, '-', '_' and "
 				 "'.', at most %u",
 				 name, NAME_MAX_BYTES);
-	if (asprintf(&file, "%s%s%s" SUFFIX, base->id, *base->id ? "+" : "",
-		     own) < 0) {
+	if (asprintf(&file, "%s%s%s" SUFFIX, id, *id ? "+" : "", own) < 0) {
 		file = NULL;
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/vm_sockets.h>
 
 #include "formats/boot-id.h"
 
@@ -23,6 +24,15 @@ void peer_name(const struct sockaddr_storage *sa, socklen_t len, int64_t pid,
 		snprintf(ret->identity, sizeof(ret->identity),
 			 "pid %" PRId64 " since %" PRIu64, pid,
 			 process_started(pid));
+		return;
+	}
+	if (sa->ss_family == AF_VSOCK) {
+		const struct sockaddr_vm *vm = (const void *)sa;
+
+		snprintf(ret->text, sizeof(ret->text), "vsock %u:%u",
+			 vm->svm_cid, vm->svm_port);
+		snprintf(ret->identity, sizeof(ret->identity),
+			 "address vsock %u", vm->svm_cid);
 		return;
 	}
 	if (getnameinfo((const struct sockaddr *)sa, len, host, sizeof(host),

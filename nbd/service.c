@@ -41,6 +41,31 @@ int service_complete(struct service *s, void (*say)(const char *line),
 	return r < 0 ? r : config_apply(&s->config, say, err);
 }
 
+static int open_one(struct service *s, const char *image, struct error *err)
+{
+	int r = export_open_standing(&s->config, image,
+				     &s->standing[s->n_standing], err);
+
+	s->n_standing += r >= 0;
+	return r;
+}
+
+static int open_standing(struct service *s, struct error *err)
+{
+	const struct config *c = &s->config;
+	size_t i;
+	int r = 0;
+
+	s->standing = calloc(c->n_exports + 1, sizeof(*s->standing));
+	if (!s->standing)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (c->image)
+		r = open_one(s, "", err);
+	for (i = 0; i < c->n_exports && r >= 0; i++)
+		r = open_one(s, c->exports[i].name, err);
+	return r;
+}
+
 int service_prepare(struct service *s, const struct nbd_door *door,
 		    struct error *err)
 {
@@ -55,8 +80,8 @@ int service_prepare(struct service *s, const struct nbd_door *door,
 	}
 	if (r >= 0)
 		r = peers_use(keep_fd(KEEP_PEERS), err);
-	if (r >= 0 && s->config.image)
-		r = export_open_standing(&s->config, &s->standing, err);
+	if (r >= 0)
+		r = open_standing(s, err);
 	if (r >= 0 && s->config.control)
 		r = control_listen(s->config.control, &s->control, err);
 	return r;
@@ -82,8 +107,9 @@ void service_stop(struct service *s)
 
 void service_done(struct service *s)
 {
-	if (s->standing)
-		export_close(s->standing);
+	while (s->n_standing)
+		export_close(s->standing[--s->n_standing]);
+	free(TAKE_PTR(s->standing));
 	export_close_all();
 	config_done(&s->config);
 	cache_shutdown();
@@ -108,10 +134,12 @@ int service_list(const struct service *s, unsigned int max,
 		 void *opaque)
 {
 	struct lister l = { each, opaque };
-	int r = s->standing ? export_list(&s->standing->image->chain, max, each,
-					  opaque)
-			    : 0;
+	size_t i;
+	int r = 0;
 
+	for (i = 0; i < s->n_standing && !r; i++)
+		r = export_list(&s->standing[i]->image->chain,
+				s->standing[i]->id, max, each, opaque);
 	if (!r && s->glance)
 		r = glance_each_image(s->glance, max / 4, each, opaque);
 	/*

@@ -19,8 +19,12 @@ struct service {
 	struct config config;
 	struct glance *glance; /* NULL: there is no store */
 	struct control *control; /* NULL: no socket for it */
-	/* The live image, held open so that the first client need not wait. */
-	struct export *standing;
+	/*
+	 * The live images of the command line, held open so that the first
+	 * client need not wait: that of image= first, where there is one.
+	 */
+	struct export **standing;
+	size_t n_standing;
 };
 
 /* Before anything is opened. Takes what platter serve kept for us (keep.h). */

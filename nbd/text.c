@@ -50,6 +50,38 @@ char *text_percent(const char *s, const char *keep)
 	return ret;
 }
 
+char *text_unpercent(const char *s)
+{
+	char *ret = malloc(strlen(s) + 1), *p = ret;
+	char pair[3] = { 0 };
+
+	for (; ret && *s; s++) {
+		if (*s == '%' && isxdigit((unsigned char)s[1]) &&
+		    isxdigit((unsigned char)s[2])) {
+			memcpy(pair, s + 1, 2);
+			*p++ = (char)strtoul(pair, NULL, 16);
+			s += 2;
+		} else {
+			*p++ = *s;
+		}
+	}
+	if (ret)
+		*p = '\0';
+	return ret;
+}
+
+bool text_take_number(char **p, char end, uintmax_t max, uintmax_t *ret)
+{
+	char *rest;
+
+	errno = 0;
+	*ret = strtoumax(*p, &rest, 10);
+	if (rest == *p || *rest != end || errno || *ret > max)
+		return false;
+	*p = rest + 1;
+	return true;
+}
+
 static bool shell_plain(const char *s)
 {
 	if (!*s)

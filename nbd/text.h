@@ -21,6 +21,15 @@ const char *text_bytes(char ret[TEXT_BYTES_MAX], uint64_t bytes);
  */
 char *text_percent(const char *s, const char *keep);
 
+/* What text_percent() made of what; likewise. Other "%" stay as they are. */
+char *text_unpercent(const char *s);
+
+/*
+ * The number at *@p, at most @max, behind which @end comes: *@p goes on behind
+ * that. false: there is none such.
+ */
+bool text_take_number(char **p, char end, uintmax_t max, uintmax_t *ret);
+
 /*
  * Tells of a disk whose size is not a multiple of 512 what becomes of that, in
  * a line; nothing of others.

@@ -15,7 +15,7 @@
 
 int http_listen_unix(struct http_server *s, const char *path, struct error *err)
 {
-	int r = socket_listen(path, false, &s->file, &s->listen_fd, err);
+	int r = socket_listen(path, NULL, &s->file, &s->listen_fd, err);
 
 	if (r < 0)
 		error_prefix(err, "glance");

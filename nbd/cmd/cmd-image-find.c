@@ -1,29 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* platter image: which image is meant, and how it is shown. */
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "nbd/cmd/cmd-image.h"
+#include "nbd/export-name.h"
 #include "nbd/text.h"
-
-#define UUID_BYTES 36
-
-static bool is_uuid(const char *s)
-{
-	size_t i;
-
-	if (strlen(s) != UUID_BYTES)
-		return false;
-	for (i = 0; i < UUID_BYTES; i++) {
-		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-
-		if (dash ? s[i] != '-' : !isxdigit((unsigned char)s[i]))
-			return false;
-	}
-	return true;
-}
 
 const char *image_text(const json_t *j, const char *key)
 {
@@ -70,7 +53,8 @@ static char *path_by_name(struct image_cmd *c, const char *name,
 
 char *image_path(struct image_cmd *c, const char *image, struct error *err)
 {
-	return is_uuid(image) ? path_of(image) : path_by_name(c, image, err);
+	return export_name_is_id(image) ? path_of(image)
+					: path_by_name(c, image, err);
 }
 
 static void print_value(const json_t *v)

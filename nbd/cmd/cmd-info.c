@@ -81,7 +81,7 @@ static int note_export(void *opaque, const struct history_state *s)
 	struct layer_exports *exports = opaque;
 
 	if (s->depth)
-		exports->name[s->depth] = export_state_name(s);
+		exports->name[s->depth] = export_state_name("", s);
 	return 0;
 }
 

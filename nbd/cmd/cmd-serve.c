@@ -1,26 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* platter serve: an image as an NBD block device, by a supervised server. */
 #include <errno.h>
-#include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
-#include <spawn.h>
+#include <pwd.h>
 #include <string.h>
-#include <sys/wait.h>
 
-#include "formats/report.h"
-#include "formats/cache.h"
-#include "formats/chain.h"
-#include "iouring/batch.h"
+#include "formats/place.h"
 #include "iouring/util.h"
-#include "nbd/cmd/cmd.h"
-#include "nbd/export-list.h"
-#include "nbd/keep.h"
+#include "nbd/cmd/serve.h"
 #include "nbd/server/listen-inherited.h"
-#include "nbd/server/listen.h"
-#include "nbd/server/supervise.h"
-#include "nbd/text.h"
+#include "nbd/server/log-writer.h"
 
-#define PORT_DEFAULT	10809
 #define ADDRESS_DEFAULT "127.0.0.1"
 
 /*
@@ -35,20 +26,23 @@
 #define THREADS_DIRECT	"16"
 #define THREADS_MAX	1024
 
-#define EXPORTS_MAX   1000U
-#define EXPORTS_SHOWN 20U /* as lines; --json has all */
-
 static const char help[] =
-	"usage: platter serve [options] IMAGE [-- NBDKIT OPTIONS]\n"
+	"usage: platter serve [options] IMAGE... [-- NBDKIT OPTIONS]\n"
 	"\n"
 	"Serves IMAGE as a raw NBD block device until it is interrupted,\n"
 	"read-only, or with an overlay that takes the writes: IMAGE itself is\n"
-	"never written. A server that dies is started again at once. Without\n"
-	"--unix, --port and --address, sockets of systemd's (LISTEN_FDS) are taken.\n"
+	"never written. Of several each is an export, called as its file is. A\n"
+	"server that dies is started again at once. Where no place to listen is\n"
+	"given, sockets of systemd's (LISTEN_FDS) are taken.\n"
 	"\n"
 	"  -U, --unix PATH      listen on a Unix socket\n"
 	"  -p, --port PORT      listen on a TCP port (default 10809; 0: a free one)\n"
 	"  -i, --address ADDR   ... of this address (default 127.0.0.1)\n"
+	"  -l, --listen PLACE   unix:PATH, ADDR:PORT, [IPV6]:PORT or vsock:PORT\n"
+	"                       (these may repeat and be combined)\n"
+	"      --socket-mode MODE    of unix sockets' files, such as 660\n"
+	"      --socket-owner USER   whom they are given to\n"
+	"      --socket-group GROUP  ... and which group\n"
 	"  -t, --threads N      requests in flight per connection (default " THREADS_DEFAULT
 	",\n"
 	"                       with --direct " THREADS_DIRECT ")\n"
@@ -61,6 +55,8 @@ static const char help[] =
 	"      --cache SIZE     memory for caches (default 64M)\n"
 	"      --io MODE        auto, uring or sync\n"
 	"      --direct         read with O_DIRECT\n"
+	"      --export NAME=FILE   another image, as export NAME\n"
+	"      --store DIR      a folder of images, served by id or name\n"
 	"      --diff MODE      what has not changed in an export \"@A..B\" is a hole\n"
 	"                       (holes), or a hole that reads as zeroes (apply)\n"
 	"      --overlay FILE   take writes into this qcow2 file, made if need be;\n"
@@ -87,173 +83,36 @@ static const char help[] =
 	"      --plugin PATH    the nbdkit plugin to run\n"
 	"      --once           do not restart a server that dies\n"
 	"                       (--no-supervise is the same)\n"
+	"      --fork           go to the background when it serves; what is to be\n"
+	"                       said later goes to syslog\n"
+	"      --pid-file PATH  written when it serves, gone at the end\n"
 	"      --json           when ready, print one JSON object\n"
 	"  -h, --help\n"
 	"\n"
+	"Each parameter of nbdkit-platter-plugin(1) is an option as well: --glance,\n"
+	"--auth and so on. SIGUSR2 starts a newer platter in the place of this one.\n"
+	"\n"
 	"NBDKIT OPTIONS are handed to nbdkit: filters and their parameters.\n";
-
-struct serve {
-	struct cmd cmd;
-	const char *unix_path;
-	const char *address;
-	const char *port;
-	const char *threads;
-	const char *tls, *tls_certificates, *tls_psk;
-	const char *plugin;
-	const char *via;
-	bool by_nbdkit; /* else by the server of our own */
-	bool once;
-	char **extra; /* for nbdkit */
-	int n_extra;
-
-	struct listener listener;
-	int kept[KEEP_FILES]; /* -1: nothing is */
-	const char *format; /* of the top; NULL: it could not be looked at */
-	uint64_t bytes;
-	json_t *exports; /* name and description of each, ours first */
-	bool abortable; /* this nbdkit, by a client */
-	char nbdkit[32]; /* its version */
-};
-
-static bool tls_required(const struct serve *s)
-{
-	return s->tls && !strcmp(s->tls, "require");
-}
 
 static void serve_done(struct serve *s)
 {
 	listener_done(&s->listener);
 	keep_done(s->kept);
 	json_decref(s->exports);
+	json_decref(s->images);
+	closep(&s->ready_fd);
+	free(s->program);
+	free(s->argv);
 	cmd_done(&s->cmd);
-}
-
-/*
- * What to tell of the image, looked up while nbdkit opens it, and without its
- * key. Nothing of it stays in memory. What is wrong with it nbdkit says.
- */
-
-static int add_export(void *opaque, const char *name, const char *description)
-{
-	json_t *j = json_object();
-
-	json_object_set_new(j, "name", report_text(name));
-	json_object_set_new(j, "description", report_text(description));
-	json_array_append_new(opaque, j);
-	return 0;
-}
-
-static void look_at_image(struct serve *s)
-{
-	CLEANUP(chain_done) struct chain chain = { 0 };
-	enum reference_verdict verdict;
-	struct open_options options;
-
-	/* A ring would stay with this process, which reads no more. */
-	engine_configure(ENGINE_SYNC, NULL);
-	config_open_options(&s->cmd.config, &options);
-	options.key = NULL;
-	options.key_bytes = 0;
-	chain_open_partial(s->cmd.config.image, &options, &chain, &verdict,
-			   NULL);
-	if (!chain.depth)
-		return;
-	s->bytes = chain.bytes;
-	s->format = chain.layers[0]->ops->name;
-	s->exports = json_array();
-	export_list(&chain, EXPORTS_MAX, add_export, s->exports);
-}
-
-/* nbdkit */
-
-/* Reads what `nbdkit --version` prints. Returns 0 or a negative errno. */
-static int run_nbdkit_version(char *ret, size_t bytes)
-{
-	char *argv[] = { "nbdkit", "--version", NULL };
-	posix_spawn_file_actions_t actions;
-	size_t got = 0;
-	int fds[2], r;
-	ssize_t n;
-	pid_t pid;
-
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return -errno;
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, fds[1], STDOUT_FILENO);
-	r = posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ);
-	if (r == ENOENT)
-		r = posix_spawn(&pid, "/usr/sbin/nbdkit", &actions, NULL, argv,
-				environ);
-	posix_spawn_file_actions_destroy(&actions);
-	close(fds[1]);
-	while (!r && got < bytes - 1) {
-		n = read(fds[0], ret + got, bytes - 1 - got);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		got += (size_t)n;
-	}
-	ret[got] = '\0';
-	close(fds[0]);
-	if (!r)
-		waitpid(pid, NULL, 0);
-	return -r;
-}
-
-static void look_at_nbdkit(struct serve *s)
-{
-	unsigned int v[3];
-	char line[128];
-
-	if (run_nbdkit_version(line, sizeof(line)) < 0 ||
-	    !text_nbdkit_version(line, v))
-		return;
-	snprintf(s->nbdkit, sizeof(s->nbdkit), "%u.%u.%u", v[0], v[1], v[2]);
-	s->abortable = text_nbdkit_abortable(v);
 }
 
 static void look_around(void *opaque)
 {
 	struct serve *s = opaque;
 
-	look_at_image(s);
-	cache_shutdown();
+	serve_look(s);
 	if (s->by_nbdkit)
-		look_at_nbdkit(s);
-}
-
-static void warn_abortable(const struct serve *s)
-{
-	/* TLS connections are not affected. */
-	if (!s->abortable || tls_required(s))
-		return;
-	fprintf(stderr,
-		"platter: nbdkit %s can be aborted by a client that queues "
-		"reads and hangs up (mended in 1.33.10): %s; for untrusted "
-		"networks use --tls=require\n",
-		s->nbdkit,
-		s->once ? "it is not restarted, as --once says"
-			: "it is supervised, and restarted at once");
-}
-
-/*
- * The plugin that was built with this command, when that was not installed;
- * else the one that nbdkit finds by itself. To be freed.
- */
-static char *find_plugin(void)
-{
-	CLEANUP(freep) char *exe = realpath("/proc/self/exe", NULL);
-	char *slash = exe ? strrchr(exe, '/') : NULL;
-	char *path;
-
-	if (!slash || asprintf(&path, "%.*s/nbdkit-platter-plugin.so",
-			       (int)(slash - exe), exe) < 0)
-		return strdup("platter");
-	if (!access(path, R_OK))
-		return path;
-	free(path);
-	return strdup("platter");
+		serve_look_at_nbdkit(s);
 }
 
 /* Words of a command line; they are not copied. */
@@ -284,171 +143,27 @@ static void add_option(struct words *w, const char *name, const char *value)
 	add_word(w, (char *)value);
 }
 
-/* Ready */
-
-/* For clients of a server that demands TLS: how to authenticate. */
-static char *uri_query(const struct serve *s)
-{
-	CLEANUP(freep) char *path = NULL;
-	CLEANUP(freep) char *safe = NULL;
-	char *ret;
-
-	if (!tls_required(s) || !s->tls_psk)
-		return NULL;
-	path = realpath(s->tls_psk, NULL);
-	safe = path ? text_percent(path, "/") : NULL;
-	if (!safe || asprintf(&ret, "tls-psk-file=%s", safe) < 0)
-		return NULL;
-	return ret;
-}
-
-static char *make_uri(const struct serve *s, const char *name)
-{
-	CLEANUP(freep) char *query = uri_query(s);
-
-	return listener_uri(&s->listener, tls_required(s), name, query);
-}
-
-static void __attribute__((format(printf, 3, 4)))
-add_line(json_t *lines, const char *name, const char *fmt, ...)
-{
-	char *line;
-	va_list ap;
-	int r;
-
-	va_start(ap, fmt);
-	r = vasprintf(&line, fmt, ap);
-	va_end(ap);
-	if (r < 0)
-		return;
-	json_object_set_new(lines, name, report_text(line));
-	free(line);
-}
-
-/* Ready-made command lines by program, for @uri. */
-static json_t *client_lines(const struct serve *s, const char *uri)
-{
-	const struct listener *l = &s->listener;
-	CLEANUP(freep) char *word = text_shell_word(uri);
-	CLEANUP(freep) char *drive = NULL, *drive_word = NULL, *path = NULL;
-	bool writable = s->cmd.config.overlay || s->cmd.config.overlay_temp;
-	json_t *lines = json_object();
-
-	/* Commas do not occur in it: they are encoded. */
-	if (asprintf(&drive, "file=%s,format=raw,if=virtio%s", uri,
-		     writable ? ",discard=unmap" : ",snapshot=on") < 0)
-		drive = NULL;
-	drive_word = drive ? text_shell_word(drive) : NULL;
-	path = l->file.path ? text_shell_word(l->file.path) : NULL;
-	if (!word || !drive_word || (l->file.path && !path))
-		return lines;
-	if (!tls_required(s)) { /* these do not take nbds URIs */
-		add_line(lines, "qemu", "qemu-system-x86_64 -m 1G -drive %s",
-			 drive_word);
-		add_line(lines, "qemu-nbd", "qemu-nbd -c /dev/nbd0 %s-f raw %s",
-			 writable ? "" : "-r ", word);
-		if (path)
-			add_line(lines, "nbd-client",
-				 "nbd-client -unix %s /dev/nbd0%s", path,
-				 writable ? "" : " -R");
-		else
-			add_line(lines, "nbd-client",
-				 "nbd-client %s %u /dev/nbd0%s",
-				 l->any ? "127.0.0.1" : l->address, l->port,
-				 writable ? "" : " -R");
-	}
-	add_line(lines, "nbdcopy", "nbdcopy --progress %s disk.raw", word);
-	add_line(lines, "nbdfuse",
-		 "mkdir -p mnt && nbdfuse %smnt/disk.raw %s &",
-		 writable ? "" : "-r ", word);
-	return lines;
-}
-
-static void print_json(const struct serve *s, const char *uri, json_t *lines,
-		       pid_t pid)
-{
-	json_t *j = json_object();
-
-	json_object_set_new(j, "image", report_text(s->cmd.image));
-	json_object_set_new(j, "format", json_string(s->format));
-	json_object_set_new(j, "virtual-size",
-			    json_integer((json_int_t)s->bytes));
-	json_object_set_new(j, "uri", json_string(uri));
-	json_object_set(j, "exports", s->exports);
-	json_object_set(j, "commands", lines);
-	json_object_set_new(j, "via",
-			    json_string(s->by_nbdkit ? "nbdkit" : "platter"));
-	if (s->by_nbdkit)
-		json_object_set_new(j, "nbdkit-version",
-				    json_string(s->nbdkit));
-	json_object_set_new(j, "server-pid", json_integer(pid));
-	json_object_set_new(j, "supervised", json_boolean(!s->once));
-	cmd_json_print(j, JSON_COMPACT);
-}
-
-static void print_text(const struct serve *s, const char *uri, json_t *lines)
-{
-	static const struct {
-		const char *program, *use;
-	} uses[] = { { "qemu", "boot" },
-		     { "qemu-nbd", "attach" },
-		     { "nbd-client", "" },
-		     { "nbdcopy", "copy" },
-		     { "nbdfuse", "as a file" } };
-	size_t i, n = json_array_size(s->exports);
-	char size[TEXT_BYTES_MAX];
-
-	cmd_put(stdout, s->cmd.image);
-	printf(": %s, %s (%" PRIu64 " bytes)\n", s->format,
-	       text_bytes(size, s->bytes), s->bytes);
-	text_odd_size(s->bytes, stdout);
-	printf("serving at %s\n\n", uri);
-	for (i = 0; i < ARRAY_SIZE(uses); i++) {
-		json_t *line = json_object_get(lines, uses[i].program);
-
-		if (!line)
-			continue;
-		printf("%-11s", uses[i].use);
-		cmd_put(stdout, json_string_value(line));
-		putchar('\n');
-	}
-	if (n > 1)
-		puts("\nearlier states");
-	for (i = 1; i < n && i <= EXPORTS_SHOWN; i++)
-		printf("           %s\n",
-		       json_string_value(json_object_get(
-			       json_array_get(s->exports, i), "uri")));
-	if (i < n)
-		printf("           ... and %zu more: see platter info\n",
-		       n - i);
-}
-
-static void print_ready(void *opaque, pid_t pid)
+static void came_up(void *opaque, pid_t pid)
 {
 	struct serve *s = opaque;
-	CLEANUP(freep) char *uri = make_uri(s, "");
-	json_t *lines, *export;
-	size_t i;
 
-	warn_abortable(s);
-	if (!uri || !s->format)
-		return;
-	json_array_foreach(s->exports, i, export) {
-		const char *name =
-			json_string_value(json_object_get(export, "name"));
-		CLEANUP(freep) char *its_uri = make_uri(s, name);
-
-		json_object_set_new(export, "uri", json_string(its_uri));
-	}
-	lines = client_lines(s, uri);
-	if (s->cmd.json)
-		print_json(s, uri, lines, pid);
+	serve_warn_of_nbdkit(s);
+	if (s->taken_over)
+		log_printf("platter: platter " PLATTER_VERSION
+			   " serves in the place of the one before\n");
 	else
-		print_text(s, uri, lines);
-	fflush(stdout); /* it may be a pipe that someone waits on */
-	json_decref(lines);
-	json_decref(s->exports);
-	s->exports = NULL;
+		serve_print_ready(s, pid);
+	serve_came_up(s);
+}
+
+static bool can_be_replaced(void *opaque)
+{
+	return serve_can_be_replaced(opaque);
+}
+
+static void replace(void *opaque)
+{
+	serve_replace(opaque);
 }
 
 static int hand_on(void *opaque, int first)
@@ -456,31 +171,6 @@ static int hand_on(void *opaque, int first)
 	const struct serve *s = opaque;
 
 	return s->kept[0] < 0 ? 0 : keep_hand_on(s->kept, first);
-}
-
-static bool is_one_of(const char *arg, const char *const *names)
-{
-	for (; *names; names++) {
-		size_t len = strlen(*names);
-
-		if (!strncmp(arg, *names, len) &&
-		    (!arg[len] || arg[len] == '=' || (*names)[1] != '-'))
-			return true;
-	}
-	return false;
-}
-
-/* What nbdkit says of each request is then wanted. */
-static bool is_debugging(const struct serve *s)
-{
-	static const char *const names[] = { "-v", "--verbose", "-D", "--debug",
-					     NULL };
-	int i;
-
-	for (i = 0; i < s->n_extra; i++)
-		if (is_one_of(s->extra[i], names))
-			return true;
-	return false;
 }
 
 /* The server's words up to its parameters. @plugin: nbdkit's. */
@@ -510,24 +200,27 @@ static void add_server(const struct serve *s, struct words *w, char *plugin,
 
 static int start(struct serve *s)
 {
-	CLEANUP(freep)
-	char *plugin = s->plugin ? strdup(s->plugin) : find_plugin();
+	CLEANUP(freep) char *plugin = serve_find_plugin(s);
 	CLEANUP(freep) char *image = NULL;
 	struct words w = { 0 };
 	struct supervisor sup = { .listener = &s->listener,
 				  .once = s->once,
 				  .started = look_around,
 				  .hand_on = hand_on,
-				  .ready = print_ready,
+				  .ready = came_up,
+				  .can_be_replaced = can_be_replaced,
+				  .replace = replace,
 				  .opaque = s };
 	struct error err = { 0 };
 	size_t i;
 	int k, status;
 
-	if (asprintf(&image, "image=%s", s->cmd.config.image) < 0)
+	if (asprintf(&image, "image=%s",
+		     s->cmd.image ? s->cmd.config.image : "") < 0)
 		image = NULL;
 	add_server(s, &w, plugin, &sup);
-	add_word(&w, image);
+	if (s->cmd.image)
+		add_word(&w, image);
 	for (i = 0; i < s->cmd.n_params; i++)
 		add_word(&w, s->cmd.params[i]);
 	/* nbdkit sorts options from parameters by itself. */
@@ -538,7 +231,7 @@ static int start(struct serve *s)
 		status = cmd_fail(&err);
 	} else {
 		sup.argv = w.list;
-		sup.log_all = is_debugging(s);
+		sup.log_all = serve_is_debugging(s);
 		status = supervisor_run(&sup);
 	}
 	free(w.list);
@@ -546,6 +239,97 @@ static int start(struct serve *s)
 }
 
 /* The command line */
+
+enum {
+	OPT_TLS = CMD_VERB,
+	OPT_TLS_CERTIFICATES,
+	OPT_TLS_PSK,
+	OPT_PLUGIN,
+	OPT_ONCE,
+	OPT_VIA,
+	OPT_MODE,
+	OPT_OWNER,
+	OPT_GROUP,
+	OPT_FORK,
+	OPT_PID_FILE,
+	OPT_PARAM, /* the first of config_key() */
+};
+
+static const struct option own_options[] = {
+	CMD_LONG_OPTIONS,
+	{ "unix", required_argument, NULL, 'U' },
+	{ "port", required_argument, NULL, 'p' },
+	{ "address", required_argument, NULL, 'i' },
+	{ "listen", required_argument, NULL, 'l' },
+	{ "socket-mode", required_argument, NULL, OPT_MODE },
+	{ "socket-owner", required_argument, NULL, OPT_OWNER },
+	{ "socket-group", required_argument, NULL, OPT_GROUP },
+	{ "threads", required_argument, NULL, 't' },
+	{ "snapshot", required_argument, NULL, 's' },
+	{ "tls", required_argument, NULL, OPT_TLS },
+	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },
+	{ "tls-psk", required_argument, NULL, OPT_TLS_PSK },
+	{ "plugin", required_argument, NULL, OPT_PLUGIN },
+	{ "via", required_argument, NULL, OPT_VIA },
+	{ "once", no_argument, NULL, OPT_ONCE },
+	{ "no-supervise", no_argument, NULL, OPT_ONCE },
+	{ "fork", no_argument, NULL, OPT_FORK },
+	{ "pid-file", required_argument, NULL, OPT_PID_FILE },
+	{ "pidfile", required_argument, NULL, OPT_PID_FILE },
+};
+
+static bool is_own(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(own_options); i++)
+		if (!strcmp(own_options[i].name, name))
+			return true;
+	return !strcmp(name, "image"); /* that is the operand */
+}
+
+/* These, and each parameter that is none of them. To be freed. */
+static struct option *all_options(void)
+{
+	size_t n = ARRAY_SIZE(own_options), i;
+	struct option *all;
+
+	for (i = 0; config_key(i); i++)
+		;
+	all = calloc(n + i + 1, sizeof(*all));
+	if (!all)
+		return NULL;
+	memcpy(all, own_options, sizeof(own_options));
+	for (i = 0; config_key(i); i++)
+		if (!is_own(config_key(i)))
+			all[n++] = (struct option){ config_key(i),
+						    required_argument, NULL,
+						    OPT_PARAM + (int)i };
+	return all;
+}
+
+static int add_place(struct serve *s, bool is_path)
+{
+	if (s->n_places == LISTEN_FDS_MAX)
+		return cmd_usage(&s->cmd, "there are over %u places to listen",
+				 LISTEN_FDS_MAX);
+	s->places[s->n_places++] = (struct serve_place){ is_path, optarg };
+	return -1;
+}
+
+static int set_mode(struct serve *s)
+{
+	char *end;
+	unsigned long n = strtoul(optarg, &end, 8);
+
+	if (*optarg < '0' || *optarg > '7' || *end || n > 0777)
+		return cmd_usage(&s->cmd,
+				 "--socket-mode is octal, 0 to 777, not \"%s\"",
+				 optarg);
+	s->rights.mode = (mode_t)n;
+	s->has_rights = true;
+	return -1;
+}
 
 static bool parse_number(const char *text, unsigned long max,
 			 unsigned long *ret)
@@ -557,129 +341,88 @@ static bool parse_number(const char *text, unsigned long max,
 	return *text >= '0' && *text <= '9' && !*end && !errno && *ret <= max;
 }
 
-/* What would take the server out of the supervisor's hands. */
-static int check_extra(const struct serve *s)
+/* A name, or a number. */
+static bool find_id(const char *text, bool is_user, unsigned int *ret)
 {
-	static const char *const listening[] = {
-		"-U", "--unix",	  "-p",	   "--port",  "-i", "--ip-addr",
-		"-s", "--single", "--run", "--vsock", NULL
-	};
-	static const char *const process[] = { "-P",	 "--pidfile", "-u",
-					       "--user", "-g",	      "--group",
-					       NULL };
-	int i;
+	const struct passwd *pw = is_user ? getpwnam(text) : NULL;
+	const struct group *gr = is_user ? NULL : getgrnam(text);
+	unsigned long n;
 
-	for (i = 0; i < s->n_extra; i++) {
-		if (is_one_of(s->extra[i], listening))
-			return cmd_usage(&s->cmd,
-					 "nbdkit's option %s: the sockets are "
-					 "made by platter",
-					 s->extra[i]);
-		if (is_one_of(s->extra[i], process))
-			return cmd_usage(&s->cmd,
-					 "nbdkit's option %s: the process is "
-					 "watched by platter; run platter "
-					 "itself as the user that is to serve",
-					 s->extra[i]);
+	if (pw || gr) {
+		*ret = pw ? pw->pw_uid : gr->gr_gid;
+		return true;
 	}
+	if (!parse_number(text, UINT32_MAX - 1, &n))
+		return false;
+	*ret = (unsigned int)n;
+	return true;
+}
+
+static int set_owner(struct serve *s, bool is_user)
+{
+	if (!find_id(optarg, is_user,
+		     is_user ? &s->rights.uid : &s->rights.gid))
+		return cmd_usage(&s->cmd, "--socket-%s: there is no %s \"%s\"",
+				 is_user ? "owner" : "group",
+				 is_user ? "user" : "group", optarg);
+	s->has_rights = true;
 	return -1;
 }
 
-enum {
-	OPT_TLS = CMD_VERB,
-	OPT_TLS_CERTIFICATES,
-	OPT_TLS_PSK,
-	OPT_PLUGIN,
-	OPT_ONCE,
-	OPT_VIA,
-	OPT_PARAM, /* the first of param_names */
-};
+/* Is it one of those that are words, and no more? */
+static bool take_word(struct serve *s, int opt)
+{
+	const struct {
+		int opt;
+		const char **field;
+	} words[] = {
+		{ 'p', &s->port },
+		{ 'i', &s->address },
+		{ 't', &s->threads },
+		{ OPT_TLS, &s->tls },
+		{ OPT_TLS_CERTIFICATES, &s->tls_certificates },
+		{ OPT_TLS_PSK, &s->tls_psk },
+		{ OPT_PLUGIN, &s->plugin },
+		{ OPT_VIA, &s->via },
+		{ OPT_PID_FILE, &s->pid_file },
+	};
+	size_t i;
 
-/* Options that are the plugin's parameters as they are. */
-static const char *const param_names[] = {
-	"diff",
-	"overlay",
-	"overlay-scope",
-	"overlays",
-	"overlay-max",
-	"overlay-free",
-	"detect",
-	"control",
-	"spare",
-	"overlays-create",
-	"max-connections",
-	"max-connections-per-address",
-};
-
-static const struct option options[] = {
-	CMD_LONG_OPTIONS,
-	{ "unix", required_argument, NULL, 'U' },
-	{ "port", required_argument, NULL, 'p' },
-	{ "address", required_argument, NULL, 'i' },
-	{ "threads", required_argument, NULL, 't' },
-	{ "snapshot", required_argument, NULL, 's' },
-	{ "diff", required_argument, NULL, OPT_PARAM },
-	{ "overlay", required_argument, NULL, OPT_PARAM + 1 },
-	{ "overlay-scope", required_argument, NULL, OPT_PARAM + 2 },
-	{ "overlays", required_argument, NULL, OPT_PARAM + 3 },
-	{ "overlay-max", required_argument, NULL, OPT_PARAM + 4 },
-	{ "overlay-free", required_argument, NULL, OPT_PARAM + 5 },
-	{ "detect", required_argument, NULL, OPT_PARAM + 6 },
-	{ "control", required_argument, NULL, OPT_PARAM + 7 },
-	{ "spare", required_argument, NULL, OPT_PARAM + 8 },
-	{ "max-connections", required_argument, NULL, OPT_PARAM + 10 },
-	{ "max-connections-per-address", required_argument, NULL,
-	  OPT_PARAM + 11 },
-	{ "overlays-create", required_argument, NULL, OPT_PARAM + 9 },
-	{ "tls", required_argument, NULL, OPT_TLS },
-	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },
-	{ "tls-psk", required_argument, NULL, OPT_TLS_PSK },
-	{ "plugin", required_argument, NULL, OPT_PLUGIN },
-	{ "via", required_argument, NULL, OPT_VIA },
-	{ "once", no_argument, NULL, OPT_ONCE },
-	{ "no-supervise", no_argument, NULL, OPT_ONCE },
-	{ 0 },
-};
+	for (i = 0; i < ARRAY_SIZE(words); i++)
+		if (words[i].opt == opt) {
+			*words[i].field = optarg;
+			return true;
+		}
+	return false;
+}
 
 static int take_option(struct serve *s, int opt, char **argv)
 {
+	if (take_word(s, opt))
+		return -1;
 	switch (opt) {
 	case 'U':
-		s->unix_path = optarg;
-		return -1;
-	case 'p':
-		s->port = optarg;
-		return -1;
-	case 'i':
-		s->address = optarg;
-		return -1;
-	case 't':
-		s->threads = optarg;
-		return -1;
+		return add_place(s, true);
+	case 'l':
+		return add_place(s, false);
 	case 's':
 		return cmd_param(&s->cmd, "snapshot", optarg);
-	case OPT_TLS:
-		s->tls = optarg;
-		return -1;
-	case OPT_TLS_CERTIFICATES:
-		s->tls_certificates = optarg;
-		return -1;
-	case OPT_TLS_PSK:
-		s->tls_psk = optarg;
-		return -1;
-	case OPT_PLUGIN:
-		s->plugin = optarg;
-		return -1;
-	case OPT_VIA:
-		s->via = optarg;
-		return -1;
+	case OPT_MODE:
+		return set_mode(s);
+	case OPT_OWNER:
+		return set_owner(s, true);
+	case OPT_GROUP:
+		return set_owner(s, false);
 	case OPT_ONCE:
 		s->once = true;
 		return -1;
+	case OPT_FORK:
+		s->fork = true;
+		return -1;
 	default:
-		if (opt >= OPT_PARAM &&
-		    opt < OPT_PARAM + (int)ARRAY_SIZE(param_names))
-			return cmd_param(&s->cmd, param_names[opt - OPT_PARAM],
+		if (opt >= OPT_PARAM)
+			return cmd_param(&s->cmd,
+					 config_key((size_t)(opt - OPT_PARAM)),
 					 optarg);
 		return cmd_option(&s->cmd, opt, argv);
 	}
@@ -701,6 +444,20 @@ static int cut_extra(struct serve *s, int argc, char **argv)
 	return argc;
 }
 
+static int take_options(struct serve *s, int argc, char **argv)
+{
+	CLEANUP(freep) struct option *options = all_options();
+	int opt, status = -1;
+
+	if (!options)
+		return STATUS_FAILED;
+	while (status < 0 &&
+	       (opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "U:p:i:l:t:s:",
+				  options, NULL)) != -1)
+		status = take_option(s, opt, argv);
+	return status;
+}
+
 /* Returns as cmd_option(). */
 static int choose_server(struct serve *s)
 {
@@ -715,25 +472,18 @@ static int choose_server(struct serve *s)
 	if (!s->by_nbdkit && needs_it)
 		return cmd_usage(&s->cmd, "TLS, --plugin and NBDKIT OPTIONS "
 					  "need --via nbdkit");
+	if (!s->threads)
+		s->threads = s->cmd.config.direct || !s->by_nbdkit
+				     ? THREADS_DIRECT
+				     : THREADS_DEFAULT;
 	return -1;
 }
 
 /* Returns as cmd_option(). */
-static int parse(struct serve *s, int argc, char **argv)
+static int check_options(struct serve *s)
 {
 	unsigned long n;
-	int opt, status;
 
-	argc = cut_extra(s, argc, argv);
-	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "U:p:i:t:s:",
-				  options, NULL)) != -1) {
-		status = take_option(s, opt, argv);
-		if (status >= 0)
-			return status;
-	}
-	if (s->unix_path && (s->port || s->address))
-		return cmd_usage(&s->cmd, "--unix excludes --port and "
-					  "--address");
 	if (s->threads && (!parse_number(s->threads, THREADS_MAX, &n) || !n))
 		return cmd_usage(&s->cmd, "--threads is 1 to %d, not \"%s\"",
 				 THREADS_MAX, s->threads);
@@ -741,61 +491,157 @@ static int parse(struct serve *s, int argc, char **argv)
 		return cmd_usage(&s->cmd, "--port is 0 to %d, not \"%s\"",
 				 UINT16_MAX, s->port);
 	if (s->tls && strcmp(s->tls, "off") && strcmp(s->tls, "on") &&
-	    !tls_required(s))
+	    !serve_needs_tls(s))
 		return cmd_usage(&s->cmd,
 				 "--tls is off, on or require, not \"%s\"",
 				 s->tls);
 	if (!s->tls && (s->tls_certificates || s->tls_psk))
 		s->tls = "require";
-	status = choose_server(s);
+	return -1;
+}
+
+/* One of several is an export, called as its file. */
+static int add_image(struct serve *s, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	const char *name = slash ? slash + 1 : path;
+	CLEANUP(freep) char *param = NULL;
+
+	if (place_is_url(path) || strchr(name, '=') || !*name)
+		return cmd_usage(&s->cmd,
+				 "\"%s\" gives no name to an export: use "
+				 "--export NAME=FILE",
+				 path);
+	if (asprintf(&param, "%s=%s", name, path) < 0) {
+		param = NULL;
+		return STATUS_FAILED;
+	}
+	return cmd_param(&s->cmd, "export", param);
+}
+
+static int take_images(struct serve *s, int argc, char **argv)
+{
+	struct error err = { 0 };
+	int i, n = argc - optind, status = -1;
+
+	if (n == 1) {
+		s->cmd.image = argv[optind];
+		if (config_set(&s->cmd.config, "image", s->cmd.image, &err) < 0)
+			return cmd_fail(&err);
+	}
+	for (i = optind; n > 1 && i < argc && status < 0; i++)
+		status = add_image(s, argv[i]);
 	if (status >= 0)
 		return status;
-	if (!s->threads)
-		s->threads = s->cmd.config.direct || !s->by_nbdkit
-				     ? THREADS_DIRECT
-				     : THREADS_DEFAULT;
-	status = check_extra(s);
-	if (status >= 0)
-		return status;
-	return cmd_image(&s->cmd, argc, argv);
+	if (!n && !s->cmd.config.n_exports && !s->cmd.config.glance.store)
+		return cmd_usage(&s->cmd, "no image was given");
+	if (config_check(&s->cmd.config, &err) < 0)
+		return cmd_usage(&s->cmd, "%s", err.msg);
+	return config_apply(&s->cmd.config, cmd_say, &err) < 0 ? cmd_fail(&err)
+							       : -1;
+}
+
+/* Returns as cmd_option(). */
+static int parse(struct serve *s, int argc, char **argv)
+{
+	int status;
+
+	argc = cut_extra(s, argc, argv);
+	status = take_options(s, argc, argv);
+	if (status < 0)
+		status = check_options(s);
+	if (status < 0)
+		status = choose_server(s);
+	if (status < 0)
+		status = serve_check_extra(s);
+	return status < 0 ? take_images(s, argc, argv) : status;
+}
+
+static int listen_there(struct serve *s, const struct serve_place *p,
+			struct error *err)
+{
+	const struct socket_rights *rights = s->has_rights ? &s->rights : NULL;
+
+	return p->is_path ? listen_unix(p->text, rights, &s->listener, err)
+			  : listen_at(p->text, rights, &s->listener, err);
 }
 
 static int make_listener(struct serve *s, struct error *err)
 {
-	bool told = s->unix_path || s->address || s->port;
-	int r = told ? 0 : listen_inherited(&s->listener, err);
+	bool by_tcp = s->address || s->port;
+	unsigned int i;
+	int r = 0;
+
+	if (!by_tcp && !s->n_places) {
+		r = listen_inherited(&s->listener, err);
+		by_tcp = !r;
+	}
+	for (i = 0; i < s->n_places && r >= 0; i++)
+		r = listen_there(s, &s->places[i], err);
+	if (r >= 0 && by_tcp)
+		r = listen_tcp(s->address ? s->address : ADDRESS_DEFAULT,
+			       s->port ? (uint16_t)strtoul(s->port, NULL, 10)
+				       : LISTEN_PORT_DEFAULT,
+			       &s->listener, err);
+	return r;
+}
+
+/* What outlives each server: sockets, and what it writes without a name. */
+static int make_lasting(struct serve *s, struct error *err)
+{
+	int r = serve_take_over(s, err);
 
 	if (r)
 		return r;
-	if (s->unix_path)
-		return listen_unix(s->unix_path, &s->listener, err);
-	return listen_tcp(s->address ? s->address : ADDRESS_DEFAULT,
-			  s->port ? (uint16_t)strtoul(s->port, NULL, 10)
-				  : PORT_DEFAULT,
-			  &s->listener, err);
+	r = make_listener(s, err);
+	/* A temporary overlay outlives the server that writes it. */
+	if (r >= 0 && s->cmd.config.overlay_temp)
+		r = keep_open(s->kept, err);
+	return r;
+}
+
+/* For one that is to run in our place: getopt_long() and we move words. */
+static bool note_command(struct serve *s, int argc, char **argv)
+{
+	int i;
+
+	s->program = realpath("/proc/self/exe", NULL);
+	s->argv = calloc((size_t)argc + 2, sizeof(*s->argv));
+	if (!s->program || !s->argv)
+		return false;
+	s->argv[0] = (char *)"platter";
+	for (i = 0; i < argc; i++)
+		s->argv[i + 1] = argv[i];
+	return true;
 }
 
 static int run_serve(int argc, char **argv)
 {
-	CLEANUP(serve_done) struct serve s = { .kept = { -1, -1, -1 } };
+	CLEANUP(serve_done)
+	struct serve s = { .kept = { -1, -1, -1 },
+			   .rights = { 0600, (uid_t)-1, (gid_t)-1 },
+			   .ready_fd = -1 };
 	struct error err = { 0 };
 	int status;
 
 	cmd_init(&s.cmd, &verb_serve);
+	if (!note_command(&s, argc, argv))
+		return STATUS_FAILED;
 	status = parse(&s, argc, argv);
+	if (status < 0 && s.fork && !serve_is_taking_over())
+		status = serve_go_behind(&s);
 	if (status >= 0)
 		return status;
-	if (supervisor_hold_signals(&err) < 0 || make_listener(&s, &err) < 0)
+	if (supervisor_hold_signals(&err) < 0 || make_lasting(&s, &err) < 0)
 		return cmd_fail(&err);
-	/* A temporary overlay outlives the server that writes it. */
-	if (s.cmd.config.overlay_temp && keep_open(s.kept, &err) < 0)
-		return cmd_fail(&err);
-	return start(&s);
+	status = start(&s);
+	serve_went_down(&s);
+	return status;
 }
 
 const struct verb verb_serve = {
 	.name = "serve",
-	.summary = "an image as an NBD block device",
+	.summary = "images as NBD block devices",
 	.help = help,
 	.usage_status = STATUS_USAGE,
 	.run = run_serve,

@@ -13,15 +13,27 @@
 #include "iouring/error.h"
 #include "iouring/unix-socket.h"
 
-#define LISTEN_FDS_MAX 8 /* addresses that one name may stand for */
+#define LISTEN_FDS_MAX	    64U
+#define LISTEN_PORT_DEFAULT 10809U
 
-struct listener {
-	int fds[LISTEN_FDS_MAX]; /* at least FD_HIGH */
-	unsigned int n_fds;
-	uint16_t port; /* TCP: the one that is bound */
-	char *address; /* TCP: as it was given */
+enum endpoint_kind { ENDPOINT_UNIX, ENDPOINT_TCP, ENDPOINT_VSOCK };
+
+/* An address that clients are told of. One name may stand for several sockets. */
+struct endpoint {
+	enum endpoint_kind kind;
+	struct socket_file file; /* unix */
+	char *address; /* TCP: as it was given, without brackets */
+	uint32_t port; /* TCP, vsock: the one that is bound */
 	bool any; /* TCP: every address of this machine */
-	struct socket_file file; /* no path: TCP */
+	unsigned int n_fds; /* at least 1 */
+};
+
+/* Zeroed: nothing. */
+struct listener {
+	int fds[LISTEN_FDS_MAX]; /* of all endpoints, in order; at least FD_HIGH */
+	unsigned int n_fds;
+	struct endpoint endpoints[LISTEN_FDS_MAX];
+	unsigned int n_endpoints;
 };
 
 /*
@@ -29,20 +41,35 @@ struct listener {
  * Returns @fd, just made by a system call, moved there and close-on-exec; or
  * a negative errno, also where that call has failed.
  */
-#define FD_HIGH 64
+#define FD_HIGH 128
 int fd_move_high(int fd);
 
 /*
+ * These add an endpoint to *@l, or leave it as it is and return a negative errno
+ * with a message.
+ *
  * A socket file that nobody listens on is replaced; one that is in use, or
- * that is no socket, is refused. @ret is written on success only.
+ * that is no socket, is refused. @rights: see socket_listen().
  */
-int listen_unix(const char *path, struct listener *ret, struct error *err);
+int listen_unix(const char *path, const struct socket_rights *rights,
+		struct listener *l, struct error *err);
 
-/* @port 0: a free one, see ret->port. */
-int listen_tcp(const char *address, uint16_t port, struct listener *ret,
+/* @port 0: a free one, see the endpoint's. */
+int listen_tcp(const char *address, uint16_t port, struct listener *l,
 	       struct error *err);
 
-/* Closes, and removes the socket's file when it is still ours. */
+/* What virtual machines of this host reach, vsock(7), on any of its ids. */
+int listen_vsock(uint32_t port, struct listener *l, struct error *err);
+
+/* @text: "unix:PATH", "vsock:PORT", "ADDRESS", "ADDRESS:PORT", "[IPV6]:PORT". */
+int listen_at(const char *text, const struct socket_rights *rights,
+	      struct listener *l, struct error *err);
+
+/* Takes over @e and its sockets @fds, which are moved; on failure they close. */
+int listener_add(struct listener *l, struct endpoint *e, const int *fds,
+		 struct error *err);
+
+/* Closes, and removes sockets' files that are still ours. */
 void listener_done(struct listener *l);
 
 /*
@@ -50,7 +77,7 @@ void listener_done(struct listener *l);
  * further parameters as "KEY=VALUE", encoded, or NULL. To be freed; NULL when
  * there is no memory.
  */
-char *listener_uri(const struct listener *l, bool tls, const char *export,
+char *endpoint_uri(const struct endpoint *e, bool tls, const char *export,
 		   const char *query);
 
 #endif

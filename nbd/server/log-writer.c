@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@ static struct {
 	bool running, ending, ended;
 	bool all; /* there is no budget */
 	int fd;
+	bool by_syslog;
 	char kept[KEPT_BYTES];
 	size_t first, used;
 	char line[LINE_BYTES_MAX];
@@ -38,6 +40,23 @@ static struct {
 	.changed = PTHREAD_COND_INITIALIZER,
 	.fd = STDERR_FILENO,
 	.budget = { BURST_LINES, LINES_A_SECOND } };
+
+/* Lines, of which the last may go on with the next call. */
+static void write_syslog(const char *buf, size_t len)
+{
+	static char line[LINE_BYTES_MAX];
+	static size_t used;
+	size_t i;
+
+	for (i = 0; i < len; i++) {
+		if (buf[i] != '\n' && used < sizeof(line))
+			line[used++] = buf[i];
+		if (buf[i] != '\n')
+			continue;
+		syslog(LOG_NOTICE, "%.*s", (int)used, line);
+		used = 0;
+	}
+}
 
 static void write_all(int fd, const char *buf, size_t len)
 {
@@ -132,6 +151,7 @@ void log_write(const char *text, size_t len)
 static void *run(void *unused)
 {
 	char buf[LINE_BYTES_MAX];
+	bool by_syslog;
 	struct timespec wake;
 	size_t n;
 
@@ -155,8 +175,12 @@ static void *run(void *unused)
 		n = min_size(min_size(w.used, sizeof(buf)),
 			     KEPT_BYTES - w.first);
 		memcpy(buf, w.kept + w.first, n);
+		by_syslog = w.by_syslog;
 		pthread_mutex_unlock(&w.lock);
-		write_all(w.fd, buf, n);
+		if (by_syslog)
+			write_syslog(buf, n);
+		else
+			write_all(w.fd, buf, n);
 		pthread_mutex_lock(&w.lock);
 		w.first = (w.first + n) % KEPT_BYTES;
 		w.used -= n;
@@ -173,12 +197,21 @@ int log_writer_start(int fd, bool all, struct error *err)
 
 	w.fd = fd;
 	w.all = all;
+	w.ending = w.ended = false;
 	r = pthread_create(&w.thread, NULL, run, NULL);
 	if (r)
 		return error_set(err, -r, 0, "no thread for the log: %s",
 				 errno_text(r));
 	w.running = true;
 	return 0;
+}
+
+void log_writer_to_syslog(const char *ident)
+{
+	openlog(ident, LOG_PID, LOG_DAEMON);
+	pthread_mutex_lock(&w.lock);
+	w.by_syslog = true;
+	pthread_mutex_unlock(&w.lock);
 }
 
 void log_writer_stop(void)

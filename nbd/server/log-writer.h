@@ -17,7 +17,7 @@
 
 /*
  * Starts the thread. Signals that are blocked now are blocked in it. A writer
- * is there once in a process. @all: as many lines as there are. Returns 0 or a
+ * is there once at a time. @all: as many lines as there are. Returns 0 or a
  * negative errno.
  */
 int log_writer_start(int fd, bool all, struct error *err);
@@ -40,6 +40,9 @@ void log_write(const char *text, size_t len);
 			log_write(log_text_, min_size((size_t)log_len_,        \
 						      sizeof(log_text_) - 1)); \
 	} while (0)
+
+/* From now on lines go to syslog(3), as those of @ident, which stays. */
+void log_writer_to_syslog(const char *ident);
 
 /* Writes what is left, for a moment at most, and ends the thread. */
 void log_writer_stop(void);

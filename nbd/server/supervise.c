@@ -50,6 +50,7 @@ struct run {
 	bool was_ready; /* any server so far */
 	bool was_started;
 	bool stopping;
+	bool replacing; /* stopping, so that another program runs here */
 	bool waiting; /* for due_ms, to start again */
 	uint64_t due_ms; /* stopping: kill; waiting: start */
 	unsigned int quick_deaths;
@@ -94,6 +95,7 @@ static void signals_of_interest(sigset_t *ret)
 	sigaddset(ret, SIGINT);
 	sigaddset(ret, SIGQUIT);
 	sigaddset(ret, SIGCHLD);
+	sigaddset(ret, SIGUSR2);
 	/* nohup(1) has asked to ignore it. */
 	if (sigaction(SIGHUP, NULL, &hup) || hup.sa_handler != SIG_IGN)
 		sigaddset(ret, SIGHUP);
@@ -339,6 +341,20 @@ static int server_killed(struct run *run, pid_t pid, int sig, uint64_t lived_ms)
 	return -1;
 }
 
+/* The server is gone, so that another program can run in our place. */
+static void replace(struct run *run)
+{
+	struct supervisor *s = run->s;
+	struct error err = { 0 };
+
+	s->replace(s->opaque);
+	if (log_writer_start(STDERR_FILENO, s->log_all, &err) < 0)
+		log_printf("platter: %s\n", err.msg);
+	run->stopping = run->replacing = false;
+	run->waiting = true;
+	run->due_ms = now_ms();
+}
+
 /* Returns the command's exit status, or -1 to go on. */
 static int server_ended(struct run *run, int wait_status)
 {
@@ -354,6 +370,10 @@ static int server_ended(struct run *run, int wait_status)
 	told = sv->held_bytes > 0;
 	print_held(sv);
 	forget_server(sv);
+	if (run->replacing) {
+		replace(run);
+		return -1;
+	}
 	if (run->stopping)
 		return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 0;
 	if (WIFSIGNALED(wait_status))
@@ -385,21 +405,52 @@ static int server_ended(struct run *run, int wait_status)
 	return status;
 }
 
+/* Ends the server; once more: at once. */
+static void stop_server(struct run *run, int sig)
+{
+	kill(run->server.pid, run->stopping ? SIGKILL : sig);
+	if (!run->stopping)
+		run->due_ms = now_ms() + STOP_GRACE_MS;
+	run->stopping = true;
+}
+
+/* Returns the exit status, or -1 to go on. */
+static int take_signal(struct run *run, int sig)
+{
+	struct supervisor *s = run->s;
+
+	if (sig == SIGUSR2) {
+		if (run->stopping || !run->was_ready || !s->can_be_replaced ||
+		    !s->can_be_replaced(s->opaque))
+			return -1;
+		run->replacing = true;
+		if (run->server.pid)
+			stop_server(run, SIGTERM);
+		else
+			replace(run);
+		return -1;
+	}
+	if (!run->server.pid)
+		return 0;
+	/* The end of all comes before another beginning. */
+	if (run->replacing)
+		run->replacing = false;
+	else
+		stop_server(run, sig);
+	return -1;
+}
+
 static int take_signals(struct run *run)
 {
 	struct signalfd_siginfo si;
-	int wait_status;
+	int wait_status, status;
 
 	while (read(run->signal_fd, &si, sizeof(si)) == sizeof(si)) {
 		if (si.ssi_signo == SIGCHLD)
 			continue; /* several may be one: see below */
-		if (!run->server.pid)
-			return 0;
-		kill(run->server.pid,
-		     run->stopping ? SIGKILL : (int)si.ssi_signo);
-		if (!run->stopping)
-			run->due_ms = now_ms() + STOP_GRACE_MS;
-		run->stopping = true;
+		status = take_signal(run, (int)si.ssi_signo);
+		if (status >= 0)
+			return status;
 	}
 	if (run->server.pid &&
 	    waitpid(run->server.pid, &wait_status, WNOHANG) == run->server.pid)

@@ -42,13 +42,21 @@ struct supervisor {
 	 */
 	int (*hand_on)(void *opaque, int first);
 
+	/*
+	 * Optional: on SIGUSR2 a newer program is to run in the place of this
+	 * one. Can it be? Then the server is ended, and replace() called, which
+	 * returns if it failed: another server is started then.
+	 */
+	bool (*can_be_replaced)(void *opaque);
+	void (*replace)(void *opaque);
+
 	/* Told when the first server is ready. */
 	void (*ready)(void *opaque, pid_t pid);
 	void *opaque;
 };
 
 /*
- * From here on SIGTERM, SIGINT, SIGQUIT and SIGHUP wait for supervisor_run(),
+ * From here on SIGTERM, SIGINT, SIGQUIT, SIGHUP and SIGUSR2 wait for supervisor_run(),
  * so that nothing ends without its clean-up. Returns 0 or a negative errno.
  */
 int supervisor_hold_signals(struct error *err);

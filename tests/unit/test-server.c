@@ -591,10 +591,10 @@ START_TEST(who_leaves_in_the_handshake_leaves_nothing_open)
 		put(fd, b, n);
 		close(fd);
 	}
-	for (i = 0; i < WAIT_MSEC && export_connections(service.standing) > 1;
-	     i++)
+	for (i = 0;
+	     i < WAIT_MSEC && export_connections(service.standing[0]) > 1; i++)
 		usleep(1000);
-	ck_assert_uint_eq(export_connections(service.standing), 1);
+	ck_assert_uint_eq(export_connections(service.standing[0]), 1);
 	end();
 }
 END_TEST

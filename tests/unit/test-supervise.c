@@ -30,7 +30,7 @@ static int supervise(const char *script, bool once)
 	char *argv[] = { "sh",	      "-c", (char *)script, "sh",
 			 "--pidfile", NULL, notes,	    NULL };
 	struct error err = { 0 };
-	struct listener l;
+	struct listener l = { 0 };
 	struct supervisor s = { .listener = &l,
 				.once = once,
 				.argv = argv,
@@ -43,7 +43,7 @@ static int supervise(const char *script, bool once)
 	/* The tests may be run by nohup, or as a job in the background. */
 	for (i = 0; i < ARRAY_SIZE(stops); i++)
 		signal(stops[i], SIG_DFL);
-	must(listen_unix(unit_path("s"), &l, &err), err);
+	must(listen_unix(unit_path("s"), NULL, &l, &err), err);
 	must(supervisor_hold_signals(&err), err);
 	told_ready = 0;
 	remove(notes);

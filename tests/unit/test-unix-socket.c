@@ -18,7 +18,8 @@ static struct error err;
 static int listen_on(const char *path, bool private_)
 {
 	err = (struct error){ 0 };
-	return socket_listen(path, private_, &file, &fd, &err);
+	return socket_listen(path, private_ ? &SOCKET_PRIVATE : NULL, &file,
+			     &fd, &err);
 }
 
 static void teardown(void)
@@ -46,6 +47,26 @@ START_TEST(private_is_the_owners_alone)
 }
 END_TEST
 
+START_TEST(rights_are_the_files)
+{
+	const struct socket_rights rights = { 0660, (uid_t)-1, 65534 };
+	const char *path = unit_path("rights");
+	struct stat st;
+
+	ck_assert_int_eq(socket_listen(path, &rights, &file, &fd, &err),
+			 geteuid() ? -EPERM : 0);
+	if (geteuid()) {
+		unit_says(&err, "cannot be given");
+		ck_assert_int_eq(access(path, F_OK), -1);
+		return;
+	}
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_mode & 07777, 0660);
+	ck_assert_uint_eq(st.st_gid, 65534);
+	ck_assert_uint_eq(st.st_uid, geteuid());
+}
+END_TEST
+
 START_TEST(one_that_nobody_listens_on_is_replaced)
 {
 	const char *path = unit_path("stale");
@@ -64,8 +85,9 @@ START_TEST(one_in_use_is_refused_and_stays)
 	int other_fd = -1;
 
 	ck_assert_int_eq(listen_on(path, false), 0);
-	ck_assert_int_eq(socket_listen(path, true, &other, &other_fd, &err),
-			 -EADDRINUSE);
+	ck_assert_int_eq(
+		socket_listen(path, &SOCKET_PRIVATE, &other, &other_fd, &err),
+		-EADDRINUSE);
 	ck_assert_int_eq(other_fd, -1);
 	ck_assert_ptr_null(other.path);
 	ck_assert_int_eq(access(path, F_OK), 0);
@@ -114,6 +136,7 @@ static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, private_is_the_owners_alone);
+	tcase_add_test(tc, rights_are_the_files);
 	tcase_add_test(tc, one_that_nobody_listens_on_is_replaced);
 	tcase_add_test(tc, one_in_use_is_refused_and_stays);
 	tcase_add_test(tc, what_is_no_socket_is_refused_and_stays);

@@ -1,0 +1,316 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""platter serve as a service: several images and places, whose sockets are,
+behind, and replaced by a newer one under its clients' feet. By the front end
+that PLATTER_VIA names."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                "..", "lib"))
+from checks import is_equal, is_true, run_checks  # noqa: E402
+from nbd import Client, Refused  # noqa: E402
+from server import (Failure, dies_with_us, environment,  # noqa: E402
+                    front_end, run)
+
+WAIT_SEC = 30
+MIB = 1 << 20
+NOBODY = 65534
+
+
+def wait(what, for_what):
+    deadline = time.monotonic() + WAIT_SEC
+    while True:
+        try:
+            got = what()
+        except OSError:
+            got = None
+        if got:
+            return got
+        if time.monotonic() > deadline:
+            raise Failure(f"{for_what}: not within {WAIT_SEC} s")
+        time.sleep(0.02)
+
+
+class Serve:
+    """A running `platter serve`, which has said that it is ready."""
+
+    def __init__(self, *args, program=None, via=None):
+        how = ["--via", via] if via else front_end()
+        self.process = subprocess.Popen(
+            dies_with_us([program or os.environ["PLATTER"], "serve", "--json",
+                          *how, *args]),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise Failure(f"not ready: {self.process.communicate()[1]}")
+        self.said = json.loads(line)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.errors = self.process.communicate(timeout=WAIT_SEC)[1]
+
+
+class Context:
+    def __init__(self, folder):
+        self.folder = folder
+        self.socket = self.path("s")
+        for name, byte, mib in (("a.raw", b"a", 1), ("b=b.raw", b"b", 2),
+                                ("c d.raw", b"c", 3)):
+            with open(self.path(name), "wb") as f:
+                f.write(byte * mib * MIB)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def client(self, export, path=None):
+        c = Client(path or self.socket, WAIT_SEC)
+        c.go(export.encode())
+        return c
+
+    def first(self, export, path=None):
+        with self.client(export, path) as c:
+            return c.read(0, 2)[1]
+
+
+def refused(*args, status=2):
+    got, _, err = run([os.environ["PLATTER"], "serve", *args], ok=None)
+    is_equal(got, status, f"the status of {args}")
+    is_equal(err.count("\n"), 1, f"lines of {err!r}")
+    return err
+
+
+def images_are_exports_by_their_names(c):
+    with Serve("-U", c.socket, "--export", f"b={c.path('b=b.raw')}",
+               c.path("a.raw"), c.path("c d.raw")) as s:
+        is_equal([i["name"] for i in s.said["images"]],
+                 ["b", "a.raw", "c d.raw"], "the images")
+        is_equal([c.first(n) for n in ("a.raw", "b", "c d.raw")],
+                 [b"aa", b"bb", b"cc"], "the first bytes")
+        for name in ("", "a", "c", "../a.raw", "a.raw~x", "a.raw+x:y"):
+            try:
+                c.first(name)
+            except Refused:
+                continue
+            raise Failure(f"there is an export {name!r}")
+        listed = run(["nbdinfo", "--list", "--json",
+                      f"nbd+unix:///?socket={c.socket}"])[1]
+        is_equal({e["export-name"] for e in json.loads(listed)["exports"]},
+                 {"a.raw", "b", "c d.raw"}, "the list")
+
+
+def one_image_stays_the_default_beside_others(c):
+    with Serve("-U", c.socket, "--export", f"b={c.path('b=b.raw')}",
+               c.path("a.raw")) as s:
+        is_equal(s.said["image"], c.path("a.raw"), "the image")
+        is_equal([c.first(n) for n in ("", "b")], [b"aa", b"bb"],
+                 "the first bytes")
+
+
+def each_has_overlays_of_its_own(c):
+    folder = c.path("overlays")
+    os.mkdir(folder)
+    with Serve("-U", c.socket, "--overlays", folder, c.path("a.raw"),
+               c.path("c d.raw")):
+        for export, data in (("a.raw+vm", b"11"), ("c d.raw+vm", b"22")):
+            with c.client(export) as client:
+                is_equal(client.write(0, data), 0, "the write")
+                is_equal(client.flush(), 0, "the flush")
+        is_equal([c.first(n) for n in ("a.raw+vm", "c d.raw+vm", "a.raw",
+                                       "c d.raw")],
+                 [b"11", b"22", b"aa", b"cc"], "the first bytes")
+    is_equal(sorted(os.listdir(folder)), ["a.raw+vm.qcow2", "c d.raw+vm.qcow2"],
+             "the files")
+    shutil.rmtree(folder)
+
+
+def what_gives_no_name_is_refused(c):
+    is_true("use --export NAME=FILE" in
+            refused(c.path("a.raw"), c.path("b=b.raw")), "another message")
+    os.symlink(c.path("a.raw"), c.path("link"))
+    os.mkdir(c.path("sub"))
+    shutil.copy(c.path("a.raw"), c.path("sub/a.raw"))
+    is_true("there are two of that name" in
+            refused(c.path("a.raw"), c.path("sub/a.raw")), "another message")
+    for bad, why in (("x", "not NAME=FILE"), ("=x", "is empty"),
+                     ("a/b=x", "no \"/\""), ("..=x", "folder"),
+                     ("n=", "not NAME=FILE"),
+                     ("01234567-89ab-cdef-0123-456789abcdef=x", "store")):
+        is_true(why in refused("--export", bad), f"another message for {bad}")
+    is_true("overlay= is of one image" in
+            refused("--overlay", "temp", c.path("a.raw"), c.path("c d.raw")),
+            "another message")
+
+
+def a_store_is_served(c):
+    store = c.path("store")
+    os.mkdir(store)
+    shutil.copy(c.path("a.raw"), os.path.join(store, "cirros.raw"))
+    with Serve("-U", c.socket, "--store", store, "--glance",
+               f"unix:{c.path('http')}") as s:
+        is_equal(s.said["store"], store, "the store")
+        wait(lambda: c.first("cirros") == b"aa", "the image of the store")
+        with socket.socket(socket.AF_UNIX) as http:
+            http.connect(c.path("http"))
+            http.sendall(b"GET /versions HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            is_true(http.recv(100).startswith(b"HTTP/1.1 "), "no HTTP")
+        if s.said["via"] == "platter":
+            is_true("image" not in s.said, "there is an image")
+
+
+def several_places_are_listened_on(c):
+    other = c.path("other")
+    with Serve("-U", c.socket, "--unix", other, "--listen", "127.0.0.1:0",
+               "-l", "[::1]:0", c.path("a.raw")) as s:
+        is_equal(len(s.said["uris"]), 4, "URIs")
+        is_equal(s.said["uri"], s.said["uris"][0], "the first")
+        for uri in s.said["uris"]:
+            is_equal(run(["nbdinfo", "--size", uri])[1].strip(), str(MIB),
+                     f"the size at {uri}")
+    is_true(not os.path.exists(c.socket) and not os.path.exists(other),
+            "a socket's file is left")
+
+
+def guests_come_by_vsock(c):
+    try:
+        with socket.socket(socket.AF_VSOCK) as s:
+            s.bind((socket.VMADDR_CID_ANY, 20809))
+            s.listen()
+            with socket.socket(socket.AF_VSOCK) as to:
+                to.settimeout(2)
+                to.connect((1, 20809))
+    except OSError as e:
+        print(f"(not tried: no vsock to oneself: {e})")
+        return
+    with Serve("--listen", "vsock:20809", c.path("a.raw")) as s:
+        is_equal(s.said["uri"], "nbd+vsock://2:20809", "the URI")
+        is_equal(run(["nbdinfo", "--size", "nbd+vsock://1:20809"])[1].strip(),
+                 str(MIB), "the size")
+
+
+def a_socket_is_whose_it_is_told_to_be(c):
+    with Serve("-U", c.socket, "--socket-mode", "620", "--socket-group",
+               str(NOBODY), c.path("a.raw")):
+        st = os.stat(c.socket)
+        is_equal((stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid),
+                 (0o620, os.geteuid(), NOBODY), "mode, owner, group")
+    with Serve("-U", c.socket, "--socket-owner", str(NOBODY),
+               c.path("a.raw")):
+        st = os.stat(c.socket)
+        is_equal((stat.S_IMODE(st.st_mode), st.st_uid), (0o600, NOBODY),
+                 "mode, owner")
+        os.chmod(c.folder, 0o755)
+        is_equal(run(["setpriv", "--reuid", str(NOBODY), "--clear-groups",
+                      "nbdinfo", "--size",
+                      f"nbd+unix:///?socket={c.socket}"])[1].strip(),
+                 str(MIB), "the size that its owner sees")
+    for args, why in ((["--socket-mode", "888"], "is octal"),
+                      (["--socket-mode", ""], "is octal"),
+                      (["--socket-mode", "7777"], "is octal"),
+                      (["--socket-owner", "no such"], "there is no user"),
+                      (["--socket-group", "-1"], "there is no group")):
+        is_true(why in refused(*args, c.path("a.raw")), "another message")
+
+
+def behind(c, *args):
+    """--fork: what it printed, and its pid."""
+    pid_file = c.path("pid")
+    out = run([os.environ["PLATTER"], "serve", "--fork", "--pid-file",
+               pid_file, "--json", "-U", c.socket, *front_end(), *args])[1]
+    with open(pid_file) as f:
+        return json.loads(out), int(f.read())
+
+
+def end_behind(c, pid):
+    os.kill(pid, signal.SIGTERM)
+    wait(lambda: not os.path.exists(c.path("pid")), "the end")
+    is_true(not os.path.exists(c.socket), "the socket's file is left")
+
+
+def it_goes_behind_when_it_serves(c):
+    said, pid = behind(c, c.path("a.raw"))
+    try:
+        is_equal(c.first(""), b"aa", "the first bytes")
+        is_equal(os.getsid(pid), pid, "its session")
+        is_equal(os.readlink(f"/proc/{pid}/fd/2"), "/dev/null",
+                 "where its errors go")
+        os.kill(said["server-pid"], signal.SIGKILL)
+        wait(lambda: c.first("") == b"aa", "the next server")
+    finally:
+        end_behind(c, pid)
+
+
+def who_cannot_serve_does_not_go_behind(c):
+    err = refused("--fork", "--pid-file", c.path("pid"), "-U", c.socket,
+                  *front_end(), c.path("none"), status=1)
+    is_true(c.path("none") in err, "another message")
+    is_true(not os.path.exists(c.path("pid")), "the pid file is there")
+
+
+def a_newer_one_takes_its_place(c):
+    """Its process, its sockets and its temporary overlay stay, and a client
+    who comes meanwhile waits."""
+    program = c.path("platter")
+    plugin = "nbdkit-platter-plugin.so"
+    built = os.path.dirname(os.environ["PLATTER"])
+    shutil.copy(os.environ["PLATTER"], program)
+    shutil.copy(os.path.join(built, plugin), c.path(plugin))
+    with Serve("-U", c.socket, "--listen", "127.0.0.1:0", "--overlay", "temp",
+               c.path("a.raw"), program=program,
+               via=os.environ.get("PLATTER_VIA")) as s:
+        pid = s.process.pid
+        with c.client("") as client:
+            is_equal(client.write(0, b"new!"), 0, "the write")
+            is_equal(client.flush(), 0, "the flush")
+        # The newer one: the same under the same name, in another file.
+        os.rename(program, program + ".old")
+        shutil.copy(program + ".old", program)
+        os.kill(pid, signal.SIGUSR2)
+        wait(lambda: os.readlink(f"/proc/{pid}/exe") == program,
+             "the newer one")
+        # Who comes to the next server waits; who is at the last is cut off.
+        wait(lambda: c.first("") == b"ne", "the overlay's data")
+        is_equal(run(["nbdinfo", "--size", s.said["uris"][1]])[1].strip(),
+                 str(MIB), "the size by TCP")
+        # One that does not run takes nobody's place.
+        os.rename(program, program + ".new")
+        with open(program, "w") as f:
+            f.write("#!/bin/false\n")
+        os.chmod(program, 0o755)
+        os.kill(pid, signal.SIGUSR2)
+        wait(lambda: c.first("") == b"ne", "the overlay's data")
+        said = ""
+        while "cannot be run" not in said:
+            said += wait(s.process.stderr.readline, "a line")
+        is_true("in the place of the one before" in said,
+                f"it does not say so: {said}")
+    is_true(not os.path.exists(c.socket), "the socket's file is left")
+
+
+if __name__ == "__main__":
+    environment("PLATTER", "PLATTER_PLUGIN")
+    run_checks(Context, [
+        images_are_exports_by_their_names,
+        one_image_stays_the_default_beside_others,
+        each_has_overlays_of_its_own,
+        what_gives_no_name_is_refused,
+        a_store_is_served,
+        several_places_are_listened_on,
+        guests_come_by_vsock,
+        a_socket_is_whose_it_is_told_to_be,
+        it_goes_behind_when_it_serves,
+        who_cannot_serve_does_not_go_behind,
+        a_newer_one_takes_its_place,
+    ])
