@@ -271,6 +271,10 @@ def compare(uri, reference, totals, cluster=65536, eio=(), maybe=(),
             segments=None, size=None, sequential=None, seed=None, reads=None,
             map_path=None):
     """nbd-compare; returns the merged block status when map_path is given."""
+    if not os.environ.get("PLATTER_FULL"):
+        # Gibibytes of holes are told by block status, which is compared.
+        sequential = sequential or "data"
+        reads = reads or 12
     argv = [os.environ["NBD_COMPARE"], "--cluster", cluster]
     for off, length in eio:
         argv += ["--eio", f"{off}:{length}"]
@@ -282,8 +286,6 @@ def compare(uri, reference, totals, cluster=65536, eio=(), maybe=(),
         argv += ["--sequential", sequential]
     if seed is not None:
         argv += ["--seed", seed]
-    if reads is None and not os.environ.get("PLATTER_FULL"):
-        reads = 12
     if reads is not None:
         argv += ["--reads", reads]
     if map_path:
