@@ -22,7 +22,8 @@
 
 /* The extents of a part of an image, from @off on. */
 struct window {
-	struct image *img;
+	struct extent_reader *reader;
+	uint64_t bytes; /* of the disk that it tells of */
 	struct extent extents[WINDOW_EXTENTS];
 	uint64_t off; /* of extents[i] */
 	uint64_t end; /* of the last */
@@ -73,15 +74,15 @@ static int window_seek(struct window *w, uint64_t off, uint64_t limit,
 	w->off = off;
 	w->i = w->n = 0;
 	w->room = min_size(2 * w->room, WINDOW_EXTENTS);
-	if (off >= w->img->bytes) {
+	if (off >= w->bytes) {
 		w->extents[w->n++] = (struct extent){ .kind = EXTENT_ZERO,
 						      .len = limit - off,
 						      .absent = true };
 		w->end = limit;
 		return 0;
 	}
-	r = image_walk(w->img, off, min_u64(limit, w->img->bytes) - off,
-		       collect, w, &end, err);
+	r = extents_walk(w->reader, off, min_u64(limit, w->bytes) - off,
+			 collect, w, &end, err);
 	return r < 0 ? r : 0;
 }
 
@@ -237,14 +238,20 @@ int difference_walk(const struct difference *d, uint64_t off, uint64_t len,
 		    void *opaque, uint64_t *ret_end, struct error *err)
 {
 	uint64_t end = off + len, deadline = now_nsec() + WALK_NSEC;
+	struct image_reader from = image_reader(d->from), to;
 	struct walk w = { .d = d,
-			  .from = { .img = d->from },
-			  .to = { .img = d->to },
+			  .from = { &from.x, .bytes = d->from->bytes },
+			  .to = { d->reader, .bytes = d->bytes },
 			  .each = each,
 			  .opaque = opaque,
 			  .told_end = off };
 	int r = 0;
 
+	if (d->to) {
+		to = image_reader(d->to);
+		w.to.reader = &to.x;
+		w.to.bytes = d->to->bytes;
+	}
 	w.from.room = w.to.room = WINDOW_EXTENTS_FIRST / 2;
 	while (off < end && r >= 0 && !w.r) {
 		r = step(&w, off, end, &len, err);

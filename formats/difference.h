@@ -13,6 +13,13 @@
 
 struct difference {
 	struct image *from, *to; /* the user's, who holds them */
+	/*
+	 * In @to's place, which is NULL: whoever can tell where a disk's bytes
+	 * lie, @bytes of them, and whose answers stay true during the walk.
+	 * Not with compare.
+	 */
+	struct extent_reader *reader;
+	uint64_t bytes;
 	bool compare; /* read what the tables do not tell apart; else such
 			 ranges, data in two places, count as changed */
 };

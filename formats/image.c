@@ -264,12 +264,6 @@ int image_resolve(struct image *img, uint64_t off, uint64_t len,
 	return 0;
 }
 
-/* An image's answers. */
-struct image_reader {
-	struct extent_reader x;
-	struct image *img;
-};
-
 static int reader_resolve(struct extent_reader *x, uint64_t off, uint64_t len,
 			  struct extent *ret, size_t max, size_t *ret_n,
 			  struct error *err)
@@ -287,7 +281,7 @@ static int reader_map(struct extent_reader *x, uint64_t off, uint64_t len,
 	return chain_map(&r->img->chain, off, len, ret, err);
 }
 
-static struct image_reader image_reader(struct image *img)
+struct image_reader image_reader(struct image *img)
 {
 	return (struct image_reader){ .x = { .resolve = reader_resolve,
 					     .map = reader_map },

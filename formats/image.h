@@ -55,6 +55,13 @@ int image_walk(struct image *img, uint64_t off, uint64_t len,
 	       int (*each)(void *opaque, uint64_t off, const struct extent *e),
 	       void *opaque, uint64_t *ret_end, struct error *err);
 
+/* What tells of an image, which its user holds, where its bytes lie. */
+struct image_reader {
+	struct extent_reader x;
+	struct image *img;
+};
+struct image_reader image_reader(struct image *img);
+
 /* As image_walk(), of what @x tells. */
 int extents_walk(struct extent_reader *x, uint64_t off, uint64_t len,
 		 int (*each)(void *opaque, uint64_t off,

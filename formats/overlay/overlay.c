@@ -293,6 +293,22 @@ int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
 	return r;
 }
 
+int overlay_walk_changes(struct overlay *o, struct image *from, uint64_t off,
+			 uint64_t len,
+			 int (*each)(void *opaque, uint64_t off, uint64_t len,
+				     enum change change),
+			 void *opaque, uint64_t *ret_end, struct error *err)
+{
+	int r;
+
+	pthread_rwlock_rdlock(&o->gate);
+	r = o->file ? qcow2_file_walk_changes(o->file, from, off, len, each,
+					      opaque, ret_end, err)
+		    : error_set(err, -ENOENT, 0, "has no snapshots");
+	pthread_rwlock_unlock(&o->gate);
+	return r;
+}
+
 int overlay_flush(struct overlay *o, struct error *err)
 {
 	int r;

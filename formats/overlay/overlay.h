@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "formats/difference.h"
 #include "formats/image.h"
 #include "formats/layer.h"
 
@@ -153,6 +154,18 @@ int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
 		 int (*each)(void *opaque, uint64_t off,
 			     const struct extent *e),
 		 void *opaque, uint64_t *ret_end, struct error *err);
+
+/*
+ * What is not as in @from, a snapshot of this overlay (overlay_open_snapshot()),
+ * as far as tables tell, while requests go on: see difference_walk(), without
+ * compare. It stays true when that snapshot, or others, are deleted or made
+ * meanwhile: what was moved by it is told as changed.
+ */
+int overlay_walk_changes(struct overlay *o, struct image *from, uint64_t off,
+			 uint64_t len,
+			 int (*each)(void *opaque, uint64_t off, uint64_t len,
+				     enum change change),
+			 void *opaque, uint64_t *ret_end, struct error *err);
 
 /*
  * Keeps the disk as it is at one moment, while requests go on: what is under

@@ -59,6 +59,13 @@ uint64_t lookup_base_has(const struct qcow2_file *o, uint64_t off,
 /* What the guest would read. Behind the disk's end is zero. */
 int lookup_read(struct qcow2_file *o, uint8_t *buf, size_t len, uint64_t off,
 		struct zero_runs *zeroes, struct error *err);
+/* As overlay_walk_changes(). */
+int lookup_walk_changes(struct qcow2_file *o, struct image *from, uint64_t off,
+			uint64_t len,
+			int (*each)(void *opaque, uint64_t off, uint64_t len,
+				    enum change change),
+			void *opaque, uint64_t *ret_end, struct error *err);
+
 /* As image_walk(), the base's extents among the overlay's. */
 int lookup_walk(struct qcow2_file *o, uint64_t off, uint64_t len,
 		int (*each)(void *opaque, uint64_t off, const struct extent *e),

@@ -225,3 +225,17 @@ int lookup_walk(struct qcow2_file *o, uint64_t off, uint64_t len,
 
 	return extents_walk(&x.x, off, len, each, opaque, ret_end, err);
 }
+
+int lookup_walk_changes(struct qcow2_file *o, struct image *from, uint64_t off,
+			uint64_t len,
+			int (*each)(void *opaque, uint64_t off, uint64_t len,
+				    enum change change),
+			void *opaque, uint64_t *ret_end, struct error *err)
+{
+	struct overlay_reader x = overlay_reader(o);
+	struct difference d = { .from = from,
+				.reader = &x.x,
+				.bytes = o->bytes };
+
+	return difference_walk(&d, off, len, each, opaque, ret_end, err);
+}

@@ -45,6 +45,19 @@ int qcow2_file_walk(struct qcow2_file *o, uint64_t off, uint64_t len,
 	return r < 0 ? r : lookup_walk(o, off, len, each, opaque, ret_end, err);
 }
 
+int qcow2_file_walk_changes(struct qcow2_file *o, struct image *from,
+			    uint64_t off, uint64_t len,
+			    int (*each)(void *opaque, uint64_t off,
+					uint64_t len, enum change change),
+			    void *opaque, uint64_t *ret_end, struct error *err)
+{
+	int r = check_range(o, off, len, err);
+
+	return r < 0 ? r
+		     : lookup_walk_changes(o, from, off, len, each, opaque,
+					   ret_end, err);
+}
+
 bool qcow2_file_is_full(struct qcow2_file *o)
 {
 	bool many;

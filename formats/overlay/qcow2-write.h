@@ -168,6 +168,13 @@ int qcow2_file_walk(struct qcow2_file *f, uint64_t off, uint64_t len,
 		    int (*each)(void *opaque, uint64_t off,
 				const struct extent *e),
 		    void *opaque, uint64_t *ret_end, struct error *err);
+/* As overlay_walk_changes(). Gate is held for reading. */
+int qcow2_file_walk_changes(struct qcow2_file *f, struct image *from,
+			    uint64_t off, uint64_t len,
+			    int (*each)(void *opaque, uint64_t off,
+					uint64_t len, enum change change),
+			    void *opaque, uint64_t *ret_end, struct error *err);
+
 int qcow2_file_write(struct qcow2_file *f, const void *buf, size_t len,
 		     uint64_t off, struct error *err);
 int qcow2_file_zero(struct qcow2_file *f, uint64_t off, uint64_t len,
