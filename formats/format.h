@@ -45,6 +45,17 @@ struct snapshot {
 	uint64_t vm_clock_nsec;
 };
 
+/*
+ * A bitmap inside the image, which tells what its writers changed since it was
+ * begun. Where it lies is the driver's; the name is valid in the callback.
+ */
+struct bitmap {
+	const char *name;
+	uint64_t table_off;
+	uint32_t table_entries;
+	uint32_t granularity_bits; /* a bit is for 1 << so many guest bytes */
+};
+
 /* What `platter info` shows of a layer beside the common facts. */
 struct info_sink {
 	void (*text)(struct info_sink *s, const char *key, const char *value);
@@ -143,6 +154,25 @@ struct format_ops {
 	 * that is called @name?
 	 */
 	bool (*is_snapshot)(struct layer *l, const char *name);
+
+	/*
+	 * Optional. Calls @each for every bitmap that tells the truth of the
+	 * state that the layer was opened at, until it returns non-zero, and
+	 * returns that, or 0. -EBADMSG: what comes behind those told is damaged.
+	 */
+	int (*bitmaps)(struct layer *l,
+		       int (*each)(void *opaque, const struct bitmap *b),
+		       void *opaque, struct error *err);
+
+	/*
+	 * With bitmaps(): has [@guest_off, @guest_off + @len), inside the layer
+	 * and @len > 0, been changed? Answers for the first *ret_len > 0 bytes.
+	 * @b: one that bitmaps() told of. Any number of threads at once. What
+	 * cannot be read, or is damaged, is an error, never "no".
+	 */
+	int (*map_bitmap)(struct layer *l, const struct bitmap *b,
+			  uint64_t guest_off, uint64_t len, bool *ret_set,
+			  uint64_t *ret_len, struct error *err);
 
 	/* Optional. */
 	void (*info)(struct layer *l, struct info_sink *s);

@@ -358,6 +358,31 @@ bool layer_disk_bytes(const struct layer *l, uint64_t *ret)
 	return true;
 }
 
+int layer_bitmaps(struct layer *l,
+		  int (*each)(void *opaque, const struct bitmap *b),
+		  void *opaque, struct error *err)
+{
+	int r;
+
+	if (!l->ops->bitmaps)
+		return 0;
+	r = l->ops->bitmaps(l, each, opaque, err);
+	if (r < 0)
+		error_prefix(err, "%s", l->path);
+	return r;
+}
+
+int layer_map_bitmap(struct layer *l, const struct bitmap *b,
+		     uint64_t guest_off, uint64_t len, bool *ret_set,
+		     uint64_t *ret_len, struct error *err)
+{
+	int r = l->ops->map_bitmap(l, b, guest_off, len, ret_set, ret_len, err);
+
+	if (r < 0)
+		error_prefix(err, "%s", l->path);
+	return r;
+}
+
 int layer_snapshots(struct layer *l,
 		    int (*each)(void *opaque, const struct snapshot *s),
 		    void *opaque, struct error *err)

@@ -170,6 +170,16 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 /* What the layer's file takes on disk; false: it cannot be told. */
 bool layer_disk_bytes(const struct layer *l, uint64_t *ret);
 
+/* As format_ops.bitmaps, with the layer's name in @err; 0 without any. */
+int layer_bitmaps(struct layer *l,
+		  int (*each)(void *opaque, const struct bitmap *b),
+		  void *opaque, struct error *err);
+
+/* As format_ops.map_bitmap, with the layer's name in @err. */
+int layer_map_bitmap(struct layer *l, const struct bitmap *b,
+		     uint64_t guest_off, uint64_t len, bool *ret_set,
+		     uint64_t *ret_len, struct error *err);
+
 /* As format_ops.snapshots, with the layer's name in @err; 0 without any. */
 int layer_snapshots(struct layer *l,
 		    int (*each)(void *opaque, const struct snapshot *s),

@@ -8,22 +8,6 @@
 #include "formats/cursor.h"
 #include "formats/drivers/qcow2-check-inside.h"
 
-#define BITMAP_RESERVED 0xff000000000001feULL
-
-/* "Bitmaps": the fixed part of a directory entry */
-enum {
-	BITMAP_TABLE_OFF_AT = 0,
-	BITMAP_TABLE_ENTRIES_AT = 8,
-	BITMAP_FLAGS_AT = 12,
-	BITMAP_TYPE_AT = 16,
-	BITMAP_NAME_BYTES_AT = 18,
-	BITMAP_EXTRA_BYTES_AT = 20,
-	BITMAP_ENTRY_BYTES = 24,
-
-	BITMAP_FLAGS_KNOWN = 7, /* in use, auto, extra data compatible */
-	BITMAP_DIRTY = 1, /* the only type */
-};
-
 /* A table entry: a cluster of bits; or all of them 0, or 1. */
 static int check_bitmap_entry(struct checker *k, void *opaque, uint64_t idx,
 			      const uint8_t *raw)
@@ -32,7 +16,7 @@ static int check_bitmap_entry(struct checker *k, void *opaque, uint64_t idx,
 	uint64_t entry = checker_be64(raw), off = entry & QCOW2_OFFSET_MASK;
 	struct by by = { "bitmap", *bitmap, 0 };
 
-	if (entry & BITMAP_RESERVED || (off && entry & 1) ||
+	if (entry & QCOW2_BITMAP_RESERVED || (off && entry & 1) ||
 	    off % k->s->cluster_bytes) {
 		checker_corruption(k,
 				   "bitmap %" PRIu64 ": table entry %" PRIu64
@@ -48,15 +32,16 @@ static int check_bitmap_entry(struct checker *k, void *opaque, uint64_t idx,
 
 static int check_bitmap(struct checker *k, uint64_t idx, struct cursor *c)
 {
-	uint64_t off = cursor_be64_at(c, BITMAP_TABLE_OFF_AT);
-	uint32_t entries = cursor_be32_at(c, BITMAP_TABLE_ENTRIES_AT);
-	uint32_t flags = cursor_be32_at(c, BITMAP_FLAGS_AT);
-	uint8_t type = cursor_u8_at(c, BITMAP_TYPE_AT);
+	uint64_t off = cursor_be64_at(c, QCOW2_BITMAP_TABLE_OFF_AT);
+	uint32_t entries = cursor_be32_at(c, QCOW2_BITMAP_TABLE_ENTRIES_AT);
+	uint32_t flags = cursor_be32_at(c, QCOW2_BITMAP_FLAGS_AT);
+	uint8_t type = cursor_u8_at(c, QCOW2_BITMAP_TYPE_AT);
 	struct by by = { "bitmap", idx, 0 };
 	struct error err = { 0 };
 	int r;
 
-	if (flags & ~(uint32_t)BITMAP_FLAGS_KNOWN || type != BITMAP_DIRTY)
+	if (flags & ~(uint32_t)QCOW2_BITMAP_FLAGS_KNOWN ||
+	    type != QCOW2_BITMAP_DIRTY)
 		checker_corruption(k,
 				   "bitmap %" PRIu64 ": flags 0x%" PRIx32
 				   " or type %u are not known",
@@ -83,9 +68,9 @@ static int walk_bitmap_dir(struct checker *k, uint64_t dir_bytes)
 	int r;
 
 	for (i = 0; i < k->s->bitmaps; i++) {
-		uint8_t head[BITMAP_ENTRY_BYTES];
+		uint8_t head[QCOW2_BITMAP_ENTRY_BYTES];
 		struct cursor c = { .buf = head, .len = sizeof(head) };
-		uint64_t bytes = BITMAP_ENTRY_BYTES;
+		uint64_t bytes = QCOW2_BITMAP_ENTRY_BYTES;
 		struct error err = { 0 };
 
 		if (range_inside(at, bytes, dir_bytes)) {
@@ -96,8 +81,9 @@ static int walk_bitmap_dir(struct checker *k, uint64_t dir_bytes)
 					      i, err.msg);
 				return 0;
 			}
-			bytes += cursor_be16_at(&c, BITMAP_NAME_BYTES_AT);
-			bytes += cursor_be32_at(&c, BITMAP_EXTRA_BYTES_AT);
+			bytes += cursor_be16_at(&c, QCOW2_BITMAP_NAME_BYTES_AT);
+			bytes +=
+				cursor_be32_at(&c, QCOW2_BITMAP_EXTRA_BYTES_AT);
 			bytes = round_up(bytes, 8);
 		}
 		if (!range_inside(at, bytes, dir_bytes)) {
@@ -145,7 +131,8 @@ int checker_bitmaps(struct checker *k)
 		checker_corruption(k, "%.150s", err.msg);
 		return 0;
 	}
-	r = checker_take_entries(k, s->bitmap_dir_bytes / BITMAP_ENTRY_BYTES);
+	r = checker_take_entries(k, s->bitmap_dir_bytes /
+					    QCOW2_BITMAP_ENTRY_BYTES);
 	if (r >= 0)
 		r = checker_count_range(k, s->bitmap_dir_off,
 					s->bitmap_dir_bytes, USE_BITMAP_DIR, 1,

@@ -238,7 +238,7 @@ static int take_bitmaps(struct qcow2_state *s, const uint8_t *data,
 {
 	struct cursor c = { .buf = data, .len = bytes };
 
-	/* Readers have no use for bitmaps; what is wrong the checker says. */
+	/* Reading the disk needs none of it. */
 	s->bitmaps = cursor_be32_at(&c, 0);
 	s->bitmap_dir_bytes = cursor_be64_at(&c, 8);
 	s->bitmap_dir_off = cursor_be64_at(&c, 16);
@@ -428,6 +428,7 @@ static int select_snapshot(struct layer *l, struct error *err)
 				    s->h.snapshots_off, err);
 	if (r < 0)
 		return r;
+	s->is_another_state = true;
 	s->l1_off = found.l1_off;
 	s->l1_entries = found.l1_entries;
 	l->bytes = found.bytes;
@@ -445,6 +446,7 @@ static void adopt_header(struct layer *l)
 	s->l2_bits = s->cluster_bits - (s->l2_entry_bytes == 16 ? 4 : 3);
 	s->codec = s->h.compression == QCOW2_COMPRESSION_ZSTD ? CODEC_ZSTD
 							      : CODEC_DEFLATE;
+	s->is_shared = l->options->share;
 	s->l1_off = s->h.l1_off;
 	s->l1_entries = s->h.l1_entries;
 	l->bytes = s->h.size;
@@ -791,6 +793,8 @@ const struct format_ops qcow2_format = {
 	.close = qcow2_close,
 	.map = qcow2_map,
 	.snapshots = qcow2_snapshots,
+	.bitmaps = qcow2_bitmaps,
+	.map_bitmap = qcow2_map_bitmap,
 	.info = qcow2_info,
 	.check = qcow2_check,
 };

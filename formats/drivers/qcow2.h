@@ -85,7 +85,31 @@ enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
 #define QCOW2_SNAPSHOT_EXTRA_MAX 1024U
 #define QCOW2_SNAPSHOT_TABLE_MAX (64U << 20)
 #define QCOW2_BITMAPS_MAX	 65535U
-#define QCOW2_BACKING_NAME_MAX	 1023U
+#define QCOW2_BITMAP_NAME_MAX	 1023U
+#define QCOW2_BITMAP_DIR_MAX \
+	(QCOW2_BITMAPS_MAX * (QCOW2_BITMAP_ENTRY_BYTES + 1024ULL))
+#define QCOW2_GRANULARITY_BITS_MIN 9U
+#define QCOW2_GRANULARITY_BITS_MAX 31U
+#define QCOW2_BACKING_NAME_MAX	   1023U
+
+/* "Bitmaps": the fixed part of a directory entry, flags, table entries */
+enum {
+	QCOW2_BITMAP_TABLE_OFF_AT = 0,
+	QCOW2_BITMAP_TABLE_ENTRIES_AT = 8,
+	QCOW2_BITMAP_FLAGS_AT = 12,
+	QCOW2_BITMAP_TYPE_AT = 16,
+	QCOW2_BITMAP_GRANULARITY_BITS_AT = 17,
+	QCOW2_BITMAP_NAME_BYTES_AT = 18,
+	QCOW2_BITMAP_EXTRA_BYTES_AT = 20,
+	QCOW2_BITMAP_ENTRY_BYTES = 24,
+
+	QCOW2_BITMAP_IN_USE = 1 << 0,
+	QCOW2_BITMAP_EXTRA_COMPATIBLE = 1 << 2,
+	QCOW2_BITMAP_FLAGS_KNOWN = 7, /* these, and auto */
+	QCOW2_BITMAP_DIRTY = 1, /* the only type */
+};
+#define QCOW2_BITMAP_RESERVED 0xff000000000001feULL
+#define QCOW2_BITMAP_ALL_SET  (1ULL << 0) /* where there is no offset */
 
 /* L1, L2 and refcount table entries */
 #define QCOW2_OFFSET_MASK   0x00fffffffffffe00ULL
@@ -143,6 +167,8 @@ struct qcow2_state {
 	uint32_t l2_bits; /* log2 of an L2 table's entries */
 
 	/* What is served: the live state, or a snapshot. */
+	bool is_another_state;
+	bool is_shared; /* somebody may be writing it: open_options.share */
 	uint64_t l1_off;
 	uint32_t l1_entries;
 
@@ -159,7 +185,7 @@ struct qcow2_state {
 	uint64_t mark_off;
 	uint8_t mark[QCOW2_MARK_BYTES];
 
-	/* Bitmaps extension, for the checker; 0: none. */
+	/* Bitmaps extension, as it is, checked by who uses it; 0: none. */
 	uint32_t bitmaps;
 	uint64_t bitmap_dir_off;
 	uint64_t bitmap_dir_bytes;
@@ -189,6 +215,16 @@ int qcow2_find_snapshot(struct layer *l, const char *wanted,
 int qcow2_snapshots(struct layer *l,
 		    int (*each)(void *opaque, const struct snapshot *s),
 		    void *opaque, struct error *err);
+
+/* ---- qcow2-bitmaps.c ---- */
+
+/* format_ops.bitmaps, format_ops.map_bitmap */
+int qcow2_bitmaps(struct layer *l,
+		  int (*each)(void *opaque, const struct bitmap *b),
+		  void *opaque, struct error *err);
+int qcow2_map_bitmap(struct layer *l, const struct bitmap *b,
+		     uint64_t guest_off, uint64_t len, bool *ret_set,
+		     uint64_t *ret_len, struct error *err);
 
 /* ---- qcow2-extensions.c ---- */
 

@@ -169,6 +169,32 @@ static void use_layer(struct layer *l, struct replay_outcome *ret)
 	image_unref(img);
 }
 
+/* Its first runs; the second half of one is what it says when asked alone. */
+static int walk_bitmap(void *opaque, const struct bitmap *b)
+{
+	struct layer *l = opaque;
+	uint64_t off = 0, len, half;
+	bool set, again;
+	unsigned int i;
+
+	MUST(b->name[0], "a bitmap without a name");
+	for (i = 0; i < MAP_STEPS && off < l->bytes; i++) {
+		if (layer_map_bitmap(l, b, off, l->bytes - off, &set, &len,
+				     NULL) < 0)
+			break;
+		MUST(len && len <= l->bytes - off,
+		     "bitmap at %" PRIu64 " answers for %" PRIu64 " bytes", off,
+		     len);
+		off += len / 2;
+		MUST(layer_map_bitmap(l, b, off, len - len / 2, &again, &half,
+				      NULL) == 0 &&
+			     again == set && half == len - len / 2,
+		     "bitmap at %" PRIu64 " is another in its middle", off);
+		off += half;
+	}
+	return 0;
+}
+
 static void say_nothing(struct check_report *r, const char *line)
 {
 	MUST(line[0] && !strpbrk(line, "\n\r\033"), "a finding is: %s", line);
@@ -233,6 +259,7 @@ static void run(const uint8_t *data, size_t bytes, struct replay_outcome *ret)
 	if (l->ops->info)
 		l->ops->info(l, &s.sink);
 	layer_snapshots(l, keep_first, &id, NULL);
+	layer_bitmaps(l, walk_bitmap, l, NULL);
 	check_layer(l, ret);
 	use_layer(l, ret);
 
