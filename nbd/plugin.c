@@ -354,15 +354,15 @@ static int add_extent(void *extents, uint64_t off, uint64_t len,
 {
 	return nbdkit_add_extent(
 		extents, off, len,
-		(state & SESSION_HOLE ? NBDKIT_EXTENT_HOLE : 0U) |
-			(state & SESSION_ZEROES ? NBDKIT_EXTENT_ZERO : 0U));
+		(state & CONTEXT_HOLE ? NBDKIT_EXTENT_HOLE : 0U) |
+			(state & CONTEXT_ZEROES ? NBDKIT_EXTENT_ZERO : 0U));
 }
 
 static int platter_extents(void *handle, uint32_t count, uint64_t offset,
 			   uint32_t flags, struct nbdkit_extents *extents)
 {
 	struct fault f;
-	int r = session_extents(handle, count, offset,
+	int r = session_extents(handle, NULL, count, offset,
 				flags & NBDKIT_FLAG_REQ_ONE, add_extent,
 				extents, &f);
 

@@ -91,8 +91,8 @@ static int run(struct queue_request *r, struct fault *f)
 	case QUEUE_PREFETCH:
 		return session_prefetch(c, r->len, r->off, f);
 	case QUEUE_EXTENTS:
-		return session_extents(c, r->len, r->off, r->one, r->each,
-				       r->opaque, f);
+		return session_extents(c, r->context, r->len, r->off, r->one,
+				       r->each, r->opaque, f);
 	case QUEUE_CALL:
 		r->call(r);
 		break;

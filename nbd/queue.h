@@ -35,6 +35,7 @@ struct queue_request {
 	void *buf; /* to be read into, or written */
 	struct zero_runs *zeroes; /* of a read; may be NULL */
 	/* Of QUEUE_EXTENTS: see session_extents(). In a worker. */
+	const struct context *context;
 	int (*each)(void *opaque, uint64_t off, uint64_t len,
 		    unsigned int state);
 	void *opaque;

@@ -137,14 +137,19 @@ static bool begin(struct call *r, struct connection *c, enum traffic_op op,
 }
 
 /* @code: what it ended with; the fault says why. */
-static int end(const struct call *r, int code)
+static int end_uncounted(const struct call *r, int code)
 {
-	traffic_note(&r->export->traffic, r->op, r->bytes,
-		     now_nsec() - r->began_nsec, code < 0);
 	if (code < 0)
 		fault(r->fault, &r->export->failures);
 	connection_leave(r->connection);
 	return code < 0 ? -1 : 0;
+}
+
+static int end(const struct call *r, int code)
+{
+	traffic_note(&r->export->traffic, r->op, r->bytes,
+		     now_nsec() - r->began_nsec, code < 0);
+	return end_uncounted(r, code);
 }
 
 /* The same for one that changes the disk. */
@@ -263,92 +268,43 @@ int session_prefetch(struct connection *c, uint32_t len, uint64_t off,
 	return end(&q, r);
 }
 
-struct telling {
-	int (*each)(void *opaque, uint64_t off, uint64_t len,
-		    unsigned int state);
-	void *opaque;
-	bool one; /* the client wants only the first */
-	bool apply; /* of a difference; see add_change() */
-	bool begun; /* its state is known */
-	unsigned int state;
-};
-
-static unsigned int state_of(const struct extent *e)
+int session_each_context(struct connection *c,
+			 int (*each)(void *opaque, const char *name),
+			 void *opaque, struct fault *ret_fault)
 {
-	switch ((enum extent_kind)e->kind) {
-	case EXTENT_HOLE:
-	case EXTENT_ZERO:
-		return SESSION_HOLE | SESSION_ZEROES;
-	case EXTENT_DATA:
-	case EXTENT_COMPRESSED:
-	case EXTENT_DAMAGED: /* reading it says what is wrong */
-		break;
-	}
-	return 0;
+	struct call q;
+	int r;
+
+	if (!begin(&q, c, TRAFFIC_STATUS, 0, ret_fault))
+		return -1;
+	r = context_each(q.export, each, opaque, &ret_fault->err);
+	return end_uncounted(&q, ret_fault->err.code ? r : 0);
 }
 
-static int tell(struct telling *t, uint64_t off, uint64_t len,
-		unsigned int state)
+int session_open_context(struct connection *c, const char *name,
+			 struct context **ret, struct fault *ret_fault)
 {
-	if (t->one && t->begun && state != t->state)
-		return 1;
-	t->begun = true;
-	t->state = state;
-	return t->each(t->opaque, off, len, state);
+	struct call q;
+
+	if (!begin(&q, c, TRAFFIC_STATUS, 0, ret_fault))
+		return -1;
+	return end_uncounted(
+		&q, context_open(q.export, name, ret, &ret_fault->err));
 }
 
-static int add_extent(void *opaque, uint64_t off, const struct extent *e)
-{
-	return tell(opaque, off, e->len, state_of(e));
-}
-
-/*
- * What has not changed is a hole for clients to leave out. Those that apply a
- * difference to a copy (diff=apply) leave out what reads as zeroes, and must be
- * handed the zeroes that are new.
- */
-static int add_change(void *opaque, uint64_t off, uint64_t len,
-		      enum change change)
-{
-	static const unsigned int states[2][3] = {
-		{ [CHANGE_NONE] = SESSION_HOLE,
-		  [CHANGE_ZERO] = SESSION_HOLE | SESSION_ZEROES },
-		{ [CHANGE_NONE] = SESSION_HOLE | SESSION_ZEROES },
-	};
-	struct telling *t = opaque;
-
-	return tell(t, off, len, states[t->apply][change]);
-}
-
-/* Returns as the walks do. */
-static int walk(const struct export *e, uint64_t off, uint32_t len,
-		struct telling *t, struct error *err)
-{
-	uint64_t end;
-
-	if (e->from)
-		return difference_walk(
-			&(struct difference){ .from = e->from, .to = e->image },
-			off, len, add_change, t, &end, err);
-	if (e->overlay)
-		return overlay_walk(e->overlay, off, len, add_extent, t, &end,
-				    err);
-	return image_walk(e->image, off, len, add_extent, t, &end, err);
-}
-
-int session_extents(struct connection *c, uint32_t len, uint64_t off, bool one,
+int session_extents(struct connection *c, const struct context *x, uint32_t len,
+		    uint64_t off, bool one,
 		    int (*each)(void *opaque, uint64_t off, uint64_t len,
 				unsigned int state),
 		    void *opaque, struct fault *ret_fault)
 {
-	struct telling t = { .each = each, .opaque = opaque, .one = one };
 	struct call q;
 	int r;
 
 	if (!begin(&q, c, TRAFFIC_STATUS, len, ret_fault))
 		return -1;
-	t.apply = q.export->diff_apply;
-	r = walk(q.export, off, len, &t, &ret_fault->err);
+	r = context_walk(q.export, x, off, len, one, each, opaque,
+			 &ret_fault->err);
 	if (ret_fault->err.code)
 		return end(&q, ret_fault->err.code);
 	end(&q, 0);

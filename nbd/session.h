@@ -14,6 +14,7 @@
 #define NBD_SESSION_H
 
 #include "nbd/connection.h"
+#include "nbd/context.h"
 
 /* What went wrong, and whether anybody should read of it. */
 struct fault {
@@ -78,15 +79,21 @@ int session_flush(struct connection *c, struct fault *ret_fault);
 int session_prefetch(struct connection *c, uint32_t len, uint64_t off,
 		     struct fault *ret_fault);
 
-/* What base:allocation says of a range, as the protocol numbers it. */
-enum { SESSION_HOLE = 1, SESSION_ZEROES = 2 };
+/* Of what block status can tell: see context_each(), context_open(). */
+int session_each_context(struct connection *c,
+			 int (*each)(void *opaque, const char *name),
+			 void *opaque, struct fault *ret_fault);
+int session_open_context(struct connection *c, const char *name,
+			 struct context **ret, struct fault *ret_fault);
 
 /*
  * Calls @each with range after range from @off on, without gaps; may stop before
- * @len has been told, but not before something was. @one: after the first kind.
- * @each returns 0 to go on, 1 when it has had enough, or -1: then this returns 1.
+ * @len has been told, but not before something was. @x: what is told, one of this
+ * connection's; NULL: base:allocation. @one: after the first kind. @each returns 0
+ * to go on, 1 when it has had enough, or -1: then this returns 1.
  */
-int session_extents(struct connection *c, uint32_t len, uint64_t off, bool one,
+int session_extents(struct connection *c, const struct context *x, uint32_t len,
+		    uint64_t off, bool one,
 		    int (*each)(void *opaque, uint64_t off, uint64_t len,
 				unsigned int state),
 		    void *opaque, struct fault *ret_fault);

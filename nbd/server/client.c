@@ -22,6 +22,7 @@ struct nbd_request *request_new(struct client *c)
 	memset(r, 0, offsetof(struct nbd_request, zeroes));
 	r->raw = NULL;
 	r->raw_n = r->raw_room = 0;
+	r->context_idx = 0;
 	r->client = c;
 	c->in_flight++;
 	return r;
@@ -62,6 +63,17 @@ bool request_add(struct nbd_request *r, const void *data, size_t n)
 	memcpy(r->raw + r->raw_n, data, n);
 	r->raw_n += n;
 	return true;
+}
+
+void contexts_close(struct contexts *x)
+{
+	while (x->n)
+		context_close(x->list[--x->n]);
+}
+
+bool client_has_open(const struct client *c, const char *name)
+{
+	return c->export && !strcmp(c->export, name);
 }
 
 void client_break(struct client *c)

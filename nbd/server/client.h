@@ -5,6 +5,8 @@
  *	client.c	what all of them do with him
  *	loop.c		sockets and threads: when to read, write, accept, end
  *	handshake.c	bytes of the handshake to options, options to answers
+ *	option.c	how an option is answered, at once or by a worker
+ *	contexts.c	the options about what block status tells
  *	transmission.c	bytes to requests, requests to the queue (nbd/queue.h)
  *	reply.c		what has ended to bytes
  *
@@ -52,9 +54,19 @@ struct nbd_request {
 	size_t weight; /* of flight_bytes */
 	struct zero_runs zeroes;
 
-	/* Bytes to be sent as they are (handshake), or block status; malloc()ed. */
+	/* Bytes to be sent as they are (handshake, block status); malloc()ed. */
 	uint8_t *raw;
 	size_t raw_n, raw_room;
+	/* Of block status: the context that is asked now, and its chunk. */
+	unsigned int context_idx;
+	size_t chunk_at, chunk_end_max;
+};
+
+/* What block status tells a client; their ids are their places, from 1 on. */
+#define CONTEXTS_MAX 16U
+struct contexts {
+	struct context *list[CONTEXTS_MAX];
+	unsigned int n;
 };
 
 /* What a client may have under way; then its socket is not read for a while. */
@@ -72,7 +84,7 @@ struct client {
 	bool structured;
 	bool fixed; /* he knows the fixed newstyle */
 	bool no_zeroes;
-	bool allocation; /* context base:allocation was negotiated */
+	struct contexts contexts; /* that were negotiated */
 	char *export; /* that was opened as user.connection */
 	struct peer_names peer;
 	struct handed *handed; /* NULL: he did not come by HTTP */
@@ -161,6 +173,12 @@ void client_go_on(struct client *c);
 /* A request that is used again; NULL: no memory. In flight from here on. */
 struct nbd_request *request_new(struct client *c);
 void request_free(struct nbd_request *r);
+
+/* None are left. */
+void contexts_close(struct contexts *x);
+
+/* Is @name what he has open? Else no context that was chosen is of it. */
+bool client_has_open(const struct client *c, const char *name);
 
 /* @n bytes more to be sent as they are. False: no memory. */
 bool request_add(struct nbd_request *r, const void *data, size_t n);

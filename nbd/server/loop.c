@@ -80,6 +80,7 @@ static void let_go(struct queue_request *q)
 {
 	struct goodbye *g = container_of(q, struct goodbye, q);
 
+	contexts_close(&g->client->contexts);
 	connection_close(g->client->user.connection);
 }
 
@@ -102,6 +103,7 @@ static void client_end(struct client *c)
 	if (c->user.connection)
 		g = calloc(1, sizeof(*g));
 	if (!g) {
+		contexts_close(&c->contexts);
 		if (c->user.connection)
 			connection_close(c->user.connection);
 		client_free(c);

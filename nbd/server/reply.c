@@ -121,15 +121,6 @@ static void put_error(struct message *m, const struct nbd_request *r)
 	put_be16(p, 4, 0); /* no text */
 }
 
-static void put_status(struct message *m, const struct nbd_request *r)
-{
-	uint8_t *p = put_chunk(m, r, NBD_REPLY_TYPE_BLOCK_STATUS, true,
-			       (uint32_t)(4 + r->raw_n), 4);
-
-	put_be32(p, 0, 1); /* base:allocation's id */
-	put(m, r->raw, r->raw_n);
-}
-
 /* Structured replies are for reading and block status; for others they may be
  * simple, but an error with them is one, too. */
 static void put_reply(struct message *m, const struct nbd_request *r)
@@ -143,7 +134,7 @@ static void put_reply(struct message *m, const struct nbd_request *r)
 	} else if (structured && r->command == NBD_CMD_READ) {
 		put_chunks(m, r);
 	} else if (structured && r->command == NBD_CMD_BLOCK_STATUS) {
-		put_status(m, r);
+		put(m, r->raw, r->raw_n);
 	} else {
 		put_simple(m, r);
 		if (r->command == NBD_CMD_READ && !r->q.wire)

@@ -65,27 +65,6 @@ static int wire_of(int code)
 	}
 }
 
-static void finish(struct nbd_request *r)
-{
-	r->q.wire = wire_of(r->q.wire);
-	if (r->q.op == QUEUE_EXTENTS && !r->q.wire && !r->raw_n)
-		r->q.wire = NBD_EIO;
-	reply_add(r->client, r);
-}
-
-static void done(struct queue_request *q)
-{
-	struct nbd_request *r = container_of(q, struct nbd_request, q);
-	struct client *c = r->client;
-
-	c->at_work--;
-	if (c->broken)
-		request_free(r);
-	else
-		finish(r);
-	client_go_on(c);
-}
-
 /* 0, or why the request is refused. */
 static int check(const struct client *c, const struct head *h)
 {
@@ -104,11 +83,17 @@ static int check(const struct client *c, const struct head *h)
 				       h->command == NBD_CMD_WRITE_ZEROES
 			       ? NBD_ENOSPC
 			       : NBD_EINVAL;
-	if (!h->len || (h->command == NBD_CMD_BLOCK_STATUS && !c->allocation))
+	if (!h->len || (h->command == NBD_CMD_BLOCK_STATUS && !c->contexts.n))
 		return NBD_EINVAL;
 	if (h->command == NBD_CMD_READ && h->len > SESSION_REQUEST_BYTES_MAX)
 		return NBD_EOVERFLOW;
 	return 0;
+}
+
+static void finish(struct nbd_request *r)
+{
+	r->q.wire = wire_of(r->q.wire);
+	reply_add(r->client, r);
 }
 
 /* ---- block status ---- */
@@ -116,13 +101,44 @@ static int check(const struct client *c, const struct head *h)
 /* So much of an answer is enough: the client asks for the rest. */
 #define STATUS_BYTES_MAX (1U << 20)
 
+enum { STATUS_HEAD_BYTES = NBD_CHUNK_BYTES + 4 }; /* and the context's id */
+
+/* A chunk for the context whose turn it is. False: no memory. */
+static bool begin_chunk(struct nbd_request *r)
+{
+	static const uint8_t head[STATUS_HEAD_BYTES];
+	const struct contexts *x = &r->client->contexts;
+
+	r->q.context = x->list[r->context_idx];
+	r->chunk_at = r->raw_n;
+	r->chunk_end_max = r->raw_n + STATUS_BYTES_MAX / x->n;
+	return request_add(r, head, sizeof(head));
+}
+
+/* All of it is there. False: nothing is. */
+static bool end_chunk(struct nbd_request *r)
+{
+	uint8_t *head = r->raw + r->chunk_at;
+	size_t n = r->raw_n - r->chunk_at;
+	bool last = r->context_idx + 1 == r->client->contexts.n;
+
+	put_be32(head, 0, NBD_CHUNK_MAGIC);
+	put_be16(head, 4, last ? NBD_REPLY_FLAG_DONE : 0);
+	put_be16(head, 6, NBD_REPLY_TYPE_BLOCK_STATUS);
+	memcpy(head + 8, r->cookie, sizeof(r->cookie));
+	put_be32(head, 16, (uint32_t)(n - NBD_CHUNK_BYTES));
+	put_be32(head, 20, r->context_idx + 1);
+	return n > STATUS_HEAD_BYTES;
+}
+
 /* Neighbours of one kind are one answer. */
 static bool joins_last(struct nbd_request *r, uint64_t len, unsigned int state)
 {
 	struct cursor c = { .buf = r->raw, .len = r->raw_n };
 	uint32_t last;
 
-	if (!r->raw_n || cursor_be32_at(&c, r->raw_n - 4) != state)
+	if (r->raw_n == r->chunk_at + STATUS_HEAD_BYTES ||
+	    cursor_be32_at(&c, r->raw_n - 4) != state)
 		return false;
 	last = cursor_be32_at(&c, r->raw_n - 8);
 	put_be32(r->raw, r->raw_n - 8, last + (uint32_t)len);
@@ -143,10 +159,54 @@ static int add_status(void *opaque, uint64_t off, uint64_t len,
 		return 0;
 	put_be32(b, 0, (uint32_t)len);
 	put_be32(b, 4, state);
-	return !request_add(r, b, sizeof(b)) || r->raw_n >= STATUS_BYTES_MAX;
+	return !request_add(r, b, sizeof(b)) || r->raw_n >= r->chunk_end_max;
+}
+
+/* One context has been told of. False: another is asked, or it failed. */
+static bool has_told_all(struct nbd_request *r)
+{
+	if (r->q.wire)
+		return true;
+	if (!end_chunk(r)) {
+		r->q.wire = NBD_EIO;
+		return true;
+	}
+	if (++r->context_idx == r->client->contexts.n)
+		return true;
+	if (begin_chunk(r))
+		return false;
+	r->q.wire = NBD_ENOMEM;
+	return true;
 }
 
 /* ---- from head to queue ---- */
+
+static void submit(struct nbd_request *r)
+{
+	struct client *c = r->client;
+
+	if (queue_submit(&c->user, &r->q))
+		finish(r);
+	else
+		c->at_work++;
+}
+
+static void done(struct queue_request *q)
+{
+	struct nbd_request *r = container_of(q, struct nbd_request, q);
+	struct client *c = r->client;
+
+	c->at_work--;
+	if (c->broken) {
+		request_free(r);
+	} else if (q->op == QUEUE_EXTENTS && !has_told_all(r)) {
+		submit(r);
+		return;
+	} else {
+		finish(r);
+	}
+	client_go_on(c);
+}
 
 static void fill(struct nbd_request *r, const struct head *h)
 {
@@ -178,16 +238,6 @@ static void fill(struct nbd_request *r, const struct head *h)
 	if (r->client->structured && !(h->flags & NBD_CMD_FLAG_DF) &&
 	    h->len >= ZERO_RUN_MIN)
 		r->q.zeroes = &r->zeroes;
-}
-
-static void submit(struct nbd_request *r)
-{
-	struct client *c = r->client;
-
-	if (queue_submit(&c->user, &r->q))
-		finish(r);
-	else
-		c->at_work++;
 }
 
 /* @bytes more are the client's while the request is under way. */
@@ -248,8 +298,11 @@ static bool take_request(struct client *c, const struct head *h,
 	r->q.wire = refused;
 	if (!refused)
 		fill(r, h);
-	if (!refused && h->command == NBD_CMD_BLOCK_STATUS)
+	if (!refused && h->command == NBD_CMD_BLOCK_STATUS) {
 		weigh(r, STATUS_BYTES_MAX);
+		if (!begin_chunk(r))
+			r->q.wire = NBD_ENOMEM;
+	}
 	if ((has_data ? h->len > 0 : !refused && h->command == NBD_CMD_READ) &&
 	    !give_buffer(r)) {
 		if (has_data) {
