@@ -69,6 +69,11 @@ int session_refuse(const char *name, struct fault *ret_fault)
 	return fault(ret_fault, &refusals);
 }
 
+int session_turn_away(struct fault *f)
+{
+	return fault(f, &refusals);
+}
+
 static void describe(const struct export *e, char *ret, size_t ret_bytes)
 {
 	const char *kind = e->from ? "changes of the " : "";

@@ -40,6 +40,9 @@ int session_open(const struct config *c, const char *name,
 /* Export @name is none for this client, whether it is there or not. */
 int session_refuse(const char *name, struct fault *ret_fault);
 
+/* A front end lets somebody in no further: @f->err says why. */
+int session_turn_away(struct fault *f);
+
 /* What an export is like; false: the administrator has closed it. */
 struct session_traits {
 	uint64_t bytes;

@@ -78,8 +78,9 @@ static const char help[] =
 	"                       the next two is given)\n"
 	"      --tls-certificates DIR\n"
 	"      --tls-psk FILE\n"
-	"      --via SERVER     nbdkit, or platter: a server of our own, without TLS\n"
-	"                       yet (default: nbdkit)\n"
+	"      --tls-verify-peer  clients have to show a certificate\n"
+	"      --via SERVER     nbdkit, or platter: a server of our own (default:\n"
+	"                       nbdkit)\n"
 	"      --plugin PATH    the nbdkit plugin to run\n"
 	"      --once           do not restart a server that dies\n"
 	"                       (--no-supervise is the same)\n"
@@ -187,11 +188,11 @@ static void add_server(const struct serve *s, struct words *w, char *plugin,
 		add_word(w, (char *)"server");
 	}
 	add_option(w, "--threads", s->threads);
-	if (s->by_nbdkit) {
-		add_option(w, "--tls", s->tls);
-		add_option(w, "--tls-certificates", s->tls_certificates);
-		add_option(w, "--tls-psk", s->tls_psk);
-	}
+	add_option(w, "--tls", s->tls);
+	add_option(w, "--tls-certificates", s->tls_certificates);
+	add_option(w, "--tls-psk", s->tls_psk);
+	if (s->tls_verify_peer)
+		add_word(w, (char *)"--tls-verify-peer");
 	add_option(w, "--pidfile", "");
 	sup->pidfile_idx = w->n - 1;
 	if (s->by_nbdkit)
@@ -244,6 +245,7 @@ enum {
 	OPT_TLS = CMD_VERB,
 	OPT_TLS_CERTIFICATES,
 	OPT_TLS_PSK,
+	OPT_TLS_VERIFY_PEER,
 	OPT_PLUGIN,
 	OPT_ONCE,
 	OPT_VIA,
@@ -269,6 +271,7 @@ static const struct option own_options[] = {
 	{ "tls", required_argument, NULL, OPT_TLS },
 	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },
 	{ "tls-psk", required_argument, NULL, OPT_TLS_PSK },
+	{ "tls-verify-peer", no_argument, NULL, OPT_TLS_VERIFY_PEER },
 	{ "plugin", required_argument, NULL, OPT_PLUGIN },
 	{ "via", required_argument, NULL, OPT_VIA },
 	{ "once", no_argument, NULL, OPT_ONCE },
@@ -413,6 +416,9 @@ static int take_option(struct serve *s, int opt, char **argv)
 		return set_owner(s, true);
 	case OPT_GROUP:
 		return set_owner(s, false);
+	case OPT_TLS_VERIFY_PEER:
+		s->tls_verify_peer = true;
+		return -1;
 	case OPT_ONCE:
 		s->once = true;
 		return -1;
@@ -461,8 +467,7 @@ static int take_options(struct serve *s, int argc, char **argv)
 /* Returns as cmd_option(). */
 static int choose_server(struct serve *s)
 {
-	bool needs_it = s->n_extra || s->plugin ||
-			(s->tls && strcmp(s->tls, "off") != 0);
+	bool needs_it = s->n_extra || s->plugin;
 
 	s->by_nbdkit = !s->via || !strcmp(s->via, "nbdkit");
 	if (!s->by_nbdkit && strcmp(s->via, "platter") != 0)
@@ -470,8 +475,8 @@ static int choose_server(struct serve *s)
 				 "--via is nbdkit or platter, not \"%s\"",
 				 s->via);
 	if (!s->by_nbdkit && needs_it)
-		return cmd_usage(&s->cmd, "TLS, --plugin and NBDKIT OPTIONS "
-					  "need --via nbdkit");
+		return cmd_usage(&s->cmd, "--plugin and NBDKIT OPTIONS need "
+					  "--via nbdkit");
 	if (!s->threads)
 		s->threads = s->cmd.config.direct || !s->by_nbdkit
 				     ? THREADS_DIRECT
@@ -495,7 +500,8 @@ static int check_options(struct serve *s)
 		return cmd_usage(&s->cmd,
 				 "--tls is off, on or require, not \"%s\"",
 				 s->tls);
-	if (!s->tls && (s->tls_certificates || s->tls_psk))
+	if (!s->tls &&
+	    (s->tls_certificates || s->tls_psk || s->tls_verify_peer))
 		s->tls = "require";
 	return -1;
 }

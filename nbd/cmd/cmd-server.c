@@ -20,6 +20,9 @@ static const char help[] =
 	"\n"
 	"  -t, --threads N      requests of one client that may wait at a time\n"
 	"      --pidfile PATH   written when it serves\n"
+	"      --tls MODE       off, on or require, with the next three as\n"
+	"      --tls-certificates DIR, --tls-psk FILE, --tls-verify-peer\n"
+	"                       platter serve has them\n"
 	"  -h, --help\n"
 	"\n"
 	"KEY=VALUE are parameters as nbdkit-platter-plugin(1) has them.\n";
@@ -27,6 +30,10 @@ static const char help[] =
 static const struct option options[] = {
 	{ "threads", required_argument, NULL, 't' },
 	{ "pidfile", required_argument, NULL, 'P' },
+	{ "tls", required_argument, NULL, 'T' },
+	{ "tls-certificates", required_argument, NULL, 'C' },
+	{ "tls-psk", required_argument, NULL, 'K' },
+	{ "tls-verify-peer", no_argument, NULL, 'V' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
@@ -43,6 +50,47 @@ static bool parse_threads(const char *text, unsigned int *ret)
 	       n <= PER_CLIENT_MAX;
 }
 
+static bool parse_tls(const char *text, struct tls_options *ret)
+{
+	ret->required = !strcmp(text, "require");
+	ret->offered = ret->required || !strcmp(text, "on");
+	return ret->offered || !strcmp(text, "off");
+}
+
+/* Returns as cmd_option(). */
+static int take_option(const struct cmd *cmd, int opt, struct server_options *o)
+{
+	switch (opt) {
+	case 't':
+		if (parse_threads(optarg, &o->per_client))
+			return -1;
+		return cmd_usage(cmd, "--threads is 1 to %u, not \"%s\"",
+				 PER_CLIENT_MAX, optarg);
+	case 'P':
+		o->pidfile = optarg;
+		return -1;
+	case 'T':
+		if (parse_tls(optarg, &o->tls))
+			return -1;
+		return cmd_usage(cmd, "--tls is off, on or require, not \"%s\"",
+				 optarg);
+	case 'C':
+		o->tls.certificates = optarg;
+		return -1;
+	case 'K':
+		o->tls.psk = optarg;
+		return -1;
+	case 'V':
+		o->tls.verify_peer = true;
+		return -1;
+	case 'h':
+		fputs(help, stdout);
+		return STATUS_OK;
+	default:
+		return cmd_usage(cmd, "wrong option");
+	}
+}
+
 static int run_server(int argc, char **argv)
 {
 	struct server_options o = { .per_client = PER_CLIENT_DEFAULT };
@@ -52,23 +100,9 @@ static int run_server(int argc, char **argv)
 	int opt, r;
 
 	while ((opt = getopt_long(argc, argv, "+t:h", options, NULL)) != -1) {
-		switch (opt) {
-		case 't':
-			if (parse_threads(optarg, &o.per_client))
-				break;
-			return cmd_usage(&cmd,
-					 "--threads is 1 to %u, not "
-					 "\"%s\"",
-					 PER_CLIENT_MAX, optarg);
-		case 'P':
-			o.pidfile = optarg;
-			break;
-		case 'h':
-			fputs(help, stdout);
-			return STATUS_OK;
-		default:
-			return cmd_usage(&cmd, "wrong option");
-		}
+		r = take_option(&cmd, opt, &o);
+		if (r >= 0)
+			return r;
 	}
 	r = listen_inherited(&l, &err);
 	if (!r)

@@ -27,6 +27,7 @@ struct serve {
 	const char *via;
 	const char *pid_file;
 	bool by_nbdkit; /* else by the server of our own */
+	bool tls_verify_peer;
 	bool once;
 	bool fork; /* to the background, when it is ready */
 	char **extra; /* for nbdkit */

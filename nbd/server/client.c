@@ -2,6 +2,7 @@
 #include "nbd/server/client.h"
 
 #include <string.h>
+#include <sys/socket.h>
 
 #define SPARE_MAX 1024U
 
@@ -76,6 +77,26 @@ bool client_has_open(const struct client *c, const char *name)
 	return c->export && !strcmp(c->export, name);
 }
 
+ssize_t client_recv(struct client *c, void *buf, size_t n)
+{
+	return c->secure ? tls_recv(c->tls, buf, n)
+			 : recv(c->watch.fd, buf, n, MSG_DONTWAIT);
+}
+
+/* A worker may be at TLS's handshake: no other may be given the number. */
+static void hang_up(struct client *c)
+{
+	if (c->secure)
+		tls_session_end(c->tls);
+	if (c->phase == PHASE_TLS && c->at_work) {
+		epoll_ctl(c->loop->epoll_fd, EPOLL_CTL_DEL, c->watch.fd, NULL);
+		shutdown(c->watch.fd, SHUT_RDWR);
+		c->late_fd = TAKE_FD(c->watch.fd);
+		return;
+	}
+	close(TAKE_FD(c->watch.fd)); /* epoll forgets it, too */
+}
+
 void client_break(struct client *c)
 {
 	struct nbd_request *r;
@@ -87,7 +108,7 @@ void client_break(struct client *c)
 		c->shaking = false;
 		c->loop->n_shaking--;
 	}
-	close(TAKE_FD(c->watch.fd)); /* epoll forgets it, too */
+	hang_up(c);
 	while ((r = c->out)) {
 		c->out = r->next;
 		request_free(r);

@@ -6,6 +6,7 @@
  *	loop.c		sockets and threads: when to read, write, accept, end
  *	handshake.c	bytes of the handshake to options, options to answers
  *	option.c	how an option is answered, at once or by a worker
+ *	starttls.c	the option STARTTLS, and TLS's handshake
  *	contexts.c	the options about what block status tells
  *	transmission.c	bytes to requests, requests to the queue (nbd/queue.h)
  *	reply.c		what has ended to bytes
@@ -24,6 +25,7 @@
 #include "nbd/queue.h"
 #include "nbd/server/buffers.h"
 #include "nbd/server/protocol.h"
+#include "nbd/server/tls.h"
 #include "nbd/service.h"
 
 /* What a loop waits for. */
@@ -36,6 +38,7 @@ enum phase {
 	PHASE_FLAGS, /* the client's flags are to come */
 	PHASE_OPTIONS,
 	PHASE_BUSY, /* a worker is at an option: nothing is read */
+	PHASE_TLS, /* STARTTLS was taken: TLS's own handshake */
 	PHASE_TRANSMISSION,
 	PHASE_LAST, /* nothing more is read; answers go out, then it ends */
 };
@@ -88,6 +91,10 @@ struct client {
 	char *export; /* that was opened as user.connection */
 	struct peer_names peer;
 	struct handed *handed; /* NULL: he did not come by HTTP */
+	struct tls_session *tls; /* NULL: he did not ask for it */
+	bool secure; /* and has it */
+	uint32_t tls_events; /* that its handshake waits for */
+	int late_fd; /* -1, or to be closed when nobody is at work */
 	uint64_t deadline_nsec; /* of the handshake */
 	size_t option_bytes; /* so far */
 
@@ -133,6 +140,8 @@ struct loop {
 	bool started;
 	const struct service *service;
 	void (*tell)(const struct fault *f);
+	struct tls_keys *tls; /* NULL: it is not offered */
+	bool tls_required;
 	struct queue *queue;
 	struct watch queue_watch;
 	struct watch wake; /* an eventfd */
@@ -166,6 +175,9 @@ struct loop {
  * more is read or sent, and he is gone when nothing is at work for him.
  */
 void client_break(struct client *c);
+
+/* As recv(2), with MSG_DONTWAIT. */
+ssize_t client_recv(struct client *c, void *buf, size_t n);
 
 /* Something has changed from outside: goes on with what there is to do. */
 void client_go_on(struct client *c);

@@ -12,6 +12,7 @@
 #include "formats/put-be.h"
 #include "nbd/server/contexts.h"
 #include "nbd/server/option.h"
+#include "nbd/server/starttls.h"
 
 /* Bytes of options that a client may send in all, and of one. */
 #define OPTIONS_BYTES_MAX (1U << 20)
@@ -258,11 +259,23 @@ static bool take_list(struct client *c, const struct option *o)
 
 /* ---- options ---- */
 
+/* What may be said where TLS is required, and is not there yet? */
+static bool may_be_plain(const struct client *c, const struct option *o)
+{
+	return !c->loop->tls_required || c->secure ||
+	       o->number == NBD_OPT_STARTTLS || o->number == NBD_OPT_ABORT;
+}
+
 /* False: the client ends. */
 static bool take_option(struct client *c, const struct option *o)
 {
 	if (!c->fixed && o->number != NBD_OPT_EXPORT_NAME)
 		return false;
+	if (!may_be_plain(c, o))
+		/* EXPORT_NAME has no word for a refusal. */
+		return o->number != NBD_OPT_EXPORT_NAME &&
+		       option_answer_text(c, o->number, NBD_REP_ERR_TLS_REQD,
+					  "TLS comes first");
 	switch (o->number) {
 	case NBD_OPT_EXPORT_NAME:
 		return take_export_name(c, o);
@@ -285,7 +298,7 @@ static bool take_option(struct client *c, const struct option *o)
 	case NBD_OPT_SET_META_CONTEXT:
 		return contexts_take(c, o);
 	case NBD_OPT_STARTTLS:
-		break;
+		return starttls_take(c, o);
 	}
 	return option_answer_text(c, o->number, NBD_REP_ERR_UNSUP,
 				  "this option is not known");

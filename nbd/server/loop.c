@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 
 #include "nbd/server/client.h"
+#include "nbd/server/starttls.h"
 
 #define HANDSHAKE_SEC	30U
 #define STOP_SEC	2U
@@ -65,6 +66,8 @@ static void client_free(struct client *c)
 	handed_free(c->handed);
 	free(c->export);
 	free(c->in);
+	tls_session_free(c->tls);
+	closep(&c->late_fd);
 	atomic_fetch_sub(&c->loop->n_clients, 1);
 	c->next = c->loop->dead;
 	c->loop->dead = c;
@@ -157,6 +160,7 @@ static bool may_read(const struct client *c)
 	case PHASE_TRANSMISSION:
 		return c->incoming || transmission_has_room(c);
 	case PHASE_BUSY:
+	case PHASE_TLS:
 	case PHASE_LAST:
 		break;
 	}
@@ -179,6 +183,9 @@ static bool understand(struct client *c, const uint8_t *buf, size_t n)
 			return false;
 		used += more;
 	} while (more && (size_t)used < n);
+	/* What lies behind STARTTLS was not sent under it. */
+	if (c->phase == PHASE_TLS && (size_t)used < n)
+		return false;
 	return keep_rest(c, buf + used, n - (size_t)used);
 }
 
@@ -187,8 +194,7 @@ static ssize_t read_data(struct client *c, bool *ret_all)
 {
 	struct nbd_request *r = c->incoming;
 	size_t rest = r->q.len - c->incoming_n;
-	ssize_t n = recv(c->watch.fd, (uint8_t *)r->q.buf + c->incoming_n, rest,
-			 MSG_DONTWAIT);
+	ssize_t n = client_recv(c, (uint8_t *)r->q.buf + c->incoming_n, rest);
 
 	*ret_all = n == (ssize_t)rest;
 	if (n <= 0)
@@ -207,7 +213,7 @@ static ssize_t read_some(struct client *c, bool *ret_all)
 
 	if (c->incoming && !had)
 		return read_data(c, ret_all);
-	n = recv(c->watch.fd, l->scratch + had, room, MSG_DONTWAIT);
+	n = client_recv(c, l->scratch + had, room);
 	*ret_all = n == (ssize_t)room;
 	if (n <= 0)
 		return n;
@@ -225,7 +231,8 @@ static bool read_all(struct client *c)
 	bool all = true;
 	ssize_t n;
 
-	while (all && may_read(c)) {
+	/* Of what TLS has by now the socket does not tell. */
+	while ((all || c->secure) && may_read(c)) {
 		n = read_some(c, &all);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -243,8 +250,8 @@ static bool read_all(struct client *c)
 
 static void set_events(struct client *c)
 {
-	uint32_t want =
-		(may_read(c) ? EPOLLIN : 0U) | (c->blocked ? EPOLLOUT : 0U);
+	uint32_t want = (may_read(c) ? EPOLLIN : 0U) |
+			(c->blocked ? EPOLLOUT : 0U) | c->tls_events;
 	struct epoll_event e = { .events = want, .data.ptr = c };
 
 	if (want == c->events)
@@ -273,7 +280,12 @@ static void settle(struct client *c)
 			if (!understand(c, c->loop->scratch, had))
 				client_break(c);
 		}
+		if (!c->broken && c->secure && may_read(c) &&
+		    tls_has_pending(c->tls) && !read_all(c))
+			client_break(c);
 	} while (!c->broken && (c->in_n != had || (c->out && !c->blocked)));
+	if (!c->broken && c->phase == PHASE_TLS)
+		starttls_go_on(c);
 	if (!c->broken && c->shaking && !is_shaking(c)) {
 		c->shaking = false;
 		c->loop->n_shaking--;
@@ -290,7 +302,9 @@ static void client_ready(struct watch *w, uint32_t events)
 {
 	struct client *c = container_of(w, struct client, watch);
 
-	if (events & EPOLLERR || (events & EPOLLHUP && !may_read(c)))
+	if (c->tls_events)
+		c->tls_events = 0; /* goes on, whatever has come */
+	else if (events & EPOLLERR || (events & EPOLLHUP && !may_read(c)))
 		client_break(c);
 	else if (events & (EPOLLIN | EPOLLHUP) && !read_all(c))
 		client_break(c);
@@ -357,6 +371,7 @@ static void client_begin(struct loop *l, int fd, struct handed *handed)
 			      .loop = l,
 			      .user = { .queue = l->queue },
 			      .handed = handed,
+			      .late_fd = -1,
 			      .deadline_nsec =
 				      now_nsec() + HANDSHAKE_SEC * NSEC,
 			      .shaking = true,
@@ -455,7 +470,7 @@ static void stop_clients(struct loop *l)
 			  NULL);
 	for (c = l->clients; c; c = next) {
 		next = c->next;
-		if (c->phase != PHASE_BUSY)
+		if (c->phase != PHASE_BUSY && c->phase != PHASE_TLS)
 			c->phase = PHASE_LAST;
 		else
 			client_break(c);
@@ -606,6 +621,8 @@ static int loop_new(struct loops *all, const struct loops_options *o,
 	l->all = all;
 	l->service = o->service;
 	l->tell = o->tell;
+	l->tls = o->tls;
+	l->tls_required = o->tls_required;
 	l->wake = (struct watch){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 				  .ready = wake_ready };
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -7,6 +7,7 @@
 #ifndef NBD_SERVER_LOOP_H
 #define NBD_SERVER_LOOP_H
 
+#include "nbd/server/tls.h"
 #include "nbd/service.h"
 #include "nbd/session.h"
 
@@ -17,6 +18,8 @@ struct loops_options {
 	const int *listen_fds; /* they stay the caller's */
 	unsigned int n_listen_fds;
 	const struct service *service;
+	struct tls_keys *tls; /* the caller's; NULL: TLS is not offered */
+	bool tls_required;
 	void (*tell)(const struct fault *f); /* any thread */
 };
 

@@ -134,7 +134,7 @@ static void job_done(struct queue_request *q)
 			request_free(j->list);
 	} else {
 		c->phase = PHASE_OPTIONS;
-		if (j->reopen)
+		if (j->reopen || j->close)
 			take_export(j);
 		if (!j->then(j))
 			client_break(c);
@@ -152,7 +152,7 @@ static void begin_job(struct client *c, struct option_job *j)
 	j->client = c;
 	j->began_nsec = now_nsec();
 	j->connection = c->user.connection;
-	if (j->reopen) {
+	if (j->reopen || j->close) {
 		contexts_close(&c->contexts);
 		j->old = TAKE_PTR(c->user.connection);
 		j->connection = NULL;

@@ -27,6 +27,7 @@ struct option_job {
 	/* Set by who starts it: */
 	char *name; /* of the export, to be freed; NULL: no memory */
 	bool reopen; /* what is open is let go of, and @name is opened */
+	bool close; /* what is open is let go of */
 	struct nbd_request *list; /* answers that it makes; or NULL */
 	void (*call)(struct option_job *j); /* in a worker */
 	/* In the client's own thread, when it has been done; false: it ends. */

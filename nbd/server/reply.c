@@ -192,11 +192,20 @@ static void forget_all(struct client *c)
 	c->out_sent = 0;
 }
 
+/* As sendmsg(2). */
+static ssize_t send_message(struct client *c, struct message *m)
+{
+	struct msghdr h = { .msg_iov = m->iov, .msg_iovlen = m->n };
+
+	return c->secure && !tls_kernel_sends(c->tls)
+		       ? tls_send(c->tls, m->iov, m->n)
+		       : sendmsg(c->watch.fd, &h, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 bool reply_send(struct client *c)
 {
 	struct loop *l = c->loop;
 	struct message m;
-	struct msghdr h = { .msg_iov = m.iov };
 	const struct nbd_request *r;
 	ssize_t n;
 
@@ -209,8 +218,7 @@ bool reply_send(struct client *c)
 		m.heads_end = l->heads + sizeof(l->heads);
 		for (r = c->out; r && has_room(&m); r = r->next)
 			put_reply(&m, r);
-		h.msg_iovlen = m.n;
-		n = sendmsg(c->watch.fd, &h, MSG_NOSIGNAL | MSG_DONTWAIT);
+		n = send_message(c, &m);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN) {

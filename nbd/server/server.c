@@ -14,6 +14,7 @@
 #include "nbd/service.h"
 
 static struct service service;
+static struct tls_keys *tls;
 
 /* HTTP's threads hand clients to them, and end after them. */
 static pthread_mutex_t loops_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -121,11 +122,15 @@ static int start(const struct server_options *o, struct error *err)
 				    .listen_fds = o->listener->fds,
 				    .n_listen_fds = o->listener->n_fds,
 				    .service = &service,
+				    .tls_required = o->tls.required,
 				    .tell = tell };
 	struct loops *started = NULL;
 	unsigned int i;
 	int r = set_params(o, err);
 
+	if (r >= 0)
+		r = tls_keys_read(&o->tls, say, &tls, err);
+	lo.tls = tls;
 	for (i = 0; i < o->listener->n_fds; i++)
 		fcntl(o->listener->fds[i], F_SETFL, O_NONBLOCK);
 	if (r >= 0)
@@ -179,6 +184,7 @@ int server_run(const struct server_options *o)
 		loops_stop(ended);
 		workers_stop();
 	}
+	tls_keys_free(tls);
 	service_stop(&service);
 	service_done(&service);
 	return status;

@@ -8,12 +8,14 @@ from server import Failure
 
 
 class Guest:
-    """Writes to an export and to a model of it. @disk: its first content."""
+    """Writes to an export and to a model of it. @disk: its first content.
+    @socket: a path, or a client that has not asked for an export."""
 
     def __init__(self, socket, disk, seed, export=b""):
         self.model = bytearray(disk)
         self.random = random.Random(seed)
-        self.client = Client(socket, 30)
+        self.client = (Client(socket, 30) if isinstance(socket, str)
+                       else socket)
         if self.client.go(export) != len(disk):
             raise Failure(f"the disk has {self.client.size} bytes, "
                           f"{len(disk)} were expected")

@@ -111,8 +111,7 @@ def image_options(fmt=None, snapshot=None, key=None, allow=()):
 def front_end(more=()):
     """The options of `platter serve` for the front end that PLATTER_VIA names:
     nbdkit [that], or platter, its own, but for what only nbdkit has."""
-    if os.environ.get("PLATTER_VIA") == "platter" and not any(
-            str(a) == "--" or str(a).startswith("--tls") for a in more):
+    if os.environ.get("PLATTER_VIA") == "platter" and "--" not in more:
         return ["--via", "platter"]
     plugin = os.environ.get("PLATTER_PLUGIN")
     return ["--plugin", plugin] if plugin else []

@@ -5,9 +5,11 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -26,6 +28,8 @@
 static uint8_t disk[DISK_BYTES];
 static struct service service;
 static struct loops *loops;
+static struct tls_options tls;
+static struct tls_keys *keys;
 static struct error err;
 static int listen_fd;
 static atomic_uint n_told;
@@ -45,6 +49,7 @@ static struct sockaddr_un sa = { .sun_family = AF_UNIX };
 static void begin(bool overlay)
 {
 	struct loops_options o = { .n = 2,
+				   .tls_required = tls.required,
 				   .listen_fds = &listen_fd,
 				   .n_listen_fds = 1,
 				   .service = &service,
@@ -67,6 +72,8 @@ static void begin(bool overlay)
 	ck_assert_int_eq(bind(listen_fd, (struct sockaddr *)&sa, sizeof(sa)),
 			 0);
 	ck_assert_int_eq(listen(listen_fd, 100), 0);
+	must(tls_keys_read(&tls, NULL, &keys, &err), err);
+	o.tls = keys;
 	must(loops_start(&o, &loops, &err), err);
 	atomic_store(&n_told, 0);
 }
@@ -75,6 +82,7 @@ static void end(void)
 {
 	loops_stop(loops);
 	workers_stop();
+	tls_keys_free(keys);
 	close(listen_fd);
 	service_stop(&service);
 	service_done(&service);
@@ -599,6 +607,149 @@ START_TEST(who_leaves_in_the_handshake_leaves_nothing_open)
 }
 END_TEST
 
+/* ---- TLS, up to where it begins ---- */
+
+static void begin_tls(bool required)
+{
+	static const char line[] = "vm1:00112233445566778899aabbccddeeff\n";
+	const char *path = unit_path("keys");
+
+	unit_write(path, line, sizeof(line) - 1);
+	chmod(path, 0600);
+	signal(SIGPIPE, SIG_IGN); /* as server.c does */
+	tls = (struct tls_options){ .offered = true,
+				    .required = required,
+				    .psk = path };
+	begin(false);
+}
+
+static const uint32_t all_options[] = {
+	NBD_OPT_LIST,
+	NBD_OPT_INFO,
+	NBD_OPT_GO,
+	NBD_OPT_STRUCTURED_REPLY,
+	NBD_OPT_LIST_META_CONTEXT,
+	NBD_OPT_SET_META_CONTEXT,
+	999,
+};
+
+START_TEST(before_tls_that_is_required_nothing_is_answered)
+{
+	static const uint8_t no_name[6];
+	uint8_t b[64];
+	size_t i;
+	int fd;
+
+	begin_tls(true);
+	fd = join();
+	greet(fd);
+	for (i = 0; i < ARRAY_SIZE(all_options); i++)
+		ck_assert_uint_eq(ask(fd, all_options[i], no_name, 6),
+				  NBD_REP_ERR_TLS_REQD);
+	ck_assert_uint_eq(ask(fd, NBD_OPT_STARTTLS, no_name, 6),
+			  NBD_REP_ERR_INVALID);
+	ck_assert_uint_eq(ask(fd, NBD_OPT_ABORT, NULL, 0), NBD_REP_ACK);
+	is_ended(fd);
+	/* This one has no word for it. */
+	fd = join();
+	greet(fd);
+	put(fd, b, put_option(b, NBD_OPT_EXPORT_NAME, NULL, 0));
+	is_ended(fd);
+	/* Nor is a request. */
+	fd = join();
+	greet(fd);
+	request(fd, 0, NBD_CMD_READ, 1, 0, 512);
+	is_ended(fd);
+	end();
+}
+END_TEST
+
+/* With an export open before, and without. */
+static void start_tls(int fd, bool opened)
+{
+	static const uint8_t no_name[6];
+	uint8_t got[64];
+	uint32_t n;
+
+	greet(fd);
+	if (!opened)
+		return;
+	ck_assert_uint_eq(ask(fd, NBD_OPT_INFO, no_name, 6), NBD_REP_INFO);
+	ck_assert_uint_eq(get_answer(fd, NBD_OPT_INFO, got, &n), NBD_REP_ACK);
+}
+
+START_TEST(bytes_behind_starttls_end_the_client)
+{
+	uint8_t b[64];
+	size_t n;
+	int fd, opened, behind;
+
+	begin_tls(false);
+	for (opened = 0; opened < 2; opened++) {
+		for (behind = 0; behind < 3; behind++) {
+			fd = join();
+			start_tls(fd, opened);
+			n = put_option(b, NBD_OPT_STARTTLS, NULL, 0);
+			if (behind == 1)
+				b[n++] = 22;
+			else if (behind == 2)
+				n += put_option(b + n, NBD_OPT_LIST, NULL, 0);
+			put(fd, b, n);
+			if (!behind) /* it is TLS that this is not */
+				n = put_option(b, NBD_OPT_LIST, NULL, 0);
+			if (!behind)
+				put(fd, b, n);
+			is_ended(fd);
+		}
+	}
+	fd = join_and_go(false);
+	serves(fd);
+	close(fd);
+	end();
+}
+END_TEST
+
+/* A ClientHello's first bytes, and then nothing, or nonsense. */
+START_TEST(who_begins_tls_and_stays_away_is_alone_with_it)
+{
+	static const uint8_t hello[] = { 22, 3, 1, 1, 0, 1, 0, 0, 252, 3, 3 };
+	static uint8_t nonsense[8192];
+	int stuck[60], honest, fd;
+	unsigned int i;
+
+	begin_tls(false);
+	honest = join_and_go(false);
+	for (i = 0; i < ARRAY_SIZE(stuck); i++) {
+		stuck[i] = join();
+		greet(stuck[i]);
+		ck_assert_uint_eq(ask(stuck[i], NBD_OPT_STARTTLS, NULL, 0),
+				  NBD_REP_ACK);
+		put(stuck[i], hello, 1 + i % sizeof(hello));
+		serves(honest);
+	}
+	unit_fill(nonsense, sizeof(nonsense), 9);
+	for (i = 0; i < 20; i++) {
+		fd = join();
+		greet(fd);
+		ck_assert_uint_eq(ask(fd, NBD_OPT_STARTTLS, NULL, 0),
+				  NBD_REP_ACK);
+		memcpy(nonsense, hello, i % (sizeof(hello) + 1));
+		/* It may be gone in the middle. */
+		send(fd, nonsense, sizeof(nonsense), MSG_NOSIGNAL);
+		shutdown(fd, SHUT_WR);
+		serves(honest);
+		close(fd);
+	}
+	for (i = 0; i < ARRAY_SIZE(stuck); i += 2)
+		close(stuck[i]);
+	serves(honest);
+	close(honest);
+	end(); /* with half of them still there */
+	for (i = 1; i < ARRAY_SIZE(stuck); i += 2)
+		close(stuck[i]);
+}
+END_TEST
+
 static void many(unsigned int number)
 {
 	uint8_t got[4096];
@@ -649,6 +800,9 @@ static void add(TCase *tc)
 	tcase_add_test(tc, who_does_not_read_does_not_take_all_memory);
 	tcase_add_test(tc, clients_come_and_go_in_the_middle_of_anything);
 	tcase_add_test(tc, who_leaves_in_the_handshake_leaves_nothing_open);
+	tcase_add_test(tc, before_tls_that_is_required_nothing_is_answered);
+	tcase_add_test(tc, bytes_behind_starttls_end_the_client);
+	tcase_add_test(tc, who_begins_tls_and_stays_away_is_alone_with_it);
 	tcase_add_test(tc, many_clients_are_served_beside_each_other);
 	tcase_add_test(tc, a_server_that_ends_answers_what_it_has_begun);
 }
