@@ -14,6 +14,8 @@
 
 struct connection {
 	struct export *export; /* NULL: was shut; changes under the lock */
+	struct context *contexts[CONTEXTS_MAX]; /* of it; under the lock */
+	unsigned int n_contexts;
 	char *name; /* what the client called it, without its right to it */
 	char *peer;
 	char *identity;
@@ -189,9 +191,29 @@ int connection_open(const struct config *config, const char *name,
 	return 0;
 }
 
+void connection_keep_context(struct connection *c, struct context *x)
+{
+	pthread_mutex_lock(&lock);
+	c->contexts[c->n_contexts++] = x;
+	pthread_mutex_unlock(&lock);
+}
+
+void connection_drop_contexts(struct connection *c)
+{
+	struct context *x;
+
+	do {
+		pthread_mutex_lock(&lock);
+		x = c->n_contexts ? c->contexts[--c->n_contexts] : NULL;
+		pthread_mutex_unlock(&lock);
+		context_close(x);
+	} while (x);
+}
+
 void connection_close(struct connection *c)
 {
 	delist(c);
+	connection_drop_contexts(c);
 	if (c->export)
 		export_close(c->export);
 	peers_drop(c->slot);
@@ -268,6 +290,7 @@ static void shut(struct connection *c)
 	pthread_mutex_lock(&lock);
 	e = TAKE_PTR(c->export);
 	pthread_mutex_unlock(&lock);
+	connection_drop_contexts(c);
 	if (e)
 		export_close(e);
 	pthread_mutex_lock(&lock);

@@ -5,6 +5,7 @@
 
 #include <time.h>
 
+#include "nbd/context.h"
 #include "nbd/export.h"
 
 struct connection;
@@ -38,6 +39,14 @@ void connection_leave(struct connection *c);
  * to lose from then on.
  */
 int connection_will_change(struct connection *c, struct error *err);
+
+/*
+ * Hands @x, a context of the connection's export, to it, by who has entered: it is
+ * closed with it, or when it is shut. There are fewer than CONTEXTS_MAX.
+ */
+void connection_keep_context(struct connection *c, struct context *x);
+/* Closes them, while no request is under way. */
+void connection_drop_contexts(struct connection *c);
 
 /* What a connection looks like from outside. */
 struct connection_info {

@@ -24,6 +24,9 @@
 #define CONTEXT_DIRTY	       "qemu:dirty-bitmap:"
 #define CONTEXT_NAME_BYTES_MAX 4096U /* as of all of the protocol's strings */
 
+/* That one connection may have open at a time. */
+#define CONTEXTS_MAX 16U
+
 struct context;
 
 /*

@@ -293,8 +293,10 @@ int session_open_context(struct connection *c, const char *name,
 
 	if (!begin(&q, c, TRAFFIC_STATUS, 0, ret_fault))
 		return -1;
-	return end_uncounted(
-		&q, context_open(q.export, name, ret, &ret_fault->err));
+	context_open(q.export, name, ret, &ret_fault->err);
+	if (*ret)
+		connection_keep_context(c, *ret);
+	return end_uncounted(&q, ret_fault->err.code);
 }
 
 int session_extents(struct connection *c, const struct context *x, uint32_t len,

@@ -86,6 +86,7 @@ int session_prefetch(struct connection *c, uint32_t len, uint64_t off,
 int session_each_context(struct connection *c,
 			 int (*each)(void *opaque, const char *name),
 			 void *opaque, struct fault *ret_fault);
+/* *ret is the connection's; there are fewer than CONTEXTS_MAX. */
 int session_open_context(struct connection *c, const char *name,
 			 struct context **ret, struct fault *ret_fault);
 

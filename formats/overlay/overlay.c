@@ -277,18 +277,34 @@ int overlay_read_sparse(struct overlay *o, void *buf, size_t len, uint64_t off,
 	return r;
 }
 
+/* A walk of the base, under an overlay that has no file yet. */
+struct below {
+	int (*each)(void *opaque, uint64_t off, const struct extent *e);
+	void *opaque;
+};
+
+static int tell_below(void *opaque, uint64_t off, const struct extent *e)
+{
+	const struct below *b = opaque;
+	struct extent deeper = *e;
+
+	deeper.depth++;
+	return b->each(b->opaque, off, &deeper);
+}
+
 int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
 		 int (*each)(void *opaque, uint64_t off,
 			     const struct extent *e),
 		 void *opaque, uint64_t *ret_end, struct error *err)
 {
+	struct below b = { each, opaque };
 	int r;
 
 	pthread_rwlock_rdlock(&o->gate);
 	r = o->file ? qcow2_file_walk(o->file, off, len, each, opaque, ret_end,
 				      err)
-		    : image_walk(o->plan->base, off, len, each, opaque, ret_end,
-				 err);
+		    : image_walk(o->plan->base, off, len, tell_below, &b,
+				 ret_end, err);
 	pthread_rwlock_unlock(&o->gate);
 	return r;
 }

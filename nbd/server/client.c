@@ -66,10 +66,11 @@ bool request_add(struct nbd_request *r, const void *data, size_t n)
 	return true;
 }
 
-void contexts_close(struct contexts *x)
+void client_drop_contexts(struct client *c)
 {
-	while (x->n)
-		context_close(x->list[--x->n]);
+	c->contexts.n = 0;
+	if (c->user.connection)
+		connection_drop_contexts(c->user.connection);
 }
 
 bool client_has_open(const struct client *c, const char *name)

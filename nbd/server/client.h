@@ -66,9 +66,8 @@ struct nbd_request {
 };
 
 /* What block status tells a client; their ids are their places, from 1 on. */
-#define CONTEXTS_MAX 16U
 struct contexts {
-	struct context *list[CONTEXTS_MAX];
+	struct context *list[CONTEXTS_MAX]; /* the connection's */
 	unsigned int n;
 };
 
@@ -186,8 +185,8 @@ void client_go_on(struct client *c);
 struct nbd_request *request_new(struct client *c);
 void request_free(struct nbd_request *r);
 
-/* None are left. */
-void contexts_close(struct contexts *x);
+/* None are chosen any more. No request is under way. */
+void client_drop_contexts(struct client *c);
 
 /* Is @name what he has open? Else no context that was chosen is of it. */
 bool client_has_open(const struct client *c, const char *name);

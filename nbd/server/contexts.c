@@ -145,17 +145,15 @@ static void set_one(struct option_job *j, const struct query *q)
 
 	if (memchr(q->text, 0, q->n))
 		return;
+	j->too_big = j->contexts.n == CONTEXTS_MAX;
+	if (j->too_big)
+		return;
 	memcpy(name, q->text, q->n);
 	name[q->n] = '\0';
 	if (session_open_context(j->connection, name, &x, &f) < 0)
 		option_tell(j, &f);
 	if (!x)
 		return;
-	if (j->contexts.n == CONTEXTS_MAX) {
-		context_close(x);
-		j->too_big = true;
-		return;
-	}
 	j->contexts.list[j->contexts.n++] = x;
 	j->failed |= !add_answer(j, j->contexts.n, name, q->n);
 }
@@ -191,6 +189,8 @@ static bool then_answer(struct option_job *j)
 
 	if (!c->export || j->failed || j->too_big) {
 		request_free(j->list);
+		if (opt == NBD_OPT_SET_META_CONTEXT)
+			client_drop_contexts(c);
 		if (j->too_big)
 			return option_answer_text(c, opt, NBD_REP_ERR_TOO_BIG,
 						  "too many contexts");
@@ -199,10 +199,8 @@ static bool then_answer(struct option_job *j)
 			       c, opt, NBD_REP_ERR_UNKNOWN,
 			       "there is no such export for this client");
 	}
-	if (opt == NBD_OPT_SET_META_CONTEXT) {
+	if (opt == NBD_OPT_SET_META_CONTEXT)
 		c->contexts = j->contexts;
-		j->contexts.n = 0;
-	}
 	reply_add(c, j->list);
 	return option_answer(c, opt, NBD_REP_ACK, NULL, 0);
 }
@@ -224,7 +222,7 @@ bool contexts_take(struct client *c, const struct option *o)
 	uint32_t why;
 
 	if (o->number == NBD_OPT_SET_META_CONTEXT)
-		contexts_close(&c->contexts); /* whatever comes of this one */
+		client_drop_contexts(c); /* whatever comes of this one */
 	if (!c->structured)
 		return option_answer_text(c, o->number, NBD_REP_ERR_INVALID,
 					  "structured replies come first");

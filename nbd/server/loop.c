@@ -83,7 +83,6 @@ static void let_go(struct queue_request *q)
 {
 	struct goodbye *g = container_of(q, struct goodbye, q);
 
-	contexts_close(&g->client->contexts);
 	connection_close(g->client->user.connection);
 }
 
@@ -106,7 +105,6 @@ static void client_end(struct client *c)
 	if (c->user.connection)
 		g = calloc(1, sizeof(*g));
 	if (!g) {
-		contexts_close(&c->contexts);
 		if (c->user.connection)
 			connection_close(c->user.connection);
 		client_free(c);

@@ -46,7 +46,6 @@ bool option_answer_text(struct client *c, enum nbd_opt opt, uint32_t type,
 
 static void job_free(struct option_job *j)
 {
-	contexts_close(&j->contexts);
 	free(j->name);
 	free(j->data);
 	free(j);
@@ -153,7 +152,7 @@ static void begin_job(struct client *c, struct option_job *j)
 	j->began_nsec = now_nsec();
 	j->connection = c->user.connection;
 	if (j->reopen || j->close) {
-		contexts_close(&c->contexts);
+		c->contexts.n = 0; /* they go with it */
 		j->old = TAKE_PTR(c->user.connection);
 		j->connection = NULL;
 	}
