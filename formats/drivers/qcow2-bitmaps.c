@@ -195,11 +195,13 @@ static int find_bits(struct layer *l, uint64_t cluster_off, uint64_t bit,
 	*ret_set = bytes[0] >> bit % 8 & 1;
 	same = *ret_set ? 0xff : 0;
 	end = min_u64(end, (bit / 8 + len) * 8);
-	for (i = 0; bit < end; bit++) {
+	while (bit < end) {
 		i = bit / 8 - first / 8;
 		if (bit % 8 == 0 && bytes[i] == same && end - bit >= 8)
-			bit += 7;
-		else if ((bytes[i] >> bit % 8 & 1) != *ret_set)
+			bit += 8;
+		else if ((bytes[i] >> bit % 8 & 1) == *ret_set)
+			bit++;
+		else
 			break;
 	}
 	*ret_n = bit - first;
