@@ -43,9 +43,9 @@ static const char help[] =
 	"      --socket-mode MODE    of unix sockets' files, such as 660\n"
 	"      --socket-owner USER   whom they are given to\n"
 	"      --socket-group GROUP  ... and which group\n"
-	"  -t, --threads N      requests in flight per connection (default " THREADS_DEFAULT
-	",\n"
-	"                       with --direct " THREADS_DIRECT ")\n"
+	"  -t, --threads N      requests of a connection that may wait at a time\n"
+	"                       (16; nbdkit: " THREADS_DEFAULT
+	", --direct " THREADS_DIRECT ")\n"
 	"  -f, --format NAME    the image's format (default: guess)\n"
 	"  -s, --snapshot NAME  a snapshot inside the image, by id or name\n"
 	"  -k, --key FILE       passphrase of an encrypted image\n"
@@ -79,8 +79,8 @@ static const char help[] =
 	"      --tls-certificates DIR\n"
 	"      --tls-psk FILE\n"
 	"      --tls-verify-peer  clients have to show a certificate\n"
-	"      --via SERVER     nbdkit, or platter: a server of our own (default:\n"
-	"                       nbdkit)\n"
+	"      --via SERVER     platter, or nbdkit with its plugin (default: platter,\n"
+	"                       unless there are options of nbdkit)\n"
 	"      --plugin PATH    the nbdkit plugin to run\n"
 	"      --once           do not restart a server that dies\n"
 	"                       (--no-supervise is the same)\n"
@@ -469,8 +469,8 @@ static int choose_server(struct serve *s)
 {
 	bool needs_it = s->n_extra || s->plugin;
 
-	s->by_nbdkit = !s->via || !strcmp(s->via, "nbdkit");
-	if (!s->by_nbdkit && strcmp(s->via, "platter") != 0)
+	s->by_nbdkit = s->via ? !strcmp(s->via, "nbdkit") : needs_it;
+	if (!s->by_nbdkit && s->via && strcmp(s->via, "platter") != 0)
 		return cmd_usage(&s->cmd,
 				 "--via is nbdkit or platter, not \"%s\"",
 				 s->via);

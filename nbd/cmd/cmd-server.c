@@ -18,6 +18,7 @@ static const char help[] =
 	"Serves NBD on sockets that its parent hands on (LISTEN_FDS): platter serve\n"
 	"does, and starts it again when it dies.\n"
 	"\n"
+	"  -l, --listen PLACE   ... or here, as platter serve has it\n"
 	"  -t, --threads N      requests of one client that may wait at a time\n"
 	"      --pidfile PATH   written when it serves\n"
 	"      --tls MODE       off, on or require, with the next three as\n"
@@ -28,6 +29,7 @@ static const char help[] =
 	"KEY=VALUE are parameters as nbdkit-platter-plugin(1) has them.\n";
 
 static const struct option options[] = {
+	{ "listen", required_argument, NULL, 'l' },
 	{ "threads", required_argument, NULL, 't' },
 	{ "pidfile", required_argument, NULL, 'P' },
 	{ "tls", required_argument, NULL, 'T' },
@@ -97,15 +99,19 @@ static int run_server(int argc, char **argv)
 	struct cmd cmd = { .verb = &verb_server };
 	struct listener l = { 0 };
 	struct error err = { 0 };
+	const char *place = NULL;
 	int opt, r;
 
-	while ((opt = getopt_long(argc, argv, "+t:h", options, NULL)) != -1) {
-		r = take_option(&cmd, opt, &o);
+	while ((opt = getopt_long(argc, argv, "+l:t:h", options, NULL)) != -1) {
+		if (opt == 'l')
+			place = optarg;
+		r = opt == 'l' ? -1 : take_option(&cmd, opt, &o);
 		if (r >= 0)
 			return r;
 	}
-	r = listen_inherited(&l, &err);
-	if (!r)
+	r = place ? listen_at(place, NULL, &l, &err)
+		  : listen_inherited(&l, &err);
+	if (!r && !place)
 		r = error_set(&err, -EINVAL, 0,
 			      "no socket was handed on (LISTEN_FDS): use "
 			      "platter serve");

@@ -21,7 +21,8 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from nbd import Client  # noqa: E402
-from server import Failure, environment, need_programs, run  # noqa: E402
+from server import (Failure, bare_server, environment,  # noqa: E402
+                    need_programs, run)
 
 SIZE = 3 << 20
 PAGE = 4096
@@ -48,15 +49,16 @@ class Overlay:
         if os.path.exists(path):
             os.unlink(path)
         self.p = subprocess.Popen(
-            ["nbdkit", "-f", "-U", path, os.environ["PLATTER_PLUGIN"],
-             os.path.join(self.folder, "base.raw"), f"overlay={self.top}",
-             "control=" + os.path.join(self.folder, "c")],
+            bare_server(f"unix:{path}",
+                        "image=" + os.path.join(self.folder, "base.raw"),
+                        f"overlay={self.top}",
+                        "control=" + os.path.join(self.folder, "c")),
             stdin=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while True:
             try:
-                with Client(path, 60):
-                    pass
+                with Client(path, 60) as client:
+                    client.greet()
                 self.path = path
                 return
             except OSError:

@@ -25,7 +25,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from guest_disk import Guest  # noqa: E402
 from nbd import Client  # noqa: E402
-from server import Failure, environment, need_programs, run  # noqa: E402
+from server import (Failure, bare_server, environment,  # noqa: E402
+                    need_programs, run)
 
 SIZE = 6 << 20
 SECTOR = 512
@@ -104,12 +105,13 @@ def start(folder, top, base):
     if os.path.exists(path):
         os.unlink(path)
     p = subprocess.Popen(
-        ["nbdkit", "-f", "-U", path, os.environ["PLATTER_PLUGIN"], base,
-         f"overlay={top}", "control=" + os.path.join(folder, "control")],
+        bare_server(f"unix:{path}", f"image={base}", f"overlay={top}",
+                    "control=" + os.path.join(folder, "control")),
         stdin=subprocess.DEVNULL)
     for _ in range(2000):
         try:
-            with Client(path, 10):
+            with Client(path, 10) as client:
+                client.greet()
                 return p, path
         except OSError:
             if p.poll() is not None:
@@ -181,7 +183,7 @@ def one_round(folder, top, base, disk, rnd):
 
 
 def main():
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit", "qemu-img")
     rounds = int(os.environ.get("PLATTER_KILL_ROUNDS", "60"))
     seed = int(os.environ.get("PLATTER_KILL_SEED", "1"))

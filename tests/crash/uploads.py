@@ -28,7 +28,8 @@ import uuid
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from glance import Glance  # noqa: E402
-from server import Failure, dies_with_us, environment, need_programs  # noqa: E402
+from server import (Failure, bare_server, dies_with_us,  # noqa: E402
+                    environment, need_programs)
 from web import Web  # noqa: E402
 
 ROUNDS = int(os.environ.get("PLATTER_KILL_ROUNDS", "60"))
@@ -275,8 +276,7 @@ def kill_while_starting(store, rng):
     if os.path.exists(socket):
         os.unlink(socket)
     p = subprocess.Popen(
-        dies_with_us(["nbdkit", "-f", "-U", socket,
-                      os.environ["PLATTER_PLUGIN"], f"store={store}"]),
+        dies_with_us(bare_server(f"unix:{socket}", f"store={store}")),
         stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(rng.random() * STARTING_SEC)
     p.kill()
@@ -315,7 +315,7 @@ def one_round(store, images, rng, stages, web, folder):
 
 
 def main():
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit")
     rng, images, stages = random.Random(SEED), [], collections.Counter()
     print(f"seed {SEED}", flush=True)

@@ -6,8 +6,7 @@
 set -euo pipefail
 # shellcheck source=tests/guest/guest.sh
 . "$(dirname "${BASH_SOURCE[0]}")/guest.sh"
-need_commands qemu-system-x86_64 qemu-img qemu-io nbdkit
-: "${PLATTER_PLUGIN:?the path of the plugin}"
+need_commands qemu-system-x86_64 qemu-img qemu-io
 
 api=$work/api
 nbd=$work/nbd
@@ -20,9 +19,8 @@ service_answers()
 
 service_start()
 {
-	nbdkit --foreground --unix "$nbd" "$PLATTER_PLUGIN" \
-		store="$work/store" glance="unix:$api" overlays="$work/vms" \
-		2>"$work/service.err" &
+	"$PLATTER" serve -U "$nbd" --store "$work/store" --glance "unix:$api" \
+		--overlays "$work/vms" >/dev/null 2>"$work/service.err" &
 	service_pid=$!
 	cleanup_pids+=("$service_pid")
 	wait_for 30 service_answers || {

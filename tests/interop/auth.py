@@ -214,7 +214,7 @@ def nobody_is_let_in_from_afar_unasked(c):
 
 
 if __name__ == "__main__":
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER", "PLATTER_PLUGIN")
     need_libnbd()
     need_programs("nbdkit")
     run_checks(Context, [

@@ -553,7 +553,7 @@ def the_openstack_command_imports(c):
 
 
 if __name__ == "__main__":
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit", "qemu-img", "openstack")
     run_checks(Context, [
         staged_data_become_the_images,

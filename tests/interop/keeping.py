@@ -16,8 +16,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from nbd import Client, Refused as NoExport  # noqa: E402
-from server import (Failure, Refused, Server, environment,  # noqa: E402
-                    need_programs, run)
+from server import (Failure, Refused, Server, bare_server,  # noqa: E402
+                    environment, need_programs, run)
 
 SIZE = 1 << 20
 
@@ -402,8 +402,8 @@ def a_closed_overlay_is_read_after_a_death(c):
     make_base(base)
     path = os.path.join(d, "s")
     p = subprocess.Popen(
-        ["nbdkit", "-f", "-U", path, os.environ["PLATTER_PLUGIN"], base,
-         f"overlay={top}"], stdin=subprocess.DEVNULL)
+        bare_server(f"unix:{path}", f"image={base}", f"overlay={top}"),
+        stdin=subprocess.DEVNULL)
     end = time.monotonic() + 20
     while True:
         try:

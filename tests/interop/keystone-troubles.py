@@ -326,7 +326,7 @@ def keystone_may_be_gone(k):
 
 
 if __name__ == "__main__":
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit", "openstack", "keystone-manage",
                   "keystone-wsgi-public", "prlimit")
     image_port = free_port()

@@ -412,7 +412,7 @@ def others_may_not_change_what_they_may_see(c):
 
 
 if __name__ == "__main__":
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit")
     run_checks(Context, [
         v1_is_answered_row_by_row,

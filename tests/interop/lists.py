@@ -194,7 +194,7 @@ def many_that_have_a_property_are_met_in_order(c):
 
 
 if __name__ == "__main__":
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit")
     run_checks(Context, [
         every_list_is_the_model_s,

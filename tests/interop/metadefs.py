@@ -340,7 +340,7 @@ CHECKS = [
 
 
 def main():
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit")
     with Glance() as glance:
         run_checks(lambda folder: glance, CHECKS)

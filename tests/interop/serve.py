@@ -269,7 +269,7 @@ def a_newer_one_takes_its_place(c):
     shutil.copy(os.path.join(built, plugin), c.path(plugin))
     with Serve("-U", c.socket, "--listen", "127.0.0.1:0", "--overlay", "temp",
                c.path("a.raw"), program=program,
-               via=os.environ.get("PLATTER_VIA")) as s:
+               via=os.environ.get("PLATTER_VIA", "platter")) as s:
         pid = s.process.pid
         with c.client("") as client:
             is_equal(client.write(0, b"new!"), 0, "the write")

@@ -159,7 +159,7 @@ def refused(c, store, *parts):
         with c.glance(store):
             pass
     except Failure as e:
-        lines = [n for n in str(e).splitlines() if "error:" in n]
+        lines = [n for n in str(e).splitlines() if "platter: " in n or "error: " in n]
         is_equal(len(lines), 1, f"the lines of {e}")
         for p in parts:
             is_true(p in lines[0], f"{p!r} is not in {lines[0]!r}")

@@ -84,7 +84,7 @@ def count(word, text):
 
 
 def main():
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit", "tempest", "keystone-manage")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="platter-tempest-") as folder, \

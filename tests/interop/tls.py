@@ -18,10 +18,10 @@ from disk import SIZE, Disk  # noqa: E402
 from guest_disk import Guest  # noqa: E402
 from nbd import (OPT_STARTTLS, OPT_STRUCTURED, REP_ACK, Client,  # noqa: E402
                  Refused as NoExport)
-from server import (Failure, Refused, Server, environment,  # noqa: E402
-                    need_programs, run)
+from server import (Failure, Refused, Server, by_nbdkit,  # noqa: E402
+                    environment, need_programs, run)
 
-OWN = os.environ.get("PLATTER_VIA") == "platter"
+OWN = not by_nbdkit()
 ALLOCATION = b"base:allocation"
 
 

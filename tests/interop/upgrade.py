@@ -333,7 +333,7 @@ def a_server_ends_when_they_have_gone(c):
 
 
 if __name__ == "__main__":
-    environment("PLATTER_PLUGIN")
+    environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("nbdkit", "qemu-img")
     need_libnbd()
     run_checks(Context, [

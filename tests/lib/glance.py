@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The image service on a unix socket, and requests to it.
 
-PLATTER_PLUGIN is the plugin; nbdkit runs it. A server ends with its test.
+PLATTER and PLATTER_PLUGIN name what runs, see bare_server(). A server ends with its test.
 """
 
 import http.client
@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 
-from server import Failure, START_SEC, STOP_SEC, dies_with_us
+from server import Failure, START_SEC, STOP_SEC, bare_server, dies_with_us
 
 REQUEST_SEC = 90
 
@@ -52,7 +52,7 @@ class Answer:
 
 
 class Glance:
-    """nbdkit with store=FOLDER, as a context. @store outlives it when it is
+    """A server with store=FOLDER, as a context. @store outlives it when it is
     given, else it has a folder of its own."""
 
     def __init__(self, *parameters, store=None, tcp=None,
@@ -67,19 +67,19 @@ class Glance:
                            errors="replace")
         self.process = subprocess.Popen(
             dies_with_us(
-                [*wrap, "nbdkit", "-f",
-                 *(["-i", "127.0.0.1", "-p", str(nbd_port)] if nbd_port
-                   else ["-U", self.nbd_socket]),
-                 os.environ["PLATTER_PLUGIN"], f"store={self.store}",
-                 *([] if tcp else [f"glance=unix:{self.socket}"]),
-                 *parameters]),
+                [*wrap, *bare_server(
+                    f"127.0.0.1:{nbd_port}" if nbd_port
+                    else f"unix:{self.nbd_socket}",
+                    f"store={self.store}",
+                    *([] if tcp else [f"glance=unix:{self.socket}"]),
+                    *parameters)]),
             stdin=subprocess.DEVNULL, stderr=self.stderr)
         deadline = time.monotonic() + START_SEC
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 said = self.messages()
                 self.end()
-                raise Failure(f"nbdkit did not start: {said}")
+                raise Failure(f"it did not start: {said}")
             time.sleep(0.02)
 
     def _answers(self):
@@ -129,7 +129,7 @@ class Glance:
         self.stderr.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         if late:
-            raise Failure(f"nbdkit did not end {STOP_SEC} s after SIGTERM")
+            raise Failure(f"it did not end {STOP_SEC} s after SIGTERM")
         return self.process.returncode
 
     def __enter__(self):
@@ -139,7 +139,7 @@ class Glance:
         died, said = self.process.poll(), self.messages()
         status = self.end()
         if kind is None and (died is not None or status != 0):
-            raise Failure(f"nbdkit ended with {status}: {said}")
+            raise Failure(f"it ended with {status}: {said}")
         return False
 
 

@@ -5,7 +5,7 @@
 # Sourced, with "set -euo pipefail" in force. Everything that is started is
 # stopped by its pid when the script ends, however it ends.
 #
-# Environment: PLATTER names the command under test.
+# Environment: PLATTER names the command under test, PLATTER_VIA its front end.
 
 : "${PLATTER:?the path of the platter command}"
 # Debian puts losetup and nbd-client where a plain user's PATH may not look.
@@ -86,7 +86,7 @@ serve_answers()
 serve_launch()
 {
 	: >"$work/serve.out"
-	"$PLATTER" serve "$@" >"$work/serve.out" 2>"$work/serve.err" &
+	"$PLATTER" serve ${PLATTER_VIA:+--via "$PLATTER_VIA"} "$@" >"$work/serve.out" 2>"$work/serve.err" &
 	serve_pid=$!
 	cleanup_pids+=("$serve_pid")
 	wait_for 60 serve_answers || fail "platter serve: no URI in 60 s"

@@ -2,7 +2,7 @@
 """Runs the platter command for the suites in Python.
 
 PLATTER is the path of the command, PLATTER_PLUGIN that of the plugin;
-NBD_COMPARE that of tests/diff/nbd-compare; PLATTER_VIA: see front_end(). Exports are served on a unix
+NBD_COMPARE that of tests/diff/nbd-compare; PLATTER_VIA: see by_nbdkit(). Exports are served on a unix
 socket in a folder of the test's own, and a server ends with its test.
 """
 
@@ -108,13 +108,28 @@ def image_options(fmt=None, snapshot=None, key=None, allow=()):
     return args
 
 
+def by_nbdkit():
+    """The front end that PLATTER_VIA names: nbdkit, or platter's own [that]."""
+    return os.environ.get("PLATTER_VIA") == "nbdkit"
+
+
 def front_end(more=()):
-    """The options of `platter serve` for the front end that PLATTER_VIA names:
-    nbdkit [that], or platter, its own, but for what only nbdkit has."""
-    if os.environ.get("PLATTER_VIA") == "platter" and "--" not in more:
-        return ["--via", "platter"]
+    """Its options of `platter serve`; what @more has behind "--" is nbdkit's."""
+    if not by_nbdkit() and "--" not in more:
+        return []
     plugin = os.environ.get("PLATTER_PLUGIN")
-    return ["--plugin", plugin] if plugin else []
+    return ["--plugin", plugin] if plugin else ["--via", "nbdkit"]
+
+
+def bare_server(place, *parameters):
+    """The command line of a server that nobody supervises, in the foreground, on
+    unix:PATH or ADDRESS:PORT."""
+    if not by_nbdkit():
+        return [os.environ["PLATTER"], "server", "--listen", place,
+                *parameters]
+    kind, rest = place.split(":", 1)
+    where = ["-U", rest] if kind == "unix" else ["-i", kind, "-p", rest]
+    return ["nbdkit", "-f", *where, os.environ["PLATTER_PLUGIN"], *parameters]
 
 
 class Refused(Failure):

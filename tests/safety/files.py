@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from nbd import Client  # noqa: E402
 from qcow2_build import COPIED, Qcow2, feature_names  # noqa: E402
-from server import Failure, Server, environment  # noqa: E402
+from server import Failure, Server, environment, front_end  # noqa: E402
 
 SECONDS = 5
 RSS_KIB = 256 << 10
@@ -356,7 +356,7 @@ def options(row):
 
 
 def judge_refused(f, row):
-    platter, plugin = os.environ["PLATTER"], os.environ["PLATTER_PLUGIN"]
+    platter = os.environ["PLATTER"]
     path = f.file(row.name)
     for verb in (["map"], ["map", "--json"]):
         lines = Observed([platter, *verb, *options(row), path]).must_refuse(
@@ -371,7 +371,7 @@ def judge_refused(f, row):
         if o.status == 1 and not 1 <= len(o.err.splitlines()) <= LINES:
             raise Failure(f"{verb}: {len(o.err.splitlines())} lines")
     sock = f.at("socket")
-    o = Observed([platter, "serve", "--plugin", plugin, "-U", sock,
+    o = Observed([platter, "serve", *front_end(), "-U", sock,
                   *options(row), path])
     lines = o.must_refuse(row.says)
     if os.path.lexists(sock):

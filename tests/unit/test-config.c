@@ -101,6 +101,14 @@ static const struct {
 	{ "format", "", "not supported" },
 	{ "format", "vmdk\x1b", "vmdk\\x1b" },
 	{ "image", "", "empty" },
+	{ "export", "", "not NAME=FILE" },
+	{ "export", "name", "not NAME=FILE" },
+	{ "export", "name=", "not NAME=FILE" },
+	{ "export", "=file", "empty" },
+	{ "export", "a/b=file", "no \"/\"" },
+	{ "export", "a\nb=file", "control characters" },
+	{ "export", "..=file", "folder" },
+	{ "export", "01234567-89AB-cdef-0123-456789abcdef=file", "store" },
 	{ "key", "/no/such/file", "/no/such/file" },
 	{ "key", "/dev/zero", "regular" },
 	{ "key", "/", "regular" },
@@ -159,6 +167,28 @@ START_TEST(paths_become_absolute_and_links_stay)
 	must(set("allow", "folder"), err);
 	snprintf(want, sizeof(want), "%s/folder", cwd);
 	ck_assert_str_eq(c.allow.folders[0], want);
+	config_done(&c);
+}
+END_TEST
+
+START_TEST(exports_have_names_of_their_own)
+{
+	char name[300];
+
+	config_init(&c);
+	ck_assert_int_eq(set("export", "a=x=y"), 0);
+	ck_assert_int_eq(set("export", " b =/z"), 0);
+	ck_assert_int_eq(set("export", "a=/z"), -EINVAL);
+	unit_says(&err, "there are two of that name");
+	ck_assert_uint_eq(c.n_exports, 2);
+	ck_assert_str_eq(config_export_path(&c, " b "), "/z");
+	ck_assert_ptr_null(config_export_path(&c, "b"));
+	ck_assert_ptr_null(config_export_path(&c, ""));
+	ck_assert_str_eq(strrchr(config_export_path(&c, "a"), '/'), "/x=y");
+	memset(name, 'n', sizeof(name));
+	strcpy(name + 256, "=/z");
+	ck_assert_int_eq(set("export", name), -EINVAL);
+	unit_says(&err, "over 255 bytes");
 	config_done(&c);
 }
 END_TEST
@@ -261,6 +291,7 @@ static void add(TCase *tc)
 	LOOP(tc, what_makes_no_sense_is_refused_and_named, refused);
 	tcase_add_test(tc, an_unknown_parameter_is_nobodys);
 	tcase_add_test(tc, paths_become_absolute_and_links_stay);
+	tcase_add_test(tc, exports_have_names_of_their_own);
 	tcase_add_test(tc, the_key_is_what_the_file_holds);
 	tcase_add_test(tc, allow_may_repeat_and_its_values_are_kept);
 	tcase_add_test(tc, the_last_word_on_format_snapshot_and_io_counts);
