@@ -389,6 +389,56 @@ def who_reads_slowly_gets_every_byte(c):
         is_equal(len(got), len(sizes), "answers")
 
 
+class Records:
+    """TLS on a socket, the records of which are sent when we say so."""
+
+    def __init__(self, context, sock):
+        self.sock, self.came, self.goes = sock, ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.came, self.goes,
+                                    server_hostname="localhost")
+        self._try(self.tls.do_handshake)
+        self.send()
+
+    def _try(self, call):
+        while True:
+            try:
+                return call()
+            except ssl.SSLWantReadError:
+                self.send()
+                self.came.write(self.sock.recv(65536))
+
+    def send(self):
+        self.sock.sendall(self.goes.read())
+
+    def sendall(self, data):
+        for at in range(0, len(data), 5):
+            self.tls.write(data[at:at + 5])
+
+    def recv(self, n):
+        return self._try(lambda: self.tls.read(n))
+
+
+def many_records_may_come_in_one_piece(c):
+    with c.x509() as s, TlsClient(c, s.socket) as n:
+        n.greet()
+        n.option(OPT_STARTTLS)
+        is_equal([kind for kind, _ in n.answers()], [REP_ACK], "STARTTLS")
+        plain, n.socket = n.socket, Records(n.tls, n.socket)
+        n.option(OPT_STRUCTURED)
+        n.option(7, bytes(6))
+        n.socket.send()
+        is_equal([kind for kind, _ in n.answers()], [REP_ACK], "structured")
+        is_equal([kind for kind, _ in n.answers()], [3, REP_ACK], "GO")
+        for count in (1, 2, 30, 200):
+            for _ in range(count):
+                n.request(5, 0, 512)  # CACHE
+            n.socket.send()
+            for _ in range(count):
+                is_equal(n.take(8), bytes.fromhex("6744669800000000"), "CACHE")
+                n.take(8)
+        n.socket = plain
+
+
 def clients_leave_in_the_middle_of_anything(c):
     with c.x509("--overlay", "temp") as s:
         with TlsClient(c, s.socket) as honest:
@@ -438,6 +488,7 @@ def main():
             what_was_said_before_tls_is_forgotten,
             a_guest_reads_and_writes_by_tls,
             who_reads_slowly_gets_every_byte,
+            many_records_may_come_in_one_piece,
             clients_leave_in_the_middle_of_anything,
         ]
     run_checks(Context, checks)

@@ -102,8 +102,8 @@ class Walker:
 
     def name(self):
         """A name, and whether it is one."""
-        name = self.rnd.choice((b"", b"", b"", b"no", b"+no", b"@no",
-                                b"x" * 4096, b"\xff\x00"))
+        name = self.rnd.choice(20 * (b"",) + (b"no", b"+no", b"@no",
+                                              b"x" * 4096, b"\xff\x00"))
         return name, name == b""
 
     def info(self, number):
@@ -123,15 +123,16 @@ class Walker:
 
     def spoil(self, data):
         """What cannot be right, now and then."""
-        if self.rnd.random() < 0.8:
+        if self.rnd.random() < 0.9:
             return data
         return self.rnd.choice((data[:-1], data + b"\0", b"\xff" * 4 + data[4:],
                                 b""))
 
     def contexts(self, number):
         name, good = self.name()
-        queries = [self.rnd.choice(CONTEXTS + [b"base:", b"qemu:", b"", b"x:y",
-                                               b"qemu:dirty-bitmap:none"])
+        queries = [self.rnd.choice(3 * CONTEXTS +
+                                   [b"base:", b"qemu:", b"", b"x:y",
+                                    b"qemu:dirty-bitmap:none"])
                    for _ in range(self.rnd.choice((0, 1, 2, 3, 30, 65)))]
         data = struct.pack(">I", len(name)) + name
         data += struct.pack(">I", len(queries))
@@ -172,9 +173,10 @@ class Walker:
         if flags > 3:
             self.must_end()
         while True:
-            step = self.rnd.choice(("list", "info", "structured", "contexts",
-                                    "contexts", "contexts", "go", "go",
-                                    "export", "tls", "unknown", "nonsense"))
+            step = self.rnd.choice(("list", "info", "structured", "structured",
+                                    "contexts", "contexts", "contexts",
+                                    "contexts", "go", "export", "tls",
+                                    "unknown", "nonsense"))
             if not flags & 1 and step not in ("export", "nonsense"):
                 self.option(OPT["list"])
                 self.must_end()
@@ -396,7 +398,7 @@ def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else random.randrange(1 << 32)
     print(f"seed {seed}", flush=True)
     rnd = random.Random(seed)
-    walks = shaken = 0
+    walks = shaken = chosen = 0
     with tempfile.TemporaryDirectory(prefix="platter-walk-") as folder:
         path = os.path.join(folder, "disk")
         disk = bytearray(rnd.randbytes(SIZE))
@@ -410,6 +412,7 @@ def main():
                 try:
                     w.shake()
                     shaken += 1
+                    chosen += bool(w.ids)
                     w.transmit()
                 except Ended:
                     pass
@@ -419,7 +422,8 @@ def main():
             w.client.go()
             is_true(w.client.read(0, SIZE)[1] == disk, "the disk at the end")
             w.client.socket.close()
-    print(f"{walks} connections, {shaken} with transmission")
+    print(f"{walks} connections, {shaken} with transmission, {chosen} of these "
+          "with contexts")
 
 
 if __name__ == "__main__":

@@ -695,10 +695,13 @@ START_TEST(bytes_behind_starttls_end_the_client)
 			else if (behind == 2)
 				n += put_option(b + n, NBD_OPT_LIST, NULL, 0);
 			put(fd, b, n);
-			if (!behind) /* it is TLS that this is not */
+			if (behind) {
+				/* Not even an answer, that might let TLS begin. */
+				ck_assert_int_eq(recv(fd, b, 1, 0), 0);
+			} else {
 				n = put_option(b, NBD_OPT_LIST, NULL, 0);
-			if (!behind)
-				put(fd, b, n);
+				put(fd, b, n); /* which is not TLS */
+			}
 			is_ended(fd);
 		}
 	}
