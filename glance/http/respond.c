@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "glance/http/accept.h"
 #include "glance/http/http.h"
 #include "glance/http/mhd-lib.h"
 #include "glance/log.h"
@@ -154,21 +155,32 @@ static void add_error_json(struct text_buf *b, unsigned int status,
 	text_buf_done(&m);
 }
 
+static void add_error_text(struct text_buf *b, unsigned int status,
+			   const char *explanation)
+{
+	text_addf(b, "%u %s\n\n", status, http_reason(status));
+	for (; *explanation; explanation++)
+		text_add_char(b, *explanation == '\n' ? ' ' : *explanation);
+	text_add(b, "\n\n   ");
+}
+
 void respond_error(struct request *q, unsigned int status,
 		   const char *explanation)
 {
-	const char *accept = request_header(q, "Accept");
+	static const struct {
+		void (*add)(struct text_buf *b, unsigned int status,
+			    const char *explanation);
+		const char *type;
+	} kinds[] = {
+		[ACCEPT_TEXT] = { add_error_text, "text/plain; charset=UTF-8" },
+		[ACCEPT_HTML] = { add_error_html, "text/html; charset=UTF-8" },
+		[ACCEPT_JSON] = { add_error_json, "application/json" },
+	};
+	enum accept_kind kind = accept_refusal(request_header(q, "Accept"));
 	struct text_buf b = { 0 };
 
-	if (accept && strstr(accept, "application/json") &&
-	    !strstr(accept, "text/html") && !strstr(accept, "*/*")) {
-		add_error_json(&b, status, explanation);
-		respond_json(q, status, &b);
-	} else {
-		add_error_html(&b, status, explanation);
-		respond_text(q, status, "text/html; charset=UTF-8",
-			     text_buf_take(&b));
-	}
+	kinds[kind].add(&b, status, explanation);
+	respond_text(q, status, kinds[kind].type, text_buf_take(&b));
 }
 
 void respond_errorf(struct request *q, unsigned int status, const char *fmt,

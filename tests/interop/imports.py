@@ -197,8 +197,8 @@ def rows_of_import_and_tasks_are_answered(c):
                 Row("GET", "/v2/info/import", 200, {"import-methods": {
                     "type": "array", "value": ["glance-direct", "web-download",
                                                "copy-image"]}}),
-                Row("POST", image, 400, "requires a &#x27;method&#x27;", {}),
-                Row("POST", image, 400, "requires a &#x27;name&#x27;", {"method": {}}),
+                Row("POST", image, 400, "requires a 'method'", {}),
+                Row("POST", image, 400, "requires a 'name'", {"method": {}}),
                 Row("POST", image, 400, "Unknown import method name",
                     {"method": {"name": "x"}}),
                 Row("POST", image, 400, "must be boolean",
@@ -227,14 +227,16 @@ def rows_of_import_and_tasks_are_answered(c):
                 Row("GET", "/v2/tasks?status=x", 400, "Invalid status value"),
                 Row("GET", "/v2/tasks?type=x", 400, "Invalid type value"),
                 Row("GET", "/v2/tasks?sort_dir=x", 400, "sort direction"),
+                Row("GET", "/v2/tasks?sort_key=x", 400, "Sort key"),
+                Row("GET", "/v2/tasks?sort_key=n", 400, "Sort key"),
                 Row("GET", "/v2/tasks?limit=x", 400, "must be an integer"),
                 Row("GET", "/v2/tasks?limit=-1", 400, "must be positive"),
                 Row("GET", "/v2/tasks?marker=x", 400, "Invalid marker format"),
                 Row("GET", "/v2/tasks/x", 404),
                 Row("DELETE", "/v2/tasks/x", 405,
                     answer_headers={"Allow": "GET"}),
-                Row("POST", "/v2/tasks", 400, "&#x27;type&#x27; is required", {}),
-                Row("POST", "/v2/tasks", 400, "&#x27;input&#x27; is required",
+                Row("POST", "/v2/tasks", 400, "'type' is required", {}),
+                Row("POST", "/v2/tasks", 400, "'input' is required",
                     {"type": "import"}),
                 Row("POST", "/v2/tasks", 400, "does not match schema",
                     {"type": "x", "input": {}}),
@@ -261,7 +263,9 @@ def administrators_import_by_task(c):
                             "import_from_format": "qcow2",
                             "image_properties": {"name": "t", "x": "y"}}}))
                 task = a.headers["location"]
-                is_equal(task, "/v2/tasks/" + a.json["id"], "Location")
+                is_equal(task, "http://localhost/v2/tasks/" + a.json["id"],
+                         "Location")
+                task = task[len("http://localhost"):]
                 got = wait_for(lambda: [t for t in [
                     g.request("GET", task).json]
                     if t["status"] in ("success", "failure")])[0]
@@ -281,6 +285,42 @@ def administrators_import_by_task(c):
             is_equal(ids, [last["tasks"][0]["id"]], "those that succeeded")
     finally:
         web.end()
+
+
+def tasks_are_sorted_by_any_column(c):
+    """glance task-list sorts by status. Pages walk all of them."""
+    with Glance() as g:
+        for uri in ("b", "a", "c"):
+            run_row(g, Row("POST", "/v2/tasks", 201, None, {
+                "type": "import", "input": {
+                    "import_from": f"http://{uri}.example/",
+                    "image_properties": {}}}))
+        wait_for(lambda: all(t["status"] == "failure" for t in g.request(
+            "GET", "/v2/tasks").json["tasks"]))
+        made = [t["id"] for t in g.request(
+            "GET", "/v2/tasks?sort_dir=asc").json["tasks"]]
+        for key in ("created_at", "id", "type", "status", "owner",
+                    "expires_at", "updated_at", "image_id", "request_id",
+                    "user_id", "deleted", "deleted_at"):
+            for way in ("asc", "desc"):
+                query = f"/v2/tasks?sort_key={key}&sort_dir={way}"
+                whole = [t["id"] for t in
+                         g.request("GET", query).json["tasks"]]
+                is_equal(sorted(whole), sorted(made), key)
+                if key not in ("expires_at", "updated_at", "request_id",
+                               "image_id"):
+                    want = sorted(made) if key == "id" else made
+                    is_equal(whole, want[::-1] if way == "desc" else want,
+                             f"{key} {way}")
+                pages, marker = [], ""
+                while True:
+                    page = g.request("GET", query + "&limit=1" + marker
+                                     ).json["tasks"]
+                    if not page:
+                        break
+                    pages.append(page[0]["id"])
+                    marker = "&marker=" + pages[-1]
+                is_equal(pages, whole, f"the pages by {key} {way}")
 
 
 def strangers_see_no_tasks(c):
@@ -562,6 +602,7 @@ if __name__ == "__main__":
         what_is_not_public_is_not_asked,
         rows_of_import_and_tasks_are_answered,
         administrators_import_by_task,
+        tasks_are_sorted_by_any_column,
         strangers_see_no_tasks,
         a_killed_server_goes_on_with_imports,
         a_server_that_is_told_to_end_does,
