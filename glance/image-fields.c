@@ -183,24 +183,6 @@ int image_may_publish(const struct identity *who, enum image_visibility v,
 			 "action.");
 }
 
-int image_check_formats(const struct record *r, struct error *err)
-{
-	static const char *const kinds[] = { "aki", "ari", "ami" };
-	const char *d = r->disk_format, *c = r->container_format;
-	size_t i;
-
-	for (i = 0; d && c && i < ARRAY_SIZE(kinds); i++)
-		if ((!strcmp(d, kinds[i]) || !strcmp(c, kinds[i])) &&
-		    strcmp(d, c) != 0)
-			return error_set(
-				err, -EINVAL, 0,
-				"Invalid mix of disk and container formats. "
-				"When setting a disk or container format to "
-				"one of 'aki', 'ari', or 'ami', the container "
-				"and disk formats must match.");
-	return 0;
-}
-
 int image_set_field(struct record *r, const char *name, const json_t *v,
 		    struct error *err)
 {
@@ -247,5 +229,5 @@ int image_from_json(const struct identity *who, const json_t *body,
 				 "You are not permitted to create images owned "
 				 "by '%s'.",
 				 r->owner ? r->owner : "");
-	return code < 0 ? code : image_check_formats(r, err);
+	return code;
 }

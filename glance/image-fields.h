@@ -30,9 +30,6 @@ int image_field_apply(struct record *r, const char *name, const json_t *value,
 int image_may_publish(const struct identity *who, enum image_visibility v,
 		      struct error *err);
 
-/* Glance's rule for Amazon's kinds: the container is of the same kind. */
-int image_check_formats(const struct record *r, struct error *err);
-
 /* Checks and applies what a client says; -EPERM: clients do not set it. */
 int image_set_field(struct record *r, const char *name, const json_t *value,
 		    struct error *err);

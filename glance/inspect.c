@@ -234,7 +234,10 @@ int inspect_source(int fd, struct source **ret, struct error *err)
 		       : file_source_adopt(own, 0, ret, err);
 }
 
-/* What is in a container is not looked at. */
+/*
+ * What is in a container is not looked at. No data at all are fine, whatever
+ * they are called: Nova uploads none for a snapshot of a volume.
+ */
 static int look_at_disk(const struct record *r, int fd, struct inspection *ret,
 			struct error *err)
 {
@@ -245,6 +248,8 @@ static int look_at_disk(const struct record *r, int fd, struct inspection *ret,
 	if (!format)
 		return 0;
 	code = inspect_source(fd, &src, err);
+	if (code >= 0 && !src->bytes)
+		return 0;
 	if (code >= 0 && !strcmp(r->disk_format, "iso"))
 		code = check_iso(src, err);
 	else if (code >= 0 && !strcmp(format, "raw"))

@@ -134,6 +134,8 @@ static int insert(struct index_tx *tx, void *opaque, struct error *err)
 		code = record_set(&r.container_format, "bare", err);
 	if (code >= 0)
 		code = meta_apply(i->meta, &r, err);
+	if (code >= 0 && !d->cyclades)
+		code = meta_match_formats(i->meta, &r, err);
 	if (code >= 0 && d->cyclades)
 		code = add_location(&r, i->meta->location, err);
 	if (code >= 0 && is_in_place(i->q, i->meta))

@@ -268,6 +268,8 @@ static int update(struct index_tx *tx, struct change *c, struct error *err)
 		    : 0;
 	if (r >= 0)
 		r = meta_apply(c->meta, &c->image, err);
+	if (r >= 0 && !legacy_dialect(c->q)->cyclades)
+		r = meta_match_formats(c->meta, &c->image, err);
 	return r < 0 ? r : record_update(tx, &c->image, err);
 }
 

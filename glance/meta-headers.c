@@ -265,6 +265,32 @@ static int set_text(char **field, const char *value, size_t max,
 	return record_set(field, value, err);
 }
 
+static bool is_amazon(const char *format)
+{
+	return format && (!strcmp(format, "aki") || !strcmp(format, "ari") ||
+			  !strcmp(format, "ami"));
+}
+
+int meta_match_formats(const struct meta *m, struct record *r,
+		       struct error *err)
+{
+	const char *d = m->disk_format, *c = m->container_format;
+
+	if (!is_amazon(d) && !is_amazon(c))
+		return 0;
+	if (!c)
+		return record_set(&r->container_format, d, err);
+	if (!d)
+		return record_set(&r->disk_format, c, err);
+	return !strcmp(d, c)
+		       ? 0
+		       : error_set(err, -EINVAL, 0,
+				   "Invalid mix of disk and container formats. "
+				   "When setting a disk or container format to "
+				   "one of 'aki', 'ari', or 'ami', the "
+				   "container and disk formats must match.");
+}
+
 int meta_apply(const struct meta *m, struct record *r, struct error *err)
 {
 	size_t i;

@@ -34,6 +34,13 @@ int meta_add(struct meta *m, const char *name, const char *value,
 	     struct error *err);
 void meta_done(struct meta *m);
 
+/*
+ * v1's rule for Amazon's kinds, which v2 has not: where @m says one of the two
+ * formats, the other is the same. One that it does not say becomes so in @r.
+ */
+int meta_match_formats(const struct meta *m, struct record *r,
+		       struct error *err);
+
 /* Sets what @m says in @r. */
 int meta_apply(const struct meta *m, struct record *r, struct error *err);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "glance/glance.h"
@@ -90,11 +91,41 @@ static int identify(struct request *q)
 	return r;
 }
 
+/* "/v2.N/..." is v2 for each N that the versions list has. */
+static void drop_minor_version(struct uri *u)
+{
+	char *first = u->n_segments ? u->segments[0] : NULL;
+	char *end;
+
+	if (!first || strncmp(first, "v2.", 3) || first[3] < '0' ||
+	    first[3] > '9' || (first[3] == '0' && first[4]))
+		return;
+	if (strtoul(first + 3, &end, 10) <= API_MINOR_MAX && !*end)
+		first[2] = '\0';
+}
+
+/* Who asks for a version that there is not is told which there are. */
+static bool is_of_a_version(const struct uri *u)
+{
+	static const char *const roots[] = { "v2", "v1", "image" };
+	size_t i;
+
+	for (i = 0; u->n_segments && i < ARRAY_SIZE(roots); i++)
+		if (!strcmp(u->segments[0], roots[i]))
+			return true;
+	return false;
+}
+
 void routes_begin(struct request *q)
 {
 	unsigned int allowed;
 
+	drop_minor_version(&q->uri);
 	q->route = route_find(&q->uri, q->method, &allowed);
+	if (!q->route && !allowed && !is_of_a_version(&q->uri)) {
+		versions_respond(q, 300);
+		return;
+	}
 	if (!(q->route && q->route->flags & ROUTE_PUBLIC) && identify(q) < 0)
 		return;
 	if (!q->route && allowed)

@@ -11,6 +11,9 @@
 struct index_tx;
 struct metadef_call;
 
+/* The newest minor version of v2; all from 2.0 on are answered. */
+#define API_MINOR_MAX 17U
+
 enum {
 	ROUTE_PUBLIC = 1 << 0, /* nobody is asked who he is */
 };
@@ -57,6 +60,13 @@ extern const struct route task_routes[];
  */
 const struct route *route_find(const struct uri *u, enum http_method method,
 			       unsigned int *ret_allowed);
+
+/* ---- v2.c ---- */
+
+/* Answers with the versions that there are. */
+void versions_respond(struct request *q, unsigned int status);
+
+/* ---- routes.c ---- */
 
 /* For struct http_app. */
 void routes_begin(struct request *q);

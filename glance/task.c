@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "glance/http/text-buf.h"
 #include "glance/task.h"
 #include "glance/time-text.h"
 
@@ -119,8 +120,44 @@ int task_load(struct index_tx *tx, const char *id, struct task *ret,
 	return r < 0 ? r : read_row(st, ret, err);
 }
 
-static int get_number(struct index_tx *tx, const char *id, int64_t *ret,
-		      struct error *err)
+/*
+ * Those of Glance's table. Ties, and what was made in one second there, come in
+ * the order in which they were made.
+ */
+static const struct {
+	const char *key;
+	const char *column;
+} sorts[] = {
+	{ "created_at", "n" },
+	{ "id", "id" },
+	{ "type", "type" },
+	{ "status", "status" },
+	{ "owner", "ifnull(owner, '')" },
+	{ "expires_at", "ifnull(expires_at, 0)" },
+	{ "updated_at", "updated_at" },
+	{ "image_id", "ifnull(image_id, '')" },
+	{ "request_id", "ifnull(request_id, '')" },
+	{ "user_id", "ifnull(user_id, '')" },
+	{ "deleted", "''" },
+	{ "deleted_at", "''" },
+};
+
+static const char *column_of(const char *key)
+{
+	size_t i;
+
+	for (i = 0; key && i < ARRAY_SIZE(sorts); i++)
+		if (!strcmp(sorts[i].key, key))
+			return sorts[i].column;
+	return key ? NULL : "n";
+}
+
+bool task_sorts_by(const char *key)
+{
+	return column_of(key);
+}
+
+static int find_marker(struct index_tx *tx, const char *id, struct error *err)
 {
 	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
 	int r = index_sql(tx, "SELECT n FROM tasks WHERE id = ?", &st, err);
@@ -129,40 +166,52 @@ static int get_number(struct index_tx *tx, const char *id, int64_t *ret,
 		return r;
 	index_bind_text(st, 1, id);
 	r = index_step(st, err);
-	if (r > 0)
-		*ret = sqlite.column_int64(st, 0);
 	return r ? r
 		 : error_set(err, -EINVAL, 0, "No task found with ID %.64s",
 			     id);
 }
 
-#define WHERE                                             \
-	" FROM tasks WHERE (?1 IS NULL OR image_id = ?1)" \
-	" AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR type = ?3)"
+/* The statement of @f; what is in it is ours but for what is bound. */
+static int prepare_list(struct index_tx *tx, const struct task_filter *f,
+			sqlite3_stmt **ret, struct error *err)
+{
+	const char *column = column_of(f->sort_key);
+	const char *dir = f->ascending ? "" : " DESC";
+	struct text_buf b = { 0 };
+	int r;
+
+	text_add(&b, "SELECT " COLUMNS
+		     " FROM tasks WHERE (?1 IS NULL OR image_id = ?1)"
+		     " AND (?2 IS NULL OR status = ?2)"
+		     " AND (?3 IS NULL OR type = ?3)");
+	if (f->marker)
+		text_addf(&b,
+			  " AND (%s, n) %c (SELECT %s, n FROM tasks"
+			  " WHERE id = ?4)",
+			  column, f->ascending ? '>' : '<', column);
+	text_addf(&b, " ORDER BY %s%s, n%s LIMIT ?5", column, dir, dir);
+	r = b.failed ? error_set(err, -ENOMEM, 0, "out of memory")
+		     : index_sql(tx, b.text, ret, err);
+	text_buf_done(&b);
+	return r;
+}
 
 int task_each(struct index_tx *tx, const struct task_filter *f,
 	      int (*each)(void *opaque, struct task *t), void *opaque,
 	      struct error *err)
 {
 	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
-	int64_t n = 0;
-	int r = f->marker ? get_number(tx, f->marker, &n, err) : 0;
+	int r = f->marker ? find_marker(tx, f->marker, err) : 0;
 
 	if (r >= 0)
-		r = index_sql(tx,
-			      f->ascending ? "SELECT " COLUMNS WHERE
-					     " AND (?4 = 0 OR n > ?4)"
-					     " ORDER BY n LIMIT ?5"
-					   : "SELECT " COLUMNS WHERE
-					     " AND (?4 = 0 OR n < ?4)"
-					     " ORDER BY n DESC LIMIT ?5",
-			      &st, err);
+		r = prepare_list(tx, f, &st, err);
 	if (r < 0)
 		return r;
 	index_bind_text(st, 1, f->image_id);
 	index_bind_text(st, 2, f->status);
 	index_bind_text(st, 3, f->type);
-	sqlite.bind_int64(st, 4, n);
+	if (f->marker)
+		index_bind_text(st, 4, f->marker);
 	index_bind_u64(st, 5, f->limit);
 	while ((r = index_step(st, err)) == 1) {
 		CLEANUP(task_done) struct task t = { 0 };

@@ -45,9 +45,13 @@ struct task_filter {
 	const char *status;
 	const char *type;
 	const char *marker; /* behind this one, which exists */
-	bool ascending; /* by when they were made */
+	const char *sort_key; /* a column's name; NULL: when they were made */
+	bool ascending;
 	uint64_t limit;
 };
+
+/* Is @key a column that tasks may be sorted by? */
+bool task_sorts_by(const char *key);
 
 /* Calls @each, which may take over what is in @t, until it returns non-zero. */
 int task_each(struct index_tx *tx, const struct task_filter *f,

@@ -151,13 +151,13 @@ static int parse_filter(const struct uri *u, struct task_filter *f,
 						NULL };
 	static const char *const types[] = { TASK_IMPORT, TASK_API_IMPORT,
 					     NULL };
-	static const char *const keys[] = { "created_at", NULL };
 	const char *dir = uri_query(u, "sort_dir");
 	int r = parse_limit(uri_query(u, "limit"), &f->limit, err);
 
 	f->status = uri_query(u, "status");
 	f->type = uri_query(u, "type");
 	f->marker = uri_query(u, "marker");
+	f->sort_key = uri_query(u, "sort_key");
 	f->ascending = dir && !strcmp(dir, "asc");
 	if (r >= 0)
 		r = check_word("sort direction", dir, directions, err);
@@ -165,8 +165,9 @@ static int parse_filter(const struct uri *u, struct task_filter *f,
 		r = check_word("status value", f->status, statuses, err);
 	if (r >= 0)
 		r = check_word("type value", f->type, types, err);
-	if (r >= 0)
-		r = check_word("sort key", uri_query(u, "sort_key"), keys, err);
+	if (r >= 0 && !task_sorts_by(f->sort_key))
+		r = error_set(err, -EINVAL, 0,
+			      "Sort key supplied was not valid.");
 	if (r >= 0 && f->marker && !record_id_ok(f->marker))
 		r = error_set(err, -EINVAL, 0, "Invalid marker format");
 	return r;
@@ -323,8 +324,9 @@ static void post_task(struct request *q)
 	struct glance *g = q->app;
 	CLEANUP(json_decrefp) json_t *body = NULL;
 	CLEANUP(task_done) struct task t = { 0 };
+	CLEANUP(freep) char *base = request_base_url(q);
 	struct error err = { 0 };
-	char location[64];
+	char location[400];
 
 	if (!may_use(q))
 		return;
@@ -336,7 +338,8 @@ static void post_task(struct request *q)
 		return;
 	}
 	worker_wake(g->worker);
-	snprintf(location, sizeof(location), "/v2/tasks/%s", t.id);
+	snprintf(location, sizeof(location), "%s/v2/tasks/%s", base ? base : "",
+		 t.id);
 	respond_header(q, "Location", location);
 	respond_json_value(q, 201, whole(&t));
 }

@@ -81,32 +81,35 @@ static json_t *version(const char *base, const char *id, const char *status)
 			 json_sprintf("%s/v2/", base));
 }
 
-static void respond_versions(struct request *q, unsigned int status)
+/*
+ * All of them: what each has brought is there, whether it is configured or
+ * not (stores, the cache).
+ */
+void versions_respond(struct request *q, unsigned int status)
 {
-	static const char *const ids[] = { "v2.9", "v2.7", "v2.6",
-					   "v2.5", "v2.4", "v2.3",
-					   "v2.2", "v2.1", "v2.0" };
 	CLEANUP(freep) char *base = request_base_url(q);
 	json_t *list = json_array();
-	size_t i;
+	unsigned int minor = API_MINOR_MAX + 1;
+	char id[8];
 
-	if (base) {
-		json_array_append_new(list, version(base, "v2.15", "CURRENT"));
-		for (i = 0; i < ARRAY_SIZE(ids); i++)
-			json_array_append_new(
-				list, version(base, ids[i], "SUPPORTED"));
+	while (base && minor--) {
+		snprintf(id, sizeof(id), "v2.%u", minor);
+		json_array_append_new(list, version(base, id,
+						    minor == API_MINOR_MAX
+							    ? "CURRENT"
+							    : "SUPPORTED"));
 	}
 	respond_json_value(q, status, json_pack("{s:o}", "versions", list));
 }
 
 static void get_root(struct request *q)
 {
-	respond_versions(q, 300);
+	versions_respond(q, 300);
 }
 
 static void get_versions(struct request *q)
 {
-	respond_versions(q, 200);
+	versions_respond(q, 200);
 }
 
 /* ---- lists ---- */
@@ -269,8 +272,6 @@ static int patch_image(struct index_tx *tx, struct change *c, struct error *err)
 		r = apply_one(c->q, &c->image, &c->patch->changes[i], err);
 	if (r >= 0 && c->image.visibility != before)
 		r = image_may_publish(&c->q->who, c->image.visibility, err);
-	if (r >= 0)
-		r = image_check_formats(&c->image, err);
 	return r < 0 ? r : record_update(tx, &c->image, err);
 }
 

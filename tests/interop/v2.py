@@ -26,6 +26,9 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 PATCH_20 = {"Content-Type": "application/openstack-images-v2.0-json-patch"}
 A = "/v2/images/11111111-1111-4111-8111-111111111111"
+AMI, AKI = (f"{n}1111111-1111-4111-8111-111111111111" for n in "23")
+FORMATS = {"qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi", "vhdx": "vhdx",
+           "vhd": "vpc", "raw": "raw"}
 DISK_BYTES = 3 << 20
 
 
@@ -37,9 +40,7 @@ class Context:
         with open(raw, "wb") as f:
             f.write(self.disk)
         self.files = {}
-        for fmt, qemu in (("qcow2", "qcow2"), ("vmdk", "vmdk"),
-                          ("vdi", "vdi"), ("vhdx", "vhdx"), ("vhd", "vpc"),
-                          ("raw", "raw")):
+        for fmt, qemu in FORMATS.items():
             out = self.path("disk." + fmt)
             more = ["-o", "force_size=on"] if fmt == "vhd" else []
             run(["qemu-img", "convert", "-f", "raw", "-O", qemu, *more, raw,
@@ -72,8 +73,17 @@ def has_not(*names):
     return lambda got: not any(n in got for n in names)
 
 
+VERSIONS = {"versions": lambda v: [i["id"] for i in v] == [
+    f"v2.{n}" for n in range(17, -1, -1)] and [i["status"] for i in v] == [
+        "CURRENT"] + 17 * ["SUPPORTED"]}
+
 TABLE = [
-    Row("GET", "/", 300, {"versions": lambda v: v[0]["status"] == "CURRENT"}),
+    Row("GET", "/", 300, VERSIONS),
+    *[Row("GET", f"/v2.{n}/images", 200, {"schema": "/v2/schemas/images"})
+      for n in range(18)],
+    *[Row("GET", f"/{v}/images", 300, VERSIONS)
+      for v in ("v2.18", "v2.", "v2.x", "v2.1x", "v2.01", "v2.-1", "v20",
+                "v3", "v1.1", "v2.4294967297")],
     Row("GET", "/versions", 200),
     Row("GET", "/v2/", 200),
     Row("GET", "/healthcheck", 200, "OK"),
@@ -92,11 +102,25 @@ TABLE = [
     Row("POST", "/v2/images", 403, "read-only", {"status": "active"}),
     Row("POST", "/v2/images", 400, None, {"disk_format": "floppy"}),
     Row("POST", "/v2/images", 400, None, {"min_disk": "many"}),
-    Row("POST", "/v2/images", 400, "Invalid mix of disk and container",
-        {"disk_format": "ami", "container_format": "bare"}),
+    *[Row("POST", "/v2/images", 201, {"disk_format": disk},
+          {"disk_format": disk, "container_format": container, "id": i})
+      for disk, container, i in (("ami", "bare", AMI), ("raw", "aki", AKI))],
+    Row("PATCH", "/v2/images/" + AKI, 200, {"disk_format": "ari"},
+        [{"op": "replace", "path": "/disk_format", "value": "ari"}], PATCH),
+    Row("DELETE", "/v2/images/" + AMI, 204),
+    Row("DELETE", "/v2/images/" + AKI, 204),
     Row("POST", "/v2/images", 400, None, "no JSON",
         {"Content-Type": "application/json"}),
-    Row("GET", "/v2/images/nothing", 404),
+    *[Row("GET", "/v2/images/%3Ca%20href='x'%3E", 404, says, headers=accept,
+          answer_headers={"Content-Type": kind})
+      for accept, kind, says in (
+          ({}, "text/plain; charset=UTF-8", "404 Not Found\n\n"
+           "No image found with ID <a href='x'>\n\n   "),
+          ({"Accept": "*/*"}, "text/html; charset=UTF-8",
+           "ID &lt;a href=&#x27;x&#x27;&gt;<br />"),
+          ({"Accept": "application/json"}, "application/json",
+           {"code": "404 Not Found", "title": "Not Found", "message":
+            "No image found with ID <a href='x'><br /><br />\n\n\n"}))],
     Row("GET", A, 200, {"id": A[11:]}),
     Row("GET", "/v2/images?name=a&tag=x", 200, {"images": [{"name": "a"}]}),
     Row("GET", "/v2/images?name=in:b,a", 200, {"images": [{"name": "a"}]}),
@@ -189,6 +213,29 @@ def data_come_back_and_are_digested(c):
             a = g.request("GET", f"/v2/images/{i}/file?format=raw")
             is_true(a.status == 200 and a.body == c.disk, f"{fmt}: other disk")
             upload(g, i, data, 409)
+
+
+def no_data_are_fine_whatever_they_are_called(c):
+    """Nova's snapshot of a volume has none, in the format of its base."""
+    with Glance() as g:
+        for fmt in (*FORMATS, "iso", "ami"):
+            i = create(g, fmt)
+            upload(g, i, b"")
+            got = show(g, i)
+            is_equal((got["status"], got["size"], got["checksum"]),
+                     ("active", 0, hashlib.md5(b"").hexdigest()), fmt)
+            a = g.request("GET", f"/v2/images/{i}/file")
+            is_equal((a.status, a.body), (200, b""), f"data of {fmt}")
+            i = create(g, fmt)
+            is_equal(g.request("PUT", f"/v2/images/{i}/stage", b"",
+                               OCTETS).status, 204, "the status of staging")
+            g.request("POST", f"/v2/images/{i}/import",
+                      {"method": {"name": "glance-direct"}})
+            for _ in range(500):
+                if show(g, i)["status"] == "active":
+                    break
+                time.sleep(0.02)
+            is_equal(show(g, i)["status"], "active", f"{fmt}, imported")
 
 
 def ranges_are_served(c):
@@ -929,6 +976,7 @@ if __name__ == "__main__":
     run_checks(Context, [
         each_row_of_the_table_is_answered,
         data_come_back_and_are_digested,
+        no_data_are_fine_whatever_they_are_called,
         ranges_are_served,
         what_is_not_what_it_says_is_refused,
         an_upload_that_ends_early_leaves_nothing,
