@@ -71,6 +71,7 @@ static const struct {
 	{ "glance-per-address", FIELD(per_address), strdup },
 	{ "glance-proxies", FIELD(proxies), strdup },
 	{ "glance-hosts", FIELD(hosts), strdup },
+	{ "cors-origins", FIELD(cors_origins), strdup },
 	{ "health-disable", FIELD(health_disable), absolute },
 	{ "min-disk", FIELD(min_disk), strdup },
 #undef FIELD

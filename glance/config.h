@@ -31,6 +31,7 @@ struct glance_config {
 	char *per_address; /* connections */
 	char *proxies; /* that are believed, see forwarded.h */
 	char *hosts; /* names, see origin.h */
+	char *cors_origins; /* see cors.h */
 	char *timeout; /* of slow clients of HTTP, seconds */
 	char *health_disable; /* a file; absolute */
 	char *limits; /* a file, see limits.h */

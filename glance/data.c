@@ -148,14 +148,61 @@ static int parse_range(const char *text, uint64_t bytes, uint64_t *ret_off,
 	return 1;
 }
 
+static bool take_number(const char **text, uint64_t *ret)
+{
+	char *end;
+
+	if (**text < '0' || **text > '9')
+		return false;
+	errno = 0;
+	*ret = strtoull(*text, &end, 10);
+	*text = end;
+	return !errno;
+}
+
+/*
+ * "Content-Range: bytes A-B/LENGTH" of a request, which Glance takes from of
+ * old. The length may be "*"; B is inside the data then. As parse_range(), but
+ * what cannot be understood is not satisfied.
+ */
+static int parse_content_range(const char *text, uint64_t bytes,
+			       uint64_t *ret_off, uint64_t *ret_len)
+{
+	uint64_t first, last, length = 0;
+	bool known;
+
+	if (!text)
+		return 0;
+	if (strncmp(text, "bytes ", 6) != 0)
+		return -ERANGE;
+	text += 6;
+	if (!take_number(&text, &first) || *text++ != '-' ||
+	    !take_number(&text, &last) || *text++ != '/')
+		return -ERANGE;
+	known = *text != '*';
+	if (!known)
+		text++;
+	else if (!take_number(&text, &length))
+		return -ERANGE;
+	if (*text || last < first || first >= bytes ||
+	    (known ? last >= length : last >= bytes))
+		return -ERANGE;
+	*ret_off = first;
+	*ret_len = min_u64(last, bytes - 1) - first + 1;
+	return 1;
+}
+
 /* The headers of a part; the status, or 0 when it was answered. */
 static unsigned int begin_answer(struct request *q, uint64_t bytes,
 				 uint64_t *ret_off, uint64_t *ret_len)
 {
-	int r = parse_range(request_header(q, "Range"), bytes, ret_off,
-			    ret_len);
+	const char *range = request_header(q, "Range");
+	int r = parse_range(range, bytes, ret_off, ret_len);
 	char text[80];
 
+	if (!range)
+		r = parse_content_range(request_header(q, "Content-Range"),
+					bytes, ret_off, ret_len);
 	if (r == -ERANGE) {
 		snprintf(text, sizeof(text), "bytes */%" PRIu64, bytes);
 		respond_header(q, "Content-Range", text);
@@ -357,7 +404,7 @@ static void get_inspect(struct request *q)
 
 const struct route data_routes[] = {
 	{ HTTP_PUT, "/v2/images/{}/file", finish_upload, begin_upload },
-	{ HTTP_GET, "/v2/images/{}/file", get_data },
+	{ HTTP_GET, "/v2/images/{}/file", get_data, .flags = ROUTE_NO_BODY },
 	{ HTTP_GET, "/v2/images/{}/inspect", get_inspect },
 	{ HTTP_PUT, "/v2/images/{}/stage", finish_upload, begin_stage },
 	{ 0 },

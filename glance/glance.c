@@ -53,6 +53,7 @@ static int open_http(struct glance *g, struct error *err)
 		.per_address = c->per_address,
 		.proxies = c->proxies,
 		.hosts = c->hosts,
+		.cors_origins = c->cors_origins,
 	};
 
 	return c->listen ? http_listen(&http, &g->http, err) : 0;

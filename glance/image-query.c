@@ -119,6 +119,9 @@ static void add_term(struct query *q, const struct list_term *t)
 		text_add_char(&q->sql, ')');
 	} else {
 		text_addf(&q->sql, " AND %s %s ?", t->column, ops[t->op]);
+		/* What has no size is sorted as empty, and not found as such. */
+		if (!strcmp(t->column, "size_key"))
+			text_add(&q->sql, " AND size IS NOT NULL");
 		if (t->is_number)
 			add_value_number(q, t->number);
 		else

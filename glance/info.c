@@ -91,16 +91,20 @@ static void refuse_store(struct request *q)
 }
 
 const struct route info_routes[] = {
-	{ HTTP_GET, "/v2/info/import", get_import },
-	{ HTTP_GET, "/v2/info/stores", get_stores },
-	{ HTTP_GET, "/v2/info/stores/detail", get_stores },
+	{ HTTP_GET, "/v2/info/import", get_import, .flags = ROUTE_NO_BODY },
+	{ HTTP_GET, "/v2/info/stores", get_stores, .flags = ROUTE_NO_BODY },
+	{ HTTP_GET, "/v2/info/stores/detail", get_stores,
+	  .flags = ROUTE_NO_BODY },
 	{ HTTP_GET, "/v2/info/usage", get_usage },
-	{ HTTP_GET, "/v2/cache", refuse_cache },
+	{ HTTP_GET, "/v2/cache", refuse_cache, .flags = ROUTE_NO_BODY },
 	{ HTTP_DELETE, "/v2/cache", refuse_cache },
 	{ HTTP_PUT, "/v2/cache/{}", refuse_cache },
 	{ HTTP_DELETE, "/v2/cache/{}", refuse_cache },
-	{ HTTP_DELETE, "/v2/stores/{}/{}", refuse_store },
-	{ HTTP_GET, "/v2/schemas/{}", NULL, get_schema },
-	{ HTTP_GET, "/v2/schemas/metadefs/{}", NULL, get_schema },
+	{ HTTP_DELETE, "/v2/stores/{}/{}", refuse_store,
+	  .flags = ROUTE_NO_BODY },
+	{ HTTP_GET, "/v2/schemas/{}", NULL, get_schema,
+	  .flags = ROUTE_NO_BODY },
+	{ HTTP_GET, "/v2/schemas/metadefs/{}", NULL, get_schema,
+	  .flags = ROUTE_NO_BODY },
 	{ 0 },
 };

@@ -23,12 +23,6 @@
 /* Of an image in the way of another's data: whose they are to become. */
 #define MOVE_PROPERTY "os_glance_moves_to"
 
-bool legacy_has_body(const struct request *q)
-{
-	return q->has_length ? q->content_length > 0
-			     : request_header(q, "Transfer-Encoding") != NULL;
-}
-
 /* Does a new image of v1's name a file that is to be registered in place? */
 static bool is_in_place(const struct request *q, const struct meta *m)
 {
@@ -36,7 +30,7 @@ static bool is_in_place(const struct request *q, const struct meta *m)
 
 	return q->method == HTTP_POST && !legacy_dialect(q)->cyclades &&
 	       m->location && !strncmp(m->location, "file://", 7) &&
-	       !legacy_has_body(q) && location_rules_show(g->locations);
+	       !request_has_body(q) && location_rules_show(g->locations);
 }
 
 int legacy_check_sources(const struct request *q, const struct meta *m,
@@ -377,7 +371,7 @@ void legacy_begin_post(struct request *q)
 	char id[37];
 	int r;
 
-	if (!legacy_has_body(q) || legacy_dialect(q)->cyclades)
+	if (!request_has_body(q) || legacy_dialect(q)->cyclades)
 		return;
 	r = meta_parse(q, &m, &err);
 	if (r >= 0)

@@ -24,9 +24,6 @@ void legacy_respond(struct request *q, const char *id);
 
 /* ---- legacy-create.c ---- */
 
-/* Does it bring data? */
-bool legacy_has_body(const struct request *q);
-
 /* v1 has data in the body; what else it may come from is not taken. */
 int legacy_check_sources(const struct request *q, const struct meta *m,
 			 struct error *err);

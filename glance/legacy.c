@@ -279,7 +279,7 @@ static void begin_put(struct request *q)
 	struct error err = { 0 };
 	int r;
 
-	if (!legacy_has_body(q) || legacy_dialect(q)->cyclades)
+	if (!request_has_body(q) || legacy_dialect(q)->cyclades)
 		return;
 	r = meta_parse(q, &m, &err);
 	if (r >= 0)

@@ -137,29 +137,65 @@ static int check_body(const json_t *body, const char *schema, const char *key,
 	return r < 0 ? r : check_name(json_member(body, key), err);
 }
 
-/* What is stored of an object, a property or a tag: all but its name. */
+/* A default is shown as text, whatever it is a default of; lists are not. */
+static json_t *default_text(const json_t *v)
+{
+	CLEANUP(freep) char *text = NULL;
+
+	if (json_is_string(v))
+		return json_incref((json_t *)v);
+	if (json_is_boolean(v))
+		return json_string(json_is_true(v) ? "True" : "False");
+	if (json_is_integer(v))
+		return json_sprintf("%lld", (long long)json_integer_value(v));
+	if (!json_is_real(v))
+		return json_null();
+	text = json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+	return text ? json_string(text) : NULL;
+}
+
+static json_t *stored_property(const json_t *body)
+{
+	json_t *o = json_copy((json_t *)body);
+	const json_t *v = json_object_get(o, "default");
+
+	if (v)
+		json_object_set_new(o, "default", default_text(v));
+	return o;
+}
+
+static json_t *stored_properties(const json_t *map)
+{
+	json_t *all = json_object(), *v;
+	const char *name;
+
+	json_object_foreach((json_t *)map, name, v)
+		json_object_set_new(all, name, stored_property(v));
+	return all;
+}
+
+/*
+ * What is stored of an object, a property or a tag. Of a property that is a
+ * body of its own its name is a part, and lists show it; as Glance has it.
+ */
 static json_t *stored_body(enum metadef_kind kind, const json_t *body)
 {
-	static const char *const of_object[] = { "required", "description",
-						 "properties" };
+	const json_t *v = json_object_get(body, "required");
 	json_t *o;
-	size_t i;
 
-	if (kind == METADEF_PROPERTY) {
-		o = json_copy((json_t *)body);
-		json_object_del(o, "name");
-		return o;
-	}
+	if (kind == METADEF_PROPERTY)
+		return stored_property(body);
 	o = json_object();
-	for (i = 0; kind == METADEF_OBJECT && i < ARRAY_SIZE(of_object); i++) {
-		json_t *v = json_object_get(body, of_object[i]);
-
-		if (v)
-			json_object_set(o, of_object[i], v);
-		else if (i != 1)
-			json_object_set_new(o, of_object[i],
-					    i ? json_object() : json_array());
-	}
+	if (kind == METADEF_TAG)
+		return o;
+	json_object_set_new(o, "required",
+			    v ? json_incref((json_t *)v) : json_array());
+	v = json_object_get(body, "description");
+	if (v)
+		json_object_set(o, "description", (json_t *)v);
+	json_object_set_new(
+		o, "properties",
+		stored_properties(json_object_get(body, "properties")));
 	return o;
 }
 
@@ -615,6 +651,16 @@ static int get_item(struct index_tx *tx, struct metadef_call *c,
 	return r;
 }
 
+static int check_name_alone(enum metadef_kind kind, const char *name,
+			    struct error *err)
+{
+	CLEANUP(json_decrefp) json_t *v = json_string(name);
+
+	return v ? schema_check_property(metadef_kinds[kind].schema, "name", v,
+					 err)
+		 : no_memory(err);
+}
+
 /* One more; a tag's name is in the path. */
 static int post_item(struct index_tx *tx, struct metadef_call *c,
 		     struct error *err)
@@ -629,6 +675,8 @@ static int post_item(struct index_tx *tx, struct metadef_call *c,
 	if (r >= 0 && c->body)
 		r = check_body(c->body, metadef_kinds[kind].schema, "name",
 			       err);
+	if (r >= 0 && !c->body)
+		r = check_name_alone(kind, name, err);
 	if (r >= 0)
 		r = add_item(tx, ns.n, ns_name(q), kind, name, c->body, err);
 	if (r >= 0)
@@ -783,24 +831,30 @@ static int post_namespace_and_place(struct index_tx *tx, struct metadef_call *c,
 
 const struct route metadef_routes[] = {
 	{ HTTP_GET, "/v2/metadefs/resource_types", get, .call = list_types,
-	  .status = 200 },
+	  .status = 200, .flags = ROUTE_NO_BODY },
 	{ HTTP_GET, METADEF_ROOT, get, .call = list_namespaces, .status = 200 },
 	{ HTTP_POST, METADEF_ROOT, put, .call = post_namespace_and_place,
 	  .status = 201 },
-	{ HTTP_GET, NS, get, .call = show_namespace, .status = 200 },
+	{ HTTP_GET, NS, get, .call = show_namespace, .status = 200,
+	  .flags = ROUTE_NO_BODY },
 	{ HTTP_PUT, NS, put, .call = put_namespace, .status = 200 },
-	{ HTTP_DELETE, NS, change, .call = delete_namespace, .status = 204 },
-	{ HTTP_GET, TYPES, get, .call = list_links, .status = 200 },
+	{ HTTP_DELETE, NS, change, .call = delete_namespace, .status = 204,
+	  .flags = ROUTE_NO_BODY },
+	{ HTTP_GET, TYPES, get, .call = list_links, .status = 200,
+	  .flags = ROUTE_NO_BODY },
 	{ HTTP_POST, TYPES, put, .call = post_link, .status = 201 },
-	{ HTTP_DELETE, TYPES "/{}", change, .call = delete_link,
-	  .status = 204 },
+	{ HTTP_DELETE, TYPES "/{}", change, .call = delete_link, .status = 204,
+	  .flags = ROUTE_NO_BODY },
 	{ HTTP_GET, OBJS, get, .call = list_items, .status = 200 },
 	{ HTTP_POST, OBJS, put, .call = post_item, .status = 201 },
 	{ HTTP_DELETE, OBJS, change, .call = delete_items, .status = 204 },
-	{ HTTP_GET, OBJS "/{}", get, .call = get_item, .status = 200 },
+	{ HTTP_GET, OBJS "/{}", get, .call = get_item, .status = 200,
+	  .flags = ROUTE_NO_BODY },
 	{ HTTP_PUT, OBJS "/{}", put, .call = put_item, .status = 200 },
-	{ HTTP_DELETE, OBJS "/{}", change, .call = delete_item, .status = 204 },
-	{ HTTP_GET, PROPS, get, .call = list_items, .status = 200 },
+	{ HTTP_DELETE, OBJS "/{}", change, .call = delete_item, .status = 204,
+	  .flags = ROUTE_NO_BODY },
+	{ HTTP_GET, PROPS, get, .call = list_items, .status = 200,
+	  .flags = ROUTE_NO_BODY },
 	{ HTTP_POST, PROPS, put, .call = post_item, .status = 201 },
 	{ HTTP_DELETE, PROPS, change, .call = delete_items, .status = 204 },
 	{ HTTP_GET, PROPS "/{}", get, .call = get_item, .status = 200 },
@@ -810,9 +864,12 @@ const struct route metadef_routes[] = {
 	{ HTTP_GET, TAGS, get, .call = list_items, .status = 200 },
 	{ HTTP_POST, TAGS, put, .call = post_tags, .status = 201 },
 	{ HTTP_DELETE, TAGS, change, .call = delete_items, .status = 204 },
-	{ HTTP_GET, TAGS "/{}", get, .call = get_item, .status = 200 },
-	{ HTTP_POST, TAGS "/{}", change, .call = post_item, .status = 201 },
+	{ HTTP_GET, TAGS "/{}", get, .call = get_item, .status = 200,
+	  .flags = ROUTE_NO_BODY },
+	{ HTTP_POST, TAGS "/{}", change, .call = post_item, .status = 201,
+	  .flags = ROUTE_NO_BODY },
 	{ HTTP_PUT, TAGS "/{}", put, .call = put_item, .status = 200 },
-	{ HTTP_DELETE, TAGS "/{}", change, .call = delete_item, .status = 204 },
+	{ HTTP_DELETE, TAGS "/{}", change, .call = delete_item, .status = 204,
+	  .flags = ROUTE_NO_BODY },
 	{ 0 },
 };

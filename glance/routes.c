@@ -116,6 +116,14 @@ static bool is_of_a_version(const struct uri *u)
 	return false;
 }
 
+/* In chunks only where a body may be at all: Glance reads no others. */
+static bool has_unwanted_body(const struct request *q)
+{
+	return q->method == HTTP_POST || q->method == HTTP_PUT
+		       ? request_has_body(q)
+		       : q->has_length && q->content_length;
+}
+
 void routes_begin(struct request *q)
 {
 	unsigned int allowed;
@@ -132,6 +140,9 @@ void routes_begin(struct request *q)
 		respond_not_allowed(q, allowed);
 	else if (!q->route)
 		respond_error(q, 404, "The resource could not be found.");
+	else if (q->route->flags & ROUTE_NO_BODY && has_unwanted_body(q))
+		respond_error(q, 400,
+			      "A body is not expected with this request.");
 	else if (q->route->begin)
 		q->route->begin(q);
 }

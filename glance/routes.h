@@ -16,6 +16,7 @@ struct metadef_call;
 
 enum {
 	ROUTE_PUBLIC = 1 << 0, /* nobody is asked who he is */
+	ROUTE_NO_BODY = 1 << 1, /* one is refused, as Glance does here */
 };
 
 struct route {

@@ -348,6 +348,7 @@ const struct route task_routes[] = {
 	{ HTTP_GET, "/v2/tasks", get_tasks },
 	{ HTTP_POST, "/v2/tasks", post_task },
 	{ HTTP_GET, "/v2/tasks/{}", get_task },
-	{ HTTP_GET, "/v2/images/{}/tasks", get_image_tasks },
+	{ HTTP_GET, "/v2/images/{}/tasks", get_image_tasks,
+	  .flags = ROUTE_NO_BODY },
 	{ 0 },
 };

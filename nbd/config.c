@@ -63,6 +63,7 @@ const char config_help[] =
 	"glance-proxies=ADDR[/BITS]|unix,...  whose X-Forwarded-For is believed\n"
 	"glance-per-address=N  connections and requests of one address at a time\n"
 	"glance-hosts=NAME,...  what Host may be, with auth=none on loopback\n"
+	"cors-origins=http[s]://NAME[:PORT],...  whose pages may use it, as Horizon's\n"
 	"health-disable=FILE  while it is there, /healthcheck says so\n"
 	"limits=FILE|keystone  how much each project may have\n"
 	"min-disk=asked   leave min_disk as the client gave it [inspected]\n"

@@ -29,6 +29,7 @@ struct http_server {
 	unsigned int max; /* connections */
 	unsigned int per_address; /* 0: no limit */
 	const char *hosts; /* the configuration's */
+	const char *cors_origins; /* the same */
 	struct proxies proxies;
 	bool in_place; /* this libmicrohttpd leaves headers as framing.h says */
 

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "formats/codec/openssl.h"
+#include "glance/http/cors.h"
 #include "glance/http/forwarded.h"
 #include "glance/http/framing.h"
 #include "glance/http/http-inside.h"
@@ -82,6 +83,9 @@ static int take_limits(struct http_server *s, const struct http_config *c,
 
 	s->max = connections_max();
 	s->hosts = c->hosts;
+	s->cors_origins = c->cors_origins;
+	if (cors_check(c->cors_origins, err) < 0)
+		return err->code;
 	if (c->per_address) {
 		n = strtoul(c->per_address, &end, 10);
 		if (!isdigit((unsigned char)*c->per_address) || *end || !n ||
@@ -286,10 +290,13 @@ static int check_origin(const struct request *q, struct error *err)
 		.names = s->hosts,
 	};
 
+	const char *origin = request_header(q, "Origin");
+
 	if (!s->app.unasked)
 		return 0;
 	return origin_check(&rules, request_header(q, "Host"),
-			    request_header(q, "Origin"), err);
+			    cors_lists(s->cors_origins, origin) ? NULL : origin,
+			    err);
 }
 
 static void begin(struct exchange *x, const char *method, const char *version)
@@ -315,6 +322,9 @@ static void begin(struct exchange *x, const char *method, const char *version)
 		respond_failure(q, &err);
 		return;
 	}
+	cors_take(q, q->server->cors_origins);
+	if (q->response.status)
+		return;
 	if (!client_take(q, x->connection)) {
 		respond_retry(q, "There are too many requests from there.");
 		return;

@@ -45,6 +45,7 @@ struct http_config {
 	const char *per_address;
 	const char *proxies; /* see forwarded.h; NULL: none is believed */
 	const char *hosts; /* see origin.h; NULL; outlives the server */
+	const char *cors_origins; /* see cors.h; the same */
 };
 
 /* Binds, and listens from then on; nobody is answered before http_start(). */

@@ -70,6 +70,12 @@ bool request_type_is(const struct request *q, const char *type)
 	return len == strlen(type) && !strncasecmp(have, type, len);
 }
 
+bool request_has_body(const struct request *q)
+{
+	return q->has_length ? q->content_length > 0
+			     : request_header(q, "Transfer-Encoding") != NULL;
+}
+
 /* What may stand in a Host header: no more than a name, an address, a port. */
 static bool host_ok(const char *host)
 {

@@ -138,6 +138,8 @@ int request_for_headers(const struct request *q,
 			void *opaque);
 /* The media type of the body without parameters is @type. */
 bool request_type_is(const struct request *q, const char *type);
+/* Its headers say that a body comes. */
+bool request_has_body(const struct request *q);
 /* "http://host:port" as the client sees us, for links. To be freed. */
 char *request_base_url(const struct request *q);
 

@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
 #include "glance/http/uri.h"
 
@@ -144,6 +145,23 @@ static int parse_query(char *query, struct uri *u, struct error *err)
 	return 0;
 }
 
+/*
+ * The path of "http://HOST/PATH", as clients of a proxy send it (RFC 9112
+ * 3.2.2); other targets as they are.
+ */
+static const char *skip_authority(const char *target)
+{
+	size_t scheme = !strncasecmp(target, "http://", 7)    ? 7
+			: !strncasecmp(target, "https://", 8) ? 8
+							      : 0;
+	size_t host = scheme ? strcspn(target + scheme, "/?#@") : 0;
+
+	if (!host || target[scheme + host] == '#' ||
+	    target[scheme + host] == '@')
+		return target;
+	return target + scheme + host;
+}
+
 int uri_parse(const char *target, struct uri *ret, struct error *err)
 {
 	struct error local = { 0 };
@@ -155,7 +173,8 @@ int uri_parse(const char *target, struct uri *ret, struct error *err)
 	if (strlen(target) > URI_BYTES_MAX)
 		return error_set(err, -EFBIG, 0, "the URL is over %d bytes",
 				 URI_BYTES_MAX);
-	if (*target != '/')
+	target = skip_authority(target);
+	if (*target != '/' && *target != '?' && *target)
 		return error_set(err, -EINVAL, 0,
 				 "the URL's path does not begin with '/'");
 	ret->memory = strdup(target);
@@ -164,7 +183,8 @@ int uri_parse(const char *target, struct uri *ret, struct error *err)
 	query = strchr(ret->memory, '?');
 	if (query)
 		*query++ = '\0';
-	ret->ends_open = ret->memory[strlen(ret->memory) - 1] == '/';
+	ret->ends_open =
+		*ret->memory && ret->memory[strlen(ret->memory) - 1] == '/';
 	r = parse_path(ret->memory, ret, &local);
 	if (r >= 0 && query)
 		r = parse_query(query, ret, &local);

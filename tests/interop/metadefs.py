@@ -194,6 +194,29 @@ ITEMS = [
         "Allow": "GET, POST, DELETE"}),
     Row("GET", B + "/properties", 200, {
         "properties": {"p": has_not("name")}}),
+    # A default is shown as text; lists tell the name of what came alone.
+    *[row for value, shown in (
+          (5, "5"), (-1.5, "-1.5"), (0.1, "0.1"), (2.0, "2.0"), (True, "True"),
+          (False, "False"), ("x", "x"), (None, None), ([1], None),
+          ({"a": 1}, None)) for row in (
+              Row("POST", B + "/properties", 201, {
+                  "name": "d", "default": shown}, {
+                      "name": "d", "type": "string", "title": "D",
+                      "default": value}),
+              Row("GET", B + "/properties", 200, {"properties": {
+                  "d": {"name": "d", "default": shown}}}),
+              Row("PUT", B + "/properties/d", 200, {
+                  "name": "e", "default": shown}, {
+                      "name": "e", "type": "string", "title": "D",
+                      "default": value}),
+              Row("GET", B + "/properties", 200, {"properties": {
+                  "e": {"name": "e", "default": shown}}}),
+              Row("POST", B + "/objects", 201, {"properties": {
+                  "p": {"default": shown}}}, {"name": "d", "properties": {
+                      "p": {"type": "string", "title": "D",
+                            "default": value}}}),
+              Row("DELETE", B + "/objects/d", 204),
+              Row("DELETE", B + "/properties/e", 204))],
     Row("POST", B + "/properties", 201, {
         "name": "r", "type": "array", "required": ["a"]},
         {"name": "r", "type": "array", "title": "R", "required": ["a"],
@@ -225,6 +248,12 @@ ITEMS = [
     Row("GET", B + "/tags", 200, {"tags": [{"name": "u"}, {"name": "t"}]}),
     Row("POST", B + "/tags/a", 201, {"name": "a", "created_at": is_time}),
     Row("POST", B + "/tags/A", 409, "names are case insensitive"),
+    Row("POST", B + "/tags/" + "x" * 80, 201),
+    Row("DELETE", B + "/tags/" + "x" * 80, 204),
+    Row("POST", B + "/tags/" + "x" * 81, 400, "is too long"),
+    Row("POST", B + "/tags", 400, "is too long",
+        {"tags": [{"name": "x" * 81}]}),
+    Row("PUT", B + "/tags/a", 400, "is too long", {"name": "x" * 81}),
     Row("GET", B + "/tags/A", 200, {"name": "a"}),
     Row("GET", B + "/tags/none", 404, "Could not find metadata tag none"),
     Row("PUT", B + "/tags/a", 200, {"name": "b"}, {"name": "b"}),

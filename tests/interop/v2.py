@@ -125,6 +125,36 @@ TABLE = [
     Row("GET", "/v2/images?name=a&tag=x", 200, {"images": [{"name": "a"}]}),
     Row("GET", "/v2/images?name=in:b,a", 200, {"images": [{"name": "a"}]}),
     Row("GET", "/v2/images?colour=blue", 200, {"images": []}),
+    Row("GET", "/v2/images?size_max=9", 200, {"images": []}),
+    Row("GET", "/v2/images?size_min=0", 200, {"images": []}),
+    Row("GET", "/v2/images?size=0", 200, {"images": []}),
+    *[Row(method, path, 400, "A body is not expected", "{}",
+          {"Content-Type": "application/json"}) for method, path in (
+              ("GET", A), ("DELETE", A), ("GET", A + "/file"),
+              ("POST", A + "/actions/deactivate"), ("PUT", A + "/tags/x"),
+              ("DELETE", A + "/tags/x"), ("GET", A + "/members"),
+              ("GET", "/v2/schemas/image"), ("GET", "/v2/info/import"),
+              ("GET", "/v2/metadefs/resource_types"),
+              ("POST", "/v2/metadefs/namespaces/x/tags/y"))],
+    Row("GET", "/v2/images", 200, None, "{}"),
+    *[Row(method, path, 400, None, body, {"Content-Type": kind})
+      for body in ("[]", "[1]", '"x"', "5", "null", "", "{", "\0", "\xef\xbb\xbf{}")
+      for method, path, kind in (
+          ("POST", "/v2/images", "application/json"),
+          ("POST", A + "/members", "application/json"),
+          ("PUT", A + "/members/x", "application/json"),
+          ("POST", A + "/import", "application/json"),
+          ("POST", "/v2/tasks", "application/json"),
+          ("POST", "/v2/metadefs/namespaces", "application/json"),
+          ("PATCH", A, PATCH["Content-Type"])) if (method, body) != (
+              "PATCH", "[]")],
+    *[Row("GET", "http://elsewhere.example" + path, status)
+      for path, status in (("/v2/images", 200), (A, 200), ("/", 300),
+                           ("", 300), ("?x=y", 300), ("/v2/none", 404),
+                           ("@b/v2/images", 400), ("#/v2/images", 400))],
+    Row("GET", "HTTPS://elsewhere.example:99/v2/images", 200),
+    Row("GET", "http:///v2/images", 400),
+    Row("GET", "ftp://elsewhere.example/v2/images", 400),
     Row("GET", "/v2/images?limit=-1", 400),
     Row("GET", "/v2/images?sort=flavour", 400),
     Row("GET", "/v2/images?limit=1", 200, {
@@ -256,6 +286,77 @@ def ranges_are_served(c):
             a = g.request("GET", path,
                           headers={"Range": f"bytes={DISK_BYTES}-"})
             is_equal(a.status, 416, "the status")
+            # Glance takes this one too, in a request.
+            for text, first, last in (
+                    ("2-5/*", 2, 5), (f"2-5/{DISK_BYTES}", 2, 5),
+                    ("2-5/6", 2, 5),
+                    (f"0-{DISK_BYTES - 1}/*", 0, DISK_BYTES - 1),
+                    (f"9-{DISK_BYTES + 9}/{DISK_BYTES * 2}", 9,
+                     DISK_BYTES - 1)):
+                a = g.request("GET", path,
+                              headers={"Content-Range": "bytes " + text})
+                is_equal(a.status, 206, f"the status of {text}")
+                is_true(a.body == c.disk[first:last + 1], f"{text}: other data")
+                is_equal(a.headers["content-range"],
+                         f"bytes {first}-{last}/{DISK_BYTES}", "Content-Range")
+            for text in ("bytes 2-1/*", f"bytes 0-{DISK_BYTES}/*",
+                         f"bytes {DISK_BYTES}-{DISK_BYTES}/*", "bytes 2-5",
+                         "bytes=2-5", "bytes 2-5/4", "bytes 2-5/*x",
+                         "bytes */9", "bytes -5/*", "bytes 2-/*", "x", "",
+                         "bytes 2-99999999999999999999/*"):
+                a = g.request("GET", path, headers={"Content-Range": text})
+                is_equal(a.status, 416, f"the status of {text!r}")
+            a = g.request("GET", path, headers={
+                "Range": "bytes=1-2", "Content-Range": "bytes 4-5/*"})
+            is_true(a.body == c.disk[1:3], "Range comes first")
+
+
+def pages_of_other_servers_are_answered(c):
+    """CORS, as oslo.middleware answers for Glance: Horizon's pages upload."""
+    origin, file = "https://horizon.example", A + "/file"
+    ask = {"Origin": origin, "Access-Control-Request-Method": "PUT"}
+    names = {"Access-Control-Request-Headers": "x-auth-token, Content-Type"}
+
+    def allowed(a):
+        return {n[len("access-control-"):]: v for n, v in a.headers.items()
+                if n.startswith("access-control-")}
+
+    with Glance(f"cors-origins=http://a.example:8080,{origin}") as g:
+        a = g.request("OPTIONS", file, headers={**ask, **names})
+        is_equal((a.status, a.body, a.headers["vary"], allowed(a)),
+                 (200, b"", "Origin", {
+                     "allow-origin": origin, "allow-credentials": "true",
+                     "max-age": "3600", "allow-methods": "PUT",
+                     "allow-headers": "x-auth-token, Content-Type"}), "PUT")
+        for headers in (
+                {}, {"Origin": origin},
+                {**ask, "Origin": "https://horizon.example.evil"},
+                {**ask, "Origin": "https://horizon.exampl"},
+                {**ask, "Origin": "null"},
+                {**ask, "Access-Control-Request-Method": "TRACE"},
+                {**ask, "Access-Control-Request-Headers": "x-auth-token,x-x"}):
+            a = g.request("OPTIONS", file, headers=headers)
+            is_true(not allowed(a), f"{headers}: {allowed(a)}")
+        for method, path, status in (("GET", "/v2/images", 200),
+                                     ("GET", file, 404), ("PATCH", file, 405)):
+            a = g.request(method, path, headers={"Origin": origin})
+            is_equal((a.status, allowed(a).get("allow-origin"),
+                      a.headers.get("vary")), (status, origin, "Origin"),
+                     f"{method} {path}")
+        # Nobody is asked who he is: others' pages stay out.
+        a = g.request("GET", "/v2/images", headers={
+            "Origin": "https://evil.example"})
+        is_equal((a.status, allowed(a)), (403, {}), "a page of somebody else")
+    with Glance() as g:
+        is_true(not allowed(g.request("OPTIONS", file, headers=ask)),
+                "what was not configured is answered")
+    for bad in ("horizon.example", "https://", "https://a/b", "*",
+                "https://a,,https://b", "https://a, https://b"):
+        try:
+            with Glance("cors-origins=" + bad):
+                raise Failure(f"{bad!r} is taken")
+        except Failure as e:
+            is_true("cors-origins: " in str(e), str(e))
 
 
 def what_is_not_what_it_says_is_refused(c):
@@ -978,6 +1079,7 @@ if __name__ == "__main__":
         data_come_back_and_are_digested,
         no_data_are_fine_whatever_they_are_called,
         ranges_are_served,
+        pages_of_other_servers_are_answered,
         what_is_not_what_it_says_is_refused,
         an_upload_that_ends_early_leaves_nothing,
         a_killed_server_starts_tidy,
