@@ -48,6 +48,13 @@ char *admit_label(const struct record *r)
 	return ret;
 }
 
+int admit_unseen(struct record *r, struct error *err)
+{
+	free(r->seen_as);
+	r->seen_as = admit_label(r);
+	return r->seen_as ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
 static bool same(const char *a, const char *b)
 {
 	return a && b ? !strcmp(a, b) : a == b;
@@ -68,6 +75,9 @@ static bool has_location(const struct record *r, const struct location *l)
 {
 	size_t i;
 
+	/* What the store has was looked at when it came. */
+	if (!strcmp(l->store, LOCATION_OWN))
+		return true;
 	for (i = 0; i < r->n_locations; i++)
 		if (same(r->locations[i].url, l->url) &&
 		    same(r->locations[i].store, l->store))

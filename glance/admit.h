@@ -20,6 +20,12 @@ int admit_formats(const struct record *r, struct error *err); /* -EINVAL */
 char *admit_label(const struct record *r);
 
 /*
+ * Nobody looks at the data of @r, which may be others tomorrow: they are a web
+ * server's, and are handed on, not opened.
+ */
+int admit_unseen(struct record *r, struct error *err);
+
+/*
  * May the index have @r where it has @was (NULL: nothing)? An image with data
  * is what was seen of them: a format, a location, and active after it was out
  * of use, are for who has looked at the data for this change, as what they are

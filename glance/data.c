@@ -16,6 +16,7 @@
 #include "glance/inspect.h"
 #include "glance/http/json-body.h"
 #include "glance/locations.h"
+#include "glance/remote.h"
 #include "glance/routes.h"
 
 /* ---- in ---- */
@@ -220,6 +221,28 @@ static unsigned int begin_answer(struct request *q, uint64_t bytes,
 	return 206;
 }
 
+/* Those that a web server has, as it gives them. */
+static void send_remote(struct request *q, const struct record *image)
+{
+	struct glance *g = q->app;
+	struct producer p;
+	struct error err = { 0 };
+	uint64_t off, len;
+	unsigned int status = begin_answer(q, image->size, &off, &len);
+
+	if (!status)
+		return;
+	if (remote_open(g->fetch, location_http(image), off, len, &p, &err) <
+	    0) {
+		respond_errorf(q, 404, "The data of image %s are not there",
+			       image->id);
+		return;
+	}
+	if (image->checksum)
+		respond_header(q, "Content-MD5", image->checksum);
+	respond_producer(q, status, &p, len);
+}
+
 /* The bytes as they were put. */
 static void send_stored(struct request *q, const struct record *image)
 {
@@ -228,9 +251,14 @@ static void send_stored(struct request *q, const struct record *image)
 	uint64_t off, len;
 	struct stat st;
 	unsigned int status;
+	int r;
 
-	if (location_open(g, image, &fd, NULL, NULL) < 0 ||
-	    fstat(fd, &st) < 0) {
+	r = location_open(g, image, &fd, NULL, NULL);
+	if (r == -ENOENT && location_http(image)) {
+		send_remote(q, image);
+		return;
+	}
+	if (r < 0 || fstat(fd, &st) < 0) {
 		respond_errorf(q, 404, "The data of image %s are not there",
 			       image->id);
 		return;

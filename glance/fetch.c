@@ -279,6 +279,11 @@ struct transfer {
 	uint64_t since_nsec; /* of the seconds that are looked at */
 	uint64_t since_bytes; /* what had come before */
 	bool forbidden; /* an address was */
+	bool ask; /* for the size alone */
+	uint64_t size; /* what was told */
+	bool part; /* not all of it: */
+	uint64_t off, left; /* what is still to come of it */
+	uint64_t skip; /* to be dropped first */
 };
 
 static curl_socket_t open_socket(void *opaque, curlsocktype purpose,
@@ -301,16 +306,39 @@ static long status_of(const struct transfer *t)
 	return status;
 }
 
+static int hand_on(struct transfer *t, const char *data, size_t len)
+{
+	int r = t->to->add(t->to->opaque, data, len, t->err);
+
+	if (r < 0)
+		t->failed = true;
+	return r;
+}
+
+/* Of @len bytes what belongs to the part; a server may send all. */
+static size_t take_part(struct transfer *t, const char *data, size_t len,
+			bool whole)
+{
+	uint64_t drop = whole ? min_u64(t->skip, len) : 0;
+	size_t n = (size_t)min_u64(t->left, len - drop);
+
+	t->skip -= drop;
+	if (n && hand_on(t, data + drop, n) < 0)
+		return 0;
+	t->left -= n;
+	return t->left ? len : 0; /* no more is wanted */
+}
+
 static size_t take(char *data, size_t size, size_t n, void *opaque)
 {
 	struct transfer *t = opaque;
+	long status = status_of(t);
 
-	if (status_of(t) != 200)
+	if (t->part && (status == 200 || status == 206))
+		return take_part(t, data, size * n, status == 200);
+	if (status != 200 || !t->to)
 		return size * n; /* what a server says to a refusal */
-	if (t->to->add(t->to->opaque, data, size * n, t->err) >= 0)
-		return size * n;
-	t->failed = true;
-	return 0;
+	return hand_on(t, data, size * n) < 0 ? 0 : size * n;
 }
 
 /* Are these seconds over, and was it too little? */
@@ -332,9 +360,26 @@ static int progress(void *opaque, curl_off_t down_total, curl_off_t down,
 {
 	struct transfer *t = opaque;
 
-	t->stopped = t->to->stop(t->to->opaque);
+	t->stopped = t->to && t->to->stop(t->to->opaque);
 	t->slow = is_slow(t, down > 0 ? (uint64_t)down : 0);
 	return t->stopped || t->slow;
+}
+
+static void set_up_kind(struct transfer *t)
+{
+	char range[48];
+
+	if (t->ask) {
+		t->curl->easy_setopt(t->handle, CURLOPT_NOBODY, 1L);
+		t->curl->easy_setopt(t->handle, CURLOPT_TIMEOUT,
+				     (long)FETCH_ASK_SEC);
+	}
+	if (t->part) {
+		t->skip = t->off;
+		snprintf(range, sizeof(range), "%" PRIu64 "-%" PRIu64, t->off,
+			 t->off + t->left - 1);
+		t->curl->easy_setopt(t->handle, CURLOPT_RANGE, range);
+	}
 }
 
 static void set_up(struct transfer *t, const char *url)
@@ -357,6 +402,23 @@ static void set_up(struct transfer *t, const char *url)
 	curl->easy_setopt(c, CURLOPT_XFERINFODATA, t);
 }
 
+/* The server has said yes. */
+static int judge_good(struct transfer *t, struct error *err)
+{
+	curl_off_t bytes = -1;
+
+	if (t->part && t->left)
+		return error_set(err, -EIO, 0, "it ends early");
+	if (!t->ask)
+		return 0;
+	t->curl->easy_getinfo(t->handle, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T,
+			      &bytes);
+	if (bytes < 0)
+		return error_set(err, -EIO, 0, "the server tells no size");
+	t->size = (uint64_t)bytes;
+	return 0;
+}
+
 /* 1: redirected, to *ret_next. */
 static int judge(struct transfer *t, CURLcode code, char **ret_next,
 		 struct error *err)
@@ -377,11 +439,13 @@ static int judge(struct transfer *t, CURLcode code, char **ret_next,
 		return error_set(err, -EPERM, 0,
 				 "its address is not public, and not in "
 				 "import-nets");
+	if (t->part && !t->left)
+		return 0; /* ended by us */
 	if (code != CURLE_OK)
 		return error_set(err, -EIO, 0, "%s",
 				 t->curl->easy_strerror(code));
-	if (status == 200)
-		return 0;
+	if (status == 200 || (t->part && status == 206))
+		return judge_good(t, err);
 	t->curl->easy_getinfo(t->handle, CURLINFO_REDIRECT_URL, &next);
 	if (!next)
 		return error_set(err, -EIO, 0, "the server answers %ld",
@@ -403,22 +467,22 @@ static int fetch_one(struct transfer *t, const char *url, char **ret_next,
 	t->since_nsec = now_nsec();
 	t->since_bytes = 0;
 	set_up(t, url);
+	set_up_kind(t);
 	r = judge(t, t->curl->easy_perform(t->handle), ret_next, err);
 	t->curl->easy_cleanup(t->handle);
 	return r;
 }
 
-int fetch(const struct fetch_rules *r, const char *url,
-	  const struct fetch_sink *to, struct error *err)
+/* @t has what kind of transfer it is. */
+static int follow(struct transfer *t, const char *url, struct error *err)
 {
 	struct error why = { 0 };
-	struct transfer t = {
-		.rules = r, .curl = curl_lib_load(), .to = to, .err = &why
-	};
 	CLEANUP(freep) char *at = strdup(url);
 	unsigned int n = 0;
 	int code = 1;
 
+	t->curl = curl_lib_load();
+	t->err = &why;
 	if (!at)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	while (code > 0) {
@@ -429,8 +493,8 @@ int fetch(const struct fetch_rules *r, const char *url,
 					 FETCH_REDIRECTS_MAX);
 			break;
 		}
-		code = t.curl ? fetch_one(&t, at, &next, &why)
-			      : fetch_check(r, at, &why);
+		code = t->curl ? fetch_one(t, at, &next, &why)
+			       : fetch_check(t->rules, at, &why);
 		if (code > 0) {
 			free(at);
 			at = next;
@@ -438,4 +502,33 @@ int fetch(const struct fetch_rules *r, const char *url,
 	}
 	return code < 0 ? error_set(err, code, 0, "%.256s: %s", at, why.msg)
 			: 0;
+}
+
+int fetch(const struct fetch_rules *r, const char *url,
+	  const struct fetch_sink *to, struct error *err)
+{
+	struct transfer t = { .rules = r, .to = to };
+
+	return follow(&t, url, err);
+}
+
+int fetch_part(const struct fetch_rules *r, const char *url, uint64_t off,
+	       uint64_t len, const struct fetch_sink *to, struct error *err)
+{
+	struct transfer t = {
+		.rules = r, .to = to, .part = true, .off = off, .left = len
+	};
+
+	return follow(&t, url, err);
+}
+
+int fetch_size(const struct fetch_rules *r, const char *url, uint64_t *ret,
+	       struct error *err)
+{
+	struct transfer t = { .rules = r, .ask = true };
+	int code = follow(&t, url, err);
+
+	if (code >= 0)
+		*ret = t.size;
+	return code;
 }

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "iouring/error.h"
 
@@ -21,6 +22,7 @@
 #define FETCH_RATE	    16384U
 #define FETCH_RATE_SEC	    60U
 #define FETCH_RATE_SEC_MAX  3600U
+#define FETCH_ASK_SEC	    30
 
 struct fetch_rules;
 
@@ -54,6 +56,20 @@ struct fetch_sink {
 /* All of @url, in order. */
 int fetch(const struct fetch_rules *r, const char *url,
 	  const struct fetch_sink *to, struct error *err);
+
+/*
+ * [@off, @off + @len) of @url, which has at least that much; @len > 0. The
+ * server is asked for no more, and what it sends beside is dropped. -EIO: it
+ * ends early.
+ */
+int fetch_part(const struct fetch_rules *r, const char *url, uint64_t off,
+	       uint64_t len, const struct fetch_sink *to, struct error *err);
+/*
+ * The size that the server of @url tells of it, without any of its data; takes
+ * up to FETCH_ASK_SEC for each redirect. -EIO: it tells none.
+ */
+int fetch_size(const struct fetch_rules *r, const char *url, uint64_t *ret,
+	       struct error *err);
 
 /*
  * Is @text, an IPv4 or IPv6 address, one that @r lets be reached? For tests;

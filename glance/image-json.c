@@ -4,6 +4,7 @@
 
 #include "glance/glance.h"
 #include "glance/image-json.h"
+#include "glance/locations.h"
 #include "glance/record-rows.h"
 #include "glance/time-text.h"
 
@@ -51,21 +52,20 @@ static void add_tags(struct text_buf *b, const struct record *r)
 	text_add(b, "], ");
 }
 
-/* The URL by which the data of @r are served, as JSON. */
-static void add_direct_url(struct text_buf *b, const struct record *r,
-			   const struct image_view *view)
-{
-	struct text_buf url = { 0 };
-
-	text_add(&url, view->direct_url);
-	text_add(&url, r->id);
-	text_add_json(b, url.text ? url.text : "");
-	text_buf_done(&url);
-}
-
 static bool has_data(const struct record *r)
 {
 	return r->status == IMAGE_ACTIVE || r->status == IMAGE_DEACTIVATED;
+}
+
+static void add_location(struct text_buf *b, const struct record *r,
+			 const struct location *l, const char *metadata,
+			 const struct image_view *view)
+{
+	CLEANUP(freep) char *url = location_url(view->g, r, l);
+
+	text_add(b, "{\"url\": ");
+	text_add_json(b, url ? url : "");
+	text_addf(b, ", \"metadata\": %s}", metadata);
 }
 
 void image_json_add_locations(struct text_buf *b, const struct record *r,
@@ -75,29 +75,39 @@ void image_json_add_locations(struct text_buf *b, const struct record *r,
 
 	text_add_char(b, '[');
 	for (i = 0; i < r->n_locations; i++) {
-		text_add(b, i ? ", {\"url\": " : "{\"url\": ");
-		text_add_json(b, r->locations[i].url);
-		text_addf(b, ", \"metadata\": %s}", r->locations[i].metadata);
+		text_add(b, i ? ", " : "");
+		add_location(b, r, &r->locations[i], r->locations[i].metadata,
+			     view);
 	}
-	if (!i && has_data(r) && view->direct_url) {
-		text_add(b, "{\"url\": ");
-		add_direct_url(b, r, view);
-		text_add(b, ", \"metadata\": {}}");
-	}
+	if (!i && has_data(r))
+		add_location(b, r, NULL, "{}", view);
 	text_add_char(b, ']');
+}
+
+/* Where data lie is told to an administrator, and to whom they belong. */
+static bool may_see_locations(const struct identity *who,
+			      const struct record *r)
+{
+	return who->admin ||
+	       (who->project && r->owner && !strcmp(who->project, r->owner));
 }
 
 static void add_view(struct text_buf *b, const struct record *r,
 		     const struct image_view *view)
 {
-	if (view->locations) {
+	if (location_rules_show(view->g->locations)) {
 		text_add(b, "\"locations\": ");
-		image_json_add_locations(b, r, view);
+		if (may_see_locations(view->who, r))
+			image_json_add_locations(b, r, view);
+		else
+			text_add(b, "[]");
 		text_add(b, ", ");
 	}
-	if (view->direct_url && has_data(r)) {
+	if (view->g->config->direct_url && has_data(r)) {
+		CLEANUP(freep) char *url = location_url(view->g, r, NULL);
+
 		text_add(b, "\"direct_url\": ");
-		add_direct_url(b, r, view);
+		text_add_json(b, url ? url : "");
 		text_add(b, ", ");
 	}
 }

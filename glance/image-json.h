@@ -8,10 +8,12 @@
 #include "glance/record.h"
 #include "glance/http/text-buf.h"
 
+struct glance;
+
 /* What is shown beside the fields. */
 struct image_view {
-	const char *direct_url; /* in front of the id; NULL: is not shown */
-	bool locations;
+	const struct glance *g;
+	const struct identity *who; /* is it shown to */
 };
 
 /* Adds the JSON object of @r to @b. */

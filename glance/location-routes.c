@@ -35,8 +35,7 @@ static bool may(struct request *q, const char *action)
 static void get_locations(struct request *q)
 {
 	CLEANUP(record_done) struct record image = { 0 };
-	struct glance *g = q->app;
-	const struct image_view view = { .direct_url = g->config->direct_url };
+	const struct image_view view = { q->app, &q->who };
 	struct text_buf b = { 0 };
 
 	if (image_of_request(q, &image) < 0 || !may(q, "get"))
@@ -48,12 +47,16 @@ static void get_locations(struct request *q)
 struct addition {
 	struct request *q;
 	json_t *value; /* as PATCH has it */
+	struct location_sizes sizes;
 };
 
 static int add(struct index_tx *tx, void *opaque, struct error *err)
 {
 	const struct addition *a = opaque;
 	struct request *q = a->q;
+	const struct location_change x = { .g = q->app,
+					   .who = &q->who,
+					   .sizes = &a->sizes };
 	CLEANUP(record_done) struct record image = { 0 };
 	int r = image_load(tx, &q->who, q->uri.segments[2], &image, err);
 
@@ -63,7 +66,7 @@ static int add(struct index_tx *tx, void *opaque, struct error *err)
 			      "while it is queued",
 			      image.id, image_status_name(image.status));
 	if (r >= 0)
-		r = location_add(q->app, &q->who, &image, a->value, err);
+		r = location_add(&x, &image, a->value, err);
 	return r < 0 ? r : record_update(tx, &image, err);
 }
 
@@ -82,6 +85,7 @@ static void post_location(struct request *q)
 	json_object_set_new(body, "metadata", json_object());
 	list = json_pack("[O]", body);
 	if (image_field_check("locations", list, &err) < 0 ||
+	    location_probe(g, body, &a.sizes, &err) < 0 ||
 	    index_write(g->index, add, &a, &err) < 0)
 		respond_failure(q, &err);
 	else

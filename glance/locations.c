@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 
 #include "formats/reference.h"
+#include "glance/admit.h"
 #include "glance/digest.h"
+#include "glance/fetch.h"
 #include "glance/http/json-in.h"
 #include "glance/inspect.h"
 #include "glance/http/json-body.h"
@@ -13,7 +15,6 @@
 #include "glance/scan.h"
 #include "glance/http/uri.h"
 
-#define FILE_STORE  "file"
 #define FILE_SCHEME "file://"
 
 struct location_rules {
@@ -144,48 +145,125 @@ static int open_url(const struct location_rules *r, const char *url, bool found,
 	return 0;
 }
 
-static const struct location *location_of(const struct record *r,
-					  const char *store)
+/* -ENOENT, too, where it is at none of the places that can be opened. */
+static int open_at(const struct glance *g, const struct record *r,
+		   const struct location *l, int *ret, char **ret_path,
+		   struct error *err)
 {
-	size_t i;
+	int code;
 
-	for (i = 0; i < r->n_locations; i++)
-		if (!strcmp(r->locations[i].store, store))
-			return &r->locations[i];
-	return NULL;
+	*ret_path = NULL;
+	if (!strcmp(l->store, LOCATION_FILE) ||
+	    !strcmp(l->store, LOCATION_FOUND)) {
+		code = open_url(g->locations, l->url,
+				!strcmp(l->store, LOCATION_FOUND), ret, err);
+		if (code >= 0)
+			*ret_path = path_of_fd(*ret);
+		return code;
+	}
+	if (!location_is_of(l, ""))
+		return error_set(err, -ENOENT, 0,
+				 "the data of image %s are at no place that "
+				 "can be opened",
+				 r->id);
+	code = store_data_open(g->store, r->id, ret, err);
+	if (code >= 0)
+		*ret_path = store_image_path(g->store, r->id);
+	return code;
 }
 
-static const struct location *file_location(const struct record *r)
+static bool is_own_url(const struct location *l)
 {
-	return location_of(r, FILE_STORE);
+	return !strcmp(l->store, LOCATION_OWN);
 }
 
 int location_open(const struct glance *g, const struct record *r, int *ret,
 		  char **ret_path, struct error *err)
 {
-	const struct location *l = file_location(r);
-	const struct location *found = location_of(r, SCAN_STORE);
+	static char own[] = LOCATION_OWN, url[] = OWN_URL;
+	const struct location first = { .store = own, .url = url };
 	CLEANUP(closep) int fd = -1;
-	int code = l	   ? open_url(g->locations, l->url, false, &fd, err)
-		   : found ? open_url(g->locations, found->url, true, &fd, err)
-			   : store_data_open(g->store, r->id, &fd, err);
+	CLEANUP(freep) char *path = NULL;
+	struct error why = { 0 };
+	int code = -ENOENT;
+	size_t i;
 
-	if (code >= 0 && ret_path) {
-		*ret_path = l || found ? path_of_fd(fd)
-				       : store_image_path(g->store, r->id);
-		if (!*ret_path)
-			code = error_set(err, -ENOMEM, 0, "out of memory");
+	error_set(&why, code, 0, "image %s has no data to be opened", r->id);
+	for (i = 0; i < r->n_locations && code < 0; i++) {
+		error_clear(&why);
+		code = open_at(g, r, &r->locations[i], &fd, &path, &why);
 	}
-	if (code >= 0)
-		*ret = TAKE_FD(fd);
-	return code;
+	if (code < 0 && record_is_in(r, "") &&
+	    !record_has_location(r, LOCATION_OWN)) {
+		error_clear(&why);
+		code = open_at(g, r, &first, &fd, &path, &why);
+	}
+	if (code < 0)
+		return error_set(err, code, 0, "%s", why.msg);
+	if (!path)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	*ret = TAKE_FD(fd);
+	if (ret_path)
+		*ret_path = TAKE_PTR(path);
+	return 0;
+}
+
+const char *location_http(const struct record *r)
+{
+	size_t i;
+
+	for (i = 0; i < r->n_locations; i++)
+		if (!strcmp(r->locations[i].store, LOCATION_HTTP))
+			return r->locations[i].url;
+	return NULL;
 }
 
 const char *location_shown(const struct record *r)
 {
-	const struct location *l = r->n_locations ? &r->locations[0] : NULL;
+	size_t i;
 
-	return l && strcmp(l->store, SCAN_STORE) != 0 ? l->url : NULL;
+	for (i = 0; i < r->n_locations; i++)
+		if (!is_own_url(&r->locations[i]))
+			return strcmp(r->locations[i].store, SCAN_STORE) != 0
+				       ? r->locations[i].url
+				       : NULL;
+	return NULL;
+}
+
+/* "file://" and the path, as a URL has it. */
+static char *file_url(const struct store *s, const char *id)
+{
+	CLEANUP(freep) char *path = store_image_path(s, id);
+	struct text_buf b = { 0 };
+	const char *p = path;
+	size_t len;
+
+	text_add(&b, FILE_SCHEME);
+	while (p && *p) {
+		CLEANUP(freep) char *part = NULL;
+
+		text_add_char(&b, '/');
+		p += strspn(p, "/");
+		len = strcspn(p, "/");
+		part = strndup(p, len);
+		text_add_percent(&b, part ? part : "");
+		p += len;
+	}
+	return path ? text_buf_take(&b) : NULL;
+}
+
+char *location_url(const struct glance *g, const struct record *r,
+		   const struct location *l)
+{
+	char *url;
+
+	if (l && !is_own_url(l))
+		return strdup(l->url);
+	if (g->config->direct_url)
+		return asprintf(&url, "%s%s", g->config->direct_url, r->id) < 0
+			       ? NULL
+			       : url;
+	return file_url(g->store, r->id);
 }
 
 /* ---- changes ---- */
@@ -197,30 +275,25 @@ static const char *verb(const struct patch_change *c)
 				       : "replace";
 }
 
-static int check_may(const struct glance *g, const struct identity *who,
-		     const struct record *r, const struct patch_change *c,
-		     struct error *err)
+static int check_may(const struct glance *g, const struct record *r,
+		     const struct patch_change *c, struct error *err)
 {
 	if (!g->locations->show)
 		return error_set(err, -EPERM, 0,
 				 "It's not allowed to %s locations if "
 				 "locations are invisible.",
 				 c->op == PATCH_REPLACE ? "update" : verb(c));
-	if (!who->admin)
-		return error_set(err, -EPERM, 0,
-				 "You are not authorized to complete "
-				 "%s_image_location action.",
-				 c->op == PATCH_REMOVE ? "delete" : "set");
 	if (r->status != IMAGE_ACTIVE &&
 	    (r->status != IMAGE_QUEUED || c->op == PATCH_REMOVE))
 		return error_set(err, -EEXIST, 0,
 				 "It's not allowed to %s locations if image "
 				 "status is %s.",
 				 verb(c), image_status_name(r->status));
-	if (r->status == IMAGE_ACTIVE && !file_location(r))
+	if (record_has_location(r, LOCATION_FOUND) ||
+	    record_has_location(r, LOCATION_PITHOS))
 		return error_set(err, -EEXIST, 0,
-				 "The data of image %s are the store's own: it "
-				 "has no other locations",
+				 "Image %s is what its file is: it has no "
+				 "other locations",
 				 r->id);
 	return 0;
 }
@@ -245,20 +318,46 @@ static int parse_position(const char *text, size_t n, bool adding, size_t *ret,
 	return 0;
 }
 
-static int make_location(const json_t *v, struct location *ret,
-			 struct error *err)
+static bool is_http(const char *url)
+{
+	return !strncasecmp(url, "http://", 7) ||
+	       !strncasecmp(url, "https://", 8);
+}
+
+/* Files of this machine are an administrator's to name. */
+static int make_location(const struct identity *who, const json_t *v,
+			 struct location *ret, struct error *err)
 {
 	const char *url = json_member(v, "url");
+	bool file = !strncmp(url, FILE_SCHEME "/", strlen(FILE_SCHEME "/"));
 
-	if (strncmp(url, FILE_SCHEME "/", strlen(FILE_SCHEME "/")) != 0)
-		return error_set(err, -EINVAL, 0,
-				 "Invalid location: %.256s is not file:///PATH",
-				 url);
+	if (!is_http(url) && !(file && who->admin))
+		return error_set(err, -EINVAL, 0, "Invalid location");
 	ret->url = strdup(url);
-	ret->store = strdup(FILE_STORE);
+	ret->store = strdup(file ? LOCATION_FILE : LOCATION_HTTP);
 	ret->metadata =
 		json_dumps(json_object_get(v, "metadata"), JSON_COMPACT);
 	return 0;
+}
+
+/* @field is to be @value; new: it was not set. */
+static int take_value(char **field, const char *name, const char *value,
+		      bool *new, struct error *err)
+{
+	if (!value || (*field && !strcmp(*field, value)))
+		return 0;
+	if (*field)
+		return error_set(err, -EEXIST, 0,
+				 "%s is already set with a different value",
+				 name);
+	*new = true;
+	return record_set(field, value, err);
+}
+
+static bool is_hex(const char *text, size_t digits)
+{
+	return strlen(text) == digits &&
+	       strspn(text, "0123456789abcdefABCDEF") == digits;
 }
 
 /* What the client says of the data, which nobody has read. */
@@ -268,26 +367,30 @@ static int take_validation(const json_t *v, struct record *r, struct error *err)
 	const char *algo = json_member(data, "os_hash_algo");
 	const char *value = json_member(data, "os_hash_value");
 	const char *md5 = json_member(data, "checksum");
-	int code;
+	bool new = false, queued = r->status == IMAGE_QUEUED;
+	int code = take_value(&r->checksum, "checksum", md5, &new, err);
 
-	if (!data)
-		return 0;
-	if (r->status != IMAGE_QUEUED)
+	if (code >= 0)
+		code = take_value(&r->hash_algo, "os_hash_algo", algo, &new,
+				  err);
+	if (code >= 0)
+		code = take_value(&r->hash_value, "os_hash_value", value, &new,
+				  err);
+	if (code < 0 || !new)
+		return code;
+	if (!queued)
 		return error_set(err, -EEXIST, 0,
-				 "Validation data may only be set while the "
-				 "image is queued");
-	if (!algo || strcmp(algo, DIGEST_ALGO) != 0)
-		return error_set(err, -EINVAL, 0, "os_hash_algo must be %s",
-				 DIGEST_ALGO);
-	if (strlen(value) != 128 || strspn(value, "0123456789abcdef") != 128 ||
-	    (md5 && strspn(md5, "0123456789abcdef") != 32))
-		return error_set(err, -EINVAL, 0,
+				 "New value(s) for validation_data may only be "
+				 "provided when image status is 'queued'");
+	if (strcmp(algo, DIGEST_ALGO) != 0)
+		return error_set(err, -EEXIST, 0,
+				 "os_hash_algo must be %s, not %.64s",
+				 DIGEST_ALGO, algo);
+	if (!is_hex(value, 128) || (md5 && !is_hex(md5, 32)))
+		return error_set(err, -EEXIST, 0,
 				 "os_hash_value and checksum are hexadecimal, "
 				 "of 128 and 32 digits");
-	code = record_set(&r->hash_algo, algo, err);
-	if (code >= 0)
-		code = record_set(&r->hash_value, value, err);
-	return code < 0 || !md5 ? code : record_set(&r->checksum, md5, err);
+	return 0;
 }
 
 /* The file is what @r says, and of the size that others of it have. */
@@ -322,6 +425,46 @@ static int look_at(const struct glance *g, struct record *r, const char *url,
 	return 0;
 }
 
+/* What is a web server's may be another tomorrow: nobody looks at it here. */
+static int take_unseen(struct record *r, const char *url,
+		       const struct location_sizes *sizes, struct error *err)
+{
+	size_t i = 0;
+
+	while (sizes && i < sizes->n && strcmp(sizes->of[i].url, url) != 0)
+		i++;
+	if (!sizes || i == sizes->n || !sizes->of[i].bytes)
+		return error_set(err, -EINVAL, 0, "Invalid location");
+	if (!r->has_size) {
+		r->has_size = true;
+		r->size = sizes->of[i].bytes;
+	}
+	return admit_unseen(r, err);
+}
+
+int location_probe(const struct glance *g, const json_t *value,
+		   struct location_sizes *ret, struct error *err)
+{
+	const json_t *one = json_is_array(value) ? NULL : value;
+	size_t i, n = one ? 1 : json_array_size(value);
+	struct error why = { 0 };
+
+	for (i = 0; i < n; i++) {
+		const char *url = json_member(
+			one ? one : json_array_get(value, i), "url");
+		uint64_t bytes = 0;
+
+		if (!url || !is_http(url) || ret->n == LOCATIONS_MAX)
+			continue;
+		if (fetch_size(g->fetch, url, &bytes, &why) < 0)
+			return error_set(err, -EINVAL, 0,
+					 "Invalid location: %s", why.msg);
+		ret->of[ret->n].url = url;
+		ret->of[ret->n++].bytes = bytes;
+	}
+	return 0;
+}
+
 int location_look_again(const struct glance *g, struct record *r,
 			struct error *err)
 {
@@ -330,6 +473,8 @@ int location_look_again(const struct glance *g, struct record *r,
 	struct error why = { 0 };
 	int code = location_open(g, r, &fd, NULL, &why);
 
+	if (code == -ENOENT && location_http(r))
+		return admit_unseen(r, err);
 	if (code < 0)
 		return error_set(err, code == -ENOMEM ? code : -EEXIST, 0,
 				 "The data of image %s are not there", r->id);
@@ -339,54 +484,73 @@ int location_look_again(const struct glance *g, struct record *r,
 	return code;
 }
 
-static int add_one(const struct glance *g, struct record *r, size_t at,
-		   const json_t *v, struct error *err)
+static bool has_url(const struct glance *g, const struct record *r,
+		    const char *url)
 {
-	struct location l = { 0 };
-	const char *url = json_member(v, "url");
 	size_t i;
-	int code;
 
+	for (i = 0; i < r->n_locations; i++) {
+		CLEANUP(freep)
+		char *shown = location_url(g, r, &r->locations[i]);
+
+		if (shown && !strcmp(shown, url))
+			return true;
+	}
+	return false;
+}
+
+static int check_addition(const struct glance *g, const struct record *r,
+			  const char *url, struct error *err)
+{
 	if (r->n_locations >= LOCATIONS_MAX)
 		return error_set(err, -EFBIG, 0,
 				 "The limit has been exceeded on the number of "
 				 "allowed image locations. Attempted: %zu, "
 				 "Maximum: %u",
 				 r->n_locations + 1, LOCATIONS_MAX);
-	for (i = 0; i < r->n_locations; i++)
-		if (!strcmp(r->locations[i].url, url))
-			return error_set(err, -EINVAL, 0,
-					 "The location %.256s already exists",
-					 url);
+	if (has_url(g, r, url))
+		return error_set(err, -EINVAL, 0,
+				 "The location %.256s already exists", url);
 	if (!r->disk_format || !r->container_format)
 		return error_set(err, -EINVAL, 0,
 				 "Properties disk_format, container_format "
 				 "must be set prior to saving data.");
-	code = make_location(v, &l, err);
-	if (code >= 0)
-		code = record_insert_location(r, at, &l, err);
-	if (code >= 0)
-		code = look_at(g, r, url, err);
-	if (code >= 0)
-		code = take_validation(v, r, err);
-	return code;
+	return 0;
 }
 
-static int add(const struct glance *g, struct record *r,
+static int add_one(const struct location_change *x, struct record *r, size_t at,
+		   const json_t *v, struct error *err)
+{
+	struct location l = { 0 };
+	const char *url = json_member(v, "url");
+	int code = check_addition(x->g, r, url, err);
+
+	if (code >= 0)
+		code = make_location(x->who, v, &l, err);
+	if (code < 0)
+		return code;
+	code = record_insert_location(r, at, &l, err);
+	if (code >= 0)
+		code = is_http(url) ? take_unseen(r, url, x->sizes, err)
+				    : look_at(x->g, r, url, err);
+	return code < 0 ? code : take_validation(v, r, err);
+}
+
+static int add(const struct location_change *x, struct record *r,
 	       const struct patch_change *c, struct error *err)
 {
 	size_t at;
 	int code = parse_position(c->at, r->n_locations, true, &at, err);
 
 	if (code >= 0)
-		code = add_one(g, r, at, c->value, err);
+		code = add_one(x, r, at, c->value, err);
 	if (code >= 0)
 		r->status = IMAGE_ACTIVE;
 	return code;
 }
 
-static int drop(struct record *r, const struct patch_change *c,
-		struct error *err)
+static int drop(struct location_change *x, struct record *r,
+		const struct patch_change *c, struct error *err)
 {
 	size_t at;
 	int code;
@@ -395,64 +559,135 @@ static int drop(struct record *r, const struct patch_change *c,
 		return error_set(err, -EPERM, 0,
 				 "Cannot remove last location in the image.");
 	code = parse_position(c->at, r->n_locations, false, &at, err);
-	if (code >= 0)
-		record_remove_location(r, at);
-	return code;
+	if (code < 0)
+		return code;
+	if (is_own_url(&r->locations[at]))
+		x->unwanted = true;
+	record_remove_location(r, at);
+	return 0;
 }
 
-static int replace(const struct glance *g, struct record *r,
+/* The same locations again, in the order of @list and with its metadata. */
+static int reorder(const struct glance *g, struct record *r, const json_t *list,
+		   struct error *err)
+{
+	size_t i, at, n = r->n_locations;
+
+	if (json_array_size(list) != n)
+		return error_set(err, -EINVAL, 0,
+				 "Original locations is not empty");
+	for (i = 0; i < n; i++) {
+		CLEANUP(freep) char *url = NULL;
+		struct location *l;
+
+		for (at = i; at < n; at++) {
+			url = location_url(g, r, &r->locations[at]);
+			if (url &&
+			    !strcmp(url, json_member(json_array_get(list, i),
+						     "url")))
+				break;
+			free(TAKE_PTR(url));
+		}
+		if (at == n)
+			return error_set(err, -EINVAL, 0,
+					 "Original locations is not empty");
+		l = &r->locations[at];
+		free(l->metadata);
+		l->metadata = json_dumps(
+			json_object_get(json_array_get(list, i), "metadata"),
+			JSON_COMPACT);
+		if (!l->metadata)
+			return error_set(err, -ENOMEM, 0, "out of memory");
+		if (at != i) {
+			struct location moved = *l;
+
+			*l = r->locations[i];
+			r->locations[i] = moved;
+		}
+	}
+	return 0;
+}
+
+static int replace(const struct location_change *x, struct record *r,
 		   const struct patch_change *c, struct error *err)
 {
 	size_t i, n = json_array_size(c->value);
 	int code = 0;
 
-	if (!n && r->status == IMAGE_ACTIVE)
+	if (!n)
 		return error_set(err, -EPERM, 0,
-				 "Cannot remove last location in the image.");
-	while (r->n_locations)
-		record_remove_location(r, 0);
+				 "Cannot set locations to empty list.");
+	if (r->n_locations) {
+		code = reorder(x->g, r, c->value, err);
+		for (i = 0; i < n && code >= 0; i++)
+			code = take_validation(json_array_get(c->value, i), r,
+					       err);
+		return code;
+	}
 	for (i = 0; i < n && code >= 0; i++)
-		code = add_one(g, r, i, json_array_get(c->value, i), err);
-	if (code >= 0 && n)
+		code = add_one(x, r, i, json_array_get(c->value, i), err);
+	if (code >= 0)
 		r->status = IMAGE_ACTIVE;
 	return code;
 }
 
-int location_patch(const struct glance *g, const struct identity *who,
-		   struct record *r, const struct patch_change *c,
-		   struct error *err)
+/* Own data are a location like others, where there is a choice. */
+static int say_own(struct record *r, struct error *err)
 {
-	int code = check_may(g, who, r, c, err);
+	struct location l = { 0 };
 
+	if (r->status != IMAGE_ACTIVE || !record_is_in(r, "") ||
+	    record_has_location(r, LOCATION_OWN))
+		return 0;
+	l = (struct location){ .url = strdup(OWN_URL),
+			       .store = strdup(LOCATION_OWN),
+			       .metadata = strdup("{}"),
+			       .own = true };
+	return record_insert_location(r, 0, &l, err);
+}
+
+int location_patch(struct location_change *x, struct record *r,
+		   const struct patch_change *c, struct error *err)
+{
+	int code = check_may(x->g, r, c, err);
+
+	if (code >= 0)
+		code = say_own(r, err);
 	if (code < 0)
 		return code;
 	switch (c->op) {
 	case PATCH_ADD:
-		return add(g, r, c, err);
+		return add(x, r, c, err);
 	case PATCH_REMOVE:
-		return drop(r, c, err);
+		return drop(x, r, c, err);
 	default:
-		return replace(g, r, c, err);
+		return replace(x, r, c, err);
 	}
 }
 
-int location_add(const struct glance *g, const struct identity *who,
-		 struct record *r, json_t *value, struct error *err)
+int location_add(const struct location_change *x, struct record *r,
+		 json_t *value, struct error *err)
 {
 	char at[] = "-", name[] = "locations";
 	const struct patch_change c = {
 		.op = PATCH_ADD, .name = name, .at = at, .value = value
 	};
+	struct location_change one = *x;
 
-	return location_patch(g, who, r, &c, err);
+	return location_patch(&one, r, &c, err);
 }
 
 int location_add_file(const struct glance *g, const struct identity *who,
 		      struct record *r, const char *url, struct error *err)
 {
+	const struct location_change x = { .g = g, .who = who };
 	CLEANUP(json_decrefp)
 	json_t *v = json_pack("{s:s, s:{}}", "url", url, "metadata");
 
-	return v ? location_add(g, who, r, v, err)
-		 : error_set(err, -ENOMEM, 0, "out of memory");
+	if (!v)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	return who->admin ? location_add(&x, r, v, err)
+			  : error_set(err, -EPERM, 0,
+				      "You are not authorized to complete "
+				      "set_image_location action.");
 }

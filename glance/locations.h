@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Where data of images lie that are not the store's own: files beneath folders
- * that the operator names, registered in place by a location
- * "file:///PATH". They are read there and never written or removed.
+ * Where data of images lie: in the store; or files beneath folders that the
+ * operator names, registered in place by a location "file:///PATH", which an
+ * administrator may; or at a web server, by "http[s]://...", from where they are
+ * handed on to who asks for them. The last two are never written or removed.
  */
 #ifndef GLANCE_LOCATIONS_H
 #define GLANCE_LOCATIONS_H
@@ -48,13 +49,47 @@ int location_look_again(const struct glance *g, struct record *r,
  */
 const char *location_shown(const struct record *r);
 
-/* A PATCH of "locations", by @who. Errors are as for image_set_field(). */
-int location_patch(const struct glance *g, const struct identity *who,
-		   struct record *r, const struct patch_change *c,
-		   struct error *err);
+/* A web server's, from where the data of @r may be had; NULL: none. */
+const char *location_http(const struct record *r);
+
+/*
+ * What is shown as the URL of @l; NULL: of the data that the store has of @r.
+ * To be freed; NULL: no memory.
+ */
+char *location_url(const struct glance *g, const struct record *r,
+		   const struct location *l);
+
+/* What web servers have said of the size of their data. */
+struct location_sizes {
+	struct {
+		const char *url; /* of the JSON */
+		uint64_t bytes;
+	} of[LOCATIONS_MAX];
+	size_t n;
+};
+
+/*
+ * Asks for those of the locations in @value, one or a list as PATCH has them;
+ * others are left out. Waits for other servers: nothing is to be held.
+ */
+int location_probe(const struct glance *g, const json_t *value,
+		   struct location_sizes *ret, struct error *err);
+
+/* A change of locations, on behalf of @who, who may change the image. */
+struct location_change {
+	const struct glance *g;
+	const struct identity *who;
+	const struct location_sizes *sizes; /* NULL: none were asked for */
+	bool unwanted; /* out: the store has data that no location names */
+};
+
+/* A PATCH of "locations". Errors are as for image_set_field(). */
+int location_patch(struct location_change *x, struct record *r,
+		   const struct patch_change *c, struct error *err);
 /* One more location, behind those there are: an object, as PATCH has it. */
-int location_add(const struct glance *g, const struct identity *who,
-		 struct record *r, json_t *value, struct error *err);
+int location_add(const struct location_change *x, struct record *r,
+		 json_t *value, struct error *err);
+/* The same of a file, by an administrator. */
 int location_add_file(const struct glance *g, const struct identity *who,
 		      struct record *r, const char *url, struct error *err);
 

@@ -600,8 +600,7 @@ static bool lies_elsewhere(struct work *w, const char *id)
 	CLEANUP(sidecar_done) struct sidecar c = { 0 };
 
 	return sidecar_read(w->s, id, STORE_SIDECAR, &c, NULL) >= 0 &&
-	       c.image.n_locations &&
-	       !strcmp(c.image.locations[0].store, "file");
+	       !record_is_in(&c.image, "");
 }
 
 static int take_file(void *opaque, const struct store_entry *e)

@@ -276,6 +276,37 @@ void record_remove_location(struct record *r, size_t at)
 		(r->n_locations - at) * sizeof(*r->locations));
 }
 
+bool record_has_location(const struct record *r, const char *store)
+{
+	size_t i;
+
+	for (i = 0; i < r->n_locations; i++)
+		if (!strcmp(r->locations[i].store, store))
+			return true;
+	return false;
+}
+
+bool location_is_of(const struct location *l, const char *name)
+{
+	size_t len = strlen(OWN_URL);
+
+	return !strcmp(l->store, LOCATION_OWN) &&
+	       !strncmp(l->url, OWN_URL, len) && !strcmp(l->url + len, name);
+}
+
+bool record_is_in(const struct record *r, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < r->n_locations; i++)
+		if (location_is_of(&r->locations[i], name))
+			return true;
+	return !*name && !record_has_location(r, LOCATION_OWN) &&
+	       !record_has_location(r, LOCATION_FILE) &&
+	       !record_has_location(r, LOCATION_HTTP) &&
+	       !record_has_location(r, LOCATION_FOUND);
+}
+
 /* ---- ids ---- */
 
 bool record_id_ok(const char *id)

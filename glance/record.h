@@ -44,9 +44,22 @@ struct property {
 	char *value;
 };
 
+/*
+ * What reads a location: LOCATION_OWN is a folder of ours that has the data, its
+ * url OWN_URL for the first of them, OWN_URL "NAME" for another; where no row of
+ * LOCATION_OWN, _FILE, _HTTP or _FOUND is, the first has them. _PITHOS says
+ * where they were copied from.
+ */
+#define LOCATION_OWN	"own"
+#define LOCATION_FILE	"file"
+#define LOCATION_HTTP	"http"
+#define LOCATION_FOUND	"found"
+#define LOCATION_PITHOS "pithos"
+#define OWN_URL		"own:"
+
 struct location {
 	char *url;
-	char *store; /* store.h */
+	char *store; /* one of those above */
 	char *metadata; /* JSON object */
 	bool own; /* the store wrote the data, and deletes them */
 };
@@ -110,6 +123,14 @@ bool record_remove_tag(struct record *r, const char *tag);
 int record_insert_location(struct record *r, size_t at, struct location *l,
 			   struct error *err);
 void record_remove_location(struct record *r, size_t at);
+/*
+ * Has store @name of ours the data of @r, which it has? "": the first. And
+ * does any row say so?
+ */
+bool record_is_in(const struct record *r, const char *name);
+/* Says @l that they are there? */
+bool location_is_of(const struct location *l, const char *name);
+bool record_has_location(const struct record *r, const char *store);
 
 /* 8-4-4-4-12 hexadecimal digits; any other text is no id, and no path. */
 bool record_id_ok(const char *id);

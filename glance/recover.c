@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "glance/bury.h"
+#include "glance/copies.h"
 #include "glance/import.h"
 #include "glance/legacy.h"
 #include "glance/log.h"
@@ -162,6 +163,8 @@ static int carry_out(void *opaque, enum tombstone_kind k, const char *id)
 		if (!lives || status == IMAGE_IMPORTING)
 			store_discard(s, STORE_STAGING, id);
 		return 0;
+	case TOMBSTONE_COPY:
+		return copies_drop(b->g, b->tx, id, b->err);
 	default:
 		if (status == IMAGE_ACTIVE || status == IMAGE_DEACTIVATED)
 			return 0;

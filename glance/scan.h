@@ -18,7 +18,7 @@
 
 #include "glance/record.h"
 
-#define SCAN_STORE     "found"
+#define SCAN_STORE     LOCATION_FOUND
 #define SCAN_MISSING   "platter_missing"
 #define SCAN_DEPTH_MAX 8U
 

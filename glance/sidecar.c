@@ -317,6 +317,15 @@ static bool is_json_object(const char *text)
 	return ok;
 }
 
+static bool is_location(const struct location *l)
+{
+	return !strcmp(l->store, LOCATION_FILE) ||
+	       !strcmp(l->store, LOCATION_PITHOS) ||
+	       !strcmp(l->store, LOCATION_HTTP) ||
+	       (!strcmp(l->store, LOCATION_OWN) &&
+		!strncmp(l->url, OWN_URL, strlen(OWN_URL)));
+}
+
 static int take_location(const json_t *v, struct record *r, struct error *err)
 {
 	struct location l = { 0 };
@@ -331,8 +340,7 @@ static int take_location(const json_t *v, struct record *r, struct error *err)
 	if (code >= 0 && !is_json_object(l.metadata))
 		code = bad(err, "metadata", "of a location is no JSON object");
 	/* What was found in place has none. */
-	if (code >= 0 && strcmp(l.store, "file") != 0 &&
-	    strcmp(l.store, "pithos") != 0)
+	if (code >= 0 && !is_location(&l))
 		code = bad(err, "store", "of a location is none");
 	if (code >= 0)
 		return record_insert_location(r, r->n_locations, &l, err);

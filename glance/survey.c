@@ -80,10 +80,13 @@ struct row {
 	bool elsewhere, found; /* where its data lie */
 };
 
-#define ROW(changed)                                                        \
-	"SELECT id, size, " changed ", EXISTS (SELECT 1 FROM locations "    \
-	"WHERE image = n AND store = 'file'), EXISTS (SELECT 1 FROM "       \
-	"locations WHERE image = n AND store = 'found') FROM images WHERE " \
+#define ROW(changed)                                                         \
+	"SELECT id, size, " changed ", EXISTS (SELECT 1 FROM locations "     \
+	"WHERE image = n AND store IN ('" LOCATION_FILE "', '" LOCATION_HTTP \
+	"', '" LOCATION_OWN "')) AND NOT EXISTS ("                           \
+	"SELECT 1 FROM locations WHERE image = n AND store = '" LOCATION_OWN \
+	"' AND url = '" OWN_URL "'), EXISTS (SELECT 1 FROM "                 \
+	"locations WHERE image = n AND store = 'found') FROM images WHERE "  \
 	"status IN ('active', 'deactivated')"
 
 static const char *row_sql(const struct work *w, bool one)

@@ -11,6 +11,7 @@ static const char *const names[TOMBSTONE_KINDS] = {
 	[TOMBSTONE_COMING] = "coming",
 	[TOMBSTONE_MOVING] = "moving",
 	[TOMBSTONE_STAGED] = "staged",
+	[TOMBSTONE_COPY] = "copy",
 };
 
 const char *tombstone_kind_name(enum tombstone_kind k)

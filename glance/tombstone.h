@@ -19,6 +19,7 @@ enum tombstone_kind {
 	TOMBSTONE_COMING, /* data that come to images/ or staging/ */
 	TOMBSTONE_MOVING, /* the same, out of staging/ */
 	TOMBSTONE_STAGED, /* in staging/: their import has failed */
+	TOMBSTONE_COPY, /* in stores that no location of their image names */
 	TOMBSTONE_KINDS,
 };
 

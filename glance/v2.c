@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "glance/bury.h"
+#include "glance/copies.h"
 #include "glance/glance.h"
 #include "glance/http/json-in.h"
 #include "glance/image-fields.h"
@@ -21,6 +22,7 @@
 #include "glance/routes.h"
 #include "glance/schemas.h"
 #include "glance/time-text.h"
+#include "glance/tombstone.h"
 
 /* A change of the index on behalf of a request. */
 struct change {
@@ -30,6 +32,8 @@ struct change {
 	const json_t *body;
 	const struct patch *patch;
 	const char *word; /* a tag, a member */
+	struct location_sizes sizes; /* of locations that PATCH sets */
+	bool unwanted; /* see locations.h */
 	int (*run)(struct index_tx *tx, struct change *c, struct error *err);
 };
 
@@ -56,16 +60,10 @@ static int change(struct request *q, struct change *c)
 	return r;
 }
 
-static struct image_view view_of(const struct glance *g)
-{
-	return (struct image_view){ g->config->direct_url,
-				    location_rules_show(g->locations) };
-}
-
 static void respond_image(struct request *q, unsigned int status,
 			  const struct record *r)
 {
-	const struct image_view view = view_of(q->app);
+	const struct image_view view = { q->app, &q->who };
 	struct text_buf b = { 0 };
 
 	image_json_add(&b, r, &view);
@@ -155,7 +153,7 @@ static void get_images(struct request *q)
 	struct glance *g = q->app;
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(image_list_done) struct image_list list = { 0 };
-	struct listing l = { .view = view_of(g) };
+	struct listing l = { .view = { g, &q->who } };
 	struct error err = { 0 };
 	int r = image_list_parse_v2(&q->uri, &q->who, &list, &err);
 
@@ -240,13 +238,26 @@ static int remove_field(struct record *r, const char *name, struct error *err)
 	return error_set(err, -EEXIST, 0, "Property %s does not exist.", name);
 }
 
-static int apply_one(struct request *q, struct record *r,
+static int patch_locations(struct change *c, struct record *r,
+			   const struct patch_change *p, struct error *err)
+{
+	struct location_change x = { .g = c->q->app,
+				     .who = &c->q->who,
+				     .sizes = &c->sizes };
+	int code = location_patch(&x, r, p, err);
+
+	c->unwanted |= x.unwanted;
+	return code;
+}
+
+static int apply_one(struct change *c, struct record *r,
 		     const struct patch_change *p, struct error *err)
 {
+	const struct request *q = c->q;
 	bool base = schema_image_base(p->name);
 
 	if (!strcmp(p->name, "locations"))
-		return location_patch(q->app, &q->who, r, p, err);
+		return patch_locations(c, r, p, err);
 	if (p->op == PATCH_REMOVE)
 		return remove_field(r, p->name, err);
 	if (p->op == PATCH_REPLACE && !base && !record_property(r, p->name))
@@ -269,10 +280,35 @@ static int patch_image(struct index_tx *tx, struct change *c, struct error *err)
 		return r;
 	before = c->image.visibility;
 	for (i = 0; i < c->patch->n_changes && r >= 0; i++)
-		r = apply_one(c->q, &c->image, &c->patch->changes[i], err);
+		r = apply_one(c, &c->image, &c->patch->changes[i], err);
 	if (r >= 0 && c->image.visibility != before)
 		r = image_may_publish(&c->q->who, c->image.visibility, err);
+	if (r >= 0 && c->unwanted)
+		r = tombstone_add(tx, TOMBSTONE_COPY, c->image.id, err);
 	return r < 0 ? r : record_update(tx, &c->image, err);
+}
+
+/* Other servers are asked before, and only for who may set what they say. */
+static int probe_locations(struct change *c, struct request *q,
+			   struct error *err)
+{
+	const struct glance *g = q->app;
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(record_done) struct record image = { 0 };
+	size_t i;
+	int r = 0;
+
+	if (!location_rules_show(g->locations) ||
+	    index_read(g->index, &tx, NULL) < 0 ||
+	    image_load_own(tx, &q->who, q->uri.segments[2], &image, NULL) < 0)
+		return 0; /* the change itself says what is wrong */
+	index_read_endp(&tx);
+	tx = NULL;
+	for (i = 0; i < c->patch->n_changes && r >= 0; i++)
+		if (!strcmp(c->patch->changes[i].name, "locations"))
+			r = location_probe(g, c->patch->changes[i].value,
+					   &c->sizes, err);
+	return r;
 }
 
 static void patch(struct request *q)
@@ -297,8 +333,13 @@ static void patch(struct request *q)
 		respond_failure(q, &err);
 		return;
 	}
-	if (change(q, &c) >= 0)
+	if (probe_locations(&c, q, &err) < 0)
+		respond_failure(q, &err);
+	else if (change(q, &c) >= 0) {
+		if (c.unwanted)
+			copies_sweep(q->app, c.image.id);
 		respond_image(q, 200, &c.image);
+	}
 	record_done(&c.image);
 	json_patch_done(&p);
 }

@@ -14,6 +14,7 @@
 #include "glance/image-list.h"
 #include "glance/http/json-in.h"
 #include "glance/json-patch.h"
+#include "glance/locations.h"
 #include "glance/meta-headers.h"
 #include "glance/record-rows.h"
 #include "tests/fuzz/replay.h"
@@ -47,12 +48,20 @@ static void new_image(struct record *r)
 /* Whatever was set, what is shown of it is JSON. */
 static void check_image(const struct record *r)
 {
-	const struct image_view view = { "nbd://h/", true };
+	static char url[] = "nbd://h/";
+	static const struct glance_config config = { .direct_url = url };
+	static struct glance g = { .config = &config };
+	static const struct identity who = { .admin = true };
+	const struct image_view view = { &g, &who };
 	struct text_buf b = { 0 };
 	struct error err = { 0 };
 	json_t *j = NULL;
 	size_t i;
 
+	if (!g.locations)
+		MUST(location_rules_new("/", "true", NULL, &g.locations,
+					&err) >= 0,
+		     "%s", err.msg);
 	MUST(r->n_properties <= PROPERTIES_MAX, "%zu properties",
 	     r->n_properties);
 	for (i = 0; i < r->n_properties; i++)

@@ -20,7 +20,7 @@ from server import Failure, environment, need_programs, run  # noqa: E402
 from web import Web  # noqa: E402
 
 TESTS = os.environ.get("PLATTER_TEMPEST", r"^tempest\.api\.image\.v2")
-PASSED_MIN = 60
+PASSED_MIN = 68
 
 
 def configuration(folder, keystone, web):
@@ -58,6 +58,7 @@ http_image = {web.url("disk")}
 [image-feature-enabled]
 import_image = true
 os_glance_reserved = true
+manage_locations = true
 """
 
 
@@ -99,7 +100,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="platter-tempest-") as folder, \
             Web(folder) as web, Keystone(f"http://127.0.0.1:{port}") as k, \
             Glance(f"glance=127.0.0.1:{port}", *k.parameters(),
-                   *web.allowed(), tcp=port) as g:
+                   "show-locations=true", *web.allowed(), tcp=port) as g:
         with open(os.path.join(folder, "disk"), "wb") as f:
             f.write(bytes(1 << 20))
         status, out, err = tempest(folder, k, web)

@@ -4,6 +4,7 @@
 NBD exports."""
 
 import hashlib
+import http.client
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from glance import Glance, Row, run_row  # noqa: E402
 from guest_disk import Guest  # noqa: E402
 from nbd import Client, Refused as NoExport  # noqa: E402
 from server import Failure, environment, need_programs, run  # noqa: E402
+from web import Web  # noqa: E402
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
@@ -639,13 +641,13 @@ def images_are_registered_in_place(c):
             change(g, i, 400, "add", "/locations/-", "there is no file at",
                    value=at(value))
         for value in ("http://a.example/b", "file://a", "/etc/passwd"):
-            change(g, i, 400, "add", "/locations/-", "is not file:///PATH",
+            change(g, i, 400, "add", "/locations/-", "Invalid location",
                    value=at(value))
         change(g, i, 400, "add", "/locations/1", "Invalid position",
                value=at(url))
-        change(g, i, 400, "add", "/locations/-", "os_hash_algo must be",
+        change(g, i, 409, "add", "/locations/-", "os_hash_algo must be",
                value=at(url, validation_data=dict(data, os_hash_algo="md5")))
-        change(g, i, 400, "add", "/locations/-", "hexadecimal",
+        change(g, i, 409, "add", "/locations/-", "hexadecimal",
                value=at(url, validation_data=dict(data, os_hash_value="x")))
         change(g, i, 409, "remove", "/locations/0", "status is queued")
         is_equal(show(g, i)["status"], "queued", "the status")
@@ -657,16 +659,28 @@ def images_are_registered_in_place(c):
             value=at(url, validation_data=data))
         change(g, i, 400, "add", "/locations/-", "already exists",
                value=at(url))
-        change(g, i, 409, "add", "/locations/-", "while the image is queued",
-               value=at(f"file://{folder}/b%20b.qcow2", validation_data=data))
+        for other in (dict(data, os_hash_value="0" * 128),
+                      dict(data, os_hash_algo="sha256")):
+            change(g, i, 409, "add", "/locations/-", "a different value",
+                   value=at(f"file://{folder}/b%20b.qcow2",
+                            validation_data=other))
+        change(g, i, 409, "add", "/locations/-", "status is 'queued'",
+               value=at(f"file://{folder}/b%20b.qcow2",
+                        validation_data=dict(data, checksum="0" * 32)))
         change(g, i, 403, "remove", "/locations/0", "Cannot remove last")
+        second = f"file://{folder}/b%20b.qcow2"
         change(g, i, 200, "add", "/locations/0", {"locations": [{}, {}]},
-               value=at(f"file://{folder}/b%20b.qcow2"))
+               value=at(second, validation_data=data))
         change(g, i, 400, "remove", "/locations/2", "Invalid position")
-        change(g, i, 200, "remove", "/locations/1", {"locations": [
-            {"url": f"file://{folder}/b%20b.qcow2"}]})
+        for value in ([at(second)], [at(second), at(second)],
+                      [at(second), at(url + "x")]):
+            change(g, i, 400, "replace", "/locations", "not empty",
+                   value=value)
         change(g, i, 200, "replace", "/locations", {"locations": [
-            {"url": url}]}, value=[at(url)])
+            {"url": url, "metadata": {"c": "d"}}, {"url": second}]},
+               value=[{"url": url, "metadata": {"c": "d"}}, at(second)])
+        change(g, i, 200, "remove", "/locations/1", {"locations": [
+            {"url": url}]})
         change(g, i, 403, "replace", "/locations", value=[])
         a = g.request("GET", f"/v2/images/{i}/file")
         is_true(a.body == c.files["qcow2"], "other data")
@@ -683,8 +697,24 @@ def images_are_registered_in_place(c):
         is_equal((got["direct_url"], got["locations"]), (
             "nbd://h:1/" + j, [{"url": "nbd://h:1/" + j, "metadata": {}}]),
             "an upload's")
-        change(g, j, 409, "add", "/locations/-", "the store",
-               value=at(url))
+        # Another one beside it, and only that one.
+        raw = f"file://{folder}/disk.raw"
+        with open(os.path.join(folder, "disk.raw"), "wb") as f:
+            f.write(c.disk)
+        kept = os.path.join(g.store, "images", j[:2], j)
+        change(g, j, 200, "add", "/locations/-", {"locations": [
+            {"url": "nbd://h:1/" + j}, {"url": raw}]}, value=at(raw))
+        change(g, j, 400, "add", "/locations/-", "already exists",
+               value=at("nbd://h:1/" + j))
+        is_true(os.path.exists(kept), "the data are gone")
+        change(g, j, 200, "remove", "/locations/0", {"locations": [
+            {"url": raw}]})
+        is_true(not os.path.exists(kept), "the data are there")
+        is_true(g.request("GET", f"/v2/images/{j}/file").body == c.disk,
+                "other data")
+        change(g, j, 403, "remove", "/locations/0", "Cannot remove last")
+        is_equal(g.request("DELETE", f"/v2/images/{j}").status, 204, "DELETE")
+        os.unlink(os.path.join(folder, "disk.raw"))
         # What was looked at once is looked at again: nothing leads outside.
         os.rename(os.path.join(folder, "a.qcow2"),
                   os.path.join(folder, "moved"))
@@ -710,7 +740,7 @@ def images_are_registered_in_place(c):
         i = g.request("POST", "/v2/images", {
             "disk_format": "qcow2", "container_format": "bare"},
             token="one").json["id"]
-        change(g, i, 403, "add", "/locations/-", "set_image_location",
+        change(g, i, 400, "add", "/locations/-", "Invalid location",
                token="one", value=at(f"file://{folder}/moved"))
     for parameter, says in (("show-locations=yes", "is true or false"),
                             ("location-dirs=a", "no absolute path"),
@@ -724,6 +754,130 @@ def images_are_registered_in_place(c):
             is_true(says in str(e), str(e))
         else:
             raise Failure(f"{parameter} is taken")
+
+
+def web_servers_are_locations(c):
+    """As Glance's store for them: owners name what may be imported from, it is
+    not read until somebody wants it, and then handed on, in ranges too."""
+    tokens = c.path("tokens")
+    with open(tokens, "w") as f:
+        json.dump({t: {"project": p, "user": "u", "roles": [r]}
+                   for t, p, r in (("one", "p1", "member"),
+                                   ("two", "p2", "member"),
+                                   ("look", "p1", "reader"),
+                                   ("boss", "p0", "admin"))}, f)
+    with open(c.path("empty"), "wb"):
+        pass
+    web = Web(c.folder)
+    with web, Glance("show-locations=true", f"auth=tokens:{tokens}",
+                     *web.allowed()) as g:
+        url, image = web.url("disk.raw"), "/v2/images"
+        fields = {"disk_format": "raw", "container_format": "bare",
+                  "visibility": "community"}
+
+        def change(status, op, path, want=None, token="one", **more):
+            return run_row(g, Row("PATCH", image, status, want, [
+                {"op": op, "path": path, **more}], PATCH, token=token))
+
+        def at(url, **more):
+            return {"url": url, "metadata": {"a": "b"}, **more}
+
+        i = g.request("POST", image, fields, token="one").json["id"]
+        image += "/" + i
+        for bad in (web.url("none"), "http://127.0.0.1:1/x",
+                    web.url("to/http://127.0.0.1:1/"), web.url("empty"),
+                    "http://", "https:///x", "gopher://a/b",
+                    "file:///etc/passwd", ""):
+            change(400, "add", "/locations/-", "Invalid location",
+                   value=at(bad))
+        asked = web.asked
+        for token, status in (("two", 403), ("look", 403)):
+            change(status, "add", "/locations/-", token=token, value=at(url))
+        is_equal(web.asked, asked, "what others make the server ask for")
+        change(200, "add", "/locations/-", {
+            "status": "active", "size": DISK_BYTES, "checksum": None,
+            "locations": [at(url)]}, value=at(url))
+        for token, seen in (("one", [at(url)]), ("look", [at(url)]),
+                            ("boss", [at(url)]), ("two", [])):
+            is_equal(g.request("GET", image, token=token).json["locations"],
+                     seen, f"what {token} sees")
+        for headers, first, last in (({}, 0, DISK_BYTES - 1),
+                                     ({"Range": "bytes=5-9"}, 5, 9),
+                                     ({"Range": "bytes=-3"}, DISK_BYTES - 3,
+                                      DISK_BYTES - 1)):
+            a = g.request("GET", image + "/file", headers=headers, token="two")
+            is_equal(a.status, 206 if headers else 200, "the status")
+            is_true(a.body == c.disk[first:last + 1], f"{headers}: other data")
+        is_equal(web.ranges[-1], f"bytes={DISK_BYTES - 3}-{DISK_BYTES - 1}",
+                 "what is passed on")
+        is_equal(g.request("GET", image + "/file",
+                           headers={"Range": f"bytes={DISK_BYTES}-"},
+                           token="one").status, 416, "behind the end")
+        whole = web.url("whole/disk.raw")
+        change(200, "add", "/locations/-", {"locations": [
+            at(url), at(whole)]}, value=at(whole))
+        change(200, "remove", "/locations/0", {"locations": [at(whole)]})
+        for first, last in ((0, 0), (7, 99), (DISK_BYTES - 9, DISK_BYTES - 1)):
+            a = g.request("GET", image + "/file", token="one",
+                          headers={"Range": f"bytes={first}-{last}"})
+            is_true(a.status == 206 and a.body == c.disk[first:last + 1],
+                    "other data of a server that knows no ranges")
+        change(403, "remove", "/locations/0", "Cannot remove last")
+        # No disk of ours.
+        try:
+            with Client(g.nbd_socket, 10) as n:
+                n.go(i.encode())
+        except NoExport:
+            pass
+        else:
+            raise Failure("it is an export")
+        is_equal(g.request("GET", image + "/file?format=raw",
+                           token="one").status, 400, "the decoded disk")
+        for action, status in (("deactivate", "deactivated"),
+                               ("reactivate", "active")):
+            run_row(g, Row("POST", f"{image}/actions/{action}", 204,
+                           token="boss"))
+            is_equal(g.request("GET", image, token="one").json["status"],
+                     status, "the status")
+        # It may become shorter, and go.
+        name = c.path("moving")
+        with open(name, "wb") as f:
+            f.write(c.disk)
+        change(200, "add", "/locations/0", value=at(web.url("moving")))
+        change(200, "remove", "/locations/1")
+        with open(name, "wb") as f:
+            f.write(c.disk[:100])
+        try:
+            a = g.request("GET", image + "/file", token="one")
+            raise Failure(f"{len(a.body)} bytes of 100")
+        except http.client.IncompleteRead:
+            pass
+        os.unlink(name)
+        is_equal(g.request("GET", image + "/file", token="one").status, 404,
+                 "the status of what is gone")
+        # Upload first: the data go when nobody names them any more.
+        image = "/v2/images/" + g.request("POST", "/v2/images", fields,
+                                          token="one").json["id"]
+        run_row(g, Row("PUT", image + "/file", 204, None, c.disk, OCTETS,
+                       token="one"))
+        kept = os.path.join(g.store, "images", image[11:13], image[11:])
+        is_equal(g.request("GET", image, token="one").json["locations"],
+                 [{"url": "file://" + kept, "metadata": {}}], "an upload's")
+        change(200, "add", "/locations/-", {"locations": [{}, at(url)]},
+               value=at(url))
+        with Client(g.nbd_socket, 10) as n:
+            n.go(grant(g, image, "one"))
+            change(200, "remove", "/locations/0", {"locations": [at(url)]})
+            is_equal(n.read(0, 512), (0, c.disk[:512]), "who has it open")
+        is_true(not os.path.exists(kept), "the data are kept")
+        a = g.request("GET", image + "/file", token="one")
+        is_true(a.body == c.disk, "other data")
+        run_row(g, Row("DELETE", image, 204, token="one"))
+
+
+def grant(g, image, token):
+    a = g.request("POST", image + "/grants", token=token)
+    return a.json["export"].encode()
 
 
 def locations_have_an_endpoint(c):
@@ -764,7 +918,7 @@ def locations_have_an_endpoint(c):
                 Row("POST", at, 400, None, {"url": 5}, **admin),
                 Row("POST", at, 400, None, "[]", **admin),
                 Row("POST", at, 400, "no file", {"url": url + "x"}, **admin),
-                Row("POST", at, 400, "is not file://", {"url": "rbd://a"},
+                Row("POST", at, 400, "Invalid location", {"url": "rbd://a"},
                     **admin),
                 Row("POST", at, 202, None, {"url": url,
                                             "validation_data": data}, **admin),
@@ -1087,6 +1241,7 @@ if __name__ == "__main__":
         sixteen_write_and_sixty_four_read_at_once,
         limits_hold_each_project_by_itself,
         images_are_registered_in_place,
+        web_servers_are_locations,
         locations_have_an_endpoint,
         images_are_inspected,
         what_was_found_is_kept,

@@ -2,6 +2,7 @@
 """A web server on loopback, to be downloaded from."""
 
 import http.server
+import io
 import os
 import threading
 
@@ -17,10 +18,31 @@ class Web:
         self.go = threading.Event()
         self.started = threading.Event()
         self.slow = 0  # that are under way
+        self.asked = 0
+        self.ranges = []  # that were asked for
 
         class Handler(http.server.SimpleHTTPRequestHandler):
             def __init__(self, *args):
                 super().__init__(*args, directory=folder)
+
+            def send_head(self):
+                """One range, which "/whole/..." does not know."""
+                web.asked += 1
+                part = self.headers.get("Range")
+                if part:
+                    web.ranges.append(part)
+                if self.path.startswith("/whole/"):
+                    self.path = self.path[6:]
+                elif part:
+                    first, last = map(int, part[6:].split("-"))
+                    with open(os.path.join(folder, self.path[1:]), "rb") as f:
+                        f.seek(first)
+                        data = f.read(last - first + 1)
+                    self.send_response(206)
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    return io.BytesIO(data)
+                return super().send_head()
 
             def do_GET(self):
                 if self.path.startswith("/to/"):
