@@ -431,6 +431,15 @@ static int take_registered(struct request *q, const struct meta *m,
 	return r;
 }
 
+/* It is the service that gives ids; that of @old, "": none, may be said. */
+static int check_id(const struct meta *m, const char *old, struct error *err)
+{
+	if (!m->id || !strcmp(m->id, old))
+		return 0;
+	return error_set(err, -EINVAL, 0,
+			 "X-Image-Meta-Id: the service gives images their ids");
+}
+
 /*
  * Cyclades registers what lies at a location already; again, when that was
  * registered before: the image keeps its id, all metadata are anew. The data are copied, so that the image stays what it was looked at as.
@@ -450,7 +459,9 @@ static void register_image(struct request *q, const struct meta *m)
 	if (r >= 0)
 		r = check_registered(&old, &err);
 	if (r >= 0)
-		r = create(q, m, *old.old_id ? NULL : m->id, id, &err);
+		r = check_id(m, old.old_id, &err);
+	if (r >= 0)
+		r = create(q, m, NULL, id, &err);
 	if (r >= 0)
 		r = take_registered(q, m, src, id, &err);
 	if (r >= 0)

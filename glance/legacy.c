@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "glance/bury.h"
 #include "glance/data.h"
@@ -251,6 +252,28 @@ static int set_status(const struct glance *g, const struct meta *m,
 	return to == IMAGE_ACTIVE ? location_look_again(g, r, err) : 0;
 }
 
+/* Cyclades: they may be said again, and are not changed. */
+static int check_data(const struct meta *m, const struct record *r,
+		      struct error *err)
+{
+	if (m->has_size && (!r->has_size || m->size != r->size))
+		return error_set(err, -EINVAL, 0,
+				 "Supplied size (%" PRIu64 ") and size of the "
+				 "image (%" PRIu64 ") did not match.",
+				 m->size, r->size);
+	if (m->checksum &&
+	    (!r->checksum || strcasecmp(m->checksum, r->checksum) != 0))
+		return error_set(err, -EINVAL, 0,
+				 "Supplied checksum (%.64s) and checksum of "
+				 "the image (%s) did not match.",
+				 m->checksum, r->checksum ? r->checksum : "");
+	if (m->id && strcmp(m->id, r->id) != 0)
+		return error_set(err, -EINVAL, 0,
+				 "X-Image-Meta-Id: %.64s is another image",
+				 m->id);
+	return 0;
+}
+
 static int update(struct index_tx *tx, struct change *c, struct error *err)
 {
 	int r;
@@ -263,9 +286,10 @@ static int update(struct index_tx *tx, struct change *c, struct error *err)
 	    (!c->image.owner || strcmp(c->meta->owner, c->image.owner) != 0))
 		return error_set(err, -EPERM, 0,
 				 "You are not authorized to give images away.");
-	r = legacy_dialect(c->q)->cyclades
-		    ? set_status(c->q->app, c->meta, &c->image, err)
-		    : 0;
+	r = legacy_dialect(c->q)->cyclades ? check_data(c->meta, &c->image, err)
+					   : 0;
+	if (r >= 0 && legacy_dialect(c->q)->cyclades)
+		r = set_status(c->q->app, c->meta, &c->image, err);
 	if (r >= 0)
 		r = meta_apply(c->meta, &c->image, err);
 	if (r >= 0 && !legacy_dialect(c->q)->cyclades)

@@ -7,10 +7,8 @@
 #include "glance/tombstone.h"
 
 static const char *const names[TOMBSTONE_KINDS] = {
-	[TOMBSTONE_GONE] = "gone",
-	[TOMBSTONE_COMING] = "coming",
-	[TOMBSTONE_MOVING] = "moving",
-	[TOMBSTONE_STAGED] = "staged",
+	[TOMBSTONE_GONE] = "gone",     [TOMBSTONE_COMING] = "coming",
+	[TOMBSTONE_MOVING] = "moving", [TOMBSTONE_STAGED] = "staged",
 	[TOMBSTONE_COPY] = "copy",
 };
 

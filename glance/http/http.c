@@ -496,9 +496,11 @@ static enum MHD_Result send_response(struct exchange *x)
 
 	if (!m)
 		return MHD_NO;
+	/* It takes no empty values; blanks in front of one are not of it. */
 	for (i = 0; i < r->n_headers; i++)
-		mhd->add_response_header(m, r->headers[i].name,
-					 r->headers[i].value);
+		mhd->add_response_header(
+			m, r->headers[i].name,
+			*r->headers[i].value ? r->headers[i].value : " ");
 	mhd->add_response_header(m, "X-Openstack-Request-Id", q->id);
 	if (r->upgrade)
 		client_leaves(q->server, x->connection);

@@ -204,6 +204,7 @@ def cyclades_is_answered_row_by_row(c):
                     "x-image-meta-is-public": "True",
                     "x-image-meta-location": "pithos://acc/con/disk",
                     "x-image-meta-property-osfamily": "linux",
+                    "x-image-meta-deleted-at": "",
                     "x-image-meta-created-at": lambda t: re.fullmatch(
                         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", t)}),
                 Row("GET", root + "/images", 200, [{
@@ -243,7 +244,20 @@ def cyclades_is_answered_row_by_row(c):
         run_row(g, Row("PUT", image + "/members/p", 204))
         with open(os.path.join(c.pithos, "acc", "con", "disk"), "wb") as f:
             f.write(DATA[::-1])
-        for more in ({}, {"X-Image-Meta-Id": i}, {"X-Image-Meta-Id": ID}):
+        for more in ({"X-Image-Meta-Id": ID}, {"X-Image-Meta-Size": "1"}):
+            for method, path in (("POST", root + "/images/"), ("PUT", image)):
+                run_row(g, Row(method, path, 400, None, headers={
+                    **(cyclades_headers() if method == "POST" else {}),
+                    **more}))
+        run_row(g, Row("PUT", image, 400, "did not match", headers={
+            "X-Image-Meta-Checksum": "0" * 32}))
+        run_row(g, Row("PUT", image, 200, headers={
+            "X-Image-Meta-Id": i, "X-Image-Meta-Size": str(len(DATA)),
+            "X-Image-Meta-Checksum": MD5.upper()}))
+        run_row(g, Row("POST", root + "/images/", 400, "gives images their",
+                       headers=cyclades_headers("pithos://acc/con/other", **{
+                           "X-Image-Meta-Id": ID})))
+        for more in ({}, {"X-Image-Meta-Id": i}):
             run_row(g, Row("POST", root + "/images/", 200,
                            headers=cyclades_headers(**more),
                            answer_headers={"x-image-meta-id": i}))
