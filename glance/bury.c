@@ -7,6 +7,7 @@
 
 #include "glance/bury.h"
 #include "glance/log.h"
+#include "glance/stores.h"
 #include "glance/tombstone.h"
 
 /* Tombstones that go together. */
@@ -33,7 +34,7 @@ static int drop_tombstones(struct index_tx *tx, void *opaque, struct error *err)
 static void forget(struct glance *g, const struct graves *v)
 {
 	struct error err = { 0 };
-	int r = store_sync_all(g->store, &err);
+	int r = stores_sync(g, &err);
 
 	if (r >= 0)
 		r = index_write(g->index, drop_tombstones, (void *)(uintptr_t)v,
@@ -46,7 +47,7 @@ void glance_bury(struct glance *g, const char *id)
 {
 	struct graves *v = g->graves, full = { .n = 0 };
 
-	store_remove(g->store, id);
+	stores_remove(g, id);
 	store_discard(g->store, STORE_STAGING, id);
 	pthread_mutex_lock(&v->lock);
 	snprintf(v->ids[v->n++], sizeof(*v->ids), "%s", id);
@@ -62,7 +63,7 @@ void glance_bury(struct glance *g, const char *id)
 
 int glance_check_id(const struct glance *g, const char *id, struct error *err)
 {
-	if (!store_file_is(g->store, id, STORE_DATA) &&
+	if (!stores_have(g, id) &&
 	    !store_file_is(g->store, id, STORE_SIDECAR) &&
 	    !store_has_staged(g->store, id))
 		return 0;

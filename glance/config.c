@@ -48,7 +48,7 @@ static const struct {
 	char *(*make)(const char *value);
 } params[] = {
 #define FIELD(name) offsetof(struct glance_config, name)
-	{ "store", FIELD(store), absolute },
+	{ "store", FIELD(store), NULL }, /* see set_store() */
 	{ "glance", FIELD(listen), absolute_socket },
 	{ "pithos", FIELD(pithos), absolute },
 	{ "glance-cert", FIELD(cert), absolute },
@@ -93,7 +93,79 @@ void glance_config_done(struct glance_config *c)
 
 	for (i = 0; i < ARRAY_SIZE(params); i++)
 		free(*field(c, i));
+	free(c->store_name);
+	for (i = 0; i < c->n_more_stores; i++) {
+		free(c->more_stores[i].name);
+		free(c->more_stores[i].path);
+	}
 	*c = (struct glance_config){ 0 };
+}
+
+/* How long the NAME in "NAME=DIR" is; 0: there is none. */
+static size_t name_length(const char *value)
+{
+	size_t len = strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				   "abcdefghijklmnopqrstuvwxyz0123456789_-");
+
+	return value[len] == '=' ? len : 0;
+}
+
+static bool has_store(const struct glance_config *c, const char *name)
+{
+	size_t i;
+
+	if (!strcmp(c->store_name ? c->store_name : "file", name))
+		return true;
+	for (i = 0; i < c->n_more_stores; i++)
+		if (!strcmp(c->more_stores[i].name, name))
+			return true;
+	return false;
+}
+
+static int add_store(struct glance_config *c, const char *name,
+		     const char *path, struct error *err)
+{
+	size_t n = c->n_more_stores;
+
+	if (!*name)
+		return error_set(err, -EINVAL, 0,
+				 "store: %s is the second, and has no NAME= in "
+				 "front",
+				 path);
+	if (n == MORE_STORES_MAX)
+		return error_set(err, -EINVAL, 0, "store: over %d",
+				 MORE_STORES_MAX + 1);
+	if (has_store(c, name))
+		return error_set(err, -EINVAL, 0, "store: %s is there twice",
+				 name);
+	c->more_stores[n].name = strdup(name);
+	c->more_stores[n].path = absolute(path);
+	c->n_more_stores++;
+	return c->more_stores[n].name && c->more_stores[n].path
+		       ? 0
+		       : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+/* The first is the default. */
+static int set_store(struct glance_config *c, const char *value,
+		     struct error *err)
+{
+	size_t len = name_length(value);
+	CLEANUP(freep) char *name = strndup(value, len);
+	const char *path = len ? value + len + 1 : value;
+
+	if (!name)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (len > 64 || !*path)
+		return error_set(err, -EINVAL, 0,
+				 "store: %.128s is neither DIR nor NAME=DIR",
+				 value);
+	if (c->store)
+		return add_store(c, name, path, err);
+	c->store = absolute(path);
+	if (len)
+		c->store_name = TAKE_PTR(name);
+	return c->store ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
 int glance_config_set(struct glance_config *c, const char *key,
@@ -115,6 +187,8 @@ int glance_config_set(struct glance_config *c, const char *key,
 				 "min-disk: \"%s\" is neither inspected nor "
 				 "asked",
 				 value);
+	if (!params[i].make)
+		return set_store(c, value, err);
 	copy = params[i].make(value);
 	if (!copy)
 		return error_set(err, -ENOMEM, 0, "out of memory");

@@ -8,9 +8,16 @@
 
 #include "iouring/error.h"
 
+#define MORE_STORES_MAX 15
+
 /* Strings are owned; NULL: not given. */
 struct glance_config {
 	char *store; /* the folder; absolute */
+	char *store_name; /* what clients call it, where there are more */
+	struct {
+		char *name, *path;
+	} more_stores[MORE_STORES_MAX]; /* store=NAME=DIR, again */
+	size_t n_more_stores;
 	char *listen; /* glance=ADDRESS:PORT|unix:PATH */
 	char *pithos; /* the folder of pithos:// locations; absolute */
 	char *cert;

@@ -18,6 +18,7 @@
 #include "glance/locations.h"
 #include "glance/remote.h"
 #include "glance/routes.h"
+#include "glance/stores.h"
 
 /* ---- in ---- */
 
@@ -84,9 +85,32 @@ static void begin_octets(struct request *q, enum upload_kind kind)
 		respond_failure(q, &err);
 }
 
+/* Into another store than the first, where there are several. */
+static void choose_store(struct request *q, const char *name)
+{
+	struct glance *g = q->app;
+	const char *key = stores_key_of(g, name);
+	struct error err = { 0 };
+
+	if (!key)
+		error_set(&err, -EINVAL, 0,
+			  "Store for identifier %.64s not found", name);
+	else
+		upload_set_stores(q->state, &key, 1, true, &err);
+	if (!err.code)
+		return;
+	q->sink = NULL;
+	drop_upload(q);
+	respond_failure(q, &err);
+}
+
 static void begin_upload(struct request *q)
 {
+	const char *store = request_header(q, "X-Image-Meta-Store");
+
 	begin_octets(q, UPLOAD_DATA);
+	if (q->state && store && stores_many(q->app))
+		choose_store(q, store);
 }
 
 static void begin_stage(struct request *q)

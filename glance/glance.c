@@ -14,6 +14,7 @@
 #include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/scan.h"
+#include "glance/stores.h"
 #include "glance/http/tunnel.h"
 #include "glance/worker.h"
 
@@ -39,7 +40,9 @@ static int open_store(struct glance *g, struct error *err)
 
 	if (r >= 0)
 		r = store_lock(g->store, err);
-	return r < 0 ? r : recover_check(g->store, err);
+	if (r >= 0)
+		r = recover_check(g->store, err);
+	return r < 0 ? r : stores_open(g, err);
 }
 
 static int open_http(struct glance *g, struct error *err)
@@ -157,7 +160,7 @@ int glance_start(struct glance *g, struct error *err)
 				      .opaque = g,
 				      .unasked =
 					      g->auth && !auth_asks(g->auth) };
-	int r = store_lock_in_server(g->store, err);
+	int r = stores_lock_in_server(g, err);
 
 	if (r >= 0)
 		r = open_index(g, err);
@@ -192,7 +195,7 @@ void glance_free(struct glance *g)
 	auth_free(g->auth);
 	recover_end(g);
 	index_close(g->index);
-	store_close(g->store);
+	stores_close(g);
 	free(g);
 }
 

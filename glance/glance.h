@@ -26,7 +26,8 @@ struct nbd_door {
 struct glance {
 	const struct glance_config *config;
 	struct index *index;
-	struct store *store;
+	struct store *store; /* the first: see stores.h */
+	struct store *more_stores[MORE_STORES_MAX];
 	struct auth *auth;
 	struct http_server *http; /* NULL: the index alone */
 	struct grant_key grant_key;

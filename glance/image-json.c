@@ -6,6 +6,7 @@
 #include "glance/image-json.h"
 #include "glance/locations.h"
 #include "glance/record-rows.h"
+#include "glance/stores.h"
 #include "glance/time-text.h"
 
 static void add_text(struct text_buf *b, const char *name, const char *value)
@@ -57,6 +58,16 @@ static bool has_data(const struct record *r)
 	return r->status == IMAGE_ACTIVE || r->status == IMAGE_DEACTIVATED;
 }
 
+/* Of several stores the metadata tell which. */
+static void add_store(struct text_buf *b, const struct glance *g,
+		      const char *key, const char *metadata)
+{
+	text_add(b, "{\"store\": ");
+	text_add_json(b, stores_name(g, key));
+	text_add(b, metadata[1] == '}' ? "" : ", ");
+	text_add(b, metadata + 1);
+}
+
 static void add_location(struct text_buf *b, const struct record *r,
 			 const struct location *l, const char *metadata,
 			 const struct image_view *view)
@@ -65,7 +76,13 @@ static void add_location(struct text_buf *b, const struct record *r,
 
 	text_add(b, "{\"url\": ");
 	text_add_json(b, url ? url : "");
-	text_addf(b, ", \"metadata\": %s}", metadata);
+	text_add(b, ", \"metadata\": ");
+	if (stores_many(view->g) && (!l || !strcmp(l->store, LOCATION_OWN)))
+		add_store(b, view->g, l ? l->url + strlen(OWN_URL) : "",
+			  metadata);
+	else
+		text_add(b, metadata);
+	text_add_char(b, '}');
 }
 
 void image_json_add_locations(struct text_buf *b, const struct record *r,
@@ -90,6 +107,30 @@ static bool may_see_locations(const struct identity *who,
 {
 	return who->admin ||
 	       (who->project && r->owner && !strcmp(who->project, r->owner));
+}
+
+/* In the order of its locations. */
+static void add_stores(struct text_buf *b, const struct record *r,
+		       const struct glance *g)
+{
+	struct text_buf names = { 0 };
+	size_t i;
+
+	if (!has_data(r) || !stores_many(g))
+		return;
+	for (i = 0; i < r->n_locations; i++)
+		if (!strcmp(r->locations[i].store, LOCATION_OWN))
+			text_addf(&names, "%s%s", names.len ? "," : "",
+				  stores_name(g, r->locations[i].url +
+							 strlen(OWN_URL)));
+	if (!names.len && record_is_in(r, ""))
+		text_add(&names, stores_name(g, ""));
+	if (names.len && !names.failed) {
+		text_add(b, "\"stores\": ");
+		text_add_json(b, names.text);
+		text_add(b, ", ");
+	}
+	text_buf_done(&names);
 }
 
 static void add_view(struct text_buf *b, const struct record *r,
@@ -144,6 +185,7 @@ void image_json_add(struct text_buf *b, const struct record *r,
 	add_time(b, "updated_at", r->updated_usec);
 	add_tags(b, r);
 	add_view(b, r, view);
+	add_stores(b, r, view->g);
 	text_addf(b, "\"self\": \"/v2/images/%s\", ", r->id);
 	text_addf(b, "\"file\": \"/v2/images/%s/file\", ", r->id);
 	text_add(b, "\"schema\": \"/v2/schemas/image\"}");

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "glance/bury.h"
+#include "glance/copies.h"
 #include "glance/fetch.h"
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
@@ -24,6 +25,7 @@
 #include "glance/record-rows.h"
 #include "glance/recover.h"
 #include "glance/routes.h"
+#include "glance/stores.h"
 #include "glance/tombstone.h"
 #include "glance/upload.h"
 #include "glance/worker.h"
@@ -65,6 +67,9 @@ struct import {
 	enum method method;
 	const char *uri;
 	struct error uri_error; /* what is wrong with it */
+	const char *keys[MORE_STORES_MAX + 1]; /* of the stores it is for */
+	size_t n_keys;
+	bool all; /* the client says: all stores */
 };
 
 static int check_flag(const json_t *body, const char *name, struct error *err)
@@ -75,6 +80,60 @@ static int check_flag(const json_t *body, const char *name, struct error *err)
 		return 0;
 	return error_set(err, -EINVAL, 0, "'%s' must be boolean value only",
 			 name);
+}
+
+static int add_store(struct import *i, const char *name, struct error *err)
+{
+	const char *key = stores_key_of(i->g, name);
+	size_t n;
+
+	if (!key)
+		return error_set(err, -EEXIST, 0,
+				 "Store for identifier %.64s not found", name);
+	for (n = 0; n < i->n_keys; n++)
+		if (!strcmp(i->keys[n], key))
+			return 0;
+	i->keys[i->n_keys++] = key;
+	return 0;
+}
+
+/*
+ * "all_stores", "stores", X-Image-Meta-Store, or the first. Where there is one
+ * store nobody hears of any.
+ */
+static int parse_stores(struct import *i, struct error *err)
+{
+	const json_t *list = json_object_get(i->body, "stores"), *v;
+	const char *header = request_header(i->q, "X-Image-Meta-Store");
+	const char *key;
+	size_t n;
+	int r = 0;
+
+	i->all = json_is_true(json_object_get(i->body, "all_stores"));
+	if (stores_many(i->g) && list && !json_is_array(list))
+		return error_set(err, -EINVAL, 0, "'stores' must be a list");
+	if (stores_many(i->g) && i->all && json_array_size(list))
+		return error_set(err, -EINVAL, 0,
+				 "All_stores parameter can't be used with "
+				 "x-image-meta-store header or 'stores' in the "
+				 "request body.");
+	if (stores_many(i->g) && i->all)
+		for (n = 0; (key = stores_key(i->g, n)); n++)
+			i->keys[i->n_keys++] = key;
+	else if (stores_many(i->g))
+		json_array_foreach((json_t *)list, n, v)
+			if (r >= 0)
+				r = json_is_string(v)
+					    ? add_store(i, json_string_value(v),
+							err)
+					    : error_set(err, -EINVAL, 0,
+							"a store is named by a "
+							"string");
+	if (r >= 0 && !i->n_keys && stores_many(i->g) && header)
+		r = add_store(i, header, err);
+	if (!i->n_keys)
+		i->keys[i->n_keys++] = "";
+	return r;
 }
 
 static int parse_body(struct import *i, struct error *err)
@@ -94,7 +153,9 @@ static int parse_body(struct import *i, struct error *err)
 				 "Unknown import method name '%.64s'.", name);
 	i->uri = json_member(method, "uri");
 	r = check_flag(i->body, "all_stores_must_succeed", err);
-	return r < 0 ? r : check_flag(i->body, "all_stores", err);
+	if (r >= 0)
+		r = check_flag(i->body, "all_stores", err);
+	return r < 0 ? r : parse_stores(i, err);
 }
 
 static int check_status(const struct import *i, const struct record *image,
@@ -102,12 +163,15 @@ static int check_status(const struct import *i, const struct record *image,
 {
 	const char *method = method_names[i->method];
 
+	if (i->method == COPY_IMAGE && image->status != IMAGE_ACTIVE)
+		return error_set(err, -EEXIST, 0,
+				 "Only images with status active can be "
+				 "targeted for copying");
 	if (i->method == COPY_IMAGE)
-		return image->status == IMAGE_ACTIVE
-			       ? 0
-			       : error_set(err, -EEXIST, 0,
-					   "Only images with status active can "
-					   "be targeted for copying");
+		return record_property(image, LOCK_PROPERTY)
+			       ? error_set(err, -EEXIST, 0,
+					   "Image has active task")
+			       : 0;
 	if (image->status == IMAGE_ACTIVE)
 		return error_set(err, -EEXIST, 0,
 				 "Image with status active cannot be target "
@@ -170,10 +234,24 @@ static int check_uri(const struct import *i, struct error *err)
 			 i->uri ? i->uri : "None");
 }
 
+/* By their names, or null. */
+static json_t *store_names(const struct import *i)
+{
+	json_t *list = json_array();
+	size_t n;
+
+	for (n = 0; n < i->n_keys; n++)
+		json_array_append_new(list, stores_many(i->g)
+						    ? json_string(stores_name(
+							      i->g, i->keys[n]))
+						    : json_null());
+	return list;
+}
+
 static char *task_input(const struct import *i, const char *image_id)
 {
-	json_t *j = json_pack("{s:s, s:O, s:[n]}", "image_id", image_id,
-			      "import_req", i->body, "backend");
+	json_t *j = json_pack("{s:s, s:O, s:o}", "image_id", image_id,
+			      "import_req", i->body, "backend", store_names(i));
 	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 
 	json_decref(j);
@@ -200,16 +278,91 @@ static int fill_task(const struct import *i, const char *image_id,
 }
 
 /* The image is the task's. */
-static int lock_image(struct record *image, const char *task, struct error *err)
+static int lock_image(struct record *image, const char *task,
+		      const char *stores, struct error *err)
 {
 	int r = record_set_property(image, LOCK_PROPERTY, task, err);
 
 	if (r >= 0)
-		r = record_set_property(image, IMPORTING_PROPERTY, "", err);
+		r = record_set_property(image, IMPORTING_PROPERTY, stores, err);
 	if (r >= 0)
 		r = record_set_property(image, FAILED_PROPERTY, "", err);
-	image->status = IMAGE_IMPORTING;
 	return r;
+}
+
+bool import_owns(const struct record *r, const char *task)
+{
+	const char *lock = record_property(r, LOCK_PROPERTY);
+
+	return lock && !strcmp(lock, task);
+}
+
+/* @list, by commas, without @name, or with it behind. To be freed. */
+static char *change_list(const char *list, const char *name, bool with)
+{
+	struct text_buf b = { 0 };
+	size_t len;
+
+	text_add(&b, "");
+	for (; list && *list; list += len + (list[len] == ',')) {
+		len = strcspn(list, ",");
+		if (len == strlen(name) && !strncmp(list, name, len))
+			continue;
+		text_add(&b, b.len ? "," : "");
+		text_add_bytes(&b, list, len);
+	}
+	if (with)
+		text_addf(&b, "%s%s", b.len ? "," : "", name);
+	return text_buf_take(&b);
+}
+
+int import_reached(struct record *r, const char *name, bool ok,
+		   struct error *err)
+{
+	CLEANUP(freep)
+	char *to_come = change_list(record_property(r, IMPORTING_PROPERTY),
+				    name, false);
+	CLEANUP(freep)
+	char *failed =
+		change_list(record_property(r, FAILED_PROPERTY), name, !ok);
+	int code = record_set_property(r, IMPORTING_PROPERTY,
+				       to_come ? to_come : "", err);
+
+	return code < 0 ? code
+			: record_set_property(r, FAILED_PROPERTY,
+					      failed ? failed : "", err);
+}
+
+/* As the image's property has them: where there is one, nobody hears of it. */
+static char *names_of(const struct import *i)
+{
+	struct text_buf b = { 0 };
+	size_t n;
+
+	text_add(&b, "");
+	for (n = 0; n < i->n_keys && stores_many(i->g); n++)
+		text_addf(&b, "%s%s", n ? "," : "",
+			  stores_name(i->g, i->keys[n]));
+	return text_buf_take(&b);
+}
+
+/* Of the stores those that have it not are left. */
+static int drop_present(struct import *i, const struct record *image,
+			struct error *err)
+{
+	size_t n, kept = 0;
+
+	for (n = 0; n < i->n_keys; n++) {
+		if (!record_is_in(image, i->keys[n]))
+			i->keys[kept++] = i->keys[n];
+		else if (!i->all)
+			return error_set(err, -EINVAL, 0,
+					 "Image is already present at store "
+					 "'%s'",
+					 stores_name(i->g, i->keys[n]));
+	}
+	i->n_keys = kept;
+	return 0;
 }
 
 static int begin_import(struct index_tx *tx, void *opaque, struct error *err)
@@ -217,6 +370,7 @@ static int begin_import(struct index_tx *tx, void *opaque, struct error *err)
 	struct import *i = opaque;
 	CLEANUP(record_done) struct record image = { 0 };
 	CLEANUP(task_done) struct task t = { 0 };
+	CLEANUP(freep) char *names = NULL;
 	int r = limits_check(i->g->limits, tx, i->q->who.project,
 			     LIMIT_SIZE_TOTAL, 0, err);
 
@@ -229,17 +383,18 @@ static int begin_import(struct index_tx *tx, void *opaque, struct error *err)
 		r = check_staged(i, &image, err);
 	if (r >= 0)
 		r = check_uri(i, err);
-	if (r < 0 || (i->method == COPY_IMAGE &&
-		      json_is_true(json_object_get(i->body, "all_stores"))))
+	if (r >= 0 && i->method == COPY_IMAGE)
+		r = drop_present(i, &image, err);
+	if (r < 0 || !i->n_keys)
 		return r;
-	if (i->method == COPY_IMAGE)
-		return error_set(err, -EINVAL, 0,
-				 "Image is already present at store 'file'");
 	r = fill_task(i, image.id, &t, err);
 	if (r >= 0)
 		r = task_insert(tx, &t, err);
+	names = names_of(i);
 	if (r >= 0)
-		r = lock_image(&image, t.id, err);
+		r = lock_image(&image, t.id, names ? names : "", err);
+	if (i->method != COPY_IMAGE)
+		image.status = IMAGE_IMPORTING;
 	return r < 0 ? r : record_update(tx, &image, err);
 }
 
@@ -283,6 +438,10 @@ struct run {
 	uint64_t looked_nsec; /* at the image, last */
 	bool gone; /* the image: somebody has deleted it */
 	bool deleted; /* the image, with the task */
+	const char *keys[MORE_STORES_MAX + 1]; /* of the stores it is for */
+	size_t n_keys;
+	bool all; /* each of them must have it */
+	bool copies; /* the image is, and stays, active */
 };
 
 static int add_bytes(void *opaque, const void *data, size_t len,
@@ -298,18 +457,16 @@ static int look_at_image(struct run *r, struct error *err)
 {
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(record_done) struct record image = { 0 };
-	const char *lock;
 	int code = index_read(r->g->index, &tx, err);
 
 	if (code >= 0)
 		code = record_load(tx, r->image_id, &image, err);
 	if (code < 0)
 		return code;
-	lock = record_property(&image, LOCK_PROPERTY);
-	if (!lock || strcmp(lock, r->task->id) != 0)
+	if (!import_owns(&image, r->task->id))
 		return error_set(err, -EEXIST, 0,
 				 "the image is not this task's any more");
-	return image.status == IMAGE_ACTIVE ? 0 : 1;
+	return image.status == IMAGE_ACTIVE && !r->copies ? 0 : 1;
 }
 
 /* What takes long asks this about once a second, or more often. */
@@ -339,6 +496,8 @@ static int download(struct run *r, const char *uri, struct error *err)
 
 	r->upload = u;
 	if (code >= 0)
+		code = upload_set_stores(u, r->keys, r->n_keys, r->all, err);
+	if (code >= 0)
 		code = fetch(r->g->fetch, uri, &sink, err);
 	return code < 0 ? code : upload_finish(u, NULL, NULL, err);
 }
@@ -350,8 +509,104 @@ static int take_staged(struct run *r, struct error *err)
 		upload_begin(r->g, NULL, r->image_id, UPLOAD_STAGED, &u, err);
 
 	if (code >= 0)
+		code = upload_set_stores(u, r->keys, r->n_keys, r->all, err);
+	if (code >= 0)
 		code = upload_read_staged(u, ends, r, err);
 	return code < 0 ? code : upload_finish(u, NULL, NULL, err);
+}
+
+/* Those that the image is in already are of a server before us. */
+static int find_stores(struct run *r, struct error *err)
+{
+	const json_t *list = json_object_get(r->input, "backend");
+	const json_t *must =
+		json_object_get(json_object_get(r->input, "import_req"),
+				"all_stores_must_succeed");
+	size_t i, n = min_u64(json_array_size(list), ARRAY_SIZE(r->keys));
+
+	r->all = !json_is_false(must);
+	for (i = 0; i < n; i++) {
+		const char *name = json_string_value(json_array_get(list, i));
+
+		r->keys[i] = name ? stores_key_of(r->g, name) : "";
+		if (!r->keys[i])
+			return error_set(err, -ENOENT, 0,
+					 "Store for identifier %.64s not found",
+					 name);
+	}
+	r->n_keys = n;
+	if (!n)
+		r->keys[r->n_keys++] = "";
+	return 0;
+}
+
+struct step {
+	struct run *r;
+	const char *key;
+};
+
+/* A copy that will not come. */
+static int say_failed(struct index_tx *tx, void *opaque, struct error *err)
+{
+	const struct step *s = opaque;
+	CLEANUP(record_done) struct record image = { 0 };
+	int code = record_load(tx, s->r->image_id, &image, err);
+
+	if (code >= 0)
+		code = import_reached(&image, stores_name(s->r->g, s->key),
+				      false, err);
+	return code < 0 ? code : record_update(tx, &image, err);
+}
+
+/* One that came, while another that had to come as well did not. */
+static int take_back(struct index_tx *tx, void *opaque, struct error *err)
+{
+	const struct step *s = opaque;
+	CLEANUP(record_done) struct record image = { 0 };
+	int code = record_load(tx, s->r->image_id, &image, err);
+
+	if (code >= 0)
+		code = copies_forget(s->r->g, tx, &image, s->key, err);
+	return code < 0 ? code : record_update(tx, &image, err);
+}
+
+static void take_all_back(struct run *r, size_t n)
+{
+	struct step s = { .r = r };
+
+	while (n--) {
+		s.key = r->keys[n];
+		index_write(r->g->index, take_back, &s, NULL);
+	}
+	copies_sweep(r->g, r->image_id);
+}
+
+static int copy_to_all(struct run *r, struct error *err)
+{
+	struct step s = { .r = r };
+	size_t i, good = 0;
+	int code = 0;
+
+	for (i = 0; i < r->n_keys; i++) {
+		struct error why = { 0 };
+
+		s.key = r->keys[i];
+		code = copies_add(r->g, r->image_id, s.key, r->task->id, ends,
+				  r, &why);
+		good += code >= 0;
+		if (code >= 0)
+			continue;
+		error_clear(err);
+		error_set(err, code, 0, "%s", why.msg);
+		if (code == -ECANCELED)
+			return code;
+		index_write(r->g->index, say_failed, &s, NULL);
+		if (r->all) {
+			take_all_back(r, i);
+			return code;
+		}
+	}
+	return good ? 0 : code;
 }
 
 static int run_api_import(struct run *r, struct error *err)
@@ -360,10 +615,16 @@ static int run_api_import(struct run *r, struct error *err)
 		json_object_get(r->input, "import_req"), "method");
 	const char *name = json_member(method, "name");
 	const char *uri = json_member(method, "uri");
-	int code = look_at_image(r, err);
+	int code;
 
+	r->copies = name && !strcmp(name, method_names[COPY_IMAGE]);
+	code = find_stores(r, err);
+	if (code >= 0)
+		code = look_at_image(r, err);
 	if (code <= 0)
 		return code;
+	if (r->copies)
+		return copy_to_all(r, err);
 	if (name && !strcmp(name, method_names[GLANCE_DIRECT]))
 		return take_staged(r, err);
 	if (name && !strcmp(name, method_names[WEB_DOWNLOAD]) && uri)
@@ -390,7 +651,8 @@ static int make_image(struct index_tx *tx, void *opaque, struct error *err)
 	if (code >= 0 && !image.container_format)
 		code = record_set(&image.container_format, "bare", err);
 	if (code >= 0)
-		code = lock_image(&image, r->task->id, err);
+		code = lock_image(&image, r->task->id, "", err);
+	image.status = IMAGE_IMPORTING;
 	if (code >= 0)
 		code = glance_check_id(r->g, image.id, err);
 	if (code >= 0)
@@ -413,6 +675,9 @@ static int run_admin_import(struct run *r, struct error *err)
 			return code;
 	}
 	code = look_at_image(r, err);
+	r->keys[0] = "";
+	r->n_keys = 1;
+	r->all = true;
 	if (code <= 0)
 		return code;
 	return uri ? download(r, uri, err)
@@ -424,12 +689,9 @@ static int run_admin_import(struct run *r, struct error *err)
 static int load_locked(struct index_tx *tx, const struct run *r,
 		       struct record *image)
 {
-	const char *lock;
-
 	if (!*r->image_id || record_load(tx, r->image_id, image, NULL) < 0)
 		return 0;
-	lock = record_property(image, LOCK_PROPERTY);
-	return lock && !strcmp(lock, r->task->id);
+	return import_owns(image, r->task->id);
 }
 
 static int end_well(struct index_tx *tx, void *opaque, struct error *err)
@@ -459,8 +721,10 @@ static int end_badly(struct index_tx *tx, void *opaque, struct error *err)
 
 	if (code >= 0 && load_locked(tx, r, &image)) {
 		record_remove_property(&image, LOCK_PROPERTY);
-		image.status = IMAGE_QUEUED;
-		image.has_size = false;
+		if (!r->copies) {
+			image.status = IMAGE_QUEUED;
+			image.has_size = false;
+		}
 		r->deleted = !strcmp(r->task->type, TASK_IMPORT);
 		code = r->deleted ? record_delete(tx, &image, err)
 				  : record_update(tx, &image, err);

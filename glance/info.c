@@ -4,12 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "glance/copies.h"
 #include "glance/image-json.h"
 #include "glance/import.h"
 #include "glance/http/json-body.h"
 #include "glance/limits.h"
+#include "glance/record-rows.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"
+#include "glance/stores.h"
 
 /* /v2/schemas/NAME and /v2/schemas/metadefs/NAME */
 static void get_schema(struct request *q)
@@ -37,10 +40,56 @@ static void get_import(struct request *q)
 			    "]}}"));
 }
 
-/* As a Glance with one store answers. */
+/* Where there is one, clients hear of none. */
+static bool has_stores(struct request *q)
+{
+	if (stores_many(q->app))
+		return true;
+	respond_error(q, 404, "Multi backend is not supported at this site.");
+	return false;
+}
+
+static json_t *store_json(const struct glance *g, const char *key, bool detail)
+{
+	json_t *o = json_pack("{s:s}", "id", stores_name(g, key));
+
+	if (!*key)
+		json_object_set_new(o, "default", json_string("true"));
+	if (detail) {
+		json_object_set_new(o, "type", json_string("file"));
+		json_object_set_new(o, "properties",
+				    json_pack("{s:s}", "data_dir",
+					      store_path(stores_find(g, key))));
+	}
+	return o;
+}
+
+static void respond_stores(struct request *q, bool detail)
+{
+	const struct glance *g = q->app;
+	json_t *list = json_array();
+	const char *key;
+	size_t i;
+
+	for (i = 0; (key = stores_key(g, i)); i++)
+		json_array_append_new(list, store_json(g, key, detail));
+	respond_json_value(q, 200, json_pack("{s:o}", "stores", list));
+}
+
 static void get_stores(struct request *q)
 {
-	respond_error(q, 404, "Multi backend is not supported at this site.");
+	if (has_stores(q))
+		respond_stores(q, false);
+}
+
+static void get_stores_detail(struct request *q)
+{
+	if (!q->who.admin)
+		respond_error(q, 403,
+			      "You are not authorized to complete "
+			      "stores_info_detail action.");
+	else if (has_stores(q))
+		respond_stores(q, true);
 }
 
 static void get_usage(struct request *q)
@@ -85,22 +134,60 @@ static void refuse_cache(struct request *q)
 			      "Caching via API is not supported at this site.");
 }
 
-static void refuse_store(struct request *q)
+struct forgetting {
+	struct request *q;
+	const char *id, *key;
+};
+
+static int forget(struct index_tx *tx, void *opaque, struct error *err)
 {
-	respond_error(q, 404, "The resource could not be found.");
+	const struct forgetting *f = opaque;
+	CLEANUP(record_done) struct record image = { 0 };
+	int r = image_load_own(tx, &f->q->who, f->id, &image, err);
+
+	if (r >= 0 && image.status != IMAGE_ACTIVE)
+		r = error_set(err, -EEXIST, 0,
+			      "Image %s is %s: only of an active one data may "
+			      "be deleted",
+			      image.id, image_status_name(image.status));
+	if (r >= 0)
+		r = copies_forget(f->q->app, tx, &image, f->key, err);
+	return r < 0 ? r : record_update(tx, &image, err);
+}
+
+static void delete_from_store(struct request *q)
+{
+	struct glance *g = q->app;
+	struct forgetting f = { q, q->uri.segments[3],
+				stores_key_of(g, q->uri.segments[2]) };
+	struct error err = { 0 };
+
+	if (!stores_many(g)) {
+		respond_error(q, 404, "The resource could not be found.");
+	} else if (!f.key) {
+		respond_errorf(q, 409,
+			       "The selected store %.64s is not available on "
+			       "this node.",
+			       q->uri.segments[2]);
+	} else if (index_write(g->index, forget, &f, &err) < 0) {
+		respond_failure(q, &err);
+	} else {
+		copies_sweep(g, f.id);
+		respond_empty(q, 204);
+	}
 }
 
 const struct route info_routes[] = {
 	{ HTTP_GET, "/v2/info/import", get_import, .flags = ROUTE_NO_BODY },
 	{ HTTP_GET, "/v2/info/stores", get_stores, .flags = ROUTE_NO_BODY },
-	{ HTTP_GET, "/v2/info/stores/detail", get_stores,
+	{ HTTP_GET, "/v2/info/stores/detail", get_stores_detail,
 	  .flags = ROUTE_NO_BODY },
 	{ HTTP_GET, "/v2/info/usage", get_usage },
 	{ HTTP_GET, "/v2/cache", refuse_cache, .flags = ROUTE_NO_BODY },
 	{ HTTP_DELETE, "/v2/cache", refuse_cache },
 	{ HTTP_PUT, "/v2/cache/{}", refuse_cache },
 	{ HTTP_DELETE, "/v2/cache/{}", refuse_cache },
-	{ HTTP_DELETE, "/v2/stores/{}/{}", refuse_store,
+	{ HTTP_DELETE, "/v2/stores/{}/{}", delete_from_store,
 	  .flags = ROUTE_NO_BODY },
 	{ HTTP_GET, "/v2/schemas/{}", NULL, get_schema,
 	  .flags = ROUTE_NO_BODY },

@@ -18,6 +18,7 @@
 #include "glance/locations.h"
 #include "glance/members.h"
 #include "glance/record-rows.h"
+#include "glance/tombstone.h"
 #include "glance/upload.h"
 
 /* Of an image in the way of another's data: whose they are to become. */
@@ -308,6 +309,9 @@ static int replace(struct index_tx *tx, struct record *old,
 	image->n = old->n;
 	image->created_usec = old->created_usec;
 	r = members_clear(tx, old->n, err);
+	/* Copies of what it was before are none of what it is. */
+	if (r >= 0 && record_has_location(old, LOCATION_OWN))
+		r = tombstone_add(tx, TOMBSTONE_COPY, old->id, err);
 	return r < 0 ? r : record_update(tx, image, err);
 }
 

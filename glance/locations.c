@@ -6,6 +6,7 @@
 
 #include "formats/reference.h"
 #include "glance/admit.h"
+#include "glance/copies.h"
 #include "glance/digest.h"
 #include "glance/fetch.h"
 #include "glance/http/json-in.h"
@@ -13,6 +14,7 @@
 #include "glance/http/json-body.h"
 #include "glance/locations.h"
 #include "glance/scan.h"
+#include "glance/stores.h"
 #include "glance/http/uri.h"
 
 #define FILE_SCHEME "file://"
@@ -145,11 +147,22 @@ static int open_url(const struct location_rules *r, const char *url, bool found,
 	return 0;
 }
 
+static bool is_own_url(const struct location *l)
+{
+	return !strcmp(l->store, LOCATION_OWN);
+}
+
+static struct store *store_of(const struct glance *g, const struct location *l)
+{
+	return stores_find(g, l->url + strlen(OWN_URL));
+}
+
 /* -ENOENT, too, where it is at none of the places that can be opened. */
 static int open_at(const struct glance *g, const struct record *r,
 		   const struct location *l, int *ret, char **ret_path,
 		   struct error *err)
 {
+	struct store *s;
 	int code;
 
 	*ret_path = NULL;
@@ -161,20 +174,16 @@ static int open_at(const struct glance *g, const struct record *r,
 			*ret_path = path_of_fd(*ret);
 		return code;
 	}
-	if (!location_is_of(l, ""))
+	s = is_own_url(l) ? store_of(g, l) : NULL;
+	if (!s)
 		return error_set(err, -ENOENT, 0,
 				 "the data of image %s are at no place that "
 				 "can be opened",
 				 r->id);
-	code = store_data_open(g->store, r->id, ret, err);
+	code = store_data_open(s, r->id, ret, err);
 	if (code >= 0)
-		*ret_path = store_image_path(g->store, r->id);
+		*ret_path = store_image_path(s, r->id);
 	return code;
-}
-
-static bool is_own_url(const struct location *l)
-{
-	return !strcmp(l->store, LOCATION_OWN);
 }
 
 int location_open(const struct glance *g, const struct record *r, int *ret,
@@ -255,15 +264,16 @@ static char *file_url(const struct store *s, const char *id)
 char *location_url(const struct glance *g, const struct record *r,
 		   const struct location *l)
 {
+	struct store *s = l && is_own_url(l) ? store_of(g, l) : g->store;
 	char *url;
 
-	if (l && !is_own_url(l))
+	if (l && (!is_own_url(l) || !s))
 		return strdup(l->url);
-	if (g->config->direct_url)
+	if (g->config->direct_url && (!l || s == g->store))
 		return asprintf(&url, "%s%s", g->config->direct_url, r->id) < 0
 			       ? NULL
 			       : url;
-	return file_url(g->store, r->id);
+	return file_url(s, r->id);
 }
 
 /* ---- changes ---- */
@@ -634,16 +644,9 @@ static int replace(const struct location_change *x, struct record *r,
 /* Own data are a location like others, where there is a choice. */
 static int say_own(struct record *r, struct error *err)
 {
-	struct location l = { 0 };
-
-	if (r->status != IMAGE_ACTIVE || !record_is_in(r, "") ||
-	    record_has_location(r, LOCATION_OWN))
-		return 0;
-	l = (struct location){ .url = strdup(OWN_URL),
-			       .store = strdup(LOCATION_OWN),
-			       .metadata = strdup("{}"),
-			       .own = true };
-	return record_insert_location(r, 0, &l, err);
+	return r->status == IMAGE_ACTIVE && record_is_in(r, "")
+		       ? copies_say(r, "", err)
+		       : 0;
 }
 
 int location_patch(struct location_change *x, struct record *r,

@@ -14,6 +14,7 @@
 #include "glance/record.h"
 #include "glance/recover.h"
 #include "glance/sidecar.h"
+#include "glance/stores.h"
 #include "glance/survey.h"
 #include "glance/tombstone.h"
 
@@ -120,16 +121,21 @@ static bool was_an_images(struct store *s, const char *id)
 }
 
 /* Data that came, and whether they were whole the index does not say. */
-static int drop_half_made(struct store *s, const char *id, bool again,
+static int drop_half_made(struct glance *g, const char *id, bool again,
 			  struct error *err)
 {
-	if (was_an_images(s, id) || !store_file_is(s, id, STORE_DATA))
+	struct store *s = g->store;
+
+	if (was_an_images(s, id) || !stores_have(g, id))
 		return 0;
-	if (again && !store_has_staged(s, id)) {
-		store_file_unlink(s, id, STORE_SIDECAR_NEW);
-		return store_stage_again(s, id, err);
+	if (again && !store_has_staged(s, id) &&
+	    store_file_is(s, id, STORE_DATA)) {
+		int r = store_stage_again(s, id, err);
+
+		if (r < 0)
+			return r;
 	}
-	store_remove(s, id);
+	stores_remove(g, id);
 	return 0;
 }
 
@@ -156,7 +162,7 @@ static int carry_out(void *opaque, enum tombstone_kind k, const char *id)
 	case TOMBSTONE_GONE:
 		if (lives)
 			return 0;
-		store_remove(s, id);
+		stores_remove(b->g, id);
 		store_discard(s, STORE_STAGING, id);
 		return 0;
 	case TOMBSTONE_STAGED:
@@ -170,7 +176,7 @@ static int carry_out(void *opaque, enum tombstone_kind k, const char *id)
 			return 0;
 		if (!lives)
 			store_discard(s, STORE_STAGING, id);
-		return drop_half_made(s, id,
+		return drop_half_made(b->g, id,
 				      k == TOMBSTONE_MOVING &&
 					      status == IMAGE_IMPORTING,
 				      b->err);
@@ -186,7 +192,7 @@ static int bury_all(struct glance *g, struct error *err)
 	b.tx = tx;
 	if (r >= 0)
 		r = tombstones_each(tx, carry_out, &b, err);
-	return r < 0 || !b.any ? r : store_sync_all(g->store, err);
+	return r < 0 || !b.any ? r : stores_sync(g, err);
 }
 
 /* ---- what was on its way ---- */

@@ -5,11 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "glance/copies.h"
 #include "glance/digest.h"
+#include "glance/import.h"
 #include "glance/image-json.h"
 #include "glance/inspect.h"
 #include "glance/limits.h"
 #include "glance/record-rows.h"
+#include "glance/stores.h"
 #include "glance/tombstone.h"
 #include "glance/upload.h"
 
@@ -28,6 +31,11 @@ struct upload {
 	bool coming; /* the index says so, because of us */
 	struct inspection found;
 	char md5[33], sha512[129];
+	struct store *home; /* where they are while they come */
+	const char *keys[MORE_STORES_MAX + 1]; /* of the stores they are for */
+	bool failed[MORE_STORES_MAX + 1], placed[MORE_STORES_MAX + 1];
+	size_t n_keys;
+	bool all; /* one that fails ends it */
 };
 
 static enum image_status status_of(const struct upload *u)
@@ -130,6 +138,24 @@ static int set_ended(struct index_tx *tx, void *opaque, struct error *err)
 	return record_update(tx, &image, err);
 }
 
+/* Of the first store alone nothing need be said. */
+static int say_stores(const struct upload *u, struct record *image,
+		      struct error *err)
+{
+	bool plain = u->n_keys == 1 && !*u->keys[0];
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < u->n_keys && r >= 0; i++) {
+		if (!plain && !u->failed[i])
+			r = copies_place(image, u->keys[i], err);
+		if (r >= 0 && by_task(u))
+			r = import_reached(image, stores_name(u->g, u->keys[i]),
+					   !u->failed[i], err);
+	}
+	return r;
+}
+
 static int set_here(struct index_tx *tx, void *opaque, struct error *err)
 {
 	struct upload *u = opaque;
@@ -149,6 +175,9 @@ static int set_here(struct index_tx *tx, void *opaque, struct error *err)
 	if (u->kind == UPLOAD_STAGE)
 		return record_update(tx, &image, err);
 	image.status = IMAGE_ACTIVE;
+	r = say_stores(u, &image, err);
+	if (r < 0)
+		return r;
 	inspection_apply(&u->found, &image,
 			 glance_config_sets_min_disk(u->g->config));
 	r = record_set(&image.checksum, u->md5, err);
@@ -164,8 +193,8 @@ static int set_here(struct index_tx *tx, void *opaque, struct error *err)
 static int open_data(struct upload *u, struct error *err)
 {
 	return u->kind == UPLOAD_STAGED
-		       ? store_staging_open(u->g->store, u->id, &u->fd, err)
-		       : store_incoming_open(u->g->store, u->id, &u->fd, err);
+		       ? store_staging_open(u->home, u->id, &u->fd, err)
+		       : store_incoming_open(u->home, u->id, &u->fd, err);
 }
 
 int upload_begin(struct glance *g, const struct identity *who, const char *id,
@@ -184,6 +213,10 @@ int upload_begin(struct glance *g, const struct identity *who, const char *id,
 	u->who = who;
 	u->kind = kind;
 	u->fd = -1;
+	u->home = g->store;
+	u->keys[0] = "";
+	u->n_keys = 1;
+	u->all = true;
 	snprintf(u->id, sizeof(u->id), "%s", id);
 	r = index_write(g->index, by_task(u) ? set_importing : set_coming, u,
 			err);
@@ -199,12 +232,30 @@ int upload_begin(struct glance *g, const struct identity *who, const char *id,
 	return 0;
 }
 
+int upload_set_stores(struct upload *u, const char *const *keys, size_t n,
+		      bool all, struct error *err)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		u->keys[i] = keys[i];
+	u->n_keys = n;
+	u->all = all;
+	if (u->kind == UPLOAD_STAGED || stores_find(u->g, keys[0]) == u->home)
+		return 0;
+	store_discard(u->home, STORE_INCOMING, u->id);
+	closep(&u->fd);
+	u->fd = -1;
+	u->home = stores_find(u->g, keys[0]);
+	return open_data(u, err);
+}
+
 void upload_free(struct upload *u)
 {
 	if (!u)
 		return;
 	if (u->coming && u->kind != UPLOAD_STAGED)
-		store_discard(u->g->store, STORE_INCOMING, u->id);
+		store_discard(u->home, STORE_INCOMING, u->id);
 	if (u->coming)
 		index_write(u->g->index, set_ended, u, NULL);
 	closep(&u->fd);
@@ -366,6 +417,56 @@ static int finish_stage(struct upload *u, struct error *err)
 	return r;
 }
 
+/* To its place in one of its stores: by a new name at home, else by a copy. */
+static int put_into(struct upload *u, struct store *s, struct error *err)
+{
+	return s == u->home ? store_commit(s, area_of(u), u->id, u->fd, err)
+			    : copies_put(s, u->id, u->fd, NULL, NULL, err);
+}
+
+/* Home last: they are read from there. */
+static int put_into_all(struct upload *u, struct error *err)
+{
+	struct error why = { 0 };
+	size_t i, good = 0;
+	int pass, r = 0;
+
+	for (pass = 0; pass < 2; pass++) {
+		for (i = 0; i < u->n_keys; i++) {
+			struct store *s = stores_find(u->g, u->keys[i]);
+
+			if ((s == u->home) != pass)
+				continue;
+			error_clear(&why);
+			r = put_into(u, s, &why);
+			u->failed[i] = r < 0;
+			u->placed[i] = r >= 0;
+			good += r >= 0;
+			if (r < 0 && u->all)
+				return error_set(err, r, 0, "%s", why.msg);
+		}
+	}
+	return good ? 0 : error_set(err, r, 0, "%s", why.msg);
+}
+
+/*
+ * One store has failed, or the image was deleted meanwhile. The tombstone is
+ * that of u->coming.
+ */
+static void take_back(const struct upload *u)
+{
+	size_t i;
+
+	for (i = 0; i < u->n_keys; i++) {
+		struct store *s = stores_find(u->g, u->keys[i]);
+
+		if (!u->placed[i])
+			continue;
+		store_remove(s, u->id);
+		store_sync(s, u->id, NULL);
+	}
+}
+
 static int finish_data(struct upload *u, const uint64_t *size, const char *md5,
 		       struct error *err)
 {
@@ -375,16 +476,13 @@ static int finish_data(struct upload *u, const uint64_t *size, const char *md5,
 		r = check_promise(u, size, md5, err);
 	if (r >= 0)
 		r = look_inside(u, err);
-	if (r >= 0)
-		r = store_commit(u->g->store, area_of(u), u->id, u->fd, err);
 	if (r < 0)
 		return r;
-	r = index_write(u->g->index, set_here, u, err);
-	/* It was deleted meanwhile; the tombstone is that of u->coming. */
-	if (r < 0) {
-		store_remove(u->g->store, u->id);
-		store_sync(u->g->store, u->id, NULL);
-	}
+	r = put_into_all(u, err);
+	if (r >= 0)
+		r = index_write(u->g->index, set_here, u, err);
+	if (r < 0)
+		take_back(u);
 	return r;
 }
 

@@ -30,6 +30,13 @@ enum upload_kind {
 int upload_begin(struct glance *g, const struct identity *who, const char *id,
 		 enum upload_kind kind, struct upload **ret, struct error *err);
 
+/*
+ * Into which stores they go, by their keys, which outlive @u; before any data.
+ * Without it: the first. @all: into each, or it fails; else at least into one.
+ */
+int upload_set_stores(struct upload *u, const char *const *keys, size_t n,
+		      bool all, struct error *err);
+
 /* More of the data; not for UPLOAD_STAGED. */
 int upload_add(struct upload *u, const void *data, size_t len,
 	       struct error *err);

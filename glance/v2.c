@@ -21,6 +21,7 @@
 #include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"
+#include "glance/stores.h"
 #include "glance/time-text.h"
 #include "glance/tombstone.h"
 
@@ -199,6 +200,20 @@ static int insert_image(struct index_tx *tx, struct change *c,
 			 c->image.id);
 }
 
+static void respond_store_names(struct request *q)
+{
+	const struct glance *g = q->app;
+	struct text_buf b = { 0 };
+	const char *key;
+	size_t i;
+
+	for (i = 0; stores_many(g) && (key = stores_key(g, i)); i++)
+		text_addf(&b, "%s%s", i ? "," : "", stores_name(g, key));
+	if (b.len && !b.failed)
+		respond_header(q, "OpenStack-image-store-ids", b.text);
+	text_buf_done(&b);
+}
+
 static void post_image(struct request *q)
 {
 	CLEANUP(json_decrefp) json_t *body = request_json_object(q);
@@ -221,6 +236,7 @@ static void post_image(struct request *q)
 		respond_header(q, "Location", location);
 		respond_header(q, "OpenStack-image-import-methods",
 			       IMPORT_METHODS_HEADER);
+		respond_store_names(q);
 		respond_image(q, 201, &c.image);
 	}
 	record_done(&c.image);
