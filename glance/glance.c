@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "formats/codec/openssl.h"
+#include "formats/reference.h"
 #include "glance/fetch.h"
 #include "glance/glance.h"
 #include "glance/import.h"
@@ -89,6 +90,17 @@ static int open_locations(struct glance *g, struct error *err)
 				  &g->locations, err);
 }
 
+static int open_certificates(struct glance *g, struct error *err)
+{
+	const char *path = g->config->certificates;
+	struct error why = { 0 };
+
+	if (!path || folder_open(path, &g->certificates, &why) >= 0)
+		return 0;
+	return error_set(err, -EINVAL, 0, "signature-certificates: %s",
+			 why.msg);
+}
+
 static int open_tunnels(struct glance *g, struct error *err)
 {
 	return tunnels_new(&g->tunnels, err);
@@ -130,9 +142,10 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 {
 	/* The store first: nothing is said of the rest where it is in use. */
 	static int (*const steps[])(struct glance * g, struct error * err) = {
-		open_store,	  open_http,	  open_grant_key, open_observer,
-		check_direct_url, open_locations, open_tunnels,	  open_limits,
-		open_fetch,	  open_auth,
+		open_store,    open_http,	  open_grant_key,
+		open_observer, check_direct_url,  open_locations,
+		open_tunnels,  open_limits,	  open_fetch,
+		open_auth,     open_certificates,
 	};
 	struct glance *g = calloc(1, sizeof(*g));
 	size_t i;
@@ -192,6 +205,7 @@ void glance_free(struct glance *g)
 	fetch_rules_free(g->fetch);
 	limits_free(g->limits);
 	location_rules_free(g->locations);
+	folder_unref(g->certificates);
 	auth_free(g->auth);
 	recover_end(g);
 	index_close(g->index);

@@ -39,6 +39,7 @@ struct glance {
 	struct fetch_rules *fetch; /* what may be imported from */
 	struct limits *limits; /* NULL: none */
 	struct location_rules *locations;
+	struct folder *certificates; /* NULL: none; see signature.h */
 	struct worker *worker; /* NULL: the index alone */
 	struct graves *graves; /* bury.h; NULL: there are none yet */
 	struct sidecars *sidecars; /* NULL: not yet */

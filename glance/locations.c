@@ -14,6 +14,7 @@
 #include "glance/http/json-body.h"
 #include "glance/locations.h"
 #include "glance/scan.h"
+#include "glance/signature.h"
 #include "glance/stores.h"
 #include "glance/http/uri.h"
 
@@ -521,6 +522,13 @@ static int check_addition(const struct glance *g, const struct record *r,
 	if (has_url(g, r, url))
 		return error_set(err, -EINVAL, 0,
 				 "The location %.256s already exists", url);
+	/* Nobody reads all of them here. */
+	if (r->status != IMAGE_ACTIVE && signature_is_on(r))
+		return error_set(err, -EINVAL, 0,
+				 "Signature verification failed for image %s: "
+				 "only data that are uploaded or imported are "
+				 "verified",
+				 r->id);
 	if (!r->disk_format || !r->container_format)
 		return error_set(err, -EINVAL, 0,
 				 "Properties disk_format, container_format "

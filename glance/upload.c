@@ -12,6 +12,7 @@
 #include "glance/inspect.h"
 #include "glance/limits.h"
 #include "glance/record-rows.h"
+#include "glance/signature.h"
 #include "glance/stores.h"
 #include "glance/tombstone.h"
 #include "glance/upload.h"
@@ -30,6 +31,7 @@ struct upload {
 	uint64_t bytes;
 	bool coming; /* the index says so, because of us */
 	struct inspection found;
+	char *signed_as; /* what was checked of the signature */
 	char md5[33], sha512[129];
 	struct store *home; /* where they are while they come */
 	const char *keys[MORE_STORES_MAX + 1]; /* of the stores they are for */
@@ -156,6 +158,23 @@ static int say_stores(const struct upload *u, struct record *image,
 	return r;
 }
 
+/* Nobody has said otherwise while they came. */
+static int check_signed_as(const struct upload *u, const struct record *image,
+			   struct error *err)
+{
+	CLEANUP(freep) char *now = signature_text(image);
+
+	if (!now)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	return !strcmp(now, u->signed_as)
+		       ? 0
+		       : error_set(
+				 err, -EEXIST, 0,
+				 "The signature of image %s has changed while "
+				 "its data came",
+				 u->id);
+}
+
 static int set_here(struct index_tx *tx, void *opaque, struct error *err)
 {
 	struct upload *u = opaque;
@@ -175,7 +194,9 @@ static int set_here(struct index_tx *tx, void *opaque, struct error *err)
 	if (u->kind == UPLOAD_STAGE)
 		return record_update(tx, &image, err);
 	image.status = IMAGE_ACTIVE;
-	r = say_stores(u, &image, err);
+	r = check_signed_as(u, &image, err);
+	if (r >= 0)
+		r = say_stores(u, &image, err);
 	if (r < 0)
 		return r;
 	inspection_apply(&u->found, &image,
@@ -261,6 +282,7 @@ void upload_free(struct upload *u)
 	closep(&u->fd);
 	digest_free(u->digest);
 	inspection_done(&u->found);
+	free(u->signed_as);
 	free(u);
 }
 
@@ -383,7 +405,14 @@ static int look_inside(struct upload *u, struct error *err)
 
 	if (r >= 0)
 		r = record_load(tx, u->id, &image, err);
-	return r < 0 ? r : inspect_data(&image, u->fd, &u->found, err);
+	if (r >= 0)
+		r = inspect_data(&image, u->fd, &u->found, err);
+	if (r < 0)
+		return r;
+	u->signed_as = signature_text(&image);
+	return u->signed_as
+		       ? signature_check(u->g->certificates, &image, u->fd, err)
+		       : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
 /* Are they what the client said they would be? */
