@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "glance/bury.h"
+#include "glance/cache-list.h"
 #include "glance/log.h"
 #include "glance/stores.h"
 #include "glance/tombstone.h"
@@ -48,6 +49,8 @@ void glance_bury(struct glance *g, const char *id)
 	struct graves *v = g->graves, full = { .n = 0 };
 
 	stores_remove(g, id);
+	if (g->cached)
+		cache_list_drop(g->cached, id);
 	store_discard(g->store, STORE_STAGING, id);
 	pthread_mutex_lock(&v->lock);
 	snprintf(v->ids[v->n++], sizeof(*v->ids), "%s", id);

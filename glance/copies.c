@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "glance/copies.h"
-#include "glance/import.h"
+#include "glance/import-state.h"
 #include "glance/log.h"
 #include "glance/record-rows.h"
 #include "glance/stores.h"

@@ -10,6 +10,7 @@
 #include "formats/chain.h"
 #include "formats/image.h"
 #include "formats/report.h"
+#include "glance/cache-list.h"
 #include "glance/data.h"
 #include "glance/glance.h"
 #include "glance/image-json.h"
@@ -292,6 +293,7 @@ static void send_stored(struct request *q, const struct record *image)
 		return;
 	if (image->checksum)
 		respond_header(q, "Content-MD5", image->checksum);
+	cache_list_enter(g->cached, image->id, (uint64_t)st.st_size, true);
 	respond_file(q, status, TAKE_FD(fd), off, len);
 }
 

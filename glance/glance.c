@@ -5,6 +5,7 @@
 
 #include "formats/codec/openssl.h"
 #include "formats/reference.h"
+#include "glance/cache-list.h"
 #include "glance/fetch.h"
 #include "glance/glance.h"
 #include "glance/import.h"
@@ -101,6 +102,11 @@ static int open_certificates(struct glance *g, struct error *err)
 			 why.msg);
 }
 
+static int open_cache_list(struct glance *g, struct error *err)
+{
+	return cache_list_new(&g->cached, err);
+}
+
 static int open_tunnels(struct glance *g, struct error *err)
 {
 	return tunnels_new(&g->tunnels, err);
@@ -145,7 +151,7 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 		open_store,    open_http,	  open_grant_key,
 		open_observer, check_direct_url,  open_locations,
 		open_tunnels,  open_limits,	  open_fetch,
-		open_auth,     open_certificates,
+		open_auth,     open_certificates, open_cache_list,
 	};
 	struct glance *g = calloc(1, sizeof(*g));
 	size_t i;
@@ -206,6 +212,7 @@ void glance_free(struct glance *g)
 	limits_free(g->limits);
 	location_rules_free(g->locations);
 	folder_unref(g->certificates);
+	cache_list_free(g->cached);
 	auth_free(g->auth);
 	recover_end(g);
 	index_close(g->index);

@@ -44,6 +44,7 @@ struct glance {
 	struct graves *graves; /* bury.h; NULL: there are none yet */
 	struct sidecars *sidecars; /* NULL: not yet */
 	struct scanner *scanner;
+	struct cache_list *cached; /* see cache-list.h */
 };
 
 /*

@@ -17,6 +17,7 @@
 #include "glance/fetch.h"
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
+#include "glance/import-state.h"
 #include "glance/import.h"
 #include "glance/http/json-body.h"
 #include "glance/http/json-in.h"
@@ -29,10 +30,6 @@
 #include "glance/tombstone.h"
 #include "glance/upload.h"
 #include "glance/worker.h"
-
-#define LOCK_PROPERTY	   "os_glance_import_task"
-#define IMPORTING_PROPERTY "os_glance_importing_to_stores"
-#define FAILED_PROPERTY	   "os_glance_failed_import"
 
 /* How often it is looked whether the image is still there. */
 #define LOOK_NSEC 500000000U
@@ -168,7 +165,7 @@ static int check_status(const struct import *i, const struct record *image,
 				 "Only images with status active can be "
 				 "targeted for copying");
 	if (i->method == COPY_IMAGE)
-		return record_property(image, LOCK_PROPERTY)
+		return record_property(image, IMPORT_LOCK)
 			       ? error_set(err, -EEXIST, 0,
 					   "Image has active task")
 			       : 0;
@@ -176,7 +173,7 @@ static int check_status(const struct import *i, const struct record *image,
 		return error_set(err, -EEXIST, 0,
 				 "Image with status active cannot be target "
 				 "for import");
-	if (record_property(image, LOCK_PROPERTY))
+	if (record_property(image, IMPORT_LOCK))
 		return error_set(err, -EEXIST, 0, "Image has active task");
 	if (i->method == WEB_DOWNLOAD && image->status != IMAGE_QUEUED)
 		return error_set(err, -EEXIST, 0,
@@ -281,56 +278,13 @@ static int fill_task(const struct import *i, const char *image_id,
 static int lock_image(struct record *image, const char *task,
 		      const char *stores, struct error *err)
 {
-	int r = record_set_property(image, LOCK_PROPERTY, task, err);
+	int r = record_set_property(image, IMPORT_LOCK, task, err);
 
 	if (r >= 0)
-		r = record_set_property(image, IMPORTING_PROPERTY, stores, err);
+		r = record_set_property(image, IMPORT_TO_COME, stores, err);
 	if (r >= 0)
-		r = record_set_property(image, FAILED_PROPERTY, "", err);
+		r = record_set_property(image, IMPORT_FAILED, "", err);
 	return r;
-}
-
-bool import_owns(const struct record *r, const char *task)
-{
-	const char *lock = record_property(r, LOCK_PROPERTY);
-
-	return lock && !strcmp(lock, task);
-}
-
-/* @list, by commas, without @name, or with it behind. To be freed. */
-static char *change_list(const char *list, const char *name, bool with)
-{
-	struct text_buf b = { 0 };
-	size_t len;
-
-	text_add(&b, "");
-	for (; list && *list; list += len + (list[len] == ',')) {
-		len = strcspn(list, ",");
-		if (len == strlen(name) && !strncmp(list, name, len))
-			continue;
-		text_add(&b, b.len ? "," : "");
-		text_add_bytes(&b, list, len);
-	}
-	if (with)
-		text_addf(&b, "%s%s", b.len ? "," : "", name);
-	return text_buf_take(&b);
-}
-
-int import_reached(struct record *r, const char *name, bool ok,
-		   struct error *err)
-{
-	CLEANUP(freep)
-	char *to_come = change_list(record_property(r, IMPORTING_PROPERTY),
-				    name, false);
-	CLEANUP(freep)
-	char *failed =
-		change_list(record_property(r, FAILED_PROPERTY), name, !ok);
-	int code = record_set_property(r, IMPORTING_PROPERTY,
-				       to_come ? to_come : "", err);
-
-	return code < 0 ? code
-			: record_set_property(r, FAILED_PROPERTY,
-					      failed ? failed : "", err);
 }
 
 /* As the image's property has them: where there is one, nobody hears of it. */
@@ -702,7 +656,7 @@ static int end_well(struct index_tx *tx, void *opaque, struct error *err)
 	int code = 0;
 
 	if (load_locked(tx, r, &image)) {
-		record_remove_property(&image, LOCK_PROPERTY);
+		record_remove_property(&image, IMPORT_LOCK);
 		code = record_update(tx, &image, err);
 	}
 	snprintf(result, sizeof(result), "{\"image_id\": \"%s\"}", r->image_id);
@@ -720,7 +674,7 @@ static int end_badly(struct index_tx *tx, void *opaque, struct error *err)
 	int code = tombstone_drop(tx, TOMBSTONE_STAGED, r->image_id, err);
 
 	if (code >= 0 && load_locked(tx, r, &image)) {
-		record_remove_property(&image, LOCK_PROPERTY);
+		record_remove_property(&image, IMPORT_LOCK);
 		if (!r->copies) {
 			image.status = IMAGE_QUEUED;
 			image.has_size = false;

@@ -20,12 +20,6 @@
 struct worker;
 void import_run(struct glance *g, const struct task *t, struct worker *w);
 
-/* Is @r the task's? */
-bool import_owns(const struct record *r, const char *task);
-/* In @r: its data have come to the store @name, or, not @ok, will not. */
-int import_reached(struct record *r, const char *name, bool ok,
-		   struct error *err);
-
 /* In index_write(), at the start: images whose import nobody goes on with. */
 int import_reset(struct index_tx *tx, struct error *err);
 

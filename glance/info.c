@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
+#include "glance/cache-list.h"
 #include "glance/copies.h"
 #include "glance/image-json.h"
 #include "glance/import.h"
 #include "glance/http/json-body.h"
 #include "glance/limits.h"
+#include "glance/locations.h"
 #include "glance/record-rows.h"
 #include "glance/routes.h"
 #include "glance/schemas.h"
@@ -108,30 +111,100 @@ static void get_usage(struct request *q)
 		respond_json_value(q, 200, json_pack("{s:o}", "usage", usage));
 }
 
-/*
- * As a Glance with one store and without a cache of images answers: what is
- * read often is in the page cache already.
- */
-static void refuse_cache(struct request *q)
+/* ---- the cache ---- */
+
+static bool may_cache(struct request *q, const char *action)
+{
+	if (q->who.admin)
+		return true;
+	respond_errorf(q, 403,
+		       "You are not authorized to complete cache_%s action.",
+		       action);
+	return false;
+}
+
+static void get_cache(struct request *q)
+{
+	struct glance *g = q->app;
+
+	if (may_cache(q, "list"))
+		respond_json_value(q, 200,
+				   json_pack("{s:o, s:[]}", "cached_images",
+					     cache_list_json(g->cached),
+					     "queued_images"));
+}
+
+/* What waits is never anything. */
+static void clear_cache(struct request *q)
+{
+	const char *target = request_header(q, "X-Image-Cache-Clear-Target");
+	struct glance *g = q->app;
+
+	if (!may_cache(q, "delete"))
+		return;
+	if (target && *target && strcasecmp(target, "cache") != 0 &&
+	    strcasecmp(target, "queue") != 0) {
+		respond_error(
+			q, 400,
+			"If provided 'x-image-cache-clear-target' must be "
+			"'cache', 'queue' or empty string.");
+		return;
+	}
+	if (!target || strcasecmp(target, "queue") != 0)
+		cache_list_clear(g->cached);
+	respond_empty(q, 204);
+}
+
+/* The image of the path; answers where there is none. */
+static int load_to_cache(struct request *q, struct record *ret)
 {
 	struct glance *g = q->app;
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
-	CLEANUP(record_done) struct record image = { 0 };
-	const char *id = q->uri.n_segments > 2 ? q->uri.segments[2] : NULL;
 	struct error err = { 0 };
-	int r = id ? index_read(g->index, &tx, &err) : 0;
+	int r = index_read(g->index, &tx, &err);
 
-	if (id && r >= 0)
-		r = image_load(tx, &q->who, id, &image, &err);
+	if (r >= 0)
+		r = image_load(tx, &q->who, q->uri.segments[2], ret, &err);
 	if (r == -ENOENT)
-		respond_errorf(q, 404, "Image %.64s not found.", id);
+		respond_errorf(q, 404, "Image %.64s not found.",
+			       q->uri.segments[2]);
 	else if (r < 0)
 		respond_failure(q, &err);
-	else if (!q->who.admin)
-		respond_error(q, 403, "Access was denied to this resource.");
-	else
-		respond_error(q, 404,
-			      "Caching via API is not supported at this site.");
+	return r;
+}
+
+static void put_cache(struct request *q)
+{
+	CLEANUP(record_done) struct record image = { 0 };
+	CLEANUP(closep) int fd = -1;
+	struct glance *g = q->app;
+
+	if (load_to_cache(q, &image) < 0 || !may_cache(q, "image"))
+		return;
+	if (image.status != IMAGE_ACTIVE) {
+		respond_error(q, 400,
+			      "Only images with status active can be targeted "
+			      "for queueing");
+	} else if (location_open(g, &image, &fd, NULL, NULL) < 0) {
+		respond_errorf(q, 400,
+			       "The data of image %s are not in a store of "
+			       "this server",
+			       image.id);
+	} else {
+		cache_list_enter(g->cached, image.id, image.size, false);
+		respond_empty(q, 202);
+	}
+}
+
+static void delete_cached(struct request *q)
+{
+	CLEANUP(record_done) struct record image = { 0 };
+	struct glance *g = q->app;
+
+	if (load_to_cache(q, &image) < 0 || !may_cache(q, "delete"))
+		return;
+	cache_list_drop(g->cached, image.id);
+	respond_empty(q, 204);
 }
 
 struct forgetting {
@@ -183,10 +256,10 @@ const struct route info_routes[] = {
 	{ HTTP_GET, "/v2/info/stores/detail", get_stores_detail,
 	  .flags = ROUTE_NO_BODY },
 	{ HTTP_GET, "/v2/info/usage", get_usage },
-	{ HTTP_GET, "/v2/cache", refuse_cache, .flags = ROUTE_NO_BODY },
-	{ HTTP_DELETE, "/v2/cache", refuse_cache },
-	{ HTTP_PUT, "/v2/cache/{}", refuse_cache },
-	{ HTTP_DELETE, "/v2/cache/{}", refuse_cache },
+	{ HTTP_GET, "/v2/cache", get_cache, .flags = ROUTE_NO_BODY },
+	{ HTTP_DELETE, "/v2/cache", clear_cache },
+	{ HTTP_PUT, "/v2/cache/{}", put_cache },
+	{ HTTP_DELETE, "/v2/cache/{}", delete_cached },
 	{ HTTP_DELETE, "/v2/stores/{}/{}", delete_from_store,
 	  .flags = ROUTE_NO_BODY },
 	{ HTTP_GET, "/v2/schemas/{}", NULL, get_schema,

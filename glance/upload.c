@@ -7,7 +7,7 @@
 
 #include "glance/copies.h"
 #include "glance/digest.h"
-#include "glance/import.h"
+#include "glance/import-state.h"
 #include "glance/image-json.h"
 #include "glance/inspect.h"
 #include "glance/limits.h"

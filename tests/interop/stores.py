@@ -287,6 +287,42 @@ def killed_servers_lose_nothing(c):
                 "other data")
 
 
+def the_cache_tells_what_was_wanted(c):
+    with Glance() as g:
+        i, j, queued = upload(g, c.disk), upload(g, c.disk), new(g)
+
+        def cached():
+            return {e["image_id"]: e["hits"] for e in run_row(g, Row(
+                "GET", "/v2/cache", 200, {"queued_images": []})).json[
+                    "cached_images"]}
+
+        run_row(g, Row("PUT", "/v2/cache/" + i, 202))
+        run_row(g, Row("PUT", "/v2/cache/" + queued, 400, "status active"))
+        run_row(g, Row("PUT", "/v2/cache/x", 404, "Image x not found."))
+        is_equal(cached(), {i: 0}, "what is cached")
+        for _ in range(2):
+            for image in (i, j):
+                g.request("GET", f"/v2/images/{image}/file")
+        is_equal(cached(), {i: 2, j: 1}, "what is cached")
+        entry = g.request("GET", "/v2/cache").json["cached_images"][0]
+        is_equal(entry["size"], len(c.disk), "the size")
+        is_true(abs(time.time() - entry["last_accessed"]) < 600 and
+                entry["last_modified"] <= entry["last_accessed"], str(entry))
+        run_row(g, Row("DELETE", "/v2/cache/" + i, 204))
+        run_row(g, Row("DELETE", "/v2/cache/x", 404, "Image x not found."))
+        run_row(g, Row("DELETE", "/v2/cache", 400, "clear-target", headers={
+            "x-image-cache-clear-target": "bad"}))
+        run_row(g, Row("DELETE", "/v2/cache", 204, headers={
+            "x-image-cache-clear-target": "queue"}))
+        is_equal(cached(), {j: 1}, "what is cached")
+        run_row(g, Row("DELETE", "/v2/images/" + j, 204))
+        is_equal(cached(), {}, "what is deleted")
+        run_row(g, Row("PUT", "/v2/cache/" + i, 202))
+        run_row(g, Row("DELETE", "/v2/cache", 204, headers={
+            "x-image-cache-clear-target": "Cache"}))
+        is_equal(cached(), {}, "what is cleared")
+
+
 def others_may_not(c):
     folders, tokens = c.folders(), os.path.join(c.folder, "tokens")
     with open(tokens, "w") as f:
@@ -307,6 +343,10 @@ def others_may_not(c):
                 Row("GET", "/v2/info/stores/detail", 403, token="two"),
                 Row("GET", "/v2/info/stores/detail", 200, token="boss"),
                 Row("DELETE", f"/v2/stores/second/{i}", 403, token="two"),
+                *[Row(method, path, 403, "not authorized", token=token)
+                  for token in ("one", "two") for method, path in (
+                      ("GET", "/v2/cache"), ("DELETE", "/v2/cache"),
+                      ("PUT", "/v2/cache/" + i), ("DELETE", "/v2/cache/" + i))],
                 Row("POST", f"/v2/images/{i}/import", 403, None,
                     {"method": {"name": "copy-image"}, "all_stores": True},
                     token="two")):
@@ -321,5 +361,6 @@ if __name__ == "__main__":
         copies_come_and_go,
         imports_go_to_several,
         killed_servers_lose_nothing,
+        the_cache_tells_what_was_wanted,
         others_may_not,
     ])

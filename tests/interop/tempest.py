@@ -54,6 +54,7 @@ horizon = false
 region = RegionOne
 disk_formats = raw
 container_formats = bare,ovf,ova,docker,compressed
+image_caching_enabled = true
 http_image = {web.url("disk")}
 [image-feature-enabled]
 import_image = true

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What /v2/cache tells of. Glance copies images from its stores to a folder of
+ * each server; the stores here are such folders, so that an image is cached as
+ * soon as somebody wants it to be, and nothing is ever waiting. What is kept, in
+ * memory, is who has been wanted, and how often: the last CACHE_LIST_MAX of them.
+ */
+#ifndef GLANCE_CACHE_LIST_H
+#define GLANCE_CACHE_LIST_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "iouring/error.h"
+
+#define CACHE_LIST_MAX 1024U
+
+struct cache_list; /* any thread */
+
+int cache_list_new(struct cache_list **ret, struct error *err);
+void cache_list_free(struct cache_list *c); /* NULL is fine */
+
+/* Image @id, of @bytes, is wanted; @hit: its data were sent. */
+void cache_list_enter(struct cache_list *c, const char *id, uint64_t bytes,
+		      bool hit);
+/* False: it was not there. */
+bool cache_list_drop(struct cache_list *c, const char *id);
+void cache_list_clear(struct cache_list *c);
+/* As the API has them; NULL: no memory. */
+json_t *cache_list_json(struct cache_list *c);
+
+#endif
