@@ -273,6 +273,7 @@ struct transfer {
 	const struct fetch_sink *to;
 	CURL *handle;
 	struct error *err;
+	struct error why; /* what err may point to */
 	bool failed; /* the sink has, @err says how */
 	bool stopped;
 	bool slow;
@@ -476,31 +477,31 @@ static int fetch_one(struct transfer *t, const char *url, char **ret_next,
 /* @t has what kind of transfer it is. */
 static int follow(struct transfer *t, const char *url, struct error *err)
 {
-	struct error why = { 0 };
 	CLEANUP(freep) char *at = strdup(url);
 	unsigned int n = 0;
 	int code = 1;
 
 	t->curl = curl_lib_load();
-	t->err = &why;
+	t->err = &t->why;
 	if (!at)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	while (code > 0) {
 		char *next = NULL;
 
 		if (n++ > FETCH_REDIRECTS_MAX) {
-			code = error_set(&why, -ELOOP, 0, "over %d redirects",
+			code = error_set(&t->why, -ELOOP, 0,
+					 "over %d redirects",
 					 FETCH_REDIRECTS_MAX);
 			break;
 		}
-		code = t->curl ? fetch_one(t, at, &next, &why)
-			       : fetch_check(t->rules, at, &why);
+		code = t->curl ? fetch_one(t, at, &next, &t->why)
+			       : fetch_check(t->rules, at, &t->why);
 		if (code > 0) {
 			free(at);
 			at = next;
 		}
 	}
-	return code < 0 ? error_set(err, code, 0, "%.256s: %s", at, why.msg)
+	return code < 0 ? error_set(err, code, 0, "%.256s: %s", at, t->why.msg)
 			: 0;
 }
 
