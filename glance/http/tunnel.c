@@ -6,11 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "glance/http/tunnel.h"
 #include "iouring/util.h"
 
 #define BUFFER_BYTES (256U << 10)
+#define RESERVED_SEC 10
 #define STACK_BYTES  (128U << 10)
 
 struct tunnels {
@@ -55,9 +57,15 @@ int tunnels_new(struct tunnels **ret, struct error *err)
 	return 0;
 }
 
+/*
+ * One whose place is reserved, and whose client has been told, may begin after
+ * this has: libmicrohttpd would free its connection under it.
+ */
 void tunnels_stop(struct tunnels *t)
 {
+	struct timespec until;
 	struct tunnel *u;
+	int r = 0;
 
 	if (!t)
 		return;
@@ -67,6 +75,10 @@ void tunnels_stop(struct tunnels *t)
 		shutdown(u->ends.near, SHUT_RDWR);
 		shutdown(u->ends.far, SHUT_RDWR);
 	}
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += RESERVED_SEC;
+	while (t->n && !r)
+		r = pthread_cond_timedwait(&t->ended, &t->lock, &until);
 	while (t->first)
 		pthread_cond_wait(&t->ended, &t->lock);
 	pthread_mutex_unlock(&t->lock);
@@ -110,6 +122,7 @@ void tunnel_give_back(struct tunnels *t)
 {
 	pthread_mutex_lock(&t->lock);
 	t->n--;
+	pthread_cond_broadcast(&t->ended);
 	pthread_mutex_unlock(&t->lock);
 }
 

@@ -19,7 +19,8 @@ from glance import Glance  # noqa: E402
 from keystone import free_port  # noqa: E402
 from libnbd import Handle, need_libnbd  # noqa: E402
 from nbd import CMD_READ, Client, Refused as NoExport  # noqa: E402
-from server import Failure, environment, need_programs, run  # noqa: E402
+from server import (Failure, by_nbdkit, environment,  # noqa: E402
+                    need_programs, run)
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
@@ -315,21 +316,27 @@ def there_is_a_limit(c):
             s.close()
 
 
-def a_server_ends_when_they_have_gone(c):
-    """As nbdkit does for whoever came by its own port."""
-    g = Glance()
-    try:
-        client, silent = by_hand(g, c.image(g)), upgraded(g, c.image(g))
-        client.go(b"")
-        g.process.terminate()
-        time.sleep(0.5)
-        is_equal(g.process.poll(), None, "the status before they have gone")
-        client.socket.close()
-        silent.close()
-        g.process.wait(WAIT_SEC)
-    finally:
-        status = g.end()
-    is_equal(status, 0, "the server's exit status")
+def a_server_ends_whether_they_have_gone_or_not(c):
+    """nbdkit waits for its clients; ours cuts off who stays."""
+    for hold in (True, False):
+        g = Glance()
+        try:
+            client, silent = by_hand(g, c.image(g)), upgraded(g, c.image(g))
+            client.go(b"")
+            g.process.terminate()
+            if by_nbdkit():
+                time.sleep(0.5)
+                is_equal(g.process.poll(), None,
+                         "the status before they have gone")
+            if not hold or by_nbdkit():
+                client.socket.close()
+                silent.close()
+            g.process.wait(WAIT_SEC)
+            client.socket.close()
+            silent.close()
+        finally:
+            status = g.end()
+        is_equal(status, 0, "the server's exit status")
 
 
 if __name__ == "__main__":
@@ -341,4 +348,4 @@ if __name__ == "__main__":
         who_does_not_upgrade_is_told_how, who_may_read_the_file_may,
         several_read_at_once, clients_may_go_or_sleep,
         who_has_left_http_may_be_silent, there_is_a_limit,
-        a_server_ends_when_they_have_gone])
+        a_server_ends_whether_they_have_gone_or_not])

@@ -22,12 +22,13 @@ class Refused(Exception):
 
 
 class Client:
+    greeted = False
+
     def __init__(self, path, timeout=30):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
         self.socket.connect(path)
         self.size = None
-        self.greeted = False
         self.handle = 0
 
     def __enter__(self):

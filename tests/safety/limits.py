@@ -164,7 +164,7 @@ def an_address_has_as_many_as_were_allowed(c):
 
     def connect(source):
         client = Client.__new__(Client)
-        client.size, client.greeted, client.handle = None, False, 0
+        client.size, client.handle = None, 0
         until = time.monotonic() + SLOW_SEC
         while True:
             try:
