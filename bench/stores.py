@@ -138,11 +138,11 @@ class Service:
 class Platter(Service):
     name = 'platter'
     index = 'index.sqlite'
-    plugin = None
+    program = None
 
     def argv(self, store, run, port):
-        return ['nbdkit', '-f', '-U', os.path.join(run, 'nbd'), self.plugin,
-                'store=' + store, 'glance=127.0.0.1:%d' % port]
+        return [self.program, 'server', '--listen',
+                'unix:' + os.path.join(run, 'nbd'), 'store=' + store, 'glance=127.0.0.1:%d' % port]
 
     def fill(self, db, template):
         n, = db.execute('SELECT n FROM images WHERE id = ?',
