@@ -10,6 +10,7 @@
 #include "formats/codec/codec.h"
 #include "iouring/util.h"
 #include "nbd/cmd/cmd.h"
+#include "nbd/cmd/habits.h"
 
 static const struct verb *const verbs[] = {
 	&verb_serve, &verb_info,    &verb_map,	  &verb_check,
@@ -88,13 +89,20 @@ static int unknown_option(const struct cmd *c, char **argv)
 {
 	const char *arg = argv[optind - 1];
 
+	const char *hint;
+	char short_[3] = "-?";
+
 	if (optopt && optopt < CMD_ALLOW && isgraph(optopt) &&
-	    strncmp(arg, "--", 2))
-		return cmd_usage(c, "unknown option -%c", optopt);
-	if (optopt)
+	    strncmp(arg, "--", 2)) {
+		short_[1] = (char)optopt;
+		arg = short_;
+	} else if (optopt) {
 		return cmd_usage(c, "option %.*s takes no value",
 				 (int)strcspn(arg, "="), arg);
-	return cmd_usage(c, "unknown option %s", arg);
+	}
+	hint = habit_of_option(c->verb->name, arg);
+	return cmd_usage(c, "unknown option %s%s%s", arg, hint ? ": " : "",
+			 hint ? hint : "");
 }
 
 int cmd_option(struct cmd *c, int opt, char **argv)
@@ -213,6 +221,7 @@ static int run(int argc, char **argv)
 {
 	struct error err = { 0 };
 	const struct verb *verb;
+	const char *hint;
 
 	if (argc < 2) {
 		print_help(stderr);
@@ -233,9 +242,11 @@ static int run(int argc, char **argv)
 	}
 	verb = find_verb(argv[1]);
 	if (!verb) {
+		hint = habit_of_verb(argv[1]);
 		error_set(&err, -EINVAL, 0,
-			  "unknown %s %s (see platter --help)",
-			  argv[1][0] == '-' ? "option" : "verb", argv[1]);
+			  "unknown %s %s%s%s (see platter --help)",
+			  argv[1][0] == '-' ? "option" : "verb", argv[1],
+			  hint ? ": " : "", hint ? hint : "");
 		cmd_fail(&err);
 		return STATUS_USAGE;
 	}

@@ -299,6 +299,20 @@ def a_newer_one_takes_its_place(c):
     is_true(not os.path.exists(c.socket), "the socket's file is left")
 
 
+def habits_are_answered(c):
+    """What people type who know qemu-img and qemu-nbd."""
+    for args, ours in ((["resize", "x"], "platter overlay resize"),
+                       (["compare", "a", "b"], "platter diff"),
+                       (["info", "--output=json", "x"], "--json"),
+                       (["map", "-U", "x"], "--force-share"),
+                       (["convert", "-l", "s", "a", "b"], "--snapshot"),
+                       (["serve", "-x", "name", "x"], "--export"),
+                       (["serve", "--persistent", "x"], "until it is ended")):
+        status, _, err = run([os.environ["PLATTER"], *args], ok=None)
+        is_true(status in (1, 2) and ours in err,
+                f"to {args} it says {err!r} and ends with {status}")
+
+
 if __name__ == "__main__":
     environment("PLATTER", "PLATTER_PLUGIN")
     run_checks(Context, [
@@ -306,6 +320,7 @@ if __name__ == "__main__":
         one_image_stays_the_default_beside_others,
         each_has_overlays_of_its_own,
         what_gives_no_name_is_refused,
+        habits_are_answered,
         a_store_is_served,
         several_places_are_listened_on,
         guests_come_by_vsock,
