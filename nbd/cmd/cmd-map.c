@@ -12,10 +12,11 @@
 #include "formats/image.h"
 #include "iouring/util.h"
 #include "nbd/cmd/cmd.h"
+#include "nbd/cmd/operand.h"
 #include "nbd/text.h"
 
 static const char help[] =
-	"usage: platter map [options] IMAGE\n"
+	"usage: platter map [options] IMAGE[@STATE]|URI\n"
 	"\n"
 	"Prints where the bytes of the disk lie: guest offset, length, the layer\n"
 	"that has them (0: the top), what they are, host offset and file.\n"
@@ -211,7 +212,6 @@ static int run_map(int argc, char **argv)
 	};
 	CLEANUP(cmd_done) struct cmd c;
 	CLEANUP(image_unrefp) struct image *img = NULL;
-	struct open_options open;
 	struct error err = { 0 };
 	int opt, status = -1;
 	bool bar = false;
@@ -238,8 +238,8 @@ static int run_map(int argc, char **argv)
 	status = cmd_image(&c, argc, argv);
 	if (status >= 0)
 		return status;
-	config_open_options(&c.config, &open);
-	if (image_open(c.config.image, &open, &img, &err) < 0)
+	if (operand_open(&c.config, c.config.image, c.config.format, &img,
+			 &err) < 0)
 		return cmd_fail(&err);
 	return print_map(&c, img, bar);
 }

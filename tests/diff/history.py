@@ -380,5 +380,30 @@ def states_that_there_are_not(b):
             run(["nbdinfo", server.uri(name)])
 
 
+@by_qemu
+def a_map_is_of_a_state(b):
+    b.make("qcow2", "base.qcow2", MIB)
+    b.img("snapshot", "-c", "one", b.path("base.qcow2"))
+    b.io("qcow2", "base.qcow2", "write -P 1 0 64k")
+    b.img("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2",
+          b.path("top.qcow2"))
+    b.io("qcow2", "top.qcow2", "write -P 2 512k 64k")
+
+    def map_of(*args):
+        return run_json([os.environ["PLATTER"], "map", "--json", *args])
+    base, top = b.path("base.qcow2"), b.path("top.qcow2")
+    for ours, same in (([base + "@one"], ["--snapshot", "one", base]),
+                       ([top + "@#1"], [base]),
+                       ([top + "@base.qcow2"], [base])):
+        if map_of(*ours) != map_of(*same):
+            raise Failure(f"the map of {ours} is not that of {same}")
+    if map_of(base + "@one") == map_of(base):
+        raise Failure("a snapshot's map is the live one's")
+    p = subprocess.run([os.environ["PLATTER"], "map", top + "@none"],
+                       capture_output=True, check=False, text=True)
+    if p.returncode != 1 or "none" not in p.stderr:
+        raise Failure(f"the map of no state: {p}")
+
+
 if __name__ == "__main__":
     main(__doc__)
