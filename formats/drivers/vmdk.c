@@ -23,8 +23,9 @@
  * disk of its own.
  *
  * Extents of no access are zeroes: nothing tells what is behind them, and
- * their room in the disk must be kept. Devices (fullDevice, partitionedDevice,
- * raw device maps) and custom disks are refused.
+ * their room in the disk must be kept. Custom disks, and those that were made of
+ * devices, are served when their extents are files, as all others; a device has
+ * a name that leads out of the image's folder. Raw device maps are refused.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -117,6 +118,9 @@ static int check_create_type(const struct vmdk_descriptor *d, struct error *err)
 		"vmfsPreallocated",
 		"vmfsEagerZeroedThick",
 		"seSparse",
+		"custom",
+		"fullDevice",
+		"partitionedDevice",
 	};
 	size_t i;
 
@@ -125,7 +129,7 @@ static int check_create_type(const struct vmdk_descriptor *d, struct error *err)
 			return 0;
 	return error_set(err, -ENOTSUP, d->create_type_at,
 			 "createType \"%s\" is not supported: disks of files "
-			 "are, devices and custom disks are not",
+			 "are, raw device maps are not",
 			 d->create_type);
 }
 

@@ -216,7 +216,7 @@ static int listen_at_tcp(const char *text, struct listener *l,
 			 struct error *err)
 {
 	CLEANUP(freep) char *address = strdup(text);
-	char *rest = address, *host = address;
+	char *rest, *host = address;
 	uint32_t port = LISTEN_PORT_DEFAULT;
 
 	if (!address)

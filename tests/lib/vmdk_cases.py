@@ -218,7 +218,7 @@ def hosted_embedded(f):
     f.serve("envelope.vmdk", base)
     h = Hosted(128, text=descriptor([line("SPARSE", 128, "x")], "custom"))
     h.build().write(f.at("custom.vmdk"))
-    f.refuse("custom.vmdk", 'createType "custom" is not supported')
+    f.serve("custom.vmdk", h.expect())
 
 
 # streamOptimized
@@ -467,6 +467,9 @@ def flats(f):
     base = f.disk("disk-flat.vmdk", 300 * SECTOR + 100)
     for kind, lines in (
             ("monolithicFlat", [line("FLAT", 300, "disk-flat.vmdk", 0)]),
+            ("custom", [line("FLAT", 300, "disk-flat.vmdk", 0)]),
+            ("fullDevice", [line("FLAT", 300, "disk-flat.vmdk", 0)]),
+            ("partitionedDevice", [line("FLAT", 300, "disk-flat.vmdk", 0)]),
             ("vmfs", [line("VMFS", 300, "disk-flat.vmdk")]),
             ("vmfsThin", [line("VMFS", 300, "disk-flat.vmdk")]),
             ("twoGbMaxExtentFlat", [line("FLAT", 300, "disk-flat.vmdk")])):
@@ -544,9 +547,10 @@ def descriptor_refusals(f):
     f.disk("disk-flat.vmdk", 64 * SECTOR)
     good = line("FLAT", 64, "disk-flat.vmdk", 0)
     for i, (lines, kind, more, pattern) in enumerate((
-            ([good], "custom", (), 'createType "custom" is not supported'),
-            ([good], "fullDevice", (), 'createType "fullDevice"'),
-            ([good], "partitionedDevice", (), "partitionedDevice"),
+            ([line("FLAT", 64, "/dev/zero", 0)], "fullDevice", (),
+             "extent lies outside"),
+            ([good, line("FLAT", 64, "/dev/zero", 0)], "partitionedDevice",
+             (), "extent lies outside"),
             ([good], "vmfsRaw", (), "vmfsRaw"),
             ([good], "vmfsRawDeviceMap", (), "vmfsRawDeviceMap"),
             ([good], "vmfsPassthroughRawDeviceMap", (), "Passthrough"),

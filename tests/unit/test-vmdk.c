@@ -698,8 +698,7 @@ static const struct {
 	int code;
 	const char *says;
 } refused[] = {
-	{ "createType=\"custom\"\nRW 1 ZERO\n", -ENOTSUP, "custom" },
-	{ "createType=\"fullDevice\"\nRW 1 ZERO\n", -ENOTSUP, "fullDevice" },
+	{ "createType=\"vmfsRaw\"\nRW 1 ZERO\n", -ENOTSUP, "vmfsRaw" },
 	{ "createType=\"vmfs\"\n", -EBADMSG, "no extents" },
 	{ "RW 18014398509481984 ZERO\n", -EFBIG, "over the limit" },
 	{ "RW 18014398509481983 ZERO\nRW 1 ZERO\n", -EFBIG, "sum" },
