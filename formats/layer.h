@@ -67,6 +67,8 @@ struct layer {
 	char *path; /* as it was opened, for messages */
 	struct source_identity identity; /* by which loops are found */
 	bool guessed; /* the format was not declared */
+	const char *remark; /* what a user should know who named it, as what
+			       it looks like; static; NULL: nothing */
 	bool top; /* named by the user, not by another image */
 	bool encrypted;
 	bool held; /* by layer_hold() */

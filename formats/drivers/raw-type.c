@@ -194,33 +194,55 @@ static const struct {
 	const char *content;
 	size_t label_at; /* 0: none is told */
 	size_t label_bytes;
+	const char *packed; /* see raw_packed(); NULL: it is no such thing */
 } table[] = {
-	{ 0, "XFSB", 4, "XFS file system", 108, 12 },
-	{ 0x10040, "_BHRfS_M", 8, "btrfs file system", 0x1012b, 100 },
-	{ 0x400, "\xe2\xe1\xf5\xe0", 4, "EROFS file system", 0x440, 16 },
-	{ 0x400, "\x10\x20\xf5\xf2", 4, "F2FS file system", 0, 0 },
-	{ 0, "hsqs", 4, "squashfs file system", 0, 0 },
-	{ 4086, "SWAPSPACE2", 10, "swap space", 0x41c, 16 },
-	{ 0x218, "LVM2 001", 8, "LVM2 physical volume", 0, 0 },
-	{ 0x38, "ARM\x64", 4, "Linux kernel (arm64 Image)", 0, 0 },
+	{ 0, "XFSB", 4, "XFS file system", 108, 12, NULL },
+	{ 0x10040, "_BHRfS_M", 8, "btrfs file system", 0x1012b, 100, NULL },
+	{ 0x400, "\xe2\xe1\xf5\xe0", 4, "EROFS file system", 0x440, 16, NULL },
+	{ 0x400, "\x10\x20\xf5\xf2", 4, "F2FS file system", 0, 0, NULL },
+	{ 0, "hsqs", 4, "squashfs file system", 0, 0, NULL },
+	{ 4086, "SWAPSPACE2", 10, "swap space", 0x41c, 16, NULL },
+	{ 0x218, "LVM2 001", 8, "LVM2 physical volume", 0, 0, NULL },
+	{ 0x38, "ARM\x64", 4, "Linux kernel (arm64 Image)", 0, 0, NULL },
 	{ 0,
 	  "\x7f"
 	  "ELF",
-	  4, "ELF file (a kernel, perhaps)", 0, 0 },
-	{ 0, "070701", 6, "initial RAM disk (cpio)", 0, 0 },
-	{ 0, "070702", 6, "initial RAM disk (cpio)", 0, 0 },
+	  4, "ELF file (a kernel, perhaps)", 0, 0, NULL },
+	{ 0, "070701", 6, "initial RAM disk (cpio)", 0, 0, NULL },
+	{ 0, "070702", 6, "initial RAM disk (cpio)", 0, 0, NULL },
 	{ 0, "\x1f\x8b\x08", 3, "gzip stream (an initial RAM disk, perhaps)", 0,
-	  0 },
+	  0, "a gzip stream" },
 	{ 0, "\x28\xb5\x2f\xfd", 4,
-	  "zstd stream (an initial RAM disk, perhaps)", 0, 0 },
+	  "zstd stream (an initial RAM disk, perhaps)", 0, 0, "a zstd stream" },
 	{ 0,
 	  "\xfd"
 	  "7zXZ",
-	  5, "xz stream (an initial RAM disk, perhaps)", 0, 0 },
+	  5, "xz stream (an initial RAM disk, perhaps)", 0, 0, "an xz stream" },
 	{ 0, "\x02\x21\x4c\x18", 4, "lz4 stream (an initial RAM disk, perhaps)",
-	  0, 0 },
-	{ 0, "BZh", 3, "bzip2 stream", 0, 0 },
+	  0, 0, "an lz4 stream" },
+	{ 0, "\x04\x22\x4d\x18", 4, "lz4 stream", 0, 0, "an lz4 stream" },
+	{ 0, "BZh", 3, "bzip2 stream", 0, 0, "a bzip2 stream" },
+	{ 0, "PK\x03\x04", 4, "zip archive", 0, 0, "a zip archive" },
+	{ 257, "ustar", 5, "tar archive (an OVA, perhaps)", 0, 0,
+	  "a tar archive" },
 };
+
+const char *raw_packed(struct source *src)
+{
+	uint8_t head[512];
+	size_t i, len = (size_t)min_u64(src->bytes, sizeof(head));
+
+	if (source_read(src, head, len, 0, NULL) < 0)
+		return NULL;
+	/* A disk with a partition table is one, whatever it begins with. */
+	if (len == sizeof(head) && head[510] == 0x55 && head[511] == 0xaa)
+		return NULL;
+	for (i = 0; i < ARRAY_SIZE(table); i++)
+		if (table[i].packed && table[i].at + table[i].len <= len &&
+		    !memcmp(head + table[i].at, table[i].bytes, table[i].len))
+			return table[i].packed;
+	return NULL;
+}
 
 void raw_describe(struct source *src, struct info_sink *s)
 {

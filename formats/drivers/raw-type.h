@@ -14,4 +14,10 @@
  */
 void raw_describe(struct source *src, struct info_sink *s);
 
+/*
+ * What is to be unpacked before it is a disk: "a gzip stream", "a tar archive";
+ * NULL: it does not look so.
+ */
+const char *raw_packed(struct source *src);
+
 #endif

@@ -10,6 +10,8 @@
 static int raw_open(struct layer *l, struct error *err)
 {
 	l->bytes = l->src->bytes;
+	if (l->guessed && l->top)
+		l->remark = raw_packed(l->src);
 	return 0;
 }
 

@@ -134,6 +134,8 @@ static int convert(struct convert *c, const char *path, struct error *err)
 	r = operand_open(&c->cmd.config, c->cmd.image, c->cmd.config.format,
 			 &img, err);
 	if (r >= 0)
+		cmd_remark(img->chain.layers[0], c->cmd.image);
+	if (r >= 0)
 		r = output_begin(&out, path, c->overwrite, err);
 	if (r < 0)
 		return r;

@@ -102,6 +102,11 @@ int cmd_fail(const struct error *err);
 /* Prints a mistake in the command line, with where help is. */
 int cmd_usage(const struct cmd *c, const char *fmt, ...) PRINTF(2, 3);
 
+struct layer;
+
+/* Warns of what the image @name, as the user called it, looks like. */
+void cmd_remark(const struct layer *l, const char *name);
+
 /* "platter: LINE" on standard error. */
 void cmd_say(const char *line);
 

@@ -39,6 +39,18 @@ void cmd_say(const char *line)
 	fprintf(stderr, "platter: %s\n", line);
 }
 
+void cmd_remark(const struct layer *l, const char *name)
+{
+	if (!l->remark)
+		return;
+	fputs("platter: ", stderr);
+	cmd_put(stderr, name);
+	fprintf(stderr,
+		" looks like %s, and is taken for a raw disk: unpack it first "
+		"(--format raw says that it is one)\n",
+		l->remark);
+}
+
 int cmd_fail(const struct error *err)
 {
 	fflush(stdout); /* what was found before comes first */

@@ -45,6 +45,7 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 	chain_open_partial(path, &options, &chain, &verdict, NULL);
 	if (!chain.depth || n >= EXPORTS_MAX)
 		return;
+	cmd_remark(chain.layers[0], shown);
 	j = json_object();
 	json_object_set_new(j, "name", report_text(name));
 	json_object_set_new(j, "image", report_text(shown));

@@ -299,6 +299,28 @@ def a_newer_one_takes_its_place(c):
     is_true(not os.path.exists(c.socket), "the socket's file is left")
 
 
+def what_is_packed_is_not_taken_for_a_disk_in_silence(c):
+    disk, tar = c.path("a.raw"), c.path("a.tar")
+    run(["tar", "-cf", tar, "-C", c.folder, "a.raw"])
+    for pack in (["gzip", "-k", disk], ["xz", "-k", disk]):
+        run(pack)
+    for path, what in ((tar, "a tar archive"), (disk + ".gz", "a gzip stream"),
+                       (disk + ".xz", "an xz stream")):
+        with Serve("-U", c.socket, path) as s:
+            pass
+        is_true(f"{path} looks like {what}" in s.errors,
+                f"it does not say so: {s.errors}")
+        to = c.path("out")
+        for args, told in (([], True), (["--format", "raw"], False)):
+            err = run([os.environ["PLATTER"], "convert", "--quiet",
+                       "--overwrite", *args, path, to])[2]
+            is_equal(f"{path} looks like {what}" in err, told,
+                     f"what convert {args} says: {err}")
+    with Serve("-U", c.socket, disk) as s:
+        pass
+    is_true("looks like" not in s.errors, f"of a disk it says {s.errors}")
+
+
 def habits_are_answered(c):
     """What people type who know qemu-img and qemu-nbd."""
     for args, ours in ((["resize", "x"], "platter overlay resize"),
@@ -321,6 +343,7 @@ if __name__ == "__main__":
         each_has_overlays_of_its_own,
         what_gives_no_name_is_refused,
         habits_are_answered,
+        what_is_packed_is_not_taken_for_a_disk_in_silence,
         a_store_is_served,
         several_places_are_listened_on,
         guests_come_by_vsock,

@@ -58,6 +58,8 @@ static const struct {
 	{ 0x218, "LVM2 001", "LVM2 physical volume" },
 	{ 0x38, "ARM\x64", "Linux kernel (arm64 Image)" },
 	{ 0, "070701", "initial RAM disk (cpio)" },
+	{ 257, "ustar", "tar archive (an OVA, perhaps)" },
+	{ 0, "PK\x03\x04", "zip archive" },
 	{ 0, "\x1f\x8b\x08", "gzip stream (an initial RAM disk, perhaps)" },
 	{ 0x438, "\x53\xef", "ext2 file system" },
 	{ 512, "EFI PART", "GPT partition table" },
