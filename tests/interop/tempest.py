@@ -7,6 +7,7 @@ Those of what is not there (several stores, import from another Glance) are
 skipped by Tempest itself, as tempest.conf says; none may fail.
 """
 
+import json
 import os
 import re
 import sys
@@ -29,13 +30,9 @@ log_file = {folder}/tempest.log
 [oslo_concurrency]
 lock_path = {folder}/locks
 [auth]
-admin_username = admin
-admin_password = {PASSWORD}
-admin_project_name = admin
-admin_domain_name = Default
-use_dynamic_credentials = true
+use_dynamic_credentials = false
+test_accounts_file = {folder}/accounts.yaml
 create_isolated_networks = false
-tempest_roles = member
 [identity]
 uri_v3 = {keystone.url}/v3
 auth_version = v3
@@ -54,13 +51,29 @@ horizon = false
 region = RegionOne
 disk_formats = raw
 container_formats = bare,ovf,ova,docker,compressed
-image_caching_enabled = true
 http_image = {web.url("disk")}
 [image-feature-enabled]
 import_image = true
 os_glance_reserved = true
 manage_locations = true
 """
+
+
+def make_accounts(folder, keystone):
+    """Made once: a user, a project and their roles for each class of tests are
+    most of what it takes else. As many as two classes at a time may want."""
+    accounts = []
+    for kind, n in (("member", 8), ("admin", 3)):
+        for i in range(n):
+            name = f"tempest-{kind}-{i}"
+            keystone.add_user(name, (kind,))
+            accounts.append({
+                "username": name, "project_name": name, "password": PASSWORD,
+                "user_domain_name": "Default", "project_domain_name": "Default",
+                "domain_name": "Default", "roles": [kind],
+                "types": ["admin"] if kind == "admin" else []})
+    with open(os.path.join(folder, "accounts.yaml"), "w") as f:
+        json.dump(accounts, f)  # which is YAML
 
 
 def tempest(folder, keystone, web, tests=TESTS):
@@ -104,6 +117,7 @@ def main():
                    "show-locations=true", *web.allowed(), tcp=port) as g:
         with open(os.path.join(folder, "disk"), "wb") as f:
             f.write(bytes(1 << 20))
+        make_accounts(folder, k)
         status, out, err = tempest(folder, k, web)
         passed, failed = count("Passed", out), count("Failed", out)
         print("\n".join(l for l in out.splitlines()

@@ -22,6 +22,7 @@
 
 static struct error err;
 static struct store *store;
+static const struct glance_config config; /* of one store */
 static struct glance g;
 
 static const char *inside(const char *name)
@@ -50,7 +51,7 @@ static void begin(void)
 			&err),
 	     err);
 	mkdir(inside("images/11"), 0700);
-	g = (struct glance){ .store = store };
+	g = (struct glance){ .store = store, .config = &config };
 }
 
 static void open_index(void)
