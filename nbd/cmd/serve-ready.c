@@ -330,7 +330,11 @@ static void print_text(const struct serve *s, json_t *lines)
 void serve_print_ready(struct serve *s, pid_t pid)
 {
 	const char *name = text_of(json_array_get(s->exports, 0), "name");
-	json_t *lines = client_lines(s, name), *export;
+	const struct config *c = &s->cmd.config;
+	/* Of a store's images the user knows the names, not we. */
+	json_t *lines = c->image || c->n_exports ? client_lines(s, name)
+						 : json_object();
+	json_t *export;
 	size_t i;
 
 	json_array_foreach(s->exports, i, export) {

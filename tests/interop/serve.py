@@ -4,7 +4,9 @@
 behind, and replaced by a newer one under its clients' feet. By the front end
 that PLATTER_VIA names."""
 
+import gzip
 import json
+import lzma
 import os
 import shutil
 import signal
@@ -12,6 +14,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tarfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
@@ -301,9 +304,13 @@ def a_newer_one_takes_its_place(c):
 
 def what_is_packed_is_not_taken_for_a_disk_in_silence(c):
     disk, tar = c.path("a.raw"), c.path("a.tar")
-    run(["tar", "-cf", tar, "-C", c.folder, "a.raw"])
-    for pack in (["gzip", "-k", disk], ["xz", "-k", disk]):
-        run(pack)
+    with tarfile.open(tar, "w") as t:
+        t.add(disk, "a.raw")
+    with open(disk, "rb") as f:
+        data = f.read()
+    for end, pack in ((".gz", gzip), (".xz", lzma)):
+        with pack.open(disk + end, "wb") as f:
+            f.write(data)
     for path, what in ((tar, "a tar archive"), (disk + ".gz", "a gzip stream"),
                        (disk + ".xz", "an xz stream")):
         with Serve("-U", c.socket, path) as s:
