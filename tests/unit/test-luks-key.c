@@ -734,18 +734,24 @@ START_TEST(a_volume_of_qemu_img_opens)
 	struct error err = { 0 };
 	struct luks_info info;
 	struct cipher *c = NULL;
+	int tries, r = -EFBIG;
 
 	snprintf(from, sizeof(from), "%s/plain-%d", qemu_dir, _i);
 	snprintf(to, sizeof(to), "%s/luks-%d", qemu_dir, _i);
 	fill(plain, sizeof(plain), 1234);
 	write_file(from, plain, sizeof(plain));
-	must_convert(by_qemu[_i].options, from, to);
 
-	ck_assert_msg(file_source_open(to, 0, &src, &err) == 0, "%s", err.msg);
-	ck_assert_int_eq(luks_unlock(src, 0, src->bytes,
-				     (const uint8_t *)"of-quma", 7, &info, &c,
-				     &err),
-			 -EACCES);
+	/* What it measures may also be many times too fast. */
+	for (tries = 0; tries < 20 && r == -EFBIG; tries++) {
+		source_unref(src);
+		error_clear(&err);
+		must_convert(by_qemu[_i].options, from, to);
+		ck_assert_msg(file_source_open(to, 0, &src, &err) == 0, "%s",
+			      err.msg);
+		r = luks_unlock(src, 0, src->bytes, (const uint8_t *)"of-quma",
+				7, &info, &c, &err);
+	}
+	ck_assert_int_eq(r, -EACCES);
 	error_clear(&err);
 	ck_assert_msg(luks_unlock(src, 0, src->bytes,
 				  (const uint8_t *)"of-qemu", 7, &info, &c,
