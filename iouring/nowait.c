@@ -17,7 +17,7 @@ static int read_now(const struct batch_io *io)
 	if (!f || f->align > 1 || io->op != BATCH_READ)
 		return -EAGAIN;
 	return preadv2(f->fd, &v, 1, (off_t)(io->src->root_off + io->off),
-		       RWF_NOWAIT) == (ssize_t)io->len
+		       f->in_memory ? 0 : RWF_NOWAIT) == (ssize_t)io->len
 		       ? 0
 		       : -EAGAIN;
 }

@@ -117,6 +117,7 @@ struct file_source {
 			   a power of two, 1: nothing */
 	uint64_t id; /* names it among the ring's registered files */
 	bool writable; /* opened by file_source_open_rw() */
+	bool in_memory; /* no read of it waits for a disk */
 };
 
 struct source {

@@ -6,6 +6,8 @@
 #include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+#include <linux/magic.h>
 
 #include "iouring/engine.h"
 
@@ -172,6 +174,15 @@ static int look_at(int fd, unsigned int flags, uint64_t *ret_bytes,
 	return 0;
 }
 
+/* Those do not know RWF_NOWAIT, and have no need of it. */
+static bool is_in_memory(int fd)
+{
+	struct statfs st;
+
+	return !fstatfs(fd, &st) &&
+	       (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC);
+}
+
 int file_source_adopt(int fd, unsigned int flags, struct source **ret,
 		      struct error *err)
 {
@@ -194,6 +205,7 @@ int file_source_adopt(int fd, unsigned int flags, struct source **ret,
 	f->file.fd = TAKE_FD(own);
 	f->file.align = flags & FILE_DIRECT ? DIRECT_ALIGN : 1;
 	f->file.id = f->base.id;
+	f->file.in_memory = is_in_memory(f->file.fd);
 	f->base.file = &f->file;
 	f->holes = holes;
 	pthread_mutex_init(&f->run_lock, NULL);
