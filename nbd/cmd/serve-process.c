@@ -63,7 +63,7 @@ int serve_go_behind(struct serve *s)
 	return status;
 }
 
-static void write_pid(const struct serve *s)
+static void write_pid(struct serve *s)
 {
 	CLEANUP(closep)
 	int fd = open(s->pid_file,
@@ -73,6 +73,8 @@ static void write_pid(const struct serve *s)
 	if (fd < 0 || dprintf(fd, "%d\n", getpid()) < 0)
 		log_printf("platter: --pid-file: %s: %s\n", s->pid_file,
 			   errno_text(errno));
+	else
+		s->has_pid_file = true;
 }
 
 /* Nobody reads what it prints from here on. */
@@ -103,7 +105,7 @@ void serve_came_up(struct serve *s)
 
 void serve_went_down(const struct serve *s)
 {
-	if (s->pid_file)
+	if (s->has_pid_file)
 		unlink(s->pid_file);
 }
 
@@ -225,5 +227,6 @@ int serve_take_over(struct serve *s, struct error *err)
 				 VARIABLE);
 	keep_open_over_exec(s, false);
 	s->taken_over = true;
+	s->has_pid_file = s->pid_file;
 	return 1;
 }

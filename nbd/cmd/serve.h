@@ -26,6 +26,7 @@ struct serve {
 	const char *plugin;
 	const char *via;
 	const char *pid_file;
+	bool has_pid_file; /* it is there, and ours */
 	bool by_nbdkit; /* else by the server of our own */
 	bool tls_verify_peer;
 	bool once;

@@ -262,6 +262,17 @@ def who_cannot_serve_does_not_go_behind(c):
     is_true(not os.path.exists(c.path("pid")), "the pid file is there")
 
 
+def who_cannot_serve_leaves_anothers_pid_file(c):
+    _, pid = behind(c, c.path("a.raw"))
+    try:
+        refused("--pid-file", c.path("pid"), "-U", c.path("other"),
+                *front_end(), c.path("none"), status=1)
+        with open(c.path("pid")) as f:
+            is_equal(int(f.read()), pid, "the pid in the file")
+    finally:
+        end_behind(c, pid)
+
+
 def a_newer_one_takes_its_place(c):
     """Its process, its sockets and its temporary overlay stay, and a client
     who comes meanwhile waits."""
@@ -357,5 +368,6 @@ if __name__ == "__main__":
         a_socket_is_whose_it_is_told_to_be,
         it_goes_behind_when_it_serves,
         who_cannot_serve_does_not_go_behind,
+        who_cannot_serve_leaves_anothers_pid_file,
         a_newer_one_takes_its_place,
     ])
