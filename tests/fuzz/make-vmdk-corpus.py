@@ -81,6 +81,7 @@ def texts():
     yield "valid-descriptor-crlf", descriptor(
         ["RW 9 ZERO", "RDONLY 8 ZERO"], "vmfs", eol="\r\n", equals=" = ",
         more=['encoding="GBK"'])
+    yield "valid-descriptor-custom", descriptor(["RW 9 ZERO"], "custom")
     yield "valid-delta", descriptor(
         ["RW 9 ZERO"], "vmfsSparse", parent=5, hint="C:\\a \"b\".vmdk")
     for name, lines in (
@@ -93,7 +94,7 @@ def texts():
             ("open-quote", ['RW 9 FLAT "']),
             ("control-bytes", ['RW 9 FLAT "\x1b[1m" 0'])):
         yield "hostile-descriptor-" + name, descriptor(lines, "vmfs")
-    yield "hostile-descriptor-custom", descriptor(["RW 9 ZERO"], "custom")
+    yield "hostile-descriptor-unknown", descriptor(["RW 9 ZERO"], "gravel")
     yield "hostile-delta-without-name", descriptor(["RW 9 ZERO"], parent=5)
     yield "hostile-cut-in-header", Hosted(9, 8).header()[:60]
 
