@@ -38,13 +38,14 @@ class Client:
         self.socket.close()
 
     def take(self, n):
-        data = b""
-        while len(data) < n:
-            more = self.socket.recv(n - len(data))
-            if not more:
+        data = bytearray(n)
+        rest = memoryview(data)
+        while rest:
+            got = self.socket.recv_into(rest)
+            if not got:
                 raise ConnectionError("the server hung up")
-            data += more
-        return data
+            rest = rest[got:]
+        return bytes(data)
 
     def greet(self):
         magic, option, flags = struct.unpack(">8sQH", self.take(18))

@@ -2,10 +2,12 @@
 """Runs the platter command for the suites in Python.
 
 PLATTER is the path of the command, PLATTER_PLUGIN that of the plugin;
-NBD_COMPARE that of tests/diff/nbd-compare; PLATTER_VIA: see by_nbdkit(). Exports are served on a unix
-socket in a folder of the test's own, and a server ends with its test.
+NBD_COMPARE that of tests/diff/nbd-compare; PLATTER_VIA: see by_nbdkit().
+Exports are served on a unix socket in a folder of the test's own, and a server
+ends with its test.
 """
 
+import ctypes
 import json
 import os
 import re
@@ -22,6 +24,21 @@ START_SEC = 60
 STOP_SEC = 30
 COMMAND_SEC = 300
 LOCK_SEC = 20
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def _keep_memory():
+    """What is freed is kept: a first touch of memory is dear on a virtual
+    machine, and glibc maps what is large anew each time."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    libc.mallopt(_M_TOP_PAD, 1 << 20)
+
+
+_keep_memory()
 
 
 class Failure(Exception):

@@ -26,11 +26,10 @@ class Context:
     def __init__(self, folder):
         path = os.path.join(folder, "disk.qcow2")
         q = Qcow2(path, SIZE)
-        self.disk = b""
-        for i in range(SIZE >> 16):
-            data = struct.pack("<I", i) * 16384
+        clusters = [struct.pack("<I", i) * 16384 for i in range(SIZE >> 16)]
+        for i, data in enumerate(clusters):
             q.data(i, data)
-            self.disk += data
+        self.disk = b"".join(clusters)
         q.finish()
         self.path = path
 
