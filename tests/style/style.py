@@ -223,18 +223,21 @@ def objects():
             if (kept := [o for o in all_of if os.path.exists(o)])}
 
 
-def symbols_of(paths):
-    """The symbols that object files define, and those that they want."""
-    has, wants = set(), set()
-    p = subprocess.run(["nm", "-P"] + paths, capture_output=True, text=True,
-                       check=True)
+def symbols_of(files):
+    """{source: (what its object files define, what they want)}."""
+    source_of = {o: source for source, all_of in files.items() for o in all_of}
+    known = {source: (set(), set()) for source in files}
+    # All in one run: each would read the debugger's sections once more.
+    p = subprocess.run(["nm", "-A", "-P"] + list(source_of),
+                       capture_output=True, text=True, check=True)
     for line in p.stdout.splitlines():
-        name, kind, *_ = line.split(" ") + [""]
+        path, name, kind = line.split(" ")[:3]
+        has, wants = known[source_of[path.rstrip(":")]]
         if kind == "U":
             wants.add(name)
         elif kind.isupper():
             has.add(name)
-    return has, wants - has
+    return {s: (has, wants - has) for s, (has, wants) in known.items()}
 
 
 def components(edges):
@@ -264,7 +267,7 @@ def components(edges):
 def check_circles():
     """No file needs, by way of others, a file that needs it."""
     need("nm")
-    known = {source: symbols_of(paths) for source, paths in objects().items()}
+    known = symbols_of(objects())
     owners = {}
     for source, (has, _) in known.items():
         for name in has:
