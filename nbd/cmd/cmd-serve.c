@@ -634,6 +634,8 @@ static int run_serve(int argc, char **argv)
 	if (!note_command(&s, argc, argv))
 		return STATUS_FAILED;
 	status = parse(&s, argc, argv);
+	if (status < 0 && serve_is_trial())
+		return STATUS_OK;
 	if (status < 0 && s.fork && !serve_is_taking_over())
 		status = serve_go_behind(&s);
 	if (status >= 0)

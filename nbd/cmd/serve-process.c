@@ -118,29 +118,43 @@ void serve_went_down(const struct serve *s)
  *
  *	PID:KEPT:KEPT:KEPT (each one more than it is, 0: none):BEHIND:SOCKETS
  *
- * with the sockets as listener_write() has them.
+ * with the sockets as listener_write() has them. TRIAL: it only says whether it
+ * takes its options.
  */
 #define VARIABLE "PLATTER_TAKE_OVER"
+#define TRIAL	 "trial"
 
-bool serve_can_be_replaced(struct serve *s)
+/* The newer one looks at our options, and ends. */
+static int run_trial(struct serve *s, pid_t *ret)
 {
-	char *argv[] = { s->program, (char *)"--version", NULL };
 	posix_spawn_file_actions_t actions;
-	int r, status = -1;
-	pid_t pid;
+	int r;
 
+	if (setenv(VARIABLE, TRIAL, 1) < 0)
+		return errno;
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null",
 					 O_WRONLY, 0);
-	r = posix_spawn(&pid, s->program, &actions, NULL, argv, environ);
+	r = posix_spawn(ret, s->program, &actions, NULL, s->argv, environ);
 	posix_spawn_file_actions_destroy(&actions);
+	unsetenv(VARIABLE);
+	return r;
+}
+
+bool serve_can_be_replaced(struct serve *s)
+{
+	int r, status = -1;
+	pid_t pid;
+
+	r = run_trial(s, &pid);
 	while (!r && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (!r && !status)
 		return true;
-	log_printf("platter: SIGUSR2: %s cannot be run (%s): it goes on as it "
-		   "was\n",
-		   s->program, r ? errno_text(r) : "it failed");
+	log_printf("platter: SIGUSR2: %s %s (%s): it goes on as it was\n",
+		   s->program,
+		   r ? "cannot be run" : "does not take these options",
+		   r ? errno_text(r) : "it failed");
 	return false;
 }
 
@@ -205,6 +219,13 @@ static bool take_text(struct serve *s, char *text)
 	if (behind)
 		log_writer_to_syslog("platter");
 	return listener_read(&s->listener, text);
+}
+
+bool serve_is_trial(void)
+{
+	const char *value = getenv(VARIABLE);
+
+	return value && !strcmp(value, TRIAL);
 }
 
 bool serve_is_taking_over(void)

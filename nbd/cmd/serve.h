@@ -83,8 +83,14 @@ int serve_go_behind(struct serve *s);
 void serve_came_up(struct serve *s);
 void serve_went_down(const struct serve *s);
 
-/* Is there something that can run in our place? Else says why not. */
+/*
+ * Is there something that can run in our place, and takes our options? Else says
+ * why not.
+ */
 bool serve_can_be_replaced(struct serve *s);
+
+/* Is that asked of us? Then all is done when the options have been looked at. */
+bool serve_is_trial(void);
 
 /* Runs it, with our sockets and what is kept. Returns if it could not. */
 void serve_replace(struct serve *s);
