@@ -75,6 +75,14 @@ struct contexts {
 #define FLIGHT_REQUESTS_MAX 256U
 #define FLIGHT_BYTES_MAX    (4U << 20)
 
+/*
+ * With so much under way in one loop, each may have less: a crowd that does not
+ * read its answers costs this, and one request of each. All have one at any time,
+ * so nobody waits for another to read.
+ */
+#define CROWD_BYTES	     (64U << 20)
+#define FLIGHT_BYTES_CROWDED (256U << 10)
+
 struct client {
 	struct watch watch; /* the first */
 	struct loop *loop;

@@ -42,8 +42,11 @@ static const struct {
 
 bool transmission_has_room(const struct client *c)
 {
+	bool crowded = c->loop->buffers.used_bytes > CROWD_BYTES;
+	size_t bytes_max = crowded ? FLIGHT_BYTES_CROWDED : FLIGHT_BYTES_MAX;
+
 	return !c->in_flight || (c->in_flight < FLIGHT_REQUESTS_MAX &&
-				 c->flight_bytes < FLIGHT_BYTES_MAX);
+				 c->flight_bytes < bytes_max);
 }
 
 /* The wire's errno, which is Linux's but for its names. */

@@ -158,6 +158,22 @@ class Refused(Failure):
         self.status = status
 
 
+def peak_kib(pid):
+    """The most memory that a process, or a child of its, has had."""
+    peak = 0
+    with open(f"/proc/{pid}/status") as s:
+        for line in s:
+            if line.startswith("VmHWM:"):
+                peak = int(line.split()[1])
+    with open(f"/proc/{pid}/task/{pid}/children") as s:
+        for child in s.read().split():
+            try:
+                peak = max(peak, peak_kib(int(child)))
+            except (FileNotFoundError, ProcessLookupError):
+                pass  # ended meanwhile, as "nbdkit --version" does
+    return peak
+
+
 class Server:
     """`platter serve` of one image on a unix socket, as a context."""
 

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from nbd import CMD_READ, OPT_EXPORT_NAME, Client, Refused  # noqa: E402
 from qcow2_build import Qcow2  # noqa: E402
-from server import Server, by_nbdkit, environment  # noqa: E402
+from server import Server, by_nbdkit, environment, peak_kib  # noqa: E402
 
 SIZE = 256 << 16
 RSS_KIB = 64 << 10
@@ -55,21 +55,6 @@ def next_client_is_served(c, server, tries=1):
             if not left:
                 raise
             time.sleep(0.05)
-
-
-def peak_kib(pid):
-    peak = 0
-    with open(f"/proc/{pid}/status") as s:
-        for line in s:
-            if line.startswith("VmHWM:"):
-                peak = int(line.split()[1])
-    with open(f"/proc/{pid}/task/{pid}/children") as s:
-        for child in s.read().split():
-            try:
-                peak = max(peak, peak_kib(int(child)))
-            except (FileNotFoundError, ProcessLookupError):
-                pass  # ended meanwhile, as "nbdkit --version" does
-    return peak
 
 
 def a_client_that_queues_reads_and_hangs_up_hurts_nobody_else(c):

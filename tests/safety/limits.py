@@ -21,10 +21,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from nbd import CMD_READ, Client, Refused  # noqa: E402
 from qcow2_build import Qcow2  # noqa: E402
-from server import (Server, environment, front_end, need_programs,  # noqa: E402
-                    run, run_json)
+from server import (Server, by_nbdkit, environment, front_end,  # noqa: E402
+                    need_programs, peak_kib, run, run_json)
 
 SIZE = 256 << 16
+sanitized = os.environ.get("PLATTER_SANITIZE", "none") != "none"
 LOG_BYTES = 64 << 10
 SLOW_SEC = 30  # for who is served at all, on the slowest machine
 
@@ -305,6 +306,23 @@ def one_image_that_hangs_stops_its_own_clients_alone(c):
         nbdkit.wait()
 
 
+def a_crowd_that_reads_no_answers_costs_a_request_each(c):
+    """Of four that each has asked for. The first are let have all."""
+    if by_nbdkit() or sanitized:
+        return  # nbdkit reads one request at a time; shadows count, too
+    with c.server() as s, contextlib.ExitStack() as crowd:
+        for _ in range(160):
+            client = crowd.enter_context(Client(s.socket, SLOW_SEC))
+            client.go()
+            for i in range(4):
+                client.request(CMD_READ, i << 20, 1 << 20)
+        other = crowd.enter_context(Client(s.socket, SLOW_SEC))
+        other.go()
+        serves(other)
+        kib = peak_kib(s.process.pid)
+        is_true(kib < 400 << 10, f"they cost {kib} KiB of 640 MiB")
+
+
 def main():
     environment("PLATTER", "PLATTER_PLUGIN")
     need_programs("prlimit")
@@ -319,6 +337,7 @@ def main():
         reads_that_fail_are_told_now_and_then,
         who_reads_the_log_and_stops_stalls_nobody,
         one_image_that_hangs_stops_its_own_clients_alone,
+        a_crowd_that_reads_no_answers_costs_a_request_each,
     ])
 
 
