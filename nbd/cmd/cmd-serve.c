@@ -9,6 +9,7 @@
 #include "formats/place.h"
 #include "iouring/util.h"
 #include "nbd/cmd/serve.h"
+#include "nbd/server/tls.h"
 #include "nbd/server/listen-inherited.h"
 #include "nbd/server/log-writer.h"
 
@@ -79,6 +80,7 @@ static const char help[] =
 	"      --tls-certificates DIR\n"
 	"      --tls-psk FILE\n"
 	"      --tls-verify-peer  clients have to show a certificate\n"
+	"      --tls-access FILE  which exports who may open, by what he has shown\n"
 	"      --via SERVER     platter, or nbdkit with its plugin (default: platter,\n"
 	"                       unless there are options of nbdkit)\n"
 	"      --plugin PATH    the nbdkit plugin to run\n"
@@ -191,6 +193,7 @@ static void add_server(const struct serve *s, struct words *w, char *plugin,
 	add_option(w, "--tls", s->tls);
 	add_option(w, "--tls-certificates", s->tls_certificates);
 	add_option(w, "--tls-psk", s->tls_psk);
+	add_option(w, "--tls-access", s->tls_access);
 	if (s->tls_verify_peer)
 		add_word(w, (char *)"--tls-verify-peer");
 	add_option(w, "--pidfile", "");
@@ -246,6 +249,7 @@ enum {
 	OPT_TLS_CERTIFICATES,
 	OPT_TLS_PSK,
 	OPT_TLS_VERIFY_PEER,
+	OPT_TLS_ACCESS,
 	OPT_PLUGIN,
 	OPT_ONCE,
 	OPT_VIA,
@@ -272,6 +276,7 @@ static const struct option own_options[] = {
 	{ "tls-certificates", required_argument, NULL, OPT_TLS_CERTIFICATES },
 	{ "tls-psk", required_argument, NULL, OPT_TLS_PSK },
 	{ "tls-verify-peer", no_argument, NULL, OPT_TLS_VERIFY_PEER },
+	{ "tls-access", required_argument, NULL, OPT_TLS_ACCESS },
 	{ "plugin", required_argument, NULL, OPT_PLUGIN },
 	{ "via", required_argument, NULL, OPT_VIA },
 	{ "once", no_argument, NULL, OPT_ONCE },
@@ -385,6 +390,7 @@ static bool take_word(struct serve *s, int opt)
 		{ OPT_TLS, &s->tls },
 		{ OPT_TLS_CERTIFICATES, &s->tls_certificates },
 		{ OPT_TLS_PSK, &s->tls_psk },
+		{ OPT_TLS_ACCESS, &s->tls_access },
 		{ OPT_PLUGIN, &s->plugin },
 		{ OPT_VIA, &s->via },
 		{ OPT_PID_FILE, &s->pid_file },
@@ -477,10 +483,27 @@ static int choose_server(struct serve *s)
 	if (!s->by_nbdkit && needs_it)
 		return cmd_usage(&s->cmd, "--plugin and NBDKIT OPTIONS need "
 					  "--via nbdkit");
+	if (s->by_nbdkit && s->tls_access)
+		return cmd_usage(&s->cmd, "--tls-access needs --via platter");
 	if (!s->threads)
 		s->threads = s->cmd.config.direct || !s->by_nbdkit
 				     ? THREADS_DIRECT
 				     : THREADS_DEFAULT;
+	return -1;
+}
+
+/* Returns as cmd_option(). */
+static int check_access(struct serve *s)
+{
+	const struct tls_options o = {
+		.required = s->tls && !strcmp(s->tls, "require"),
+		.psk = s->tls_psk,
+		.access = s->tls_access,
+		.verify_peer = s->tls_verify_peer,
+	};
+
+	if (!tls_options_fit(&o))
+		return cmd_usage(&s->cmd, TLS_ACCESS_NEEDS);
 	return -1;
 }
 
@@ -503,7 +526,7 @@ static int check_options(struct serve *s)
 	if (!s->tls &&
 	    (s->tls_certificates || s->tls_psk || s->tls_verify_peer))
 		s->tls = "require";
-	return -1;
+	return check_access(s);
 }
 
 /* One of several is an export, called as its file. */

@@ -22,7 +22,8 @@ static const char help[] =
 	"  -t, --threads N      requests of one client that may wait at a time\n"
 	"      --pidfile PATH   written when it serves\n"
 	"      --tls MODE       off, on or require, with the next three as\n"
-	"      --tls-certificates DIR, --tls-psk FILE, --tls-verify-peer\n"
+	"      --tls-certificates DIR, --tls-psk FILE, --tls-verify-peer,\n"
+	"      --tls-access FILE\n"
 	"                       platter serve has them\n"
 	"  -h, --help\n"
 	"\n"
@@ -36,6 +37,7 @@ static const struct option options[] = {
 	{ "tls-certificates", required_argument, NULL, 'C' },
 	{ "tls-psk", required_argument, NULL, 'K' },
 	{ "tls-verify-peer", no_argument, NULL, 'V' },
+	{ "tls-access", required_argument, NULL, 'A' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
@@ -82,6 +84,9 @@ static int take_option(const struct cmd *cmd, int opt, struct server_options *o)
 	case 'K':
 		o->tls.psk = optarg;
 		return -1;
+	case 'A':
+		o->tls.access = optarg;
+		return -1;
 	case 'V':
 		o->tls.verify_peer = true;
 		return -1;
@@ -109,6 +114,8 @@ static int run_server(int argc, char **argv)
 		if (r >= 0)
 			return r;
 	}
+	if (!tls_options_fit(&o.tls))
+		return cmd_usage(&cmd, TLS_ACCESS_NEEDS);
 	r = place ? listen_at(place, NULL, &l, &err)
 		  : listen_inherited(&l, &err);
 	if (!r && !place)

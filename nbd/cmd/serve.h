@@ -22,7 +22,7 @@ struct serve {
 	struct socket_rights rights; /* of all unix sockets' files ... */
 	bool has_rights; /* ... else as the umask says */
 	const char *threads;
-	const char *tls, *tls_certificates, *tls_psk;
+	const char *tls, *tls_certificates, *tls_psk, *tls_access;
 	const char *plugin;
 	const char *via;
 	const char *pid_file;

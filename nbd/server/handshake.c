@@ -206,7 +206,8 @@ static int list_one(void *opaque, const char *name, const char *description)
 	size_t n = strlen(name), m = description ? strlen(description) : 0;
 	uint8_t head[24];
 
-	if (n > NBD_STRING_MAX || m > NBD_STRING_MAX)
+	if (n > NBD_STRING_MAX || m > NBD_STRING_MAX ||
+	    (j->client->tls && !tls_may_open(j->client->tls, name)))
 		return 0;
 	put_be64(head, 0, NBD_REP_MAGIC);
 	put_be32(head, 8, NBD_OPT_LIST);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "nbd/server/option.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "formats/put-be.h"
@@ -72,6 +73,19 @@ static int open_handed(const struct option_job *j, struct connection **ret,
 			    &(struct peer){ h->peer, h->peer }, ret, f);
 }
 
+/* He is told that there is no such export, the administrator what it was. */
+static int forbid(const struct option_job *j, struct fault *f)
+{
+	char name[NBD_STRING_MAX];
+
+	text_escape(name, sizeof(name), j->name);
+	error_set(&f->err, -EACCES, 0,
+		  "%s: --tls-access has no line for "
+		  "export \"%s\"",
+		  j->client->peer.text, name);
+	return session_turn_away(f);
+}
+
 static void open_export(struct option_job *j)
 {
 	const struct client *c = j->client;
@@ -80,6 +94,8 @@ static void open_export(struct option_job *j)
 
 	if (c->handed)
 		r = open_handed(j, &j->connection, &f);
+	else if (c->tls && !tls_may_open(c->tls, j->name))
+		r = forbid(j, &f);
 	else
 		r = session_open(
 			&c->loop->service->config, j->name,

@@ -3,6 +3,7 @@
 #ifndef NBD_SERVER_TLS_INSIDE_H
 #define NBD_SERVER_TLS_INSIDE_H
 
+#include "nbd/server/tls-access.h"
 #include "nbd/server/tls-library.h"
 #include "nbd/server/tls.h"
 
@@ -13,6 +14,9 @@ struct tls_peer {
 	const struct tls_keys *keys;
 	char name[TLS_PEER_BYTES]; /* of who has proved it; escaped */
 };
+
+/* NULL: there are no rules. */
+const struct tls_access *tls_keys_access(const struct tls_keys *k);
 
 SSL_CTX *tls_keys_context(const struct tls_keys *k);
 

@@ -39,7 +39,18 @@ struct tls_keys {
 	SSL_CTX *context;
 	struct psk *psks; /* by their identities */
 	size_t n_psks;
+	struct tls_access *access;
 };
+
+const struct tls_access *tls_keys_access(const struct tls_keys *k)
+{
+	return k->access;
+}
+
+bool tls_options_fit(const struct tls_options *o)
+{
+	return !o->access || (o->required && (o->verify_peer || o->psk));
+}
 
 SSL_CTX *tls_keys_context(const struct tls_keys *k)
 {
@@ -66,6 +77,7 @@ void tls_keys_free(struct tls_keys *k)
 		free(p->identity);
 	}
 	free(k->psks);
+	tls_access_free(k->access);
 	free(k);
 }
 
@@ -408,6 +420,8 @@ int tls_keys_read(const struct tls_options *o, void (*say)(const char *line),
 	if (r >= 0)
 		r = o->psk ? read_psks(o, k, say, err)
 			   : read_folder(o, k, say, err);
+	if (r >= 0 && o->access)
+		r = tls_access_read(o->access, &k->access, err);
 	if (r >= 0)
 		*ret = TAKE_PTR(k);
 	return r;

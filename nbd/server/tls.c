@@ -115,6 +115,20 @@ const char *tls_peer(const struct tls_session *s)
 	return s->peer.name;
 }
 
+/* A name that may have been cut could match what the whole does not. */
+static bool is_whole(const char *name)
+{
+	return strlen(name) < TLS_PEER_BYTES - 8;
+}
+
+bool tls_may_open(const struct tls_session *s, const char *export)
+{
+	const struct tls_access *a = tls_keys_access(s->peer.keys);
+
+	return !a || (is_whole(s->peer.name) &&
+		      tls_access_permits(a, export, s->peer.name));
+}
+
 /* What @r, of reading or writing, means to who would call recv(2). */
 static ssize_t result(struct tls_session *s, int r)
 {

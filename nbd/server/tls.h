@@ -19,8 +19,14 @@ struct tls_options {
 	bool offered, required; /* --tls on; require: both */
 	const char *certificates; /* a folder; NULL: where nbdkit looks */
 	const char *psk; /* a file; NULL: certificates */
+	const char *access; /* a file, see tls-access.h; NULL: no rules */
 	bool verify_peer;
 };
+
+/* Rules are of no use where somebody is let in who has shown nothing. */
+#define TLS_ACCESS_NEEDS \
+	"--tls-access needs --tls require, and --tls-verify-peer or --tls-psk"
+bool tls_options_fit(const struct tls_options *o);
 
 /* The server's keys. */
 struct tls_keys;
@@ -59,6 +65,9 @@ enum tls_step tls_handshake(struct tls_session *s, struct error *err);
  * key's identity; "": nobody had to.
  */
 const char *tls_peer(const struct tls_session *s);
+
+/* Do the rules permit him to open @export? */
+bool tls_may_open(const struct tls_session *s, const char *export);
 
 /* As recv(2) and sendmsg(2), with EAGAIN; EPROTO: TLS was broken. */
 ssize_t tls_recv(struct tls_session *s, void *buf, size_t n);

@@ -3,8 +3,10 @@
 """TLS with stock clients, which have GnuTLS; and what a client of our own, on
 Python's ssl, does that they do not."""
 
+import json
 import os
 import secrets
+import shutil
 import socket
 import ssl
 import sys
@@ -298,6 +300,58 @@ def what_is_wrong_with_keys_is_told_by_the_files_name(c):
             time.sleep(0.01)
 
 
+# ---- who may open what ----
+
+def rules_say_who_opens_what(c):
+    rules = c.path("access")
+    second = c.path("second.qcow2")
+    shutil.copy(c.disk.path, second)
+    with open(rules, "w") as f:
+        f.write("# EXPORT PEER\n\none\tvm1 \n  t* *2\n")
+    with c.with_psk("--tls-access", rules, "--export", f"one={c.disk.path}",
+                    "--export", f"two={second}",) as s:
+        def opens(user, export):
+            return run(["nbdinfo", "--size",
+                        uri(s, user=user, psk=c.psk, export=export)],
+                       ok=None)[0] == 0
+        pairs = [(u, e) for u in ("vm1", "vm2") for e in ("one", "two", "")]
+        is_equal([p for p in pairs if opens(*p)],
+                 [("vm1", "one"), ("vm2", "two")], "what is opened")
+        for user, names in (
+                ("vm1", ["one"]),
+                ("vm2", ["two", "two@clean", "two@before upgrade"])):
+            out = run(["nbdinfo", "--list", "--json",
+                       uri(s, user=user, psk=c.psk)])[1]
+            is_equal([e["export-name"] for e in json.loads(out)["exports"]],
+                     names, f"what {user} sees")
+        is_true('(vm1): --tls-access has no line for export "two"'
+                in s.messages(), f"the log: {s.messages()}")
+    # A certificate's subject; the default export.
+    with open(rules, "w") as f:
+        f.write('"" CN=vm*,O=Us\n')
+    for who, may in ((c.client, True), (c.revoked, False)):
+        with c.x509("--tls-verify-peer", "--tls-access", rules) as s:
+            is_equal(run(["nbdinfo", "--size", uri(s, who)],
+                         ok=None)[0] == 0, may, f"whether {who} opens")
+    # Where who has shown nothing is let in, rules are of no use.
+    for more in (["--tls-certificates", c.server],
+                 ["--tls", "on", "--tls-psk", c.psk], []):
+        try:
+            with c.serve("--tls-access", rules, *more):
+                is_true(False, f"{more} was taken")
+        except Refused as e:
+            is_true("--tls-access needs" in e.message, e.message)
+    for text, said in (("one\n", "line 1: is no EXPORT PEER"),
+                       ("# x\n\n* a\0b\n", "line 3: has a byte of zero")):
+        with open(rules, "w") as f:
+            f.write(text)
+        try:
+            with c.with_psk("--tls-access", rules):
+                is_true(False, f"{text!r} was taken")
+        except Refused as e:
+            is_true(f"{rules}: {said}" in e.message, e.message)
+
+
 # ---- a client of our own ----
 
 class TlsClient(Client):
@@ -414,8 +468,8 @@ class Records:
         for at in range(0, len(data), 5):
             self.tls.write(data[at:at + 5])
 
-    def recv(self, n):
-        return self._try(lambda: self.tls.read(n))
+    def recv_into(self, buf):
+        return self._try(lambda: self.tls.read(len(buf), buf))
 
 
 def many_records_may_come_in_one_piece(c):
@@ -484,6 +538,7 @@ def main():
     ]
     if OWN:
         checks += [
+            rules_say_who_opens_what,
             what_is_wrong_with_keys_is_told_by_the_files_name,
             what_was_said_before_tls_is_forgotten,
             a_guest_reads_and_writes_by_tls,
