@@ -79,6 +79,7 @@ static int forbid(const struct option_job *j, struct fault *f)
 	char name[NBD_STRING_MAX];
 
 	text_escape(name, sizeof(name), j->name);
+	f->err.code = 0;
 	error_set(&f->err, -EACCES, 0,
 		  "%s: --tls-access has no line for "
 		  "export \"%s\"",
