@@ -174,9 +174,12 @@ static json_t *traffic_json(const struct traffic *t)
 static int add_traffic(void *opaque, const struct export *e,
 		       unsigned int connections)
 {
-	return json_array_append_new(
-		opaque, json_pack("{s:s, s:o}", "name", e->name, "traffic",
-				  traffic_json(&e->traffic)));
+	struct traffic sum = { 0 };
+
+	traffic_sum(&sum, &e->traffic);
+	return json_array_append_new(opaque,
+				     json_pack("{s:s, s:o}", "name", e->name,
+					       "traffic", traffic_json(&sum)));
 }
 
 static json_t *answer_stats(void)

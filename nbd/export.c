@@ -80,7 +80,7 @@ static void retire_export(void *opaque)
 {
 	const struct export *e = opaque;
 
-	traffic_add(&gone, &e->traffic);
+	traffic_sum(&gone, &e->traffic);
 }
 
 /* By whom, or to what end. */
@@ -592,7 +592,7 @@ static int add_traffic(void *opaque, void *object, unsigned int holders)
 	if (!s->has_gone)
 		traffic_add(s->ret, &gone);
 	s->has_gone = true;
-	traffic_add(s->ret, &e->traffic);
+	traffic_sum(s->ret, &e->traffic);
 	return 0;
 }
 

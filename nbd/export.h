@@ -40,7 +40,7 @@ struct export
 	bool lone; /* of one connection */
 	bool diff_apply; /* of a difference: see config.h */
 	bool standing; /* one of its holders is the server */
-	struct traffic traffic; /* all connections' */
+	struct traffic_meter traffic; /* all connections' */
 	struct line_budget failures; /* lines for requests that fail */
 	struct entry *entry, *live_entry, *overlay_entry; /* registry.h */
 };

@@ -16,10 +16,23 @@ static unsigned int bucket_of(uint64_t nsec)
 	return bits < TRAFFIC_BUCKETS ? bits : TRAFFIC_BUCKETS - 1;
 }
 
-void traffic_note(struct traffic *t, enum traffic_op op, uint64_t bytes,
+/* This thread's, for as long as it lives. */
+static unsigned int my_stripe(void)
+{
+	static atomic_uint threads;
+	static _Thread_local unsigned int mine; /* one more; 0: not yet */
+
+	if (!mine)
+		mine = 1 + atomic_fetch_add_explicit(&threads, 1,
+						     memory_order_relaxed) %
+				   TRAFFIC_STRIPES;
+	return mine - 1;
+}
+
+void traffic_note(struct traffic_meter *m, enum traffic_op op, uint64_t bytes,
 		  uint64_t nsec, bool failed)
 {
-	struct traffic_count *c = &t->ops[op];
+	struct traffic_count *c = &m->stripes[my_stripe()].ops[op];
 
 	add(&c->requests, 1);
 	if (failed)
@@ -50,6 +63,14 @@ void traffic_add(struct traffic *to, const struct traffic *from)
 		for (i = 0; i < TRAFFIC_BUCKETS; i++)
 			move(&a->took[i], &b->took[i]);
 	}
+}
+
+void traffic_sum(struct traffic *to, const struct traffic_meter *from)
+{
+	unsigned int i;
+
+	for (i = 0; i < TRAFFIC_STRIPES; i++)
+		traffic_add(to, &from->stripes[i]);
 }
 
 const char *traffic_op_name(enum traffic_op op)

@@ -30,12 +30,23 @@ struct traffic {
 	} ops[TRAFFIC_OPS];
 };
 
+/*
+ * One per thread, or few of them, so that those of two processors do not wait for
+ * each other's lines of memory.
+ */
+#define TRAFFIC_STRIPES 8U
+
+struct traffic_meter {
+	struct traffic stripes[TRAFFIC_STRIPES];
+};
+
 /* One request more, which took @nsec. */
-void traffic_note(struct traffic *t, enum traffic_op op, uint64_t bytes,
+void traffic_note(struct traffic_meter *m, enum traffic_op op, uint64_t bytes,
 		  uint64_t nsec, bool failed);
 
 /* Adds what @from has to @to. */
 void traffic_add(struct traffic *to, const struct traffic *from);
+void traffic_sum(struct traffic *to, const struct traffic_meter *from);
 
 /* "read", "write" ... */
 const char *traffic_op_name(enum traffic_op op);
