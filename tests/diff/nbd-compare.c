@@ -44,7 +44,7 @@
 #define READ_MAX    (2U << 20)
 #define EDGE	    (64U << 10)
 #define WANT_BYTES  (64U << 10) /* of the reference at a time */
-#define STATUS_STEP (1ULL << 30)
+#define STATUS_STEP 0xffff0000ULL /* the most that a request can ask for */
 
 struct range {
 	uint64_t off;
