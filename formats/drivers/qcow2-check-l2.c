@@ -17,6 +17,12 @@ struct l2_walk {
 	uint64_t next_off; /* where an unfragmented disk goes on; 0: anywhere */
 };
 
+/* Is the table one of the state that was asked for, and counts as its? */
+static bool is_counted(const struct checker *k, const struct l2_walk *w)
+{
+	return k->s->is_another_state || !w->t->owner;
+}
+
 static uint64_t guest_cluster(const struct checker *k, const struct l2_walk *w,
 			      uint64_t idx)
 {
@@ -53,7 +59,7 @@ static int check_compressed(struct checker *k, struct l2_walk *w,
 			checker_by_text(by, text), bitmap);
 		return 0;
 	}
-	if (!w->t->owner) {
+	if (is_counted(k, w)) {
 		k->r->allocated_units++;
 		k->r->compressed_units++;
 		k->r->fragmented_units++;
@@ -114,7 +120,7 @@ static int check_allocated(struct checker *k, struct l2_walk *w, uint64_t entry,
 	char text[BY_TEXT_BYTES];
 	int r;
 
-	if (!w->t->owner) {
+	if (is_counted(k, w)) {
 		k->r->allocated_units++;
 		if (w->next_off && off != w->next_off)
 			k->r->fragmented_units++;

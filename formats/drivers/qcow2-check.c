@@ -402,6 +402,21 @@ static void compare_refcounts(struct checker *k)
 		k->any_used ? (k->highest + 1) << k->s->cluster_bits : 0;
 }
 
+/* What the tables lead to of the one state that the layer was opened at. */
+static int check_references(struct checker *k)
+{
+	int r;
+
+	if (!k->s->is_another_state) {
+		r = check_l1(k, k->s->h.l1_off, k->s->h.l1_entries, 0);
+		return r < 0 ? r : check_snapshots(k);
+	}
+	/* What others refer to seems to leak, and may have any use. */
+	k->blind = true;
+	return check_l1(k, k->s->l1_off, k->s->l1_entries,
+			k->s->snapshot_idx + 1);
+}
+
 static int check_all(struct checker *k)
 {
 	const struct qcow2_header *h = &k->s->h;
@@ -416,9 +431,7 @@ static int check_all(struct checker *k)
 	if (r >= 0)
 		r = check_reftable(k);
 	if (r >= 0)
-		r = check_l1(k, h->l1_off, h->l1_entries, 0);
-	if (r >= 0)
-		r = check_snapshots(k);
+		r = check_references(k);
 	if (r >= 0)
 		r = checker_count_range(k, k->s->crypto_off, k->s->crypto_bytes,
 					USE_CRYPTO, 1, &header);
@@ -453,7 +466,7 @@ int qcow2_check(struct layer *l, struct check_report *r, struct error *err)
 	k->r = r;
 	k->err = &own;
 	k->clusters = div_round_up(l->src->bytes, s->cluster_bytes);
-	r->total_units = div_round_up(s->h.size, s->cluster_bytes);
+	r->total_units = div_round_up(l->bytes, s->cluster_bytes);
 	ret = ref_map_init(&k->refs, k->clusters + 1, CHECK_BYTES_MAX, k->err);
 	if (ret >= 0)
 		ret = check_all(k);

@@ -117,6 +117,7 @@ int qcow2_each_snapshot(struct layer *l,
 			error_prefix(err, "snapshot %" PRIu32, i);
 			return r;
 		}
+		snap.idx = i;
 		at += snap.entry_bytes;
 		if (at > QCOW2_SNAPSHOT_TABLE_MAX)
 			return error_set(err, -EFBIG, QCOW2_SNAPSHOTS_AT,

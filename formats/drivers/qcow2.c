@@ -429,6 +429,7 @@ static int select_snapshot(struct layer *l, struct error *err)
 	if (r < 0)
 		return r;
 	s->is_another_state = true;
+	s->snapshot_idx = found.idx;
 	s->l1_off = found.l1_off;
 	s->l1_entries = found.l1_entries;
 	l->bytes = found.bytes;

@@ -157,6 +157,7 @@ struct qcow2_snapshot {
 	char *id;
 	char *name;
 	uint64_t entry_bytes; /* in the table, padding included */
+	uint32_t idx; /* in the table, where that was walked */
 };
 
 struct qcow2_state {
@@ -168,6 +169,7 @@ struct qcow2_state {
 
 	/* What is served: the live state, or a snapshot. */
 	bool is_another_state;
+	uint32_t snapshot_idx; /* which, in the table */
 	bool is_shared; /* somebody may be writing it: open_options.share */
 	uint64_t l1_off;
 	uint32_t l1_entries;

@@ -11,10 +11,12 @@
 #define FINDINGS_MAX 100U /* shown without -v */
 
 static const char help[] =
-	"usage: platter check [options] IMAGE\n"
+	"usage: platter check [options] IMAGE[@STATE]\n"
 	"\n"
 	"Looks whether the structure of an image is sound: tables in range,\n"
-	"nothing used twice, reference counts, leaks. Changes nothing.\n"
+	"nothing used twice, reference counts, leaks. Changes nothing. Of a snapshot\n"
+	"inside a file: what its own tables lead to, without leaks; of a layer: its\n"
+	"file.\n"
 	"\n"
 	"      --chain         check every layer, not the top alone\n"
 	"  -v, --verbose       print every finding, not the first 100 alone\n"

@@ -17,7 +17,7 @@
 #include "nbd/text.h"
 
 static const char help[] =
-	"usage: platter info [options] IMAGE\n"
+	"usage: platter info [options] IMAGE[@STATE]|URI\n"
 	"\n"
 	"Shows format, sizes, snapshots, the chain of layers, and what the image\n"
 	"refers to and whether that is allowed.\n"
@@ -90,6 +90,8 @@ static void find_exports(const struct layers *ls, struct layer_exports *ret)
 	struct chain c = { .depth = ls->depth };
 
 	*ret = (struct layer_exports){ 0 };
+	if (ls->of_state)
+		return; /* exports are called from the image's top */
 	memcpy(c.layers, ls->layers, ls->depth * sizeof(*c.layers));
 	history_each(&c, note_export, ret, NULL);
 }

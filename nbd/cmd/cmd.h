@@ -124,13 +124,15 @@ struct layers {
 	struct layer *layers[CHAIN_DEPTH_MAX];
 	unsigned int depth;
 	bool complete; /* down to one without a parent */
+	bool of_state; /* these are not an image's own layers from its top, but
+			  those of a state of it, or of an export */
 	struct error reason; /* why the next one is not there */
 	enum reference_verdict verdict; /* of the name it has */
 };
 
 /*
- * Opens the top, and with @chain what lies below it as far as possible.
- * Returns 0 or, when not even the top can be opened, a negative errno.
+ * Opens the top, and with @chain what lies below it as far as possible; of
+ * IMAGE@STATE, see operand.h, or an export only the whole. Returns 0 or, when not even the top can be opened, a negative errno.
  */
 int layers_open(const struct cmd *c, bool chain, struct layers *ret,
 		struct error *err);

@@ -28,6 +28,13 @@ static const char *cut_state(char *text)
 	return NULL;
 }
 
+bool operand_is_more(const char *text)
+{
+	CLEANUP(freep) char *path = strdup(text);
+
+	return nbd_source_is_uri(text) || (path && cut_state(path));
+}
+
 /* Its disk is what the server says it is. */
 static int open_export(const char *uri, const char *format,
 		       const struct open_options *options, struct image **ret,

@@ -8,8 +8,13 @@
 #ifndef NBD_CMD_OPERAND_H
 #define NBD_CMD_OPERAND_H
 
+#include <stdbool.h>
+
 #include "formats/image.h"
 #include "nbd/config.h"
+
+/* Is @text more than the name of a file: one with a state, or a URI? */
+bool operand_is_more(const char *text);
 
 /* Opens @text. @format: as declared, or NULL; else as @c has it. */
 int operand_open(const struct config *c, const char *text, const char *format,

@@ -405,5 +405,87 @@ def a_map_is_of_a_state(b):
         raise Failure(f"the map of no state: {p}")
 
 
+def entry_of(path, at):
+    """A table's first entry that is not 0: where it lies, and what it says."""
+    with open(path, "rb") as f:
+        f.seek(at)
+        table = f.read(8 * 64)
+    i = next(i for i in range(64) if any(table[8 * i:8 * i + 8]))
+    return at + 8 * i, int.from_bytes(table[8 * i:8 * i + 8], "big")
+
+
+def field(path, at, size):
+    with open(path, "rb") as f:
+        f.seek(at)
+        return int.from_bytes(f.read(size), "big")
+
+
+@by_qemu
+def a_state_is_looked_into(b):
+    """info and check of a state, beside those of the image."""
+    b.make("qcow2", "base.qcow2", MIB)
+    b.io("qcow2", "base.qcow2", "write -P 1 0 256k")
+    b.img("snapshot", "-c", "one", b.path("base.qcow2"))
+    b.io("qcow2", "base.qcow2", "write -P 2 0 64k")
+    b.img("resize", "-q", b.path("base.qcow2"), str(2 * MIB))
+    b.img("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2",
+          b.path("top.qcow2"))
+
+    def look(verb, operand, status=0):
+        p = subprocess.run([os.environ["PLATTER"], verb, "--json", operand],
+                           capture_output=True, check=False, text=True)
+        if p.returncode != status:
+            raise Failure(f"{verb} {operand}: {p}")
+        return json.loads(p.stdout) if p.stdout else p.stderr
+    base, top = b.path("base.qcow2"), b.path("top.qcow2")
+    for operand, size, depth in ((base + "@one", MIB, 1),
+                                 (base + "@1", MIB, 1),
+                                 (top + "@#1", 2 * MIB, 1), (top, 2 * MIB, 2)):
+        info = look("info", operand)
+        if (info["virtual-size"], len(info["chain"])) != (size, depth):
+            raise Failure(f"info {operand}: {info}")
+        if info["filename"] != operand:
+            raise Failure(f"info {operand} is called {info['filename']}")
+    if "none" not in look("info", base + "@none", 1):
+        raise Failure("info of a state that there is not")
+    one = look("check", base + "@one")
+    data = sum(e["length"] for e in look("map", base + "@one")
+               if e["present"])
+    if (one["total-clusters"], one["allocated-clusters"]) != (
+            16, data // (64 * KIB)):
+        raise Failure(f"check of a snapshot counts {one}")
+    if look("check", base)["total-clusters"] != 32:
+        raise Failure("check of an image counts another's clusters")
+    look("check", top + "@base.qcow2")
+    # Each sees its own tables' damage, and what is damaged beside is not its.
+    snapshot = field(base, field(base, 64, 8), 8)
+    for l1, sees, does_not in ((field(base, 40, 8), base, base + "@one"),
+                               (snapshot, base + "@one", base)):
+        at, entry = entry_of(base, l1)
+        at, entry = entry_of(base, entry & ((1 << 56) - 512))
+        with open(base, "r+b") as f:
+            f.seek(at)
+            f.write((entry + 512).to_bytes(8, "big"))
+        found = look("check", sees, 2)
+        if not found["corruptions"]:
+            raise Failure(f"check {sees}: {found}")
+        if does_not.endswith("@one"):
+            look("check", does_not)
+        with open(base, "r+b") as f:
+            f.seek(at)
+            f.write(entry.to_bytes(8, "big"))
+    # A place that nothing counts is no place for a snapshot's data.
+    at, entry = entry_of(base, snapshot)
+    at, entry = entry_of(base, entry & ((1 << 56) - 512))
+    blocks = field(base, field(base, 48, 8), 8)
+    count_at = blocks + 2 * ((entry & ((1 << 56) - 512)) >> 16)
+    with open(base, "r+b") as f:
+        f.seek(count_at)
+        f.write(b"\0\0")
+    found = look("check", base + "@one", 2)
+    if found["leaks"] or found["corruptions"] != 1:
+        raise Failure(f"check of a snapshot, data not counted: {found}")
+
+
 if __name__ == "__main__":
     main(__doc__)
