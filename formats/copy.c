@@ -117,6 +117,13 @@ static int claim(struct copy *c, struct copy_chunk *ret, uint64_t *ret_number,
 	return r;
 }
 
+static int sink_failed(struct copy *c, int code, struct error *err)
+{
+	if (c->sink->name)
+		error_prefix(err, "%s", c->sink->name);
+	return code;
+}
+
 /* Places the chunk when all before it are. */
 static int take_turn(struct copy *c, struct copy_chunk *chunk, uint64_t number,
 		     struct error *err)
@@ -134,7 +141,7 @@ static int take_turn(struct copy *c, struct copy_chunk *chunk, uint64_t number,
 	if (c->sink->place)
 		r = c->sink->place(c->sink, chunk, err);
 	if (r < 0)
-		return r;
+		return sink_failed(c, r, err);
 	pthread_mutex_lock(&c->lock);
 	c->placed++;
 	c->done = chunk->off + chunk->len;
@@ -155,7 +162,10 @@ static int copy_chunk(struct copy *c, struct copy_chunk *chunk, uint64_t number,
 		r = c->sink->prepare(c->sink, chunk, err);
 	if (r >= 0)
 		r = take_turn(c, chunk, number, err);
-	return r < 0 ? r : c->sink->write(c->sink, chunk, err);
+	if (r < 0)
+		return r;
+	r = c->sink->write(c->sink, chunk, err);
+	return r < 0 ? sink_failed(c, r, err) : 0;
 }
 
 static int copy_some(struct copy *c, struct error *err)

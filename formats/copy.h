@@ -24,6 +24,7 @@ struct copy_chunk {
 /* Where it goes. Each fails with a negative errno. */
 struct copy_sink {
 	size_t unit_bytes; /* a power of two, at most COPY_CHUNK_BYTES */
+	const char *name; /* what messages call it; NULL: nothing */
 
 	/* Optional: what a thread needs for itself, and its end (NULL too). */
 	int (*thread_new)(struct copy_sink *s, void **ret, struct error *err);

@@ -129,6 +129,15 @@ static int set_string(char **field, const char *value, struct error *err)
 	return 0;
 }
 
+int config_check_path(const char *path, struct error *err)
+{
+	return strcmp(path, "-") ? 0
+				 : error_set(err, -EINVAL, 0,
+					     "- is standard input or output, "
+					     "which platter convert takes: a "
+					     "file of that name is ./-");
+}
+
 /*
  * Absolute, as nbdkit changes its folder; links are not followed, as names
  * in the image count from the folder in which the user found it.
@@ -136,7 +145,10 @@ static int set_string(char **field, const char *value, struct error *err)
 static int absolute_path(const char *value, char **ret, struct error *err)
 {
 	CLEANUP(freep) char *cwd = NULL;
+	int r = config_check_path(value, err);
 
+	if (r < 0)
+		return r;
 	if (*value == '/') {
 		*ret = strdup(value);
 	} else {
@@ -267,8 +279,10 @@ static int set_key(struct config *c, const char *value, struct error *err)
 {
 	CLEANUP(closep)
 	int fd = open(value, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	int r;
+	int r = config_check_path(value, err);
 
+	if (r < 0)
+		return r;
 	free_key(c);
 	r = fd < 0 ? error_set(err, -EINVAL, 0, "%s", errno_text(errno))
 		   : read_key(fd, c, err);

@@ -76,6 +76,12 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 		 struct error *err);
 
 /*
+ * -EINVAL where @path is "-": standard input and output are of use to a copy
+ * alone. Elsewhere a file of that name is called "./-".
+ */
+int config_check_path(const char *path, struct error *err);
+
+/*
  * A number of bytes, perhaps with a suffix K, M, G or T: powers of 1024. What
  * 64 bits do not hold is UINT64_MAX. false: it is no such number.
  */

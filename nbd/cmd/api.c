@@ -9,6 +9,7 @@
 
 #include "glance/curl-lib.h"
 #include "nbd/cmd/stop.h"
+#include "nbd/config.h"
 
 #define TOKEN_BYTES_MAX	 8192U /* a Keystone token may be that long */
 #define ANSWER_BYTES_MAX (64U << 20)
@@ -55,10 +56,14 @@ static int take_url(struct api *a, const char *url, struct error *err)
 
 static int read_token(const char *path, char **ret, struct error *err)
 {
-	FILE *fp = fopen(path, "re");
 	char text[TOKEN_BYTES_MAX + 1];
+	FILE *fp;
 	size_t n;
+	int r = config_check_path(path, err);
 
+	if (r < 0)
+		return r;
+	fp = fopen(path, "re");
 	if (!fp)
 		return error_set(err, -errno, 0, "%s: %s", path,
 				 errno_text(errno));

@@ -1,31 +1,24 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * platter convert: an image, a snapshot or a layer as a file of its own. The
- * file has its name when it is whole and safe, and not before.
- */
+/* platter convert: an image, a snapshot or a layer as a file of its own. */
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "formats/copy.h"
 #include "formats/codec/encoder.h"
-#include "formats/overlay/qcow2-sink.h"
-#include "iouring/write.h"
-#include "nbd/cmd/cmd.h"
-#include "nbd/cmd/operand.h"
-#include "nbd/cmd/output.h"
-#include "nbd/cmd/progress.h"
+#include "iouring/util.h"
+#include "nbd/cmd/convert.h"
 #include "nbd/cmd/stop.h"
 
 #define THREADS_MIN 4U /* reading and writing wait, too */
 
 static const char help[] =
-	"usage: platter convert [options] IMAGE[@STATE] FILE\n"
+	"usage: platter convert [options] IMAGE[@STATE]|URI|- FILE|-\n"
 	"\n"
 	"Copies the disk to FILE, sparse, by several threads at once. FILE is there\n"
 	"when it is whole and synced; a copy that fails or is interrupted leaves\n"
-	"nothing behind. STATE: a snapshot, or a layer by its file's name. IMAGE may\n"
-	"be the URI of an NBD export, too.\n"
+	"nothing behind. STATE: a snapshot, or a layer by its file's name; URI: an NBD\n"
+	"export. - is standard input, of any format, or output, which is raw; a file of\n"
+	"that name is ./-\n"
 	"\n"
 	"  -O, --output FORMAT    raw or qcow2 (default raw)\n"
 	"  -c, --compress         compress clusters (qcow2), with zlib\n"
@@ -49,109 +42,6 @@ static const char help[] =
 	"\n"
 	"Exit status: 0 done, 1 failed, 2 wrong command line, 128 + N ended by\n"
 	"signal N.\n";
-
-struct convert {
-	struct cmd cmd;
-	bool qcow2;
-	bool compress;
-	enum codec codec;
-	int level;
-	uint32_t cluster_bits; /* 0: not given */
-	unsigned int threads;
-	bool overwrite;
-	bool quiet;
-	struct progress progress;
-};
-
-static int tell(void *opaque, uint64_t done_bytes)
-{
-	struct convert *c = opaque;
-
-	if (stop_signal())
-		return -EINTR;
-	progress_tell(&c->progress, done_bytes);
-	return 0;
-}
-
-static int copy(struct convert *c, struct image *img, struct copy_sink *sink,
-		struct error *err)
-{
-	int r;
-
-	progress_begin(&c->progress, "convert", img->bytes, c->quiet);
-	r = copy_image(img, sink, c->threads, tell, c, err);
-	progress_end(&c->progress);
-	return r;
-}
-
-static int to_raw(struct convert *c, struct image *img, struct source *dst,
-		  struct error *err)
-{
-	struct raw_sink s;
-	int r;
-
-	raw_sink_init(&s, dst);
-	r = copy(c, img, &s.sink, err);
-	return r < 0 ? r : source_truncate(dst, img->bytes, err);
-}
-
-static int to_qcow2(struct convert *c, struct image *img, struct source *dst,
-		    struct error *err)
-{
-	uint32_t bits =
-		c->cluster_bits ? c->cluster_bits : QCOW2_CREATE_CLUSTER_BITS;
-	CLEANUP(qcow2_sink_done) struct qcow2_sink s = { 0 };
-	int r;
-
-	r = qcow2_sink_init(&s, dst, img->bytes, bits, c->compress, c->codec,
-			    c->level, err);
-	if (r >= 0)
-		r = copy(c, img, &s.sink, err);
-	return r < 0 ? r : qcow2_create_finish(s.file, err);
-}
-
-static void print_json(const struct convert *c, const struct image *img,
-		       uint64_t bytes, uint64_t room)
-{
-	json_t *j = json_object();
-
-	json_object_set_new(j, "format",
-			    json_string(c->qcow2 ? "qcow2" : "raw"));
-	json_object_set_new(j, "virtual-size",
-			    json_integer((json_int_t)img->bytes));
-	json_object_set_new(j, "file-size", json_integer((json_int_t)bytes));
-	json_object_set_new(j, "actual-size", json_integer((json_int_t)room));
-	cmd_json_print(j, JSON_COMPACT);
-}
-
-static int convert(struct convert *c, const char *path, struct error *err)
-{
-	CLEANUP(output_done) struct output out = { 0 };
-	CLEANUP(image_unrefp) struct image *img = NULL;
-	uint64_t bytes, room;
-	int r;
-
-	r = operand_open(&c->cmd.config, c->cmd.image, c->cmd.config.format,
-			 &img, err);
-	if (r >= 0)
-		cmd_remark(img->chain.layers[0], c->cmd.image);
-	if (r >= 0)
-		r = output_begin(&out, path, c->overwrite, err);
-	if (r < 0)
-		return r;
-	r = c->qcow2 ? to_qcow2(c, img, out.dst, err)
-		     : to_raw(c, img, out.dst, err);
-	if (r >= 0 && stop_signal())
-		r = -EINTR;
-	if (r >= 0)
-		r = output_commit(&out, err);
-	if (r >= 0 && c->cmd.json) {
-		r = source_measure(out.dst, &bytes, &room, err);
-		if (r >= 0)
-			print_json(c, img, bytes, room);
-	}
-	return r;
-}
 
 enum {
 	OPT_COMPRESSION = CMD_VERB,
@@ -253,6 +143,21 @@ static int take_option(struct convert *c, int opt, char **argv)
 	}
 }
 
+static int check_stream(const struct convert *c)
+{
+	if (c->qcow2)
+		return cmd_usage(&c->cmd, "qcow2 is not written in order: to "
+					  "standard output goes raw");
+	if (c->cmd.json)
+		return cmd_usage(&c->cmd, "--json: standard output takes the "
+					  "disk");
+	if (isatty(STDOUT_FILENO))
+		return cmd_usage(&c->cmd,
+				 "standard output is a terminal, which takes "
+				 "no disk");
+	return -1;
+}
+
 /* What does not go together. Returns as cmd_option(). */
 static int check_options(struct convert *c)
 {
@@ -264,7 +169,7 @@ static int check_options(struct convert *c)
 	if (c->level > encoder_level_max(c->codec))
 		return cmd_usage(&c->cmd, "--level: zlib has 1 to %d",
 				 encoder_level_max(c->codec));
-	return -1;
+	return stream_is(c->output) ? check_stream(c) : -1;
 }
 
 static unsigned int default_threads(void)
@@ -305,6 +210,7 @@ static int parse(struct convert *c, int argc, char **argv)
 			&c->cmd, "an image and a file are wanted, %d %s given",
 			argc - optind, argc - optind == 1 ? "was" : "were");
 	c->cmd.image = argv[optind];
+	c->output = argv[optind + 1];
 	return check_options(c);
 }
 
@@ -321,7 +227,7 @@ static int run_convert(int argc, char **argv)
 		stop_catch();
 		r = config_apply(&c.cmd.config, cmd_say, &err);
 		if (r >= 0)
-			r = convert(&c, argv[optind + 1], &err);
+			r = convert_run(&c, &err);
 		status = STATUS_OK;
 		if (r < 0)
 			status = stop_signal() ? 128 + stop_signal()

@@ -137,6 +137,8 @@ static int run_create(int argc, char **argv)
 	if (status < 0) {
 		r = config_apply(&c.cmd.config, cmd_say, &err);
 		if (r >= 0)
+			r = config_check_path(argv[optind], &err);
+		if (r >= 0)
 			r = c.raw ? make_raw(&c, argv[optind], &err)
 				  : make_qcow2(&c, argv[optind], &err);
 		status = r < 0 ? cmd_fail(&err) : STATUS_OK;

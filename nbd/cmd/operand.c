@@ -70,6 +70,9 @@ int operand_open(const struct config *c, const char *text, const char *format,
 		config_open_options(c, &options);
 		return open_export(text, format, &options, ret, err);
 	}
+	r = config_check_path(text, err);
+	if (r < 0)
+		return r;
 	path = strdup(text);
 	if (!path)
 		return error_set(err, -ENOMEM, 0, "out of memory");

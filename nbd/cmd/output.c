@@ -8,6 +8,7 @@
 
 #include "iouring/write.h"
 #include "nbd/cmd/output.h"
+#include "nbd/config.h"
 
 static int fail(struct error *err, int code, const char *path, const char *what)
 {
@@ -76,7 +77,7 @@ static int open_named(struct output *o)
 }
 
 /* What is killed leaves nothing where files may be without a name. */
-static int open_temp(struct output *o, struct error *err)
+static int open_temp(struct output *o, mode_t mode, struct error *err)
 {
 	CLEANUP(freep) char *folder = folder_of(o->path);
 	int fd;
@@ -89,7 +90,7 @@ static int open_temp(struct output *o, struct error *err)
 		fd = open_named(o);
 	if (fd < 0)
 		return fail(err, errno, o->path, "made");
-	if (fchmod(fd, usual_mode()) < 0) {
+	if (fchmod(fd, mode) < 0) {
 		int code = errno;
 
 		close(fd);
@@ -137,8 +138,20 @@ int output_begin(struct output *o, const char *path, bool overwrite,
 	*o = (struct output){ .path = strdup(path), .overwrite = overwrite };
 	if (!o->path)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = check_absent(o, err);
-	return r < 0 ? r : open_temp(o, err);
+	r = config_check_path(path, err);
+	if (r >= 0)
+		r = check_absent(o, err);
+	return r < 0 ? r : open_temp(o, usual_mode(), err);
+}
+
+int output_scratch(struct output *o, const char *folder, struct error *err)
+{
+	*o = (struct output){ 0 };
+	if (asprintf(&o->path, "%s/platter", folder) < 0) {
+		o->path = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	return open_temp(o, 0600, err);
 }
 
 int output_commit(struct output *o, struct error *err)

@@ -21,6 +21,9 @@ struct output {
 int output_begin(struct output *o, const char *path, bool overwrite,
 		 struct error *err);
 
+/* A file in @folder, its owner's alone, that is never committed. */
+int output_scratch(struct output *o, const char *folder, struct error *err);
+
 /* Gives it a name of its own now (o->temp), for who must write by name. */
 int output_name(struct output *o, struct error *err);
 
