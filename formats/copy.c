@@ -311,18 +311,18 @@ int copy_image(struct image *img, struct copy_sink *s, unsigned int threads,
 	return r;
 }
 
-/* [@at, @at + *@ret) of the chunk: units that are zero, or that are not. */
-static bool run_at(const struct copy_chunk *c, size_t at, size_t *ret)
+size_t copy_chunk_run(const struct copy_chunk *c, size_t at, size_t piece,
+		      bool *ret_zero)
 {
-	size_t len = min_size(RAW_UNIT_BYTES, c->len - at), run = 0;
+	size_t len = min_size(piece, c->len - at), run = 0;
 	bool zero = is_all_zero(c->buf + at, len);
 
 	do {
 		run += len;
-		len = min_size(RAW_UNIT_BYTES, c->len - at - run);
+		len = min_size(piece, c->len - at - run);
 	} while (len && is_all_zero(c->buf + at + run, len) == zero);
-	*ret = run;
-	return zero;
+	*ret_zero = zero;
+	return run;
 }
 
 static int run_batch(struct batch_io *ios, size_t n, struct error *err)
@@ -340,10 +340,12 @@ static int raw_write(struct copy_sink *s, struct copy_chunk *c,
 	struct raw_sink *raw = container_of(s, struct raw_sink, sink);
 	struct batch_io ios[RAW_RUNS];
 	size_t at, len, n = 0;
+	bool zero;
 	int r = 0;
 
 	for (at = 0; at < c->len && r >= 0; at += len) {
-		if (run_at(c, at, &len))
+		len = copy_chunk_run(c, at, RAW_UNIT_BYTES, &zero);
+		if (zero)
 			continue;
 		ios[n++] = (struct batch_io){ .src = raw->dst,
 					      .off = c->off + at,

@@ -46,6 +46,13 @@ struct copy_sink {
 #define COPY_CHUNK_BYTES (2U << 20)
 
 /*
+ * How many bytes of the chunk from @at (< c->len) on are zeroes, or have none,
+ * in pieces of @piece bytes, the last one perhaps shorter; *ret_zero: which.
+ */
+size_t copy_chunk_run(const struct copy_chunk *c, size_t at, size_t piece,
+		      bool *ret_zero);
+
+/*
  * Copies all of @img. @progress is called now and then, on this thread, with
  * how far the copy has come; what it returns, if not 0, ends the copy and is
  * returned. Else 0, or the first failure.

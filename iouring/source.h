@@ -219,7 +219,8 @@ int file_source_open(const char *path, unsigned int flags, struct source **ret,
 /*
  * The same of a regular file for reading and writing; see iouring/write.h. It
  * may grow, so that its size as a source is SOURCE_WRITABLE_BYTES; what lies
- * behind the file's end reads as -EIO. Owns @fd, also on failure.
+ * behind the file's end reads as -EIO. With FILE_BLOCK_DEVICE also of a block
+ * device, which keeps its size. Owns @fd, also on failure.
  */
 int file_source_adopt_rw(int fd, unsigned int flags, struct source **ret,
 			 struct error *err);

@@ -43,6 +43,11 @@ static int run_event(const struct write_event *e)
 				fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				(off_t)e->off, (off_t)e->len);
 			break;
+		case WRITE_ZERO:
+			r = fallocate(
+				fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+				(off_t)e->off, (off_t)e->len);
+			break;
 		case WRITE_TRUNCATE:
 			r = ftruncate(fd, (off_t)e->off);
 			break;
@@ -82,6 +87,18 @@ int source_punch(struct source *s, uint64_t off, uint64_t len,
 	};
 
 	return do_event(&e, "room cannot be given back", err);
+}
+
+int source_zero(struct source *s, uint64_t off, uint64_t len, struct error *err)
+{
+	struct write_event e = {
+		.op = WRITE_ZERO, .src = s, .off = off, .len = len
+	};
+
+	/* What a device can give back reads as zeroes, and takes no room. */
+	if (!source_punch(s, off, len, NULL))
+		return 0;
+	return do_event(&e, "zeroes cannot be written", err);
 }
 
 int source_truncate(struct source *s, uint64_t bytes, struct error *err)

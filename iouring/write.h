@@ -25,6 +25,13 @@ int source_sync(struct source *s, struct error *err);
 int source_punch(struct source *s, uint64_t off, uint64_t len,
 		 struct error *err);
 
+/*
+ * The range, of a block device, reads as zeroes; -EOPNOTSUPP: they must be
+ * written.
+ */
+int source_zero(struct source *s, uint64_t off, uint64_t len,
+		struct error *err);
+
 /* Sets the file's size; what is added reads as zeroes. */
 int source_truncate(struct source *s, uint64_t bytes, struct error *err);
 
@@ -42,13 +49,19 @@ int sync_folder_of(const char *path, struct error *err);
  * its 512-byte sectors may have reached the disk. Called from any thread, at
  * the same time. Without one, a write costs one load and a branch more.
  */
-enum write_op { WRITE_DATA, WRITE_SYNC, WRITE_PUNCH, WRITE_TRUNCATE };
+enum write_op {
+	WRITE_DATA,
+	WRITE_SYNC,
+	WRITE_PUNCH,
+	WRITE_ZERO,
+	WRITE_TRUNCATE
+};
 
 struct write_event {
 	enum write_op op;
 	struct source *src;
 	uint64_t off; /* TRUNCATE: the new size */
-	uint64_t len; /* DATA, PUNCH */
+	uint64_t len; /* DATA, PUNCH, ZERO */
 	const void *buf; /* DATA: @len bytes */
 };
 

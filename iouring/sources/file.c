@@ -227,15 +227,17 @@ int file_source_open(const char *path, unsigned int flags, struct source **ret,
 int file_source_adopt_rw(int fd, unsigned int flags, struct source **ret,
 			 struct error *err)
 {
-	int r = file_source_adopt(fd, flags & ~(unsigned int)FILE_BLOCK_DEVICE,
-				  ret, err);
+	int r = file_source_adopt(fd, flags, ret, err);
 	struct open_file *f;
+	struct stat st;
 
 	if (r < 0)
 		return r;
 	f = container_of(*ret, struct open_file, base);
-	f->base.bytes = SOURCE_WRITABLE_BYTES;
 	f->file.writable = true;
+	if (!fstat(f->file.fd, &st) && S_ISBLK(st.st_mode))
+		return 0;
+	f->base.bytes = SOURCE_WRITABLE_BYTES;
 	f->holes = true;
 	return 0;
 }

@@ -8,6 +8,8 @@
 #include "iouring/util.h"
 #include "nbd/cmd/convert.h"
 #include "nbd/cmd/stop.h"
+#include "nbd/cmd/stream.h"
+#include "nbd/cmd/target.h"
 
 #define THREADS_MIN 4U /* reading and writing wait, too */
 
@@ -27,6 +29,8 @@ static const char help[] =
 	"      --cluster-size N   of qcow2: 512 to 2M, a power of 2 (default 64K)\n"
 	"  -j, --jobs N           threads (default: one a processor, at least 4)\n"
 	"      --overwrite        replace FILE if it is there\n"
+	"  -n, --existing         write onto FILE, a block device or the URI of an NBD\n"
+	"                         export, which keeps its size\n"
 	"  -q, --quiet            show no progress\n"
 	"  -f, --format NAME      the image's format (default: guess)\n"
 	"  -s, --snapshot NAME    the state, if it is not said behind an @\n"
@@ -133,6 +137,9 @@ static int take_option(struct convert *c, int opt, char **argv)
 	case OPT_OVERWRITE:
 		c->overwrite = true;
 		return -1;
+	case 'n':
+		c->existing = true;
+		return -1;
 	case 'q':
 		c->quiet = true;
 		return -1;
@@ -151,10 +158,31 @@ static int check_stream(const struct convert *c)
 	if (c->cmd.json)
 		return cmd_usage(&c->cmd, "--json: standard output takes the "
 					  "disk");
+	if (c->existing)
+		return cmd_usage(&c->cmd, "-n: standard output is no disk");
 	if (isatty(STDOUT_FILENO))
 		return cmd_usage(&c->cmd,
 				 "standard output is a terminal, which takes "
 				 "no disk");
+	return -1;
+}
+
+static int check_target(const struct convert *c)
+{
+	bool is_one = target_is_one(c->output);
+
+	if (is_one && !c->existing)
+		return cmd_usage(&c->cmd,
+				 "%.200s: -n writes onto what is there",
+				 c->output);
+	if (!is_one && c->existing)
+		return cmd_usage(&c->cmd,
+				 "-n: %.200s is neither a block device nor the "
+				 "URI of an NBD export; --overwrite replaces a "
+				 "file",
+				 c->output);
+	if (is_one && c->qcow2)
+		return cmd_usage(&c->cmd, "-n writes the raw disk");
 	return -1;
 }
 
@@ -169,7 +197,7 @@ static int check_options(struct convert *c)
 	if (c->level > encoder_level_max(c->codec))
 		return cmd_usage(&c->cmd, "--level: zlib has 1 to %d",
 				 encoder_level_max(c->codec));
-	return stream_is(c->output) ? check_stream(c) : -1;
+	return stream_is(c->output) ? check_stream(c) : check_target(c);
 }
 
 static unsigned int default_threads(void)
@@ -193,13 +221,14 @@ static int parse(struct convert *c, int argc, char **argv)
 		{ "cluster-size", required_argument, NULL, OPT_CLUSTER_SIZE },
 		{ "jobs", required_argument, NULL, 'j' },
 		{ "overwrite", no_argument, NULL, OPT_OVERWRITE },
+		{ "existing", no_argument, NULL, 'n' },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "snapshot", required_argument, NULL, 's' },
 		{ 0 },
 	};
 	int opt, status;
 
-	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "O:cj:qs:",
+	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "O:cj:nqs:",
 				  options, NULL)) != -1) {
 		status = take_option(c, opt, argv);
 		if (status >= 0)

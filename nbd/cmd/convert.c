@@ -13,6 +13,8 @@
 #include "nbd/cmd/operand.h"
 #include "nbd/cmd/output.h"
 #include "nbd/cmd/stop.h"
+#include "nbd/cmd/stream.h"
+#include "nbd/cmd/target.h"
 
 static int tell(void *opaque, uint64_t done_bytes)
 {
@@ -24,8 +26,8 @@ static int tell(void *opaque, uint64_t done_bytes)
 	return 0;
 }
 
-int convert_copy(struct convert *c, struct image *img, struct copy_sink *sink,
-		 struct error *err)
+static int copy(struct convert *c, struct image *img, struct copy_sink *sink,
+		struct error *err)
 {
 	int r;
 
@@ -43,7 +45,7 @@ static int to_raw(struct convert *c, struct image *img, struct source *dst,
 
 	raw_sink_init(&s, dst);
 	s.sink.name = c->output;
-	r = convert_copy(c, img, &s.sink, err);
+	r = copy(c, img, &s.sink, err);
 	return r < 0 ? r : source_truncate(dst, img->bytes, err);
 }
 
@@ -59,7 +61,7 @@ static int to_qcow2(struct convert *c, struct image *img, struct source *dst,
 			    c->level, err);
 	s.sink.name = c->output;
 	if (r >= 0)
-		r = convert_copy(c, img, &s.sink, err);
+		r = copy(c, img, &s.sink, err);
 	if (r < 0)
 		return r;
 	r = qcow2_create_finish(s.file, err);
@@ -68,6 +70,7 @@ static int to_qcow2(struct convert *c, struct image *img, struct source *dst,
 	return r;
 }
 
+/* @room: UINT64_MAX: nobody knows. */
 static void print_json(const struct convert *c, uint64_t disk_bytes,
 		       uint64_t bytes, uint64_t room)
 {
@@ -78,7 +81,9 @@ static void print_json(const struct convert *c, uint64_t disk_bytes,
 	json_object_set_new(j, "virtual-size",
 			    json_integer((json_int_t)disk_bytes));
 	json_object_set_new(j, "file-size", json_integer((json_int_t)bytes));
-	json_object_set_new(j, "actual-size", json_integer((json_int_t)room));
+	if (room != UINT64_MAX)
+		json_object_set_new(j, "actual-size",
+				    json_integer((json_int_t)room));
 	cmd_json_print(j, JSON_COMPACT);
 }
 
@@ -108,6 +113,95 @@ static int to_file(struct convert *c, struct image *img, struct error *err)
 	return r < 0 ? r : commit(c, &out, img->bytes, err);
 }
 
+static int to_stdout(struct convert *c, struct image *img, struct error *err)
+{
+	CLEANUP(stream_sink_done) struct stream_sink s = { .fd = -1 };
+	int r = stream_sink_init(&s, err);
+
+	if (r >= 0)
+		r = copy(c, img, &s.sink, err);
+	return r < 0 ? r : stream_sink_finish(&s, img->bytes, err);
+}
+
+/* ---- onto what is there ---- */
+
+/* What is read is not written. */
+static int check_another(const struct target *t, const struct image *img,
+			 struct error *err)
+{
+	struct source_identity a, b;
+	unsigned int i;
+
+	for (i = 0; i < img->chain.depth; i++) {
+		const struct layer *l = img->chain.layers[i];
+		bool same = !strcmp(l->path, t->name);
+
+		if (t->device) {
+			source_identity(l->src, &a);
+			source_identity(t->device, &b);
+			same = identity_is_same(&a, &b);
+		}
+		if (same)
+			return error_set(err, -EINVAL, 0, "%s: is what is read",
+					 t->name);
+	}
+	return 0;
+}
+
+static int fill_target(struct convert *c, struct image *img, struct target *t,
+		       struct error *err)
+{
+	int r = target_zero(t, img, stop_signal, err);
+
+	if (r >= 0)
+		r = copy(c, img, &t->sink, err);
+	if (r >= 0 && stop_signal())
+		r = -EINTR;
+	return r < 0 ? r : target_flush(t, err);
+}
+
+/* Some of it is another's now. */
+static void tell_half(const struct target *t, int code, struct error *err)
+{
+	struct error was = *err;
+	char line[ERROR_MSG_BYTES];
+
+	if (stop_signal()) {
+		snprintf(line, sizeof(line), "%.200s: is partly written now",
+			 t->name);
+		cmd_say(line);
+		return;
+	}
+	error_clear(err);
+	error_set(err, code, was.off, "%.400s; it is partly written now",
+		  was.msg);
+}
+
+static int to_target(struct convert *c, struct image *img, struct error *err)
+{
+	CLEANUP(target_done) struct target t = { 0 };
+	char line[ERROR_MSG_BYTES];
+	int r = target_open(&t, c->output, img->bytes, err);
+
+	if (r >= 0)
+		r = check_another(&t, img, err);
+	if (r < 0)
+		return r;
+	if (t.bytes - img->bytes >= t.align) {
+		snprintf(line, sizeof(line),
+			 "%.200s: has %" PRIu64 " bytes, of which what lies "
+			 "behind the disk's %" PRIu64 " stays as it is",
+			 c->output, t.bytes, img->bytes);
+		cmd_say(line);
+	}
+	r = fill_target(c, img, &t, err);
+	if (r < 0 && t.touched)
+		tell_half(&t, r, err);
+	if (r >= 0 && c->cmd.json)
+		print_json(c, img->bytes, t.bytes, UINT64_MAX);
+	return r;
+}
+
 /* ---- what is read ---- */
 
 struct input {
@@ -125,8 +219,9 @@ static int open_stream(struct convert *c, struct input *in, struct error *err)
 {
 	CLEANUP(source_unrefp) struct source *src = NULL;
 	struct open_options options;
-	int r = stream_read(stream_is(c->output) ? NULL : c->output,
-			    c->overwrite, &in->spool, &src, err);
+	bool to_file = !stream_is(c->output) && !c->existing;
+	int r = stream_read(to_file ? c->output : NULL, c->overwrite,
+			    &in->spool, &src, err);
 
 	if (r < 0)
 		return r;
@@ -152,7 +247,8 @@ static int open_input(struct convert *c, struct input *in, struct error *err)
 /* Is what standard input brought, as it was kept, the very disk? */
 static bool is_done(const struct convert *c, const struct input *in)
 {
-	return in->spool.dst && !c->qcow2 && !stream_is(c->output) &&
+	return in->spool.dst && !c->qcow2 && !c->existing &&
+	       !stream_is(c->output) &&
 	       !strcmp(in->img->chain.layers[0]->ops->name, "raw");
 }
 
@@ -165,6 +261,8 @@ int convert_run(struct convert *c, struct error *err)
 		return r;
 	if (is_done(c, &in))
 		return commit(c, &in.spool, in.img->bytes, err);
-	return stream_is(c->output) ? stream_write(c, in.img, err)
+	if (c->existing)
+		return to_target(c, in.img, err);
+	return stream_is(c->output) ? to_stdout(c, in.img, err)
 				    : to_file(c, in.img, err);
 }

@@ -8,16 +8,18 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "iouring/write.h"
-#include "nbd/cmd/convert.h"
-#include "nbd/cmd/output.h"
 #include "nbd/cmd/stop.h"
+#include "nbd/cmd/stream.h"
 
-#define LOOK_MSEC 100 /* at whether to stop */
+#define LOOK_MSEC  100 /* at whether to stop */
+#define UNIT_BYTES 4096U
 
 bool stream_is(const char *operand)
 {
@@ -151,12 +153,6 @@ int stream_read(const char *beside, bool overwrite, struct output *spool,
 
 /* ---- out ---- */
 
-struct stream_sink {
-	struct copy_sink sink;
-	int fd;
-	uint64_t off; /* what lies before is written */
-};
-
 static int write_all(struct stream_sink *s, const uint8_t *buf, size_t len,
 		     struct error *err)
 {
@@ -218,20 +214,25 @@ static int open_output(void)
 	return fd < 0 ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3) : fd;
 }
 
-int stream_write(struct convert *c, struct image *img, struct error *err)
+int stream_sink_init(struct stream_sink *s, struct error *err)
 {
-	CLEANUP(closep) int fd = open_output();
-	struct stream_sink s = {
-		.sink = { .unit_bytes = 4096,
+	*s = (struct stream_sink){
+		.sink = { .unit_bytes = UNIT_BYTES,
 			  .place = stream_place,
 			  .write = stream_written },
-		.fd = fd,
+		.fd = open_output(),
 	};
-	int r;
+	return s->fd < 0 ? error_set(err, -errno, 0, "standard output: %s",
+				     errno_text(errno))
+			 : 0;
+}
 
-	if (fd < 0)
-		return error_set(err, -errno, 0, "standard output: %s",
-				 errno_text(errno));
-	r = convert_copy(c, img, &s.sink, err);
-	return r < 0 ? r : write_zeroes(&s, img->bytes, err);
+int stream_sink_finish(struct stream_sink *s, uint64_t bytes, struct error *err)
+{
+	return write_zeroes(s, bytes, err);
+}
+
+void stream_sink_done(struct stream_sink *s)
+{
+	closep(&s->fd);
 }

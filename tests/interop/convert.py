@@ -5,6 +5,7 @@ devices, NBD servers. qemu-img is the judge of every disk."""
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,9 @@ class Context:
                                (6 * MIB, MIB), (SIZE - 100, 100)):
                 f.seek(at)
                 f.write(bytes((at + i) % 251 + 1 for i in range(length)))
+            # Zeroes that are data, to whoever does not look at them.
+            f.seek(6 * MIB + 100 * 1024)
+            f.write(bytes(200 * 1024))
         run(["qemu-img", "convert", "-O", "qcow2", self.raw, self.qcow2])
 
     def at(self, name):
@@ -191,9 +195,190 @@ def a_full_disk_is_told_by_name(c):
     is_true(b"standard output: No space left" in p.stderr, str(p.stderr))
 
 
+# Block devices and NBD exports, which are there already.
+
+
+class Loop:
+    """A loop device over @path."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        # udev, where there is one, looks at it for a moment.
+        return run(["losetup", "--find", "--show", self.path])[1].strip()
+
+    def __exit__(self, *_):
+        where = run(["losetup", "-n", "-O", "NAME", "-j", self.path])[1]
+        run(["losetup", "--detach", where.strip()])
+
+
+def garbage(path, size):
+    with open(path, "wb") as f:
+        f.write(b"\xa5" * size)
+    return path
+
+
+class NbdServer:
+    """A server on a socket of its own, started by @argv, with its socket's path
+    for SOCKET."""
+
+    def __init__(self, c, *argv):
+        self.socket = c.at("nbd.sock")
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+        argv = [str(a).replace("SOCKET", self.socket) for a in argv]
+        self.process = subprocess.Popen(
+            dies_with_us(argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def __enter__(self):
+        deadline = time.monotonic() + WAIT_SEC
+        while not os.path.exists(self.socket):
+            if self.process.poll() is not None:
+                raise Failure(f"{self.process.args}: "
+                              f"{self.process.stderr.read()}")
+            is_true(time.monotonic() < deadline, "the server does not start")
+            time.sleep(0.02)
+        return f"nbd+unix:///?socket={self.socket}"
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.communicate(timeout=WAIT_SEC)
+
+
+def a_disk_is_written_onto_a_block_device(c):
+    if os.geteuid() or not os.path.exists("/dev/loop-control"):
+        print("no loop devices here: left out")
+        return
+    target = garbage(c.at("device"), SIZE + MIB)
+    with Loop(target) as dev:
+        convert(c.qcow2, dev, status=2)
+        convert("--overwrite", c.qcow2, dev, status=2)
+        convert("-n", "-O", "qcow2", c.qcow2, dev, status=2)
+        # Somebody else has it for himself.
+        fd = os.open(dev, os.O_RDWR | os.O_EXCL)
+        p = convert("-n", c.qcow2, dev, status=1)
+        is_true(f"{dev}: is in use".encode() in p.stderr, str(p.stderr))
+        os.close(fd)
+        run(["losetup", "--set-capacity", dev])
+        p = convert("-n", dev, dev, status=1)
+        is_true(b"is what is read" in p.stderr, str(p.stderr))
+        with open(dev, "rb") as f:
+            is_equal(f.read().strip(b"\xa5"), b"", "what refusals wrote")
+        p = convert("-n", c.raw, dev)
+        is_true(b"stays as it is" in p.stderr, str(p.stderr))
+        run(["qemu-img", "convert", "-O", "raw", "--image-opts",
+             f"driver=raw,size={SIZE},file.driver=host_device,"
+             f"file.filename={dev}", c.at("got")])
+        c.same(c.at("got"))
+    with open(target, "rb") as f:
+        f.seek(SIZE)
+        is_equal(f.read(), b"\xa5" * MIB, "what lies behind the disk")
+    is_equal(os.path.getsize(target), SIZE + MIB, "the device's size")
+    with Loop(garbage(c.at("small"), SIZE - 512)) as dev:
+        p = convert("-n", c.qcow2, dev, status=1)
+        is_true(f"has {SIZE - 512} bytes".encode() in p.stderr, str(p.stderr))
+        with open(dev, "rb") as f:
+            is_equal(f.read().strip(b"\xa5"), b"", "what was written")
+
+
+def a_disk_is_written_onto_qemus_server(c):
+    for fmt, fresh in (("raw", False), ("raw", True), ("qcow2", True)):
+        target = c.at("exported")
+        if fresh:
+            run(["qemu-img", "create", "-q", "-f", fmt, target, SIZE])
+        else:
+            garbage(target, SIZE)
+        with NbdServer(c, "qemu-nbd", "-t", "-k", "SOCKET", "-f", fmt,
+                       target) as uri:
+            p = convert(c.qcow2, uri, status=2)
+            is_true(b"-n writes onto" in p.stderr, str(p.stderr))
+            convert("-n", c.raw, uri)
+            c.same(uri)
+        c.same(target, fmt)
+        with open(c.raw, "rb") as f:
+            disk = f.read()
+        with NbdServer(c, "qemu-nbd", "-t", "-k", "SOCKET", "-f", fmt,
+                       target) as uri:
+            convert("-n", "-", uri, input=disk)
+        c.same(target, fmt)
+    with NbdServer(c, "qemu-nbd", "-t", "-r", "-k", "SOCKET", "-f", "raw",
+                   c.raw) as uri:
+        p = convert("-n", c.qcow2, uri, status=1)
+        is_true(b"takes no writes" in p.stderr, str(p.stderr))
+        is_equal(p.stderr.count(b"\n"), 1, f"lines of {p.stderr}")
+
+
+def a_disk_is_written_onto_an_overlay_of_ours(c):
+    base, top = garbage(c.at("base.raw"), SIZE), c.at("over.qcow2")
+    with NbdServer(c, os.environ["PLATTER"], "serve", "-U", "SOCKET",
+                   "--overlay", top, base) as uri:
+        convert("-n", c.qcow2, uri)
+        c.same(uri)
+    c.same(top, "qcow2")
+    run(["qemu-img", "check", top])
+    with open(base, "rb") as f:
+        is_equal(f.read().strip(b"\xa5"), b"", "what became of the base")
+
+
+def traffic(c, *nbdkit, status=0):
+    """(written, zeroed) bytes when the disk is copied to nbdkit's @nbdkit."""
+    stats = c.at("stats")
+    with NbdServer(c, "nbdkit", "-f", "-U", "SOCKET", "--filter=stats",
+                   *nbdkit, f"statsfile={stats}") as uri:
+        p = convert("-n", c.qcow2, uri, status=status)
+        if not status:
+            run(["qemu-img", "compare", "--image-opts",
+                 f"driver=raw,file.filename={c.raw}",
+                 f"driver=raw,size={SIZE},file.driver=nbd,"
+                 f"file.server.type=unix,file.server.path={c.at('nbd.sock')}"])
+    # In words for people.
+    units = {"bytes": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}
+    got = {}
+    with open(stats, encoding="ascii") as f:
+        text = f.read()
+        is_true(status or "\nflush: " in "\n" + text, f"no flush: {text}")
+        for line in text.splitlines():
+            m = re.match(r"(\w+): .*?ops, .*?s, ([0-9.]+) (\w+)", line)
+            if m and m[1] in ("write", "zero"):
+                got[m[1]] = float(m[2]) * units[m[3]]
+    return got.get("write", 0), got.get("zero", 0), p
+
+
+def zeroes_are_told_and_not_sent(c):
+    size = 10 * MIB
+    data = 2 * MIB
+
+    def dirty():
+        return ["file", garbage(c.at("dirty"), size)]
+    written, zeroed, _ = traffic(c, "memory", str(size))
+    is_true(0 < written < data, f"onto zeroes {written} bytes are written")
+    is_equal(zeroed, 0, "what is zeroed that reads so")
+    written, zeroed, _ = traffic(c, *dirty())
+    is_true(0 < written < data, f"{written} bytes are written")
+    is_true(zeroed > 7 * MIB, f"{zeroed} bytes are zeroed")
+    # One that cannot, and one that takes whole blocks only.
+    written, zeroed, _ = traffic(c, "--filter=nozero", *dirty())
+    is_true(written >= 9 * MIB, f"without zeroing {written} bytes are written")
+    traffic(c, "--filter=blocksize-policy", *dirty(), "blocksize-minimum=64k",
+            "blocksize-preferred=64k", "blocksize-maximum=128k",
+            "blocksize-error-policy=error")
+
+
+def a_copy_that_fails_half_way_says_so(c):
+    p = traffic(c, "--filter=error", "memory", str(10 * MIB),
+                "error-pwrite=ENOSPC", "error-pwrite-rate=100%", status=1)[2]
+    is_true(b"No space left" in p.stderr and
+            b"it is partly written now" in p.stderr, str(p.stderr))
+    is_equal(p.stderr.count(b"\n"), 2, f"lines of {p.stderr}")
+    p = convert("-n", c.qcow2, "nbd+unix:///?socket=/nonexistent", status=1)
+    is_true(b"/nonexistent" in p.stderr and b"partly" not in p.stderr,
+            str(p.stderr))
+
+
 if __name__ == "__main__":
     environment("PLATTER")
-    need_programs("qemu-img")
+    need_programs("qemu-img", "qemu-nbd", "nbdkit")
     run_checks(Context, [
         a_disk_goes_to_a_pipe,
         any_format_comes_from_a_pipe,
@@ -202,4 +387,9 @@ if __name__ == "__main__":
         a_file_may_be_called_so,
         who_waits_for_a_pipe_can_be_stopped,
         a_full_disk_is_told_by_name,
+        a_disk_is_written_onto_a_block_device,
+        a_disk_is_written_onto_qemus_server,
+        a_disk_is_written_onto_an_overlay_of_ours,
+        zeroes_are_told_and_not_sent,
+        a_copy_that_fails_half_way_says_so,
     ])

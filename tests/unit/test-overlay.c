@@ -1077,6 +1077,8 @@ static void after(struct write_watcher *w, const struct write_event *e,
 			record(p, &r);
 		}
 		break;
+	case WRITE_ZERO: /* of devices only */
+		break;
 	case WRITE_TRUNCATE:
 		r.truncate = true;
 		r.off = e->off;

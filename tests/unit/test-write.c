@@ -214,7 +214,7 @@ END_TEST
 /* Counts, and fails the @fail_at-th change with @code. */
 struct counter {
 	struct write_watcher w;
-	unsigned int n[4], ended, fail_at, all;
+	unsigned int n[WRITE_TRUNCATE + 1], ended, fail_at, all;
 	int code;
 };
 
