@@ -13,6 +13,7 @@
 
 struct copy {
 	struct image *img;
+	const struct difference *changes; /* that alone are copied; NULL: all */
 	struct copy_sink *sink;
 
 	pthread_mutex_t claim_lock; /* the next five */
@@ -40,6 +41,17 @@ static int collect(void *opaque, uint64_t off, const struct extent *e)
 	return c->n == WINDOW_EXTENTS;
 }
 
+/* What has not changed is passed by like a hole; what is zero now is not. */
+static int collect_change(void *opaque, uint64_t off, uint64_t len,
+			  enum change change)
+{
+	struct extent e = { .kind = change == CHANGE_NONE ? EXTENT_HOLE
+							  : EXTENT_DATA,
+			    .len = len };
+
+	return collect(opaque, off, &e);
+}
+
 /* Makes extents[i] the one that @off is in. */
 static int seek_extent(struct copy *c, uint64_t off, struct error *err)
 {
@@ -52,7 +64,10 @@ static int seek_extent(struct copy *c, uint64_t off, struct error *err)
 		return 0;
 	c->i = c->n = 0;
 	c->extent_off = off;
-	r = image_walk(c->img, off, c->img->bytes - off, collect, c, &end, err);
+	r = c->changes ? difference_walk(c->changes, off, c->img->bytes - off,
+					 collect_change, c, &end, err)
+		       : image_walk(c->img, off, c->img->bytes - off, collect,
+				    c, &end, err);
 	return r < 0 ? r : 0;
 }
 
@@ -244,11 +259,10 @@ static int watch(struct copy *c,
 	return said;
 }
 
-static void copy_init(struct copy *c, struct image *img, struct copy_sink *s)
+static void copy_init(struct copy *c)
 {
 	pthread_condattr_t attr;
 
-	*c = (struct copy){ .img = img, .sink = s };
 	pthread_mutex_init(&c->claim_lock, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->turned, NULL);
@@ -291,24 +305,42 @@ static unsigned int start_threads(struct copy *c, pthread_t *ids,
 	return n;
 }
 
+static int run_copy(struct copy *c, unsigned int threads,
+		    int (*progress)(void *opaque, uint64_t done_bytes),
+		    void *opaque, struct error *err)
+{
+	pthread_t ids[COPY_THREADS_MAX];
+	unsigned int n, i;
+	int r;
+
+	copy_init(c);
+	n = start_threads(c, ids, threads, err);
+	r = n ? watch(c, progress, opaque) : -EAGAIN;
+	for (i = 0; i < n; i++)
+		pthread_join(ids[i], NULL);
+	if (!r && c->code)
+		r = error_set(err, c->code, c->err.off, "%s", c->err.msg);
+	copy_done(c);
+	return r;
+}
+
 int copy_image(struct image *img, struct copy_sink *s, unsigned int threads,
 	       int (*progress)(void *opaque, uint64_t done_bytes), void *opaque,
 	       struct error *err)
 {
-	pthread_t ids[COPY_THREADS_MAX];
-	unsigned int n, i;
-	struct copy c;
-	int r;
+	struct copy c = { .img = img, .sink = s };
 
-	copy_init(&c, img, s);
-	n = start_threads(&c, ids, threads, err);
-	r = n ? watch(&c, progress, opaque) : -EAGAIN;
-	for (i = 0; i < n; i++)
-		pthread_join(ids[i], NULL);
-	if (!r && c.code)
-		r = error_set(err, c.code, c.err.off, "%s", c.err.msg);
-	copy_done(&c);
-	return r;
+	return run_copy(&c, threads, progress, opaque, err);
+}
+
+int copy_difference(const struct difference *d, struct copy_sink *s,
+		    unsigned int threads,
+		    int (*progress)(void *opaque, uint64_t done_bytes),
+		    void *opaque, struct error *err)
+{
+	struct copy c = { .img = d->to, .changes = d, .sink = s };
+
+	return run_copy(&c, threads, progress, opaque, err);
 }
 
 size_t copy_chunk_run(const struct copy_chunk *c, size_t at, size_t piece,

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "formats/difference.h"
 #include "formats/image.h"
 
 #define COPY_THREADS_MAX 64U
@@ -60,6 +61,15 @@ size_t copy_chunk_run(const struct copy_chunk *c, size_t at, size_t piece,
 int copy_image(struct image *img, struct copy_sink *s, unsigned int threads,
 	       int (*progress)(void *opaque, uint64_t done_bytes), void *opaque,
 	       struct error *err);
+
+/*
+ * The same of what has changed in @d->to: units in which nothing has are left
+ * out, those that are zero now come as zeroes.
+ */
+int copy_difference(const struct difference *d, struct copy_sink *s,
+		    unsigned int threads,
+		    int (*progress)(void *opaque, uint64_t done_bytes),
+		    void *opaque, struct error *err);
 
 /*
  * A sink that leaves zeroes out, in pieces of 4 KiB: @dst, a source that can

@@ -6,10 +6,13 @@
 
 #include "formats/put-be.h"
 #include "formats/overlay/qcow2-create.h"
+#include "formats/overlay/qcow2-header.h"
 #include "formats/drivers/qcow2.h"
 #include "iouring/write.h"
 
 #define HEADER_BYTES   112U /* with the compression type, padded to 8 */
+#define FORMAT_MAX     64U
+#define HEAD_BYTES_MAX (HEADER_BYTES + 24 + FORMAT_MAX + QCOW2_BACKING_NAME_MAX)
 #define REFCOUNT_ORDER 4U
 #define REFCOUNT_MAX   UINT16_MAX
 #define SECTOR_BITS    9U
@@ -19,6 +22,8 @@ struct qcow2_create {
 	uint64_t bytes;
 	uint32_t cluster_bits;
 	enum codec codec;
+	const char *base_name; /* the user's; NULL: nothing is below */
+	const char *base_format;
 
 	uint64_t *l1; /* big endian, as it is written */
 	uint64_t l1_entries;
@@ -134,6 +139,25 @@ int qcow2_create_new(struct source *dst, uint64_t bytes, uint32_t cluster_bits,
 	return 0;
 }
 
+int qcow2_create_set_base(struct qcow2_create *q, const char *name,
+			  const char *format, struct error *err)
+{
+	size_t bytes = strlen(name), before;
+
+	if (strlen(format) > FORMAT_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "backing format \"%s\" is no format", format);
+	before = HEADER_BYTES + 8 + round_up(strlen(format), 8) + 8;
+	if (bytes > QCOW2_BACKING_NAME_MAX || before + bytes > cluster_bytes(q))
+		return error_set(err, -EINVAL, QCOW2_BACKING_OFF_AT,
+				 "the header has no room for a backing file "
+				 "name of %zu bytes",
+				 bytes);
+	q->base_name = name;
+	q->base_format = format;
+	return 0;
+}
+
 void qcow2_create_free(struct qcow2_create *q)
 {
 	if (!q)
@@ -238,7 +262,9 @@ int qcow2_create_place(struct qcow2_create *q, uint64_t guest_off,
 
 	if (cluster / per_table != q->l2_idx)
 		r = write_l2(q, err);
-	if (r >= 0)
+	if (r >= 0 && p->zero)
+		entry = QCOW2_ZERO;
+	else if (r >= 0)
 		r = p->bytes ? place_compressed(q, p, &entry, err)
 			     : place_whole(q, p, &entry, err);
 	if (r < 0)
@@ -273,7 +299,7 @@ static int write_refcount_block(struct qcow2_create *q, uint64_t first,
 }
 
 /* Where refcounts lie, and how much of it there is. */
-struct refcounts {
+struct refcount_place {
 	uint64_t table_off;
 	uint64_t table_clusters;
 	uint64_t blocks_off;
@@ -281,11 +307,11 @@ struct refcounts {
 };
 
 /* They count themselves, too. */
-static int take_refcounts(struct qcow2_create *q, struct refcounts *ret,
+static int take_refcounts(struct qcow2_create *q, struct refcount_place *ret,
 			  struct error *err)
 {
 	uint64_t per_block = cluster_bytes(q) / 2, all;
-	struct refcounts n = { .table_clusters = 1, .blocks = 1 };
+	struct refcount_place n = { .table_clusters = 1, .blocks = 1 };
 	int r;
 
 	for (;;) {
@@ -303,7 +329,7 @@ static int take_refcounts(struct qcow2_create *q, struct refcounts *ret,
 	return r;
 }
 
-static int write_refcounts(struct qcow2_create *q, struct refcounts *ret,
+static int write_refcounts(struct qcow2_create *q, struct refcount_place *ret,
 			   struct error *err)
 {
 	CLEANUP(freep) uint64_t *table = NULL;
@@ -330,10 +356,27 @@ static int write_refcounts(struct qcow2_create *q, struct refcounts *ret,
 	return r;
 }
 
-static int write_header(struct qcow2_create *q, uint64_t l1_off,
-			const struct refcounts *rc, struct error *err)
+/* Extensions, their end, and the name. Returns where all of it ends. */
+static size_t put_base(const struct qcow2_create *q, uint8_t *h, size_t at)
 {
-	uint8_t h[HEADER_BYTES + 8] = { 0 }; /* and the end of extensions */
+	size_t bytes = q->base_name ? strlen(q->base_name) : 0;
+
+	if (bytes)
+		at = qcow2_put_format(h, at, q->base_format);
+	at += 8;
+	if (!bytes)
+		return at;
+	put_be64(h, QCOW2_BACKING_OFF_AT, at);
+	put_be32(h, QCOW2_BACKING_BYTES_AT, (uint32_t)bytes);
+	memcpy(h + at, q->base_name, bytes);
+	return at + bytes;
+}
+
+static int write_header(struct qcow2_create *q, uint64_t l1_off,
+			const struct refcount_place *rc, struct error *err)
+{
+	uint8_t h[HEAD_BYTES_MAX] = { 0 };
+	size_t used;
 	bool zstd = q->codec == CODEC_ZSTD;
 
 	put_be32(h, QCOW2_MAGIC_AT, QCOW2_MAGIC);
@@ -350,12 +393,13 @@ static int write_header(struct qcow2_create *q, uint64_t l1_off,
 	put_be32(h, QCOW2_HEADER_BYTES_AT, HEADER_BYTES);
 	h[QCOW2_COMPRESSION_AT] =
 		zstd ? QCOW2_COMPRESSION_ZSTD : QCOW2_COMPRESSION_ZLIB;
-	return source_write(q->dst, h, sizeof(h), 0, err);
+	used = put_base(q, h, HEADER_BYTES);
+	return source_write(q->dst, h, used, 0, err);
 }
 
 int qcow2_create_finish(struct qcow2_create *q, struct error *err)
 {
-	struct refcounts rc;
+	struct refcount_place rc;
 	uint64_t l1_off;
 	int r = write_l2(q, err);
 

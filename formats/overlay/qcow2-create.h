@@ -21,9 +21,10 @@
 
 struct qcow2_create;
 
-/* A cluster of the disk that is not all zeroes. */
+/* A cluster of the disk that is not all zeroes, or not what the base has. */
 struct qcow2_piece {
 	uint32_t bytes; /* compressed; 0: as it is, a whole cluster */
+	bool zero; /* of a file with a base: all zeroes, and nothing to write */
 	uint64_t host_off; /* out: where to write it */
 };
 
@@ -36,6 +37,13 @@ int qcow2_create_new(struct source *dst, uint64_t bytes, uint32_t cluster_bits,
 		     enum codec codec, struct qcow2_create **ret,
 		     struct error *err);
 void qcow2_create_free(struct qcow2_create *q); /* NULL is fine */
+
+/*
+ * What is not placed is the base's: the file @name, of @format; both outlive @q.
+ * A name that the header's cluster has no room for is -EINVAL.
+ */
+int qcow2_create_set_base(struct qcow2_create *q, const char *name,
+			  const char *format, struct error *err);
 
 /* Places the cluster at @guest_off, which lies behind all placed before. */
 int qcow2_create_place(struct qcow2_create *q, uint64_t guest_off,

@@ -9,7 +9,7 @@
 /* A cluster of a chunk. */
 struct cluster {
 	struct qcow2_piece piece;
-	const uint8_t *data; /* NULL: zeroes */
+	const uint8_t *data; /* NULL: zeroes, nothing to write */
 };
 
 /* What one thread has. */
@@ -67,7 +67,8 @@ static int prepare(struct copy_sink *sink, struct copy_chunk *c,
 		size_t bytes = 0;
 
 		*k = (struct cluster){ 0 };
-		if (is_all_zero(data, unit))
+		k->piece.zero = is_all_zero(data, unit);
+		if (k->piece.zero)
 			continue;
 		if (t->encoder)
 			bytes = encoder_run(t->encoder, data, unit,
@@ -88,7 +89,7 @@ static int place(struct copy_sink *sink, struct copy_chunk *c,
 	int r = 0;
 
 	for (i = 0; i < t->n && r >= 0; i++)
-		if (t->clusters[i].data)
+		if (t->clusters[i].data || s->has_base)
 			r = qcow2_create_place(s->file,
 					       c->off + i * sink->unit_bytes,
 					       &t->clusters[i].piece, err);
@@ -145,6 +146,13 @@ int qcow2_sink_init(struct qcow2_sink *s, struct source *dst, uint64_t bytes,
 		.level = level,
 	};
 	return qcow2_create_new(dst, bytes, cluster_bits, codec, &s->file, err);
+}
+
+int qcow2_sink_set_base(struct qcow2_sink *s, const char *name,
+			const char *format, struct error *err)
+{
+	s->has_base = true;
+	return qcow2_create_set_base(s->file, name, format, err);
 }
 
 void qcow2_sink_done(struct qcow2_sink *s)

@@ -14,6 +14,7 @@ struct qcow2_sink {
 	enum codec codec;
 	int level;
 	struct qcow2_create *file;
+	bool has_base; /* zeroes are written down, too */
 };
 
 /*
@@ -24,6 +25,9 @@ struct qcow2_sink {
 int qcow2_sink_init(struct qcow2_sink *s, struct source *dst, uint64_t bytes,
 		    uint32_t cluster_bits, bool compress, enum codec codec,
 		    int level, struct error *err);
+/* What is not copied is the base's: see qcow2_create_set_base(). */
+int qcow2_sink_set_base(struct qcow2_sink *s, const char *name,
+			const char *format, struct error *err);
 void qcow2_sink_done(struct qcow2_sink *s);
 
 #endif

@@ -15,6 +15,7 @@
 
 static const char help[] =
 	"usage: platter convert [options] IMAGE[@STATE]|URI|- FILE|-\n"
+	"       platter convert [options] [-B FILE] IMAGE[@STATE]|IMAGE@A..B FILE\n"
 	"\n"
 	"Copies the disk to FILE, sparse, by several threads at once. FILE is there\n"
 	"when it is whole and synced; a copy that fails or is interrupted leaves\n"
@@ -22,7 +23,12 @@ static const char help[] =
 	"export. - is standard input, of any format, or output, which is raw; a file of\n"
 	"that name is ./-\n"
 	"\n"
-	"  -O, --output FORMAT    raw or qcow2 (default raw)\n"
+	"  -O, --output FORMAT    raw or qcow2 (default raw; an increment is qcow2)\n"
+	"  -B, --base FILE        write an increment: what is not as in FILE, which is\n"
+	"                         named as its backing file, from FILE's folder. Of A..B\n"
+	"                         what has changed from state A, and FILE has A; not\n"
+	"                         needed where A is a layer\n"
+	"  -F, --base-format NAME its format (default: guess)\n"
 	"  -c, --compress         compress clusters (qcow2), with zlib\n"
 	"      --compression TYPE zlib or zstd; compresses\n"
 	"      --level N          from 1, quick, to 9 (zstd: 22), small\n"
@@ -56,6 +62,7 @@ enum {
 
 static int take_output(struct convert *c)
 {
+	c->output_given = true;
 	c->qcow2 = !strcmp(optarg, "qcow2");
 	if (!c->qcow2 && strcmp(optarg, "raw"))
 		return cmd_usage(&c->cmd,
@@ -137,6 +144,13 @@ static int take_option(struct convert *c, int opt, char **argv)
 	case OPT_OVERWRITE:
 		c->overwrite = true;
 		return -1;
+	case 'B':
+		c->base = optarg;
+		c->qcow2 = c->qcow2 || !c->output_given;
+		return -1;
+	case 'F':
+		c->base_format = optarg;
+		return -1;
 	case 'n':
 		c->existing = true;
 		return -1;
@@ -192,6 +206,8 @@ static int check_options(struct convert *c)
 	if (!c->qcow2 && (c->compress || c->cluster_bits))
 		return cmd_usage(&c->cmd, "raw has no clusters, and is not "
 					  "compressed: give --output qcow2");
+	if (c->base_format && !c->base)
+		return cmd_usage(&c->cmd, "--base-format: there is no --base");
 	if (c->level && !c->compress)
 		return cmd_usage(&c->cmd, "--level: nothing is compressed");
 	if (c->level > encoder_level_max(c->codec))
@@ -215,6 +231,8 @@ static int parse(struct convert *c, int argc, char **argv)
 	static const struct option options[] = {
 		CMD_LONG_OPTIONS,
 		{ "output", required_argument, NULL, 'O' },
+		{ "base", required_argument, NULL, 'B' },
+		{ "base-format", required_argument, NULL, 'F' },
 		{ "compress", no_argument, NULL, 'c' },
 		{ "compression", required_argument, NULL, OPT_COMPRESSION },
 		{ "level", required_argument, NULL, OPT_LEVEL },
@@ -228,7 +246,7 @@ static int parse(struct convert *c, int argc, char **argv)
 	};
 	int opt, status;
 
-	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "O:cj:nqs:",
+	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "O:B:F:cj:nqs:",
 				  options, NULL)) != -1) {
 		status = take_option(c, opt, argv);
 		if (status >= 0)

@@ -5,8 +5,11 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "formats/backing-name.h"
 #include "formats/overlay/qcow2-sink.h"
 #include "iouring/write.h"
 #include "nbd/cmd/convert.h"
@@ -15,6 +18,7 @@
 #include "nbd/cmd/stop.h"
 #include "nbd/cmd/stream.h"
 #include "nbd/cmd/target.h"
+#include "nbd/overlays.h"
 
 static int tell(void *opaque, uint64_t done_bytes)
 {
@@ -26,18 +30,41 @@ static int tell(void *opaque, uint64_t done_bytes)
 	return 0;
 }
 
-static int copy(struct convert *c, struct image *img, struct copy_sink *sink,
+/* What is read. */
+struct input {
+	struct output spool; /* what standard input brought; or nothing */
+	struct image *img;
+	struct image *from; /* what has changed since is copied; NULL: all */
+	struct image *base; /* the file below the copy, if that was named */
+	char *base_name; /* how the copy names it; NULL: nothing is below */
+	const char *base_format;
+};
+
+static void input_done(struct input *in)
+{
+	image_unref(in->img);
+	image_unref(in->from);
+	image_unref(in->base);
+	free(in->base_name);
+	output_done(&in->spool);
+}
+
+static int copy(struct convert *c, struct input *in, struct copy_sink *sink,
 		struct error *err)
 {
+	struct difference changes = { .from = in->from,
+				      .to = in->img,
+				      .compare = true };
 	int r;
 
-	progress_begin(&c->progress, "convert", img->bytes, c->quiet);
-	r = copy_image(img, sink, c->threads, tell, c, err);
+	progress_begin(&c->progress, "convert", in->img->bytes, c->quiet);
+	r = in->from ? copy_difference(&changes, sink, c->threads, tell, c, err)
+		     : copy_image(in->img, sink, c->threads, tell, c, err);
 	progress_end(&c->progress);
 	return r;
 }
 
-static int to_raw(struct convert *c, struct image *img, struct source *dst,
+static int to_raw(struct convert *c, struct input *in, struct source *dst,
 		  struct error *err)
 {
 	struct raw_sink s;
@@ -45,11 +72,11 @@ static int to_raw(struct convert *c, struct image *img, struct source *dst,
 
 	raw_sink_init(&s, dst);
 	s.sink.name = c->output;
-	r = copy(c, img, &s.sink, err);
-	return r < 0 ? r : source_truncate(dst, img->bytes, err);
+	r = copy(c, in, &s.sink, err);
+	return r < 0 ? r : source_truncate(dst, in->img->bytes, err);
 }
 
-static int to_qcow2(struct convert *c, struct image *img, struct source *dst,
+static int to_qcow2(struct convert *c, struct input *in, struct source *dst,
 		    struct error *err)
 {
 	uint32_t bits =
@@ -57,11 +84,14 @@ static int to_qcow2(struct convert *c, struct image *img, struct source *dst,
 	CLEANUP(qcow2_sink_done) struct qcow2_sink s = { 0 };
 	int r;
 
-	r = qcow2_sink_init(&s, dst, img->bytes, bits, c->compress, c->codec,
-			    c->level, err);
+	r = qcow2_sink_init(&s, dst, in->img->bytes, bits, c->compress,
+			    c->codec, c->level, err);
 	s.sink.name = c->output;
+	if (r >= 0 && in->base_name)
+		r = qcow2_sink_set_base(&s, in->base_name, in->base_format,
+					err);
 	if (r >= 0)
-		r = copy(c, img, &s.sink, err);
+		r = copy(c, in, &s.sink, err);
 	if (r < 0)
 		return r;
 	r = qcow2_create_finish(s.file, err);
@@ -102,25 +132,25 @@ static int commit(const struct convert *c, struct output *out,
 	return r;
 }
 
-static int to_file(struct convert *c, struct image *img, struct error *err)
+static int to_file(struct convert *c, struct input *in, struct error *err)
 {
 	CLEANUP(output_done) struct output out = { 0 };
 	int r = output_begin(&out, c->output, c->overwrite, err);
 
 	if (r >= 0)
-		r = c->qcow2 ? to_qcow2(c, img, out.dst, err)
-			     : to_raw(c, img, out.dst, err);
-	return r < 0 ? r : commit(c, &out, img->bytes, err);
+		r = c->qcow2 ? to_qcow2(c, in, out.dst, err)
+			     : to_raw(c, in, out.dst, err);
+	return r < 0 ? r : commit(c, &out, in->img->bytes, err);
 }
 
-static int to_stdout(struct convert *c, struct image *img, struct error *err)
+static int to_stdout(struct convert *c, struct input *in, struct error *err)
 {
 	CLEANUP(stream_sink_done) struct stream_sink s = { .fd = -1 };
 	int r = stream_sink_init(&s, err);
 
 	if (r >= 0)
-		r = copy(c, img, &s.sink, err);
-	return r < 0 ? r : stream_sink_finish(&s, img->bytes, err);
+		r = copy(c, in, &s.sink, err);
+	return r < 0 ? r : stream_sink_finish(&s, in->img->bytes, err);
 }
 
 /* ---- onto what is there ---- */
@@ -148,13 +178,13 @@ static int check_another(const struct target *t, const struct image *img,
 	return 0;
 }
 
-static int fill_target(struct convert *c, struct image *img, struct target *t,
+static int fill_target(struct convert *c, struct input *in, struct target *t,
 		       struct error *err)
 {
-	int r = target_zero(t, img, stop_signal, err);
+	int r = target_zero(t, in->img, stop_signal, err);
 
 	if (r >= 0)
-		r = copy(c, img, &t->sink, err);
+		r = copy(c, in, &t->sink, err);
 	if (r >= 0 && stop_signal())
 		r = -EINTR;
 	return r < 0 ? r : target_flush(t, err);
@@ -177,9 +207,10 @@ static void tell_half(const struct target *t, int code, struct error *err)
 		  was.msg);
 }
 
-static int to_target(struct convert *c, struct image *img, struct error *err)
+static int to_target(struct convert *c, struct input *in, struct error *err)
 {
 	CLEANUP(target_done) struct target t = { 0 };
+	const struct image *img = in->img;
 	char line[ERROR_MSG_BYTES];
 	int r = target_open(&t, c->output, img->bytes, err);
 
@@ -194,7 +225,7 @@ static int to_target(struct convert *c, struct image *img, struct error *err)
 			 c->output, t.bytes, img->bytes);
 		cmd_say(line);
 	}
-	r = fill_target(c, img, &t, err);
+	r = fill_target(c, in, &t, err);
 	if (r < 0 && t.touched)
 		tell_half(&t, r, err);
 	if (r >= 0 && c->cmd.json)
@@ -203,17 +234,6 @@ static int to_target(struct convert *c, struct image *img, struct error *err)
 }
 
 /* ---- what is read ---- */
-
-struct input {
-	struct output spool; /* what standard input brought; or nothing */
-	struct image *img;
-};
-
-static void input_done(struct input *in)
-{
-	image_unref(in->img);
-	output_done(&in->spool);
-}
 
 static int open_stream(struct convert *c, struct input *in, struct error *err)
 {
@@ -232,15 +252,119 @@ static int open_stream(struct convert *c, struct input *in, struct error *err)
 	return image_open("standard input", &options, &in->img, err);
 }
 
+/* Which file has the state that an increment is made from. */
+static int take_named_base(struct convert *c, struct input *in,
+			   struct error *err)
+{
+	CLEANUP(freep) char *path = output_beside(c->output, c->base);
+	struct open_options options;
+	int r;
+
+	config_open_options(&c->cmd.config, &options);
+	options.format = c->base_format;
+	r = path ? image_open(path, &options, &in->base, err)
+		 : error_set(err, -ENOMEM, 0, "out of memory");
+	if (r < 0)
+		return r;
+	if (!in->from)
+		in->from = image_ref(in->base);
+	if (in->base->bytes != in->from->bytes)
+		return error_set(err, -EINVAL, 0,
+				 "%s: has %" PRIu64 " bytes, the state that it "
+				 "stands for %" PRIu64,
+				 path, in->base->bytes, in->from->bytes);
+	return 0;
+}
+
+/* The file of the base's top, named from the output's folder. To be freed. */
+static char *name_from_output(const struct convert *c, const struct input *in)
+{
+	CLEANUP(freep)
+	char *base = realpath(in->base->chain.layers[0]->path, NULL);
+	CLEANUP(freep) char *beside = output_beside(c->output, ".");
+	CLEANUP(freep) char *folder = beside ? realpath(beside, NULL) : NULL;
+	const char *slash = base ? strrchr(base, '/') : NULL;
+
+	if (!slash || !folder)
+		return NULL;
+	if (strlen(folder) == (size_t)(slash - base) &&
+	    !strncmp(base, folder, strlen(folder)))
+		return strdup(slash + 1);
+	return TAKE_PTR(base);
+}
+
+/* A copy that replaced what it lies on would lie on itself. */
+static int check_not_below(const struct convert *c, const struct input *in,
+			   struct error *err)
+{
+	const struct chain *below = &in->base->chain;
+	struct stat st;
+	unsigned int i;
+
+	for (i = 0; i < below->depth && !stat(c->output, &st); i++)
+		if (identity_is_file(&below->layers[i]->identity, &st))
+			return error_set(err, -EINVAL, 0,
+					 "%s: is what the increment lies on",
+					 c->output);
+	return 0;
+}
+
+static int open_base(struct convert *c, struct input *in, struct error *err)
+{
+	CLEANUP(freep) char *name = NULL;
+	int r;
+
+	if (c->output_given && !c->qcow2)
+		return error_set(err, -EINVAL, 0, "an increment is qcow2");
+	if (stream_is(c->output) || c->existing)
+		return error_set(err, -EINVAL, 0,
+				 "%s: an increment is a file of its own",
+				 c->output);
+	c->qcow2 = true;
+	r = c->base ? take_named_base(c, in, err) : 0;
+	if (r >= 0)
+		r = check_not_below(c, in, err);
+	if (r < 0)
+		return r;
+	name = c->base ? strdup(c->base) : name_from_output(c, in);
+	if (!name)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	in->base_format = overlays_base_format(in->base);
+	return backing_name_write(name, &in->base_name, err);
+}
+
+static int open_operand(struct convert *c, struct input *in, struct error *err)
+{
+	CLEANUP(operand_change_done) struct operand_change o = { 0 };
+	int r = operand_open_change(&c->cmd.config, c->cmd.image,
+				    c->cmd.config.format, &o, err);
+
+	if (r < 0)
+		return r;
+	in->img = TAKE_PTR(o.to);
+	in->from = TAKE_PTR(o.from);
+	if (!in->from || c->base)
+		return 0;
+	if (!o.from_is_file)
+		return error_set(
+			err, -EINVAL, 0,
+			"%s: the first state lies inside a file, which "
+			"no image can name: -B names the file that "
+			"has it",
+			c->cmd.image);
+	in->base = image_ref(in->from);
+	return 0;
+}
+
 static int open_input(struct convert *c, struct input *in, struct error *err)
 {
-	int r = stream_is(c->cmd.image)
-			? open_stream(c, in, err)
-			: operand_open(&c->cmd.config, c->cmd.image,
-				       c->cmd.config.format, &in->img, err);
+	int r = stream_is(c->cmd.image) ? open_stream(c, in, err)
+					: open_operand(c, in, err);
 
 	if (r >= 0)
 		cmd_remark(in->img->chain.layers[0], c->cmd.image);
+	if (r >= 0 && (c->base || in->base))
+		r = open_base(c, in, err);
 	return r;
 }
 
@@ -262,7 +386,7 @@ int convert_run(struct convert *c, struct error *err)
 	if (is_done(c, &in))
 		return commit(c, &in.spool, in.img->bytes, err);
 	if (c->existing)
-		return to_target(c, in.img, err);
-	return stream_is(c->output) ? to_stdout(c, in.img, err)
-				    : to_file(c, in.img, err);
+		return to_target(c, &in, err);
+	return stream_is(c->output) ? to_stdout(c, &in, err)
+				    : to_file(c, &in, err);
 }

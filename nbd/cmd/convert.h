@@ -15,6 +15,10 @@ struct convert {
 	struct cmd cmd;
 	const char *output; /* a path, or "-" */
 	bool qcow2;
+	bool output_given; /* raw is no default */
+	const char *base; /* from the output's folder; NULL: none, or that of
+			     the states */
+	const char *base_format;
 	bool compress;
 	enum codec codec;
 	int level;

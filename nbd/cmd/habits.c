@@ -51,14 +51,10 @@ const char *habit_of_option(const char *verb, const char *arg)
 		  "--compression, --level and --cluster-size are "
 		  "options of their own" },
 		{ "-b", "convert",
-		  "platter create --base FILE makes an "
-		  "overlay" },
-		{ "-B", "convert",
-		  "platter create --base FILE makes an "
-		  "overlay" },
+		  "-B FILE writes what is not as in FILE; platter create "
+		  "--base FILE makes an overlay" },
 		{ "-p", NULL, "progress is shown on a terminal" },
 		{ "-q", NULL, "--quiet" },
-		{ "-n", NULL, "--overwrite replaces a file" },
 		{ "-m", NULL, "--jobs N" },
 		{ "-c", "serve",
 		  "the kernel attaches by qemu-nbd -c or "

@@ -4,6 +4,7 @@
 devices, NBD servers. qemu-img is the judge of every disk."""
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -376,6 +377,138 @@ def a_copy_that_fails_half_way_says_so(c):
             str(p.stderr))
 
 
+# Increments.
+
+
+def qemu_io(path, *commands):
+    run(["qemu-io", "-f", "qcow2", *[a for c in commands for a in ("-c", c)],
+         path])
+
+
+def info(path):
+    return json.loads(run(["qemu-img", "info", "--output=json", path])[1])
+
+
+def equal(a, b):
+    run(["qemu-img", "compare", a, b])
+
+
+class States:
+    """disk-a.qcow2 and the rest of its history: snapshots "one" and "two" of
+    states.qcow2, and the layers l0, l1, l2.qcow2."""
+
+    def __init__(self, c):
+        self.at = lambda name: c.at("states/" + name)
+        os.mkdir(c.at("states"))
+        self.all = self.at("states.qcow2")
+        run(["qemu-img", "convert", "-O", "qcow2", c.raw, self.all])
+        writes = (["write -P 1 64k 64k", "write -z 6M 256k"],
+                  ["write -P 2 9M 512", "write -z 64k 32k"])
+        run(["qemu-img", "snapshot", "-c", "one", self.all])
+        qemu_io(self.all, *writes[0])
+        run(["qemu-img", "snapshot", "-c", "two", self.all])
+        run(["qemu-img", "resize", "-q", self.all, "+1M"])
+        qemu_io(self.all, *writes[1], "write -P 3 10M 512")
+        for i, (name, snap) in enumerate((("0", "one"), ("1", "two"),
+                                          ("2", None))):
+            how = ["-l", f"snapshot.name={snap}"] if snap else []
+            run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", *how,
+                 self.all, self.at(f"then{name}.raw")])
+            if not i:
+                run(["cp", c.qcow2, self.at("l0.qcow2")])
+                continue
+            run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2",
+                 "-b", f"l{i - 1}.qcow2", self.at(f"l{i}.qcow2"),
+                 *([SIZE + MIB] if i == 2 else [])])
+            qemu_io(self.at(f"l{i}.qcow2"), *writes[i - 1],
+                    *(["write -P 3 10M 512"] if i == 2 else []))
+
+
+def increments_restore_every_state(c):
+    s = c.states = States(c)
+    at = s.at
+    for size, more in (("4k", []), ("64k", ["-c"]), ("2M", []),
+                       ("64k", ["--compression", "zstd"])):
+        how = ["--overwrite", "-O", "qcow2", "--cluster-size", size, *more]
+        convert("--overwrite", "-O", "qcow2", s.all + "@one",
+                at("full.qcow2"))
+        convert(*how, "-B", "full.qcow2", s.all + "@one..two", at("i1.qcow2"))
+        convert(*how, "-B", "i1.qcow2", s.all + "@two..", at("i2.qcow2"))
+        for name, then, below in (("i1", "then1", "full"),
+                                  ("i2", "then2", "i1")):
+            path = at(name + ".qcow2")
+            equal(path, at(then + ".raw"))
+            run(["qemu-img", "check", path])
+            told = info(path)
+            is_equal((told["backing-filename"],
+                      told["backing-filename-format"]),
+                     (below + ".qcow2", "qcow2"), "what it names")
+            if size == "4k":
+                is_true(os.path.getsize(path) <= 160 * 1024,
+                        f"{name} has {os.path.getsize(path)} bytes")
+    # qemu-img takes it apart as its own.
+    run(["qemu-img", "rebase", "-f", "qcow2", "-F", "qcow2", "-b",
+         "full.qcow2", at("i2.qcow2")])
+    equal(at("i2.qcow2"), at("then2.raw"))
+    run(["qemu-img", "convert", "-O", "raw", at("i2.qcow2"), at("got")])
+    equal(at("got"), at("then2.raw"))
+
+
+def an_increment_over_a_layer_names_it(c):
+    at = c.states.at
+    for change, below, then in (("l0.qcow2..l1.qcow2", "l0.qcow2", "then1"),
+                                ("l0.qcow2..", "l0.qcow2", "then2"),
+                                ("#1..", "l1.qcow2", "then2"),
+                                ("..l0.qcow2", "l2.qcow2", "then0")):
+        out = at("inc.qcow2")
+        convert("--overwrite", f"{at('l2.qcow2')}@{change}", out)
+        equal(out, at(then + ".raw"))
+        is_equal(info(out)["backing-filename"], below, f"base of {change}")
+    out = c.at("elsewhere.qcow2")
+    convert(f"{at('l2.qcow2')}@l0.qcow2..", out)
+    is_equal(info(out)["backing-filename"], os.path.realpath(at("l0.qcow2")),
+             "base of another folder")
+    equal(out, at("then2.raw"))
+
+
+def an_increment_over_any_image_is_what_differs(c):
+    at = c.states.at
+    for base, fmt, image, then in (("then0.raw", "raw", "then1.raw", "then1"),
+                                   ("l0.qcow2", "qcow2", "then2.raw", "then2"),
+                                   ("l2.qcow2", "qcow2", "then0.raw", "then0")):
+        out = at("diff.qcow2")
+        convert("--overwrite", "-B", base, "-F", fmt, at(image), out)
+        equal(out, at(then + ".raw"))
+        is_equal(info(out)["backing-filename"], base, "what it names")
+        is_true(os.path.getsize(out) < 2 * MIB,
+                f"{os.path.getsize(out)} bytes of its own")
+    with open(at("then1.raw"), "rb") as f:
+        convert("--overwrite", "-B", "then0.raw", "-F", "raw", "-",
+                at("diff.qcow2"), input=f.read())
+    equal(at("diff.qcow2"), at("then1.raw"))
+
+
+def increments_that_could_not_be_restored_are_refused(c):
+    at, full = c.states.at, c.states.all
+    before = sorted(os.listdir(at("")))
+    for args, status, says in (
+            ([full + "@one..two", at("no")], 1, "-B names the file"),
+            (["-B", "then2.raw", full + "@one..two", at("no")], 1,
+             "the state that it"),
+            (["-B", "none.raw", full + "@one..two", at("no")], 1, "none.raw"),
+            ([full + "@one..three", at("no")], 1, "three"),
+            ([full + "@..", at("no")], 1, '".."'),
+            ([full + "@a..b..c", at("no")], 1, "a..b..c"),
+            (["-O", "raw", "-B", "then0.raw", full, at("no")], 1, "is qcow2"),
+            (["-B", "then0.raw", full, "-"], 2, "standard output"),
+            (["--overwrite", "-B", "l1.qcow2", full, at("l0.qcow2")], 1,
+             "is what the increment lies on"),
+            (["-F", "raw", full, at("no")], 2, "no --base")):
+        p = convert(*args, status=status)
+        is_true(says.encode() in p.stderr, f"{args}: {p.stderr}")
+    is_equal(sorted(os.listdir(at(""))), before, "what is left")
+
+
 if __name__ == "__main__":
     environment("PLATTER")
     need_programs("qemu-img", "qemu-nbd", "nbdkit")
@@ -392,4 +525,8 @@ if __name__ == "__main__":
         a_disk_is_written_onto_an_overlay_of_ours,
         zeroes_are_told_and_not_sent,
         a_copy_that_fails_half_way_says_so,
+        increments_restore_every_state,
+        an_increment_over_a_layer_names_it,
+        an_increment_over_any_image_is_what_differs,
+        increments_that_could_not_be_restored_are_refused,
     ])
