@@ -48,6 +48,9 @@ static int run_event(const struct write_event *e)
 				fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 				(off_t)e->off, (off_t)e->len);
 			break;
+		case WRITE_ALLOCATE:
+			r = fallocate(fd, 0, (off_t)e->off, (off_t)e->len);
+			break;
 		case WRITE_TRUNCATE:
 			r = ftruncate(fd, (off_t)e->off);
 			break;
@@ -99,6 +102,16 @@ int source_zero(struct source *s, uint64_t off, uint64_t len, struct error *err)
 	if (!source_punch(s, off, len, NULL))
 		return 0;
 	return do_event(&e, "zeroes cannot be written", err);
+}
+
+int source_allocate(struct source *s, uint64_t off, uint64_t len,
+		    struct error *err)
+{
+	struct write_event e = {
+		.op = WRITE_ALLOCATE, .src = s, .off = off, .len = len
+	};
+
+	return do_event(&e, "room cannot be set aside", err);
 }
 
 int source_truncate(struct source *s, uint64_t bytes, struct error *err)

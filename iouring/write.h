@@ -32,6 +32,13 @@ int source_punch(struct source *s, uint64_t off, uint64_t len,
 int source_zero(struct source *s, uint64_t off, uint64_t len,
 		struct error *err);
 
+/*
+ * The file system sets room for the range aside, which the file then has.
+ * -EOPNOTSUPP where it cannot.
+ */
+int source_allocate(struct source *s, uint64_t off, uint64_t len,
+		    struct error *err);
+
 /* Sets the file's size; what is added reads as zeroes. */
 int source_truncate(struct source *s, uint64_t bytes, struct error *err);
 
@@ -54,6 +61,7 @@ enum write_op {
 	WRITE_SYNC,
 	WRITE_PUNCH,
 	WRITE_ZERO,
+	WRITE_ALLOCATE,
 	WRITE_TRUNCATE
 };
 
@@ -61,7 +69,7 @@ struct write_event {
 	enum write_op op;
 	struct source *src;
 	uint64_t off; /* TRUNCATE: the new size */
-	uint64_t len; /* DATA, PUNCH, ZERO */
+	uint64_t len; /* DATA, PUNCH, ZERO, ALLOCATE */
 	const void *buf; /* DATA: @len bytes */
 };
 

@@ -61,8 +61,17 @@ struct overlay_kept {
 	int log_fd;
 };
 
+/* What is set aside when a file is made. */
+enum overlay_preallocation {
+	OVERLAY_PREALLOCATE_OFF,
+	OVERLAY_PREALLOCATE_METADATA, /* tables, so that a place is known */
+	OVERLAY_PREALLOCATE_FALLOC, /* and the file system's room */
+	OVERLAY_PREALLOCATE_FULL, /* and zeroes written there */
+};
+
 /* What a new overlay is. Strings go into its header. */
 struct overlay_new {
+	enum overlay_preallocation preallocation;
 	uint64_t bytes; /* virtual size */
 	const char *base_name; /* NULL: nothing below */
 	const char *base_format; /* with a base_name */
@@ -71,6 +80,11 @@ struct overlay_new {
 /* Makes the file @path, whole or not at all; -EEXIST where there is one. */
 int overlay_create(const char *path, const struct overlay_new *n,
 		   struct error *err);
+
+/* Sets [@off, @off + @len) of a new file aside, as FALLOC or FULL. */
+struct source;
+int overlay_preallocate(struct source *src, uint64_t off, uint64_t len,
+			enum overlay_preallocation how, struct error *err);
 
 /*
  * Opens the qcow2 file @path, ours or QEMU's, locked against others who write

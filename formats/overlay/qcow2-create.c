@@ -306,21 +306,48 @@ struct refcount_place {
 	uint64_t blocks;
 };
 
-/* They count themselves, too. */
+/* Refcounts of @clusters, which count themselves, too. */
+static void count_refcounts(const struct qcow2_create *q, uint64_t clusters,
+			    struct refcount_place *n)
+{
+	uint64_t per_block = cluster_bytes(q) / 2, all = 0;
+
+	n->table_clusters = n->blocks = 1;
+	while (clusters + n->blocks + n->table_clusters != all) {
+		all = clusters + n->blocks + n->table_clusters;
+		n->blocks = div_round_up(all, per_block);
+		n->table_clusters = clusters_of(q, n->blocks * 8);
+	}
+}
+
+int qcow2_create_measure(uint64_t bytes, uint32_t cluster_bits, uint64_t *ret,
+			 struct error *err)
+{
+	struct qcow2_create q = { .bytes = bytes,
+				  .cluster_bits = cluster_bits };
+	uint64_t per_table = cluster_bytes(&q) / 8, data, all;
+	struct refcount_place rc;
+	int r;
+
+	data = clusters_of(&q, bytes);
+	q.l1_entries = div_round_up(data, per_table);
+	r = check_size(&q, err);
+	if (r < 0)
+		return r;
+	/* The header, and as many L2 tables as the L1 table has entries. */
+	all = 1 + clusters_of(&q, q.l1_entries * 8) + q.l1_entries + data;
+	count_refcounts(&q, all, &rc);
+	*ret = (all + rc.blocks + rc.table_clusters) << cluster_bits;
+	return 0;
+}
+
 static int take_refcounts(struct qcow2_create *q, struct refcount_place *ret,
 			  struct error *err)
 {
-	uint64_t per_block = cluster_bytes(q) / 2, all;
-	struct refcount_place n = { .table_clusters = 1, .blocks = 1 };
+	struct refcount_place n = { 0 };
 	int r;
 
-	for (;;) {
-		all = q->next + n.blocks + n.table_clusters;
-		n.blocks = div_round_up(all, per_block);
-		n.table_clusters = clusters_of(q, n.blocks * 8);
-		if (q->next + n.blocks + n.table_clusters == all)
-			break;
-	}
+	count_refcounts(q, q->next, &n);
 	r = take_counted(q, n.table_clusters, &n.table_off, err);
 	if (r >= 0)
 		r = take_counted(q, n.blocks, &n.blocks_off, err);

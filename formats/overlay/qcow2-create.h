@@ -49,6 +49,13 @@ int qcow2_create_set_base(struct qcow2_create *q, const char *name,
 int qcow2_create_place(struct qcow2_create *q, uint64_t guest_off,
 		       struct qcow2_piece *p, struct error *err);
 
+/*
+ * What a file of a disk of @bytes takes when every cluster has data; without
+ * the round_up(@bytes) of them, what is not data. -EFBIG as qcow2_create_new().
+ */
+int qcow2_create_measure(uint64_t bytes, uint32_t cluster_bits, uint64_t *ret,
+			 struct error *err);
+
 /* When all is written that was placed. Does not sync. */
 int qcow2_create_finish(struct qcow2_create *q, struct error *err);
 

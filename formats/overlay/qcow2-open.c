@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Making and opening overlays. The reader's own driver has read and checked
- * the header of what is opened here; this adds what a writer needs.
- *
- * A new file, clusters of 128 KiB and subclusters of 4 KiB (so that a guest's
- * page costs no copy, and a table of 128 KiB maps 1 GiB):
- *
- *	0  header, backing file name | 1  refcount table | 2  first block of
- *	refcounts | 3...  L1 table
+ * Opening overlays. The reader's own driver has read and checked the header of
+ * what is opened here; this adds what a writer needs.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,122 +11,10 @@
 
 #include "formats/file-lock.h"
 #include "formats/new-file.h"
-#include "formats/put-be.h"
 #include "formats/overlay/qcow2-header.h"
+#include "formats/overlay/qcow2-new.h"
 #include "formats/overlay/qcow2-write.h"
 #include "iouring/write.h"
-
-enum { NEW_CLUSTER_BITS = 17, NEW_REFCOUNT_ORDER = 4, NEW_L1_CLUSTER = 3 };
-#define NEW_CLUSTER_BYTES (1U << NEW_CLUSTER_BITS)
-#define NEW_TABLE_BYTES	  ((uint64_t)NEW_CLUSTER_BYTES / 16 << NEW_CLUSTER_BITS)
-#define NEW_HEADER_BYTES  112U
-
-/* ---- a new file ---- */
-
-static void put_header(uint8_t *h, const struct overlay_new *n,
-		       uint32_t l1_entries)
-{
-	size_t name_bytes = n->base_name ? strlen(n->base_name) : 0;
-	size_t at = NEW_HEADER_BYTES;
-
-	put_be32(h, QCOW2_MAGIC_AT, QCOW2_MAGIC);
-	put_be32(h, QCOW2_VERSION_AT, 3);
-	put_be32(h, QCOW2_CLUSTER_BITS_AT, NEW_CLUSTER_BITS);
-	put_be64(h, QCOW2_SIZE_AT, n->bytes);
-	put_be32(h, QCOW2_L1_ENTRIES_AT, l1_entries);
-	put_be64(h, QCOW2_L1_OFF_AT, NEW_L1_CLUSTER * NEW_CLUSTER_BYTES);
-	put_be64(h, QCOW2_REFTABLE_OFF_AT, NEW_CLUSTER_BYTES);
-	put_be32(h, QCOW2_REFTABLE_CLUSTERS_AT, 1);
-	put_be64(h, QCOW2_INCOMPATIBLE_AT, QCOW2_INCOMPAT_EXTENDED_L2);
-	put_be32(h, QCOW2_REFCOUNT_ORDER_AT, NEW_REFCOUNT_ORDER);
-	put_be32(h, QCOW2_HEADER_BYTES_AT, NEW_HEADER_BYTES);
-	at = qcow2_put_mark(h, at);
-	if (!name_bytes)
-		return;
-	if (n->base_format)
-		at = qcow2_put_format(h, at, n->base_format);
-	at += 8; /* the end of extensions */
-	put_be64(h, QCOW2_BACKING_OFF_AT, at);
-	put_be32(h, QCOW2_BACKING_BYTES_AT, (uint32_t)name_bytes);
-	memcpy(h + at, n->base_name, name_bytes);
-}
-
-static int check_new(const struct overlay_new *n, struct error *err)
-{
-	if (n->bytes > (QCOW2_L1_BYTES_MAX / 8) * NEW_TABLE_BYTES)
-		return error_set(err, -EFBIG, 0,
-				 "a disk of %" PRIu64
-				 " bytes is over the limit of %" PRIu64,
-				 n->bytes,
-				 (QCOW2_L1_BYTES_MAX / 8) * NEW_TABLE_BYTES);
-	if (n->base_name && strlen(n->base_name) > QCOW2_BACKING_NAME_MAX)
-		return error_set(err, -EINVAL, 0,
-				 "backing file name of %zu bytes is over the "
-				 "limit of %u",
-				 strlen(n->base_name), QCOW2_BACKING_NAME_MAX);
-	if (n->base_format && strlen(n->base_format) > 64)
-		return error_set(err, -EINVAL, 0,
-				 "backing format \"%s\" is "
-				 "no format",
-				 n->base_format);
-	return 0;
-}
-
-/* Writes all of a new file's metadata to @src, which is empty. */
-static int write_new(struct source *src, const struct overlay_new *n,
-		     struct error *err)
-{
-	uint64_t l1 = div_round_up(n->bytes, NEW_TABLE_BYTES), clusters, i;
-	CLEANUP(freep) uint8_t *buf = calloc(3, NEW_CLUSTER_BYTES);
-	int r;
-
-	if (!buf)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	clusters = NEW_L1_CLUSTER +
-		   max_u64(1, div_round_up(l1 * 8, NEW_CLUSTER_BYTES));
-	put_header(buf, n, (uint32_t)l1);
-	put_be64(buf, NEW_CLUSTER_BYTES, 2 * NEW_CLUSTER_BYTES);
-	for (i = 0; i < clusters; i++)
-		put_be16(buf, 2 * NEW_CLUSTER_BYTES + 2 * i, 1);
-	r = source_truncate(src, clusters * NEW_CLUSTER_BYTES, err);
-	if (r >= 0)
-		r = source_write(src, buf, 3 * NEW_CLUSTER_BYTES, 0, err);
-	return r < 0 ? r : source_sync(src, err);
-}
-
-/* It has its name when its bytes are durable. */
-static int fill_and_name(struct new_file *f, const struct overlay_new *n,
-			 struct error *err)
-{
-	CLEANUP(source_unrefp) struct source *src = NULL;
-	int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0), r;
-
-	if (fd < 0)
-		return error_set(err, -errno, 0, "%s", errno_text(errno));
-	r = file_source_adopt_rw(fd, 0, &src, err);
-	if (r >= 0)
-		r = write_new(src, n, err);
-	return r < 0 ? r : new_file_name(f, err);
-}
-
-int overlay_create(const char *path, const struct overlay_new *n,
-		   struct error *err)
-{
-	CLEANUP(new_file_done) struct new_file f = { .fd = -1 };
-	int r = check_new(n, err);
-
-	if (r >= 0)
-		r = new_file_begin(path, &f, err);
-	if (r >= 0)
-		r = fill_and_name(&f, n, err);
-	if (r >= 0)
-		r = sync_folder_of(path, err);
-	if (r < 0)
-		error_prefix(err, "%s", path);
-	return r;
-}
-
-/* ---- opening ---- */
 
 static int check_writable(const struct qcow2_file *o, struct error *err)
 {
@@ -495,7 +377,7 @@ static int open_temp_source(const char *folder, const struct overlay_new *n,
 	if (r >= 0)
 		r = source_measure(src, &bytes, NULL, err);
 	if (r >= 0 && !bytes)
-		r = write_new(src, n, err);
+		r = qcow2_new_write(src, n, err);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(src);
@@ -511,7 +393,7 @@ int qcow2_file_open_temp(const char *folder, struct image *base,
 	struct overlay_options own = *options;
 	struct source *src = NULL;
 	char again[32];
-	int r = check_new(&n, err);
+	int r = qcow2_new_check(&n, err);
 
 	/* Who would read a log that is gone with the process? */
 	own.log = own.log && own.kept;

@@ -5,6 +5,7 @@
 
 #include "formats/backing-name.h"
 #include "formats/overlay/overlay.h"
+#include "iouring/util.h"
 #include "iouring/write.h"
 #include "nbd/cmd/cmd.h"
 #include "nbd/cmd/output.h"
@@ -21,13 +22,18 @@ static const char help[] =
 	"  -b, --base NAME        the image that FILE is an overlay of, named from\n"
 	"                         FILE's folder; SIZE may be left out then\n"
 	"  -F, --base-format NAME its format (default: guess)\n"
+	"      --preallocation X  off; metadata: qcow2's tables; falloc: the file\n"
+	"                         system's room, too; full: and zeroes written\n"
 	"  -k, --key FILE         passphrase of the base\n"
 	"      --allow X          a folder or prefix that it may refer to\n"
 	"  -h, --help\n";
 
+enum { OPT_PREALLOCATION = CMD_VERB };
+
 struct create {
 	struct cmd cmd;
 	bool raw;
+	enum overlay_preallocation preallocation;
 	const char *base, *base_format;
 	uint64_t bytes;
 	bool sized;
@@ -40,13 +46,19 @@ static int make_raw(const struct create *c, const char *path, struct error *err)
 
 	if (r >= 0)
 		r = source_truncate(out.dst, c->bytes, err);
+	if (r >= 0)
+		r = overlay_preallocate(out.dst, 0, c->bytes, c->preallocation,
+					err);
+	if (r < 0 && out.dst)
+		error_prefix(err, "%s", path);
 	return r < 0 ? r : output_commit(&out, err);
 }
 
 static int make_qcow2(const struct create *c, const char *path,
 		      struct error *err)
 {
-	struct overlay_new n = { .bytes = c->bytes };
+	struct overlay_new n = { .bytes = c->bytes,
+				 .preallocation = c->preallocation };
 	CLEANUP(image_unrefp) struct image *base = NULL;
 	CLEANUP(freep) char *base_path = NULL;
 	CLEANUP(freep) char *base_name = NULL;
@@ -71,6 +83,28 @@ static int make_qcow2(const struct create *c, const char *path,
 	return overlay_create(path, &n, err);
 }
 
+static int take_preallocation(struct create *c)
+{
+	static const char *const names[] = {
+		[OVERLAY_PREALLOCATE_OFF] = "off",
+		[OVERLAY_PREALLOCATE_METADATA] = "metadata",
+		[OVERLAY_PREALLOCATE_FALLOC] = "falloc",
+		[OVERLAY_PREALLOCATE_FULL] = "full",
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strcmp(optarg, names[i]) != 0)
+			continue;
+		c->preallocation = (enum overlay_preallocation)i;
+		return -1;
+	}
+	return cmd_usage(&c->cmd,
+			 "--preallocation: \"%s\" is none of off, metadata, "
+			 "falloc and full",
+			 optarg);
+}
+
 static int take_option(struct create *c, int opt, char **argv)
 {
 	switch (opt) {
@@ -88,6 +122,8 @@ static int take_option(struct create *c, int opt, char **argv)
 	case 'F':
 		c->base_format = optarg;
 		return -1;
+	case OPT_PREALLOCATION:
+		return take_preallocation(c);
 	default:
 		return cmd_option(&c->cmd, opt, argv);
 	}
@@ -101,6 +137,7 @@ static int parse(struct create *c, int argc, char **argv)
 		{ "output", required_argument, NULL, 'O' },
 		{ "base", required_argument, NULL, 'b' },
 		{ "base-format", required_argument, NULL, 'F' },
+		{ "preallocation", required_argument, NULL, OPT_PREALLOCATION },
 		{ 0 },
 	};
 	int opt, status;
@@ -123,6 +160,10 @@ static int parse(struct create *c, int argc, char **argv)
 	if (c->raw && c->base)
 		return cmd_usage(&c->cmd, "a raw file has no base: "
 					  "--output qcow2");
+	if (c->raw && c->preallocation == OVERLAY_PREALLOCATE_METADATA)
+		return cmd_usage(&c->cmd,
+				 "--preallocation: raw has no "
+				 "metadata; falloc and full are there");
 	return -1;
 }
 

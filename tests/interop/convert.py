@@ -509,6 +509,125 @@ def increments_that_could_not_be_restored_are_refused(c):
     is_equal(sorted(os.listdir(at(""))), before, "what is left")
 
 
+# Sizes and room.
+
+
+def a_copys_size_is_told_before(c):
+    """As qemu-img measure tells it, and no copy is larger."""
+    def measured(*args):
+        ours = json.loads(platter("measure", "--json", *args).stdout)
+        theirs = []
+        for a in args:
+            theirs += (["-o", "cluster_size=" + a.split("=")[1]]
+                       if "cluster-size" in a else [a])
+        theirs = json.loads(run(["qemu-img", "measure", "--output=json",
+                                 *theirs])[1])
+        is_equal(ours["fully-allocated"], theirs["fully-allocated"],
+                 f"the size of {args} in full")
+        # Holes in a qcow2 file are data to qemu-img, and no data to a copy.
+        is_true(ours["required"] <= theirs["required"], f"{args}: {ours}")
+        if args[-1] not in (c.qcow2, c.states.at("l2.qcow2")):
+            is_equal(ours["required"], theirs["required"],
+                     f"the size of {args}")
+        return ours
+    for size in ("0", "1", "65536", "1000001", "7G", "2T"):
+        measured("-O", "raw", "--size", size)
+        for cluster in ("4096", "65536", "2097152"):
+            measured("-O", "qcow2", f"--cluster-size={cluster}", "--size",
+                     size)
+    for image in (c.raw, c.qcow2, c.states.at("l2.qcow2")):
+        measured("-O", "raw", image)
+        for cluster in ("512", "65536"):
+            most = measured("-O", "qcow2", f"--cluster-size={cluster}", image)
+            convert("--overwrite", "-O", "qcow2", "--cluster-size", cluster,
+                    image, c.at("to"))
+            is_true(os.path.getsize(c.at("to")) <= most["required"],
+                    f"{image}, {cluster}: {os.path.getsize(c.at('to'))} bytes")
+    p = platter("measure", "-O", "qcow2", "--json", c.states.all + "@one")
+    is_equal(json.loads(p.stdout)["fully-allocated"],
+             measured("-O", "qcow2", "--size", str(SIZE))["fully-allocated"],
+             "the size of a state")
+    for args, says in (([], b"an image or --size"), (["--size", "x"], b"x"),
+                       (["--size", "1M", c.raw], b"an image or --size"),
+                       (["--cluster-size", "4k", c.raw], b"raw has no")):
+        p = platter("measure", *args)
+        is_equal(p.returncode, 2, f"status of {args}")
+        is_true(says in p.stderr, str(p.stderr))
+
+
+def room_is_set_aside(c):
+    """What is made so is sound, reads as zeroes or its base, and takes no
+    more room for what is written."""
+    size = 3 * MIB + 512
+    for how, least in (("off", 0), ("metadata", 0), ("falloc", size),
+                       ("full", size)):
+        path = c.at(f"made-{how}")
+        for fmt in ("raw", "qcow2"):
+            if (fmt, how) == ("raw", "metadata"):
+                is_equal(platter("create", "-O", fmt, "--preallocation", how,
+                                 path, size).returncode, 2, "status of raw")
+                continue
+            p = platter("create", "-O", fmt, "--preallocation", how, path,
+                        size)
+            is_equal(p.returncode, 0, f"status of {fmt} {how}, {p.stderr}")
+            used = os.stat(path).st_blocks * 512
+            is_true(least <= used <= (least or MIB // 2) + MIB,
+                    f"{fmt} {how} takes {used} bytes")
+            with NbdServer(c, "qemu-nbd", "-t", "-k", "SOCKET", "-f", fmt,
+                           path) as uri:
+                is_equal(run(["nbdcopy", uri, c.at("zero")])[0], 0, "a copy")
+            with open(c.at("zero"), "rb") as f:
+                is_equal(f.read().strip(b"\0"), b"", f"{fmt} {how} reads")
+            if fmt == "qcow2":
+                run(["qemu-img", "check", path])
+                before = os.path.getsize(path)
+                with NbdServer(c, "qemu-nbd", "-t", "-k", "SOCKET", "-f", fmt,
+                               path) as uri:
+                    run(["qemu-io", "-f", "raw", "-c", "write -P 7 1M 1M",
+                         "-c", "read -P 7 1M 1M", "-c", "read -P 0 2M 1M",
+                         uri])
+                run(["qemu-img", "check", path])
+                is_equal(os.path.getsize(path) > before, how == "off",
+                         f"{how}: whether it grew")
+            os.unlink(path)
+    for how in ("metadata", "falloc", "full"):
+        top = c.at(f"made-{how}.qcow2")
+        p = platter("create", "--preallocation", how, "-b", "disk.raw", "-F",
+                    "raw", top)
+        is_equal(p.returncode, 0, f"status with a base, {p.stderr}")
+        run(["qemu-img", "compare", c.raw, top])
+        before = os.path.getsize(top)
+        with NbdServer(c, os.environ["PLATTER"], "serve", "-U", "SOCKET",
+                       "--overlay", top, "--format", "raw", c.raw) as uri:
+            run(["qemu-io", "-f", "raw", "-c", "write -P 7 1M 5k", "-c",
+                 "write -P 8 9M 100", uri])
+        run(["qemu-img", "check", top])
+        is_equal(os.path.getsize(top), before, "the size of what was set aside")
+        run(["cp", c.raw, c.at("want")])
+        for at, byte, n in ((MIB, 7, 5 * 1024), (9 * MIB, 8, 100)):
+            with open(c.at("want"), "r+b") as f:
+                f.seek(at)
+                f.write(bytes([byte]) * n)
+        run(["qemu-img", "compare", c.at("want"), top])
+    # Refcounts over more than a block, tables over more than a cluster.
+    path = c.at("made-large.qcow2")
+    is_equal(platter("create", "--preallocation", "metadata", path,
+                     "9G").returncode, 0, "status of 9G")
+    run(["qemu-img", "check", path])
+    p = platter("check", path)
+    is_equal(p.returncode, 0, f"our check of 9G: {p.stdout}")
+    is_true(os.path.getsize(path) > 9 << 30, "9G in the file")
+    os.unlink(path)
+    p = subprocess.run(
+        ["prlimit", "--fsize=262144", "sh", "-c", 'trap "" XFSZ; exec "$@"',
+         "sh", os.environ["PLATTER"], "create", "-O", "raw",
+         "--preallocation", "full", c.at("never"), "1M"],
+        capture_output=True, check=False)
+    is_true(p.returncode == 1 and c.at("never").encode() in p.stderr,
+            str(p.stderr))
+    is_true(not os.path.exists(c.at("never")), "what is left")
+
+
 if __name__ == "__main__":
     environment("PLATTER")
     need_programs("qemu-img", "qemu-nbd", "nbdkit")
@@ -529,4 +648,6 @@ if __name__ == "__main__":
         an_increment_over_a_layer_names_it,
         an_increment_over_any_image_is_what_differs,
         increments_that_could_not_be_restored_are_refused,
+        a_copys_size_is_told_before,
+        room_is_set_aside,
     ])

@@ -1078,6 +1078,7 @@ static void after(struct write_watcher *w, const struct write_event *e,
 		}
 		break;
 	case WRITE_ZERO: /* of devices only */
+	case WRITE_ALLOCATE: /* changes nothing */
 		break;
 	case WRITE_TRUNCATE:
 		r.truncate = true;
