@@ -67,8 +67,9 @@ struct layer {
 	char *path; /* as it was opened, for messages */
 	struct source_identity identity; /* by which loops are found */
 	bool guessed; /* the format was not declared */
-	const char *remark; /* what a user should know who named it, as what
-			       it looks like; static; NULL: nothing */
+	const char *remark; /* what a user should know who named it: what is
+			       said of it behind its name; static; NULL:
+			       nothing */
 	bool top; /* named by the user, not by another image */
 	bool encrypted;
 	bool held; /* by layer_hold() */

@@ -186,6 +186,10 @@ static void describe_bzimage(struct view *v)
 		  100);
 }
 
+#define PACKED(what)                                                   \
+	"looks like " what ", and is taken for a raw disk: unpack it " \
+	"first (--format raw says that it is one)"
+
 /* What one look tells. */
 static const struct {
 	size_t at;
@@ -211,20 +215,23 @@ static const struct {
 	{ 0, "070701", 6, "initial RAM disk (cpio)", 0, 0, NULL },
 	{ 0, "070702", 6, "initial RAM disk (cpio)", 0, 0, NULL },
 	{ 0, "\x1f\x8b\x08", 3, "gzip stream (an initial RAM disk, perhaps)", 0,
-	  0, "a gzip stream" },
+	  0, PACKED("a gzip stream") },
 	{ 0, "\x28\xb5\x2f\xfd", 4,
-	  "zstd stream (an initial RAM disk, perhaps)", 0, 0, "a zstd stream" },
+	  "zstd stream (an initial RAM disk, perhaps)", 0, 0,
+	  PACKED("a zstd stream") },
 	{ 0,
 	  "\xfd"
 	  "7zXZ",
-	  5, "xz stream (an initial RAM disk, perhaps)", 0, 0, "an xz stream" },
+	  5, "xz stream (an initial RAM disk, perhaps)", 0, 0,
+	  PACKED("an xz stream") },
 	{ 0, "\x02\x21\x4c\x18", 4, "lz4 stream (an initial RAM disk, perhaps)",
-	  0, 0, "an lz4 stream" },
-	{ 0, "\x04\x22\x4d\x18", 4, "lz4 stream", 0, 0, "an lz4 stream" },
-	{ 0, "BZh", 3, "bzip2 stream", 0, 0, "a bzip2 stream" },
-	{ 0, "PK\x03\x04", 4, "zip archive", 0, 0, "a zip archive" },
+	  0, 0, PACKED("an lz4 stream") },
+	{ 0, "\x04\x22\x4d\x18", 4, "lz4 stream", 0, 0,
+	  PACKED("an lz4 stream") },
+	{ 0, "BZh", 3, "bzip2 stream", 0, 0, PACKED("a bzip2 stream") },
+	{ 0, "PK\x03\x04", 4, "zip archive", 0, 0, PACKED("a zip archive") },
 	{ 257, "ustar", 5, "tar archive (an OVA, perhaps)", 0, 0,
-	  "a tar archive" },
+	  PACKED("a tar archive") },
 };
 
 const char *raw_packed(struct source *src)

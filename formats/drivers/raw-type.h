@@ -15,8 +15,8 @@
 void raw_describe(struct source *src, struct info_sink *s);
 
 /*
- * What is to be unpacked before it is a disk: "a gzip stream", "a tar archive";
- * NULL: it does not look so.
+ * layer.remark of what is to be unpacked before it is a disk, such as a gzip stream
+ * or a tar archive; NULL: it does not look so.
  */
 const char *raw_packed(struct source *src);
 

@@ -90,17 +90,6 @@ static int read_text(struct layer *l, uint64_t at, size_t len,
 	return vmdk_descriptor_parse(&s->d, text, len, at, err);
 }
 
-/* The descriptor inside the sparse file @e. */
-static int read_embedded(struct layer *l, const struct vmdk_extent *e,
-			 struct error *err)
-{
-	int r = vmdk_check_embedded(e, err);
-
-	return r < 0 ? r
-		     : read_text(l, e->descriptor_off,
-				 (size_t)e->descriptor_bytes, err);
-}
-
 /* Whose disks have files that are disks by themselves. */
 static int check_create_type(const struct vmdk_descriptor *d, struct error *err)
 {
@@ -359,6 +348,21 @@ static int open_descriptor(struct layer *l, const struct vmdk_extent *self,
 	return r < 0 ? r : take_parent(l, err);
 }
 
+/*
+ * Is the room for an embedded descriptor left empty? So QEMU makes the extents
+ * whose descriptor is a file of its own.
+ */
+static bool is_empty_descriptor(struct layer *l, const struct vmdk_extent *e)
+{
+	uint8_t first[VMDK_SECTOR_BYTES];
+	size_t len = (size_t)min_u64(sizeof(first), e->descriptor_bytes);
+
+	return len &&
+	       layer_read_meta(l, l->src, first, len, e->descriptor_off,
+			       NULL) >= 0 &&
+	       is_all_zero(first, len);
+}
+
 static int open_file(struct layer *l, struct error *err)
 {
 	struct vmdk_state *s = l->state;
@@ -382,13 +386,22 @@ static int open_file(struct layer *l, struct error *err)
 	r = sparse_open(&self, head, len, err);
 	if (r < 0)
 		return r;
-	if (self.descriptor_off) {
-		r = read_embedded(l, &self, err);
+	if (self.descriptor_off)
+		r = vmdk_check_embedded(&self, err);
+	if (r < 0)
+		return r;
+	if (self.descriptor_off && !is_empty_descriptor(l, &self)) {
+		r = read_text(l, self.descriptor_off,
+			      (size_t)self.descriptor_bytes, err);
 		return r < 0 ? r
 			     : open_descriptor(
 				       l, self.grain_bytes ? &self : NULL, err);
 	}
 	s->bare = true;
+	if (l->top)
+		l->remark = "is an extent without a descriptor, and perhaps a "
+			    "part of a disk alone: the descriptor (a .vmdk "
+			    "without -s001) is the whole";
 	r = open_bare(l, &self, err);
 	if (r >= 0 && self.kind == VMDK_KIND_COWD)
 		r = vmdk_cowd_take_parent(l, head, len, err);

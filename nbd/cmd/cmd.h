@@ -104,7 +104,8 @@ int cmd_usage(const struct cmd *c, const char *fmt, ...) PRINTF(2, 3);
 
 struct layer;
 
-/* Warns of what the image @name, as the user called it, looks like. */
+/* Prints the layer's remark, if there is one, of the image that the user called
+ * @name. */
 void cmd_remark(const struct layer *l, const char *name);
 
 /* "platter: LINE" on standard error. */

@@ -45,10 +45,7 @@ void cmd_remark(const struct layer *l, const char *name)
 		return;
 	fputs("platter: ", stderr);
 	cmd_put(stderr, name);
-	fprintf(stderr,
-		" looks like %s, and is taken for a raw disk: unpack it first "
-		"(--format raw says that it is one)\n",
-		l->remark);
+	fprintf(stderr, " %s\n", l->remark);
 }
 
 int cmd_fail(const struct error *err)

@@ -339,6 +339,22 @@ def what_is_packed_is_not_taken_for_a_disk_in_silence(c):
     is_true("looks like" not in s.errors, f"of a disk it says {s.errors}")
 
 
+def a_part_of_a_disk_is_told_as_one(c):
+    run(["qemu-img", "convert", "-O", "vmdk", "-o",
+         "subformat=twoGbMaxExtentSparse", c.path("a.raw"), c.path("d.vmdk")])
+    run(["qemu-img", "convert", "-O", "vmdk", c.path("a.raw"),
+         c.path("mono.vmdk")])
+    for name, told in (("d-s001.vmdk", True), ("d.vmdk", False),
+                       ("mono.vmdk", False)):
+        with Serve("-U", c.socket, c.path(name)) as s:
+            pass
+        err = run([os.environ["PLATTER"], "convert", "--quiet", "--overwrite",
+                   c.path(name), c.path("out")])[2]
+        for says in (s.errors, err):
+            is_equal(f"{c.path(name)} is an extent without" in says, told,
+                     f"what is said of {name}: {says}")
+
+
 def habits_are_answered(c):
     """What people type who know qemu-img and qemu-nbd."""
     for args, ours in ((["resize", "x"], "platter overlay resize"),
@@ -362,6 +378,7 @@ if __name__ == "__main__":
         what_gives_no_name_is_refused,
         habits_are_answered,
         what_is_packed_is_not_taken_for_a_disk_in_silence,
+        a_part_of_a_disk_is_told_as_one,
         a_store_is_served,
         several_places_are_listened_on,
         guests_come_by_vsock,
