@@ -174,16 +174,22 @@ int backing_name_parse(struct backing_name *ret, const char *name,
 	size_t len = prefix_length(name);
 	int r = 0;
 
-	if (len && !prefix_allowed(name, len, allow))
+	bool known = len && (!strncmp(name, "json:", len) ||
+			     !strncmp(name, "file:", len));
+
+	if (known && !prefix_allowed(name, len, allow))
 		return error_set(err, -EPERM, 0,
 				 "backing file name begins with \"%.*s\", "
-				 "which needs allow=%.*s",
-				 (int)len, name, (int)len, name);
-	if (len && strncmp(name, "json:", len) && strncmp(name, "file:", len))
-		return error_set(err, -ENOTSUP, 0,
-				 "backing files of kind \"%.*s\" are not "
-				 "supported",
+				 "which needs %s%.*s",
+				 (int)len, name, AS_GIVEN("allow=", "--allow "),
 				 (int)len, name);
+	if (len && !known)
+		return error_set(
+			err,
+			prefix_allowed(name, len, allow) ? -ENOTSUP : -EPERM, 0,
+			"backing files of kind \"%.*s\" are not "
+			"supported",
+			(int)len, name);
 	if (format) {
 		n.format = strdup(format);
 		if (!n.format)

@@ -156,7 +156,8 @@ static int open_by_content(struct layer *child,
 		return 0;
 	return error_set(err, -ENOENT, 0,
 			 "its parent is not among the files of its folder: "
-			 "allow=DIR names another one to look in");
+			 "%s names another one to look in",
+			 AS_GIVEN("allow=DIR", "--allow DIR"));
 }
 
 static int open_parent_file(struct layer *child,
@@ -178,6 +179,18 @@ static int open_parent_file(struct layer *child,
 }
 
 /* Opens the parent that the last layer names. */
+static int check_pair(struct layer *child, struct layer *parent,
+		      struct error *err)
+{
+	struct error own = { 0 };
+	int r = child->ops->check_parent(child, parent, &own);
+
+	return r < 0 ? error_set(err, r, own.off,
+				 "%s: %s takes it all the same", own.msg,
+				 AS_GIVEN("force=parent", "--force parent"))
+		     : 0;
+}
+
 static int open_parent(struct chain *c, const struct open_options *options,
 		       struct layer **ret, enum reference_verdict *verdict,
 		       struct error *err)
@@ -207,7 +220,7 @@ static int open_parent(struct chain *c, const struct open_options *options,
 		return r;
 	r = check_loop(c, parent, err);
 	if (r >= 0 && child->ops->check_parent && !options->force_parent)
-		r = child->ops->check_parent(child, parent, err);
+		r = check_pair(child, parent, err);
 	if (r < 0) {
 		error_prefix(err, "%s", child->path);
 		return r;
@@ -299,8 +312,9 @@ static int check_unlocked(const struct chain *c, struct error *err)
 		if (c->layers[i]->locked)
 			return error_set(err, -EACCES, 0,
 					 "%s: is encrypted: give its "
-					 "passphrase with key=FILE",
-					 c->layers[i]->path);
+					 "passphrase with %s",
+					 c->layers[i]->path,
+					 AS_GIVEN("key=FILE", "--key FILE"));
 	return 0;
 }
 

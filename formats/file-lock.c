@@ -119,5 +119,7 @@ int file_lock_reader(const struct source *src, struct error *err)
 				      USE_AT + USE_RESIZE, 0 };
 
 	return lock(src, &(struct locks){ ours, theirs },
-		    ": --force-share (force=share) reads it all the same", err);
+		    AS_GIVEN(": force=share reads it all the same",
+			     ": --force-share reads it all the same"),
+		    err);
 }

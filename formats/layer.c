@@ -174,9 +174,9 @@ static int check_may_refer(struct layer *l, const char *what, uint64_t at,
 		return 0;
 	return error_set(err, -EPERM, at,
 			 "format %s was guessed, so its %s is not followed: "
-			 "declare the format in the image above, or give "
-			 "allow=guessed",
-			 l->ops->name, what);
+			 "declare the format in the image above, or give %s",
+			 l->ops->name, what,
+			 AS_GIVEN("allow=guessed", "--allow guessed"));
 }
 
 int layer_set_parent(struct layer *l, const char *name, const char *format,

@@ -68,9 +68,9 @@ int format_probe(struct source *src, const struct format_ops **ret,
 		if (found)
 			return error_set(err, -EBADMSG, 0,
 					 "looks like %s and like %s: give "
-					 "format=%s or format=%s",
-					 found->name, (*f)->name, found->name,
-					 (*f)->name);
+					 "%s with one of the two",
+					 found->name, (*f)->name,
+					 AS_GIVEN("format=", "--format"));
 		found = *f;
 	}
 	*ret = found ? found : format_by_name("raw");

@@ -213,11 +213,10 @@ int allow_add(struct allow *a, const char *value, struct error *err)
 	if (len && value[len - 1] == ':' && !strchr(value, '/'))
 		return append(&a->prefixes, &a->n_prefixes, value, err);
 	if (stat(value, &st) < 0 || !S_ISDIR(st.st_mode))
-		return error_set(
-			err, -EINVAL, 0,
-			"allow=%s is neither a folder, nor \"guessed\", "
-			"nor a prefix such as \"json:\"",
-			value);
+		return error_set(err, -EINVAL, 0,
+				 "%s%s is neither a folder, nor \"guessed\", "
+				 "nor a prefix such as \"json:\"",
+				 AS_GIVEN("allow=", "--allow "), value);
 	return append(&a->folders, &a->n_folders, value, err);
 }
 
@@ -350,8 +349,8 @@ static int refuse(enum reference_verdict v, int code, const char *what,
 	case REFERENCE_OUTSIDE:
 		return error_set(err, -EPERM, 0,
 				 "%s lies outside the image's folder: "
-				 "allow=DIR permits another one",
-				 what);
+				 "%s permits another one",
+				 what, AS_GIVEN("allow=DIR", "--allow DIR"));
 	case REFERENCE_MISSING:
 		return error_set(err, -ENOENT, 0, "%s \"%s\" is missing", what,
 				 name);

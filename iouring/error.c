@@ -5,6 +5,8 @@
 
 #include "iouring/error.h"
 
+bool parameters_are_options;
+
 const char *errno_text(int code)
 {
 	const char *text = strerrordesc_np(code);

@@ -18,6 +18,7 @@
 #ifndef IOURING_ERROR_H
 #define IOURING_ERROR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "iouring/util.h"
@@ -47,6 +48,14 @@ struct error {
 	})
 void error_fill(struct error *err, int code, uint64_t off, const char *fmt, ...)
 	PRINTF(4, 5);
+
+/*
+ * A parameter in the words of who reads our messages: nbdkit's ("key=FILE"), or
+ * the command's ("--key FILE"), which says so once, before anything is opened.
+ */
+extern bool parameters_are_options;
+#define AS_GIVEN(parameter, option) \
+	(parameters_are_options ? option : parameter)
 
 /* Puts "text: " in front of the message. @err may be NULL. */
 void error_prefix(struct error *err, const char *fmt, ...) PRINTF(2, 3);

@@ -663,9 +663,10 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 	r = engine_probe();
 	if (r < 0)
 		return error_set(err, r, 0,
-				 "io=uring: io_uring is not available (%s); "
-				 "io=auto does without",
-				 errno_text(-r));
+				 "io_uring is not available (%s); %s does "
+				 "without",
+				 errno_text(-r),
+				 AS_GIVEN("io=auto", "--io auto"));
 	return 0;
 }
 
@@ -676,19 +677,28 @@ int config_check(const struct config *c, struct error *err)
 		const char *why;
 	} rules[] = {
 		{ !c->image && !c->n_exports && !c->glance.store,
-		  "no image was given: a FILE, export=NAME=FILE or store=DIR" },
+		  AS_GIVEN(
+			  "no image was given: a FILE, export=NAME=FILE or store=DIR",
+			  "no image was given: a FILE, --export NAME=FILE or --store DIR") },
 		{ (c->overlay || c->overlay_temp) && !c->image,
-		  "overlay= is of one image, by image= or as the only operand; "
-		  "overlays=DIR is for several" },
+		  AS_GIVEN(
+			  "overlay= is of one image, by image= or as the only operand; overlays=DIR is for several",
+			  "--overlay is of one image, the only operand; --overlays DIR is for several") },
 		{ c->overlays && !c->image && !c->n_exports && !c->glance.store,
-		  "overlays= needs an image: a FILE, export=NAME=FILE or "
-		  "store=DIR" },
+		  AS_GIVEN(
+			  "overlays= needs an image: a FILE, export=NAME=FILE or store=DIR",
+			  "--overlays needs an image: a FILE, --export NAME=FILE or --store DIR") },
 		{ c->snapshot && !c->image,
-		  "snapshot= is of one image; of export NAME it is NAME@SNAPSHOT" },
+		  AS_GIVEN(
+			  "snapshot= is of one image; of export NAME it is NAME@SNAPSHOT",
+			  "--snapshot is of one image; of export NAME it is NAME@SNAPSHOT") },
 		{ c->overlay_per_connection && !c->overlay_temp,
-		  "overlay-scope=connection is for overlay=temp" },
+		  AS_GIVEN(
+			  "overlay-scope=connection is for overlay=temp",
+			  "--overlay-scope connection is for --overlay temp") },
 		{ c->glance.listen && !c->glance.store,
-		  "glance= needs a store: store=DIR" },
+		  AS_GIVEN("glance= needs a store: store=DIR",
+			   "--glance needs a store: --store DIR") },
 	};
 	size_t i;
 

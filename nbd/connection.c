@@ -104,16 +104,22 @@ static int check_count(const struct config *config, const struct connection *c,
 		his += has_address && !strcmp(other->identity, c->identity);
 	}
 	if (config->connections_max && all >= config->connections_max)
-		return error_set(err, -EUSERS, 0,
-				 "%s: refused: there are %u connections "
-				 "(max-connections=%u)",
-				 c->peer, all, config->connections_max);
+		return error_set(
+			err, -EUSERS, 0,
+			"%s: refused: there are %u connections "
+			"(%s%u)",
+			c->peer, all,
+			AS_GIVEN("max-connections=", "--max-connections "),
+			config->connections_max);
 	if (config->address_connections_max &&
 	    his >= config->address_connections_max)
 		return error_set(err, -EUSERS, 0,
 				 "%s: refused: its address has %u connections "
-				 "(max-connections-per-address=%u)",
-				 c->peer, his, config->address_connections_max);
+				 "(%s%u)",
+				 c->peer, his,
+				 AS_GIVEN("max-connections-per-address=",
+					  "--max-connections-per-address "),
+				 config->address_connections_max);
 	return 0;
 }
 

@@ -94,11 +94,12 @@ static int check_may_be(const struct config *c, const char *path,
 				 "its file back, or move its snapshots away)",
 				 path, orphan);
 	if (c->overlays_explicit && making == MAKE_LATER)
-		return error_set(
-			err, -ENOENT, 0,
-			"there is no overlay %s: \"platter overlay "
-			"create\" makes one (overlays-create=explicit)",
-			path + n);
+		return error_set(err, -ENOENT, 0,
+				 "there is no overlay %s: \"platter overlay "
+				 "create\" makes one (%s)",
+				 path + n,
+				 AS_GIVEN("overlays-create=explicit",
+					  "--overlays-create explicit"));
 	if (access(folder, W_OK | X_OK) < 0)
 		return error_set(err, -errno, 0,
 				 "%s: no overlay can be made here: %s", folder,
@@ -131,9 +132,9 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 	if (c->snapshot && !*base->id)
 		return error_set(err, -EINVAL, 0,
 				 "overlay: a file cannot name the snapshot "
-				 "\"%s\" as its base; overlay=temp can be over "
-				 "it",
-				 c->snapshot);
+				 "\"%s\" as its base; %s can be over it",
+				 c->snapshot,
+				 AS_GIVEN("overlay=temp", "--overlay temp"));
 	if (access(path, F_OK) < 0) {
 		r = making == MAKE_NOW ? 0 : check_may_be(c, path, making, err);
 		if (r < 0)
@@ -282,9 +283,9 @@ static int open_named(const struct config *c, const struct overlay_base *base,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	if (!c->overlays)
 		return error_set(err, -ENOENT, 0,
-				 "there is no export \"+%s\": overlays=DIR was "
-				 "not given",
-				 name);
+				 "there is no export \"+%s\": %s was not given",
+				 name,
+				 AS_GIVEN("overlays=DIR", "--overlays DIR"));
 	if (!overlays_name_ok(own) || colon == name || (colon && !*base->id))
 		return error_set(err, -ENOENT, 0,
 				 "there is no export \"+%s\": an overlay's "

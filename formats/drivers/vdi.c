@@ -328,8 +328,7 @@ static int vdi_check_parent(struct layer *l, struct layer *parent,
 	    !uuid_is(h->uuid_parent_modify, p->uuid_modify))
 		return error_set(err, -EBADMSG, VDI_UUID_PARENT_MODIFY_AT,
 				 "its parent %s was modified since: "
-				 "modification id %s, %s was noted; "
-				 "force=parent takes it all the same",
+				 "modification id %s, %s was noted",
 				 parent->path, uuid_text(have, p->uuid_modify),
 				 uuid_text(want, h->uuid_parent_modify));
 	return 0;

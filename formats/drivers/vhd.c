@@ -497,20 +497,18 @@ static int vhd_check_parent(struct layer *l, struct layer *parent,
 	if (parent->ops != &vhd_format)
 		return error_set(err, -EBADMSG, at + DYN_PARENT_ID_AT,
 				 "parent %s is %s, not VHD, and has no unique "
-				 "id: force=parent takes it all the same",
+				 "id",
 				 parent->path, parent->ops->name);
 	format_id(want, s->d.parent_id);
 	format_id(is, p->f.id);
 	if (memcmp(s->d.parent_id, p->f.id, ID_BYTES))
 		return error_set(err, -EBADMSG, at + DYN_PARENT_ID_AT,
-				 "parent %s has the unique id %s, not %s: "
-				 "force=parent takes it all the same",
+				 "parent %s has the unique id %s, not %s",
 				 parent->path, is, want);
 	if (s->d.parent_time && p->f.time_stamp > s->d.parent_time)
 		return error_set(err, -EBADMSG, at + DYN_PARENT_TIME_AT,
 				 "parent %s has the time stamp %" PRIu32
-				 ", later than %" PRIu32
-				 ": force=parent takes it all the same",
+				 ", later than %" PRIu32 "",
 				 parent->path, p->f.time_stamp,
 				 s->d.parent_time);
 	return 0;

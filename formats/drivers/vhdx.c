@@ -378,16 +378,14 @@ static int vhdx_check_parent(struct layer *l, struct layer *parent,
 	if (parent->ops != &vhdx_format)
 		return error_set(err, -EBADMSG, at,
 				 "parent %s is %s, not VHDX, and has no "
-				 "DataWriteGuid: force=parent takes it all the "
-				 "same",
+				 "DataWriteGuid",
 				 parent->path, parent->ops->name);
 	if (is_linked(s, p->h.data_guid))
 		return 0;
 	vhdx_format_guid(want, s->linkage[0]);
 	vhdx_format_guid(is, p->h.data_guid);
 	return error_set(err, -EBADMSG, at,
-			 "parent %s has the DataWriteGuid %s, not %s: "
-			 "force=parent takes it all the same",
+			 "parent %s has the DataWriteGuid %s, not %s",
 			 parent->path, is, want);
 }
 

@@ -441,15 +441,12 @@ static int vmdk_check_parent(struct layer *l, struct layer *parent,
 					     : 0;
 	if (!p->d.has_cid)
 		return error_set(err, -EBADMSG, s->d.parent_hint_at,
-				 "parent has no CID, %08" PRIx32
-				 " is wanted: force=parent takes it all the "
-				 "same",
+				 "parent has no CID, %08" PRIx32 " is wanted",
 				 s->d.parent_cid);
 	if (p->d.cid != s->d.parent_cid)
 		return error_set(err, -EBADMSG, s->d.parent_hint_at,
 				 "parent's CID is %08" PRIx32 ", not %08" PRIx32
-				 ": it was changed since; force=parent takes "
-				 "it all the same",
+				 ": it was changed since",
 				 p->d.cid, s->d.parent_cid);
 	return 0;
 }

@@ -142,8 +142,9 @@ static int set_status_flags(int fd, unsigned int flags, struct error *err)
 	if (flags & FILE_DIRECT)
 		return error_set(err, -ENOTSUP, 0,
 				 "the file system does not support O_DIRECT "
-				 "(%s); leave direct=true out",
-				 errno_text(errno));
+				 "(%s); leave %s out",
+				 errno_text(errno),
+				 AS_GIVEN("direct=true", "--direct"));
 	return error_set(err, -errno, 0, "fcntl: %s", errno_text(errno));
 }
 

@@ -260,6 +260,7 @@ static int run(int argc, char **argv)
 		return STATUS_USAGE;
 	}
 	opterr = 0; /* cmd_option() says it */
+	parameters_are_options = true;
 	return verb->run(argc - 1, argv + 1);
 }
 

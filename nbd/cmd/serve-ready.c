@@ -13,8 +13,9 @@
 #include "nbd/export-name.h"
 #include "nbd/text.h"
 
-#define EXPORTS_MAX   1000U
-#define EXPORTS_SHOWN 20U /* as lines; --json has all */
+#define EXPORTS_MAX	  1000U
+#define RECONNECT_SECONDS "60" /* a server is started anew */
+#define EXPORTS_SHOWN	  20U /* as lines; --json has all */
 
 /* ---- what is served ---- */
 
@@ -98,13 +99,38 @@ static char *uri_query(const struct serve *s)
 	return ret;
 }
 
+/*
+ * The first that the file of keys has: with one key, he whom a client must say
+ * that it is. NULL: nobody.
+ */
+static char *first_user(const struct serve *s)
+{
+	FILE *fp = serve_needs_tls(s) && s->tls_psk ? fopen(s->tls_psk, "re")
+						    : NULL;
+	char *line = NULL, *user = NULL;
+	size_t room = 0, len;
+
+	while (fp && !user && getline(&line, &room, fp) > 0) {
+		len = strcspn(line, ":\n");
+		if (*line != '#' && line[len] == ':' && len)
+			user = strndup(line, len);
+	}
+	if (line)
+		explicit_bzero(line, room);
+	free(line);
+	if (fp)
+		fclose(fp);
+	return user;
+}
+
 /* At the first place, or at the one that is @at. */
 static char *make_uri(const struct serve *s, unsigned int at, const char *name)
 {
 	CLEANUP(freep) char *query = uri_query(s);
+	CLEANUP(freep) char *user = first_user(s);
 
 	return endpoint_uri(&s->listener.endpoints[at], serve_needs_tls(s),
-			    name, query);
+			    user, name, query);
 }
 
 static void __attribute__((format(printf, 3, 4)))
@@ -121,6 +147,58 @@ add_line(json_t *lines, const char *name, const char *fmt, ...)
 		return;
 	json_object_set_new(lines, name, report_text(line));
 	free(line);
+}
+
+/* A value among qemu's options: commas are doubled. To be freed. */
+static char *option_value(const char *text)
+{
+	char *ret = malloc(2 * strlen(text) + 1), *p = ret;
+
+	for (; ret && *text; text++) {
+		if (*text == ',')
+			*p++ = ',';
+		*p++ = *text;
+	}
+	if (ret)
+		*p = '\0';
+	return ret;
+}
+
+/*
+ * With options and no URI, so that it waits for a server that is started anew:
+ * nbd-client, even with -persist, does not.
+ */
+static void add_qemu_nbd(json_t *lines, const struct endpoint *e,
+			 const char *name, bool writable)
+{
+	const char *host =
+		e->any ? strchr(e->address, ':') ? "::1" : "127.0.0.1"
+		       : e->address;
+	CLEANUP(freep)
+	char *at = option_value(e->kind == ENDPOINT_UNIX ? e->file.path : host);
+	CLEANUP(freep) char *export = option_value(name);
+	CLEANUP(freep) char *options = NULL, *word = NULL, *server = NULL;
+	int r;
+
+	if (!at || !export || e->kind == ENDPOINT_VSOCK)
+		return;
+	r = e->kind == ENDPOINT_UNIX
+		    ? asprintf(&server,
+			       "file.server.type=unix,file.server.path=%s", at)
+		    : asprintf(&server,
+			       "file.server.type=inet,file.server.host=%s,"
+			       "file.server.port=%" PRIu32,
+			       at, e->port);
+	if (r < 0 || asprintf(&options,
+			      "driver=raw,file.driver=nbd,%s%s%s,"
+			      "file.reconnect-delay=" RECONNECT_SECONDS,
+			      server, *name ? ",file.export=" : "", export) < 0)
+		return;
+	word = text_shell_word(options);
+	if (word)
+		add_line(lines, "qemu-nbd",
+			 "qemu-nbd -c /dev/nbd0 %s--image-opts %s",
+			 writable ? "" : "-r ", word);
 }
 
 /* nbd-client takes no URIs. @name: of the export. */
@@ -165,8 +243,7 @@ static json_t *client_lines(const struct serve *s, const char *name)
 	if (!serve_needs_tls(s)) { /* these do not take nbds URIs */
 		add_line(lines, "qemu", "qemu-system-x86_64 -m 1G -drive %s",
 			 drive_word);
-		add_line(lines, "qemu-nbd", "qemu-nbd -c /dev/nbd0 %s-f raw %s",
-			 writable ? "" : "-r ", word);
+		add_qemu_nbd(lines, &s->listener.endpoints[0], name, writable);
 		add_nbd_client(lines, &s->listener.endpoints[0], name,
 			       writable);
 	}

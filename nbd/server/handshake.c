@@ -111,16 +111,37 @@ static bool info_wants(struct cursor *wanted, enum nbd_info what)
 	return false;
 }
 
-static bool answer_opened(struct client *c, const struct option *o)
+/*
+ * That somebody else has what he may open is no secret; else all that he may not
+ * open is not there.
+ */
+static bool answer_not_opened(struct client *c, const struct option *o, int why)
+{
+	switch (why) {
+	case -EBUSY:
+		return option_answer_text(
+			c, o->number, NBD_REP_ERR_POLICY,
+			"the export is in use: another process has its overlay "
+			"or its image open for writing, or locked");
+	case -EUSERS:
+		return option_answer_text(c, o->number, NBD_REP_ERR_POLICY,
+					  "there are too many connections");
+	default:
+		return option_answer_text(
+			c, o->number, NBD_REP_ERR_UNKNOWN,
+			"there is no such export for this client");
+	}
+}
+
+/* @why: with no export open, see option_job.why. */
+static bool answer_opened(struct client *c, const struct option *o, int why)
 {
 	struct cursor wanted;
 	char *name = NULL;
 	bool ok;
 
 	if (!c->export)
-		return option_answer_text(
-			c, o->number, NBD_REP_ERR_UNKNOWN,
-			"there is no such export for this client");
+		return answer_not_opened(c, o, why);
 	if (!info_name(o, &name, &wanted))
 		return false;
 	free(name);
@@ -142,7 +163,7 @@ static bool answer_opened(struct client *c, const struct option *o)
 
 static bool then_answer_opened(struct option_job *j)
 {
-	return answer_opened(j->client, &j->option);
+	return answer_opened(j->client, &j->option, j->why);
 }
 
 static bool take_info(struct client *c, const struct option *o)
@@ -156,7 +177,7 @@ static bool take_info(struct client *c, const struct option *o)
 			"the option's lengths contradict each other");
 	if (name && client_has_open(c, name)) {
 		free(name);
-		return answer_opened(c, o);
+		return answer_opened(c, o, 0);
 	}
 	return option_start_job(
 		c, o,

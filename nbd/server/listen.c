@@ -269,7 +269,9 @@ void listener_done(struct listener *l)
 }
 
 /* What comes before the export's name, to be freed. */
-static char *uri_authority(const struct endpoint *e, const char *s)
+/* @at: "USER@", or "". */
+static char *uri_authority(const struct endpoint *e, const char *s,
+			   const char *at)
 {
 	const char *address = e->address;
 	CLEANUP(freep) char *where = NULL;
@@ -277,9 +279,9 @@ static char *uri_authority(const struct endpoint *e, const char *s)
 	int r;
 
 	if (e->kind == ENDPOINT_UNIX)
-		r = asprintf(&ret, "nbd%s+unix://", s);
+		r = asprintf(&ret, "nbd%s+unix://%s", s, at);
 	else if (e->kind == ENDPOINT_VSOCK)
-		r = asprintf(&ret, "nbd%s+vsock://%u:%" PRIu32, s,
+		r = asprintf(&ret, "nbd%s+vsock://%s%u:%" PRIu32, s, at,
 			     VMADDR_CID_HOST, e->port);
 	else {
 		if (e->any)
@@ -289,22 +291,29 @@ static char *uri_authority(const struct endpoint *e, const char *s)
 		if (!where)
 			return NULL;
 		r = asprintf(&ret,
-			     strchr(where, ':') ? "nbd%s://[%s]:%" PRIu32
-						: "nbd%s://%s:%" PRIu32,
-			     s, where, e->port);
+			     strchr(where, ':') ? "nbd%s://%s[%s]:%" PRIu32
+						: "nbd%s://%s%s:%" PRIu32,
+			     s, at, where, e->port);
 	}
 	return r < 0 ? NULL : ret;
 }
 
-char *endpoint_uri(const struct endpoint *e, bool tls, const char *export,
-		   const char *query)
+char *endpoint_uri(const struct endpoint *e, bool tls, const char *user,
+		   const char *export, const char *query)
 {
-	CLEANUP(freep) char *head = uri_authority(e, tls ? "s" : "");
+	CLEANUP(freep) char *safe = user ? text_percent(user, "") : NULL;
+	CLEANUP(freep) char *at = NULL;
+	CLEANUP(freep) char *head = NULL;
 	CLEANUP(freep) char *name = text_percent(export, "@");
 	CLEANUP(freep) char *path = NULL;
 	char *ret;
 	int r;
 
+	if (asprintf(&at, "%s%s", safe ? safe : "", safe ? "@" : "") < 0) {
+		at = NULL;
+		return NULL;
+	}
+	head = uri_authority(e, tls ? "s" : "", at);
 	if (!name || !head)
 		return NULL;
 	if (e->kind == ENDPOINT_UNIX) {

@@ -104,6 +104,7 @@ static void open_export(struct option_job *j)
 			&j->connection, &f);
 	if (r < 0) {
 		j->failed = true;
+		j->why = f.err.code;
 		option_tell(j, &f);
 	}
 }

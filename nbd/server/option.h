@@ -39,6 +39,7 @@ struct option_job {
 	struct connection *connection; /* NULL: none is open */
 	struct contexts contexts; /* out: that were opened */
 	bool failed;
+	int why; /* negative errno of an export that could not be opened */
 	bool too_big;
 	int result;
 

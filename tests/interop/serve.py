@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -152,7 +153,7 @@ def what_gives_no_name_is_refused(c):
                      ("n=", "not NAME=FILE"),
                      ("01234567-89ab-cdef-0123-456789abcdef=x", "store")):
         is_true(why in refused("--export", bad), f"another message for {bad}")
-    is_true("overlay= is of one image" in
+    is_true("--overlay is of one image" in
             refused("--overlay", "temp", c.path("a.raw"), c.path("c d.raw")),
             "another message")
 
@@ -355,6 +356,68 @@ def a_part_of_a_disk_is_told_as_one(c):
                      f"what is said of {name}: {says}")
 
 
+def who_meets_a_lock_is_told(c):
+    if front_end():
+        return  # nbdkit has no words for it
+    os.mkdir(c.path("vms"))
+    run([os.environ["PLATTER"], "create", c.path("vms/one.qcow2"), "1M"])
+    other = subprocess.Popen(
+        dies_with_us(["qemu-nbd", "-t", "-f", "qcow2", "-k", c.path("other"),
+                      c.path("vms/one.qcow2")]))
+    wait(lambda: os.path.exists(c.path("other")), "qemu-nbd")
+    with Serve("-U", c.socket, "--overlays", c.path("vms"), c.path("a.raw")):
+        for name, told in (("+one", True), ("+/", False)):
+            err = run(["qemu-img", "info",
+                       f"nbd+unix:///{name}?socket={c.socket}"], ok=(1,))[2]
+            is_equal("the export is in use: another process" in err, told,
+                     f"what a client of {name} is told: {err}")
+    other.terminate()
+    other.wait(WAIT_SEC)
+
+
+def options_are_called_as_they_are_given(c):
+    """In messages: --key, not nbdkit's key=."""
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "--object",
+         "secret,id=s,data=x", "-o",
+         "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+         c.path("luks.qcow2"), "1M"])
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "/etc/hosts",
+         "-F", "raw", c.path("out.qcow2"), "1M"])
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b",
+         "nbd+unix:///?socket=/s", "-F", "raw", c.path("nbd.qcow2"), "1M"])
+    for image, says, says_not in (
+            ("luks.qcow2", "--key FILE", "key=FILE"),
+            ("out.qcow2", "--allow DIR", "allow=DIR"),
+            ("nbd.qcow2", "are not supported", "allow")):
+        err = run([os.environ["PLATTER"], "map", c.path(image)], ok=(1,))[2]
+        is_true(says in err and says_not not in err, err)
+
+
+def the_lines_for_clients_work(c):
+    """qemu-nbd's is of options, so that it outlives the server; the URI of
+    who has a key says who he is."""
+    if front_end():
+        return
+    folder = c.path("with, comma")
+    os.mkdir(folder)
+    psk = c.path("psk")
+    with open(psk, "w", encoding="ascii") as f:
+        f.write("# keys\nal,ice:0123456789abcdef\n")
+    os.chmod(psk, 0o600)
+    with Serve("-U", os.path.join(folder, "s"), c.path("a.raw")) as s:
+        line = shlex.split(s.said["commands"]["qemu-nbd"])
+        is_equal(line[:5], ["qemu-nbd", "-c", "/dev/nbd0", "-r",
+                            "--image-opts"], "the line")
+        is_true("file.reconnect-delay=60" in line[5], line[5])
+        run(["qemu-io", "--image-opts", "-r", line[5], "-c",
+             "read -P 97 0 1M"])
+    with Serve("-U", c.socket, "--tls", "require", "--tls-psk", psk,
+               c.path("a.raw")) as s:
+        is_true("://al%2Cice@/" in s.said["uri"], s.said["uri"])
+        is_equal(run(["nbdinfo", "--size", s.said["uri"]])[1].strip(),
+                 str(MIB), "the size at the URI with a user")
+
+
 def habits_are_answered(c):
     """What people type who know qemu-img and qemu-nbd."""
     for args, ours in ((["resize", "x"], "platter overlay resize"),
@@ -379,6 +442,9 @@ if __name__ == "__main__":
         habits_are_answered,
         what_is_packed_is_not_taken_for_a_disk_in_silence,
         a_part_of_a_disk_is_told_as_one,
+        who_meets_a_lock_is_told,
+        options_are_called_as_they_are_given,
+        the_lines_for_clients_work,
         a_store_is_served,
         several_places_are_listened_on,
         guests_come_by_vsock,

@@ -177,12 +177,13 @@ def names_outside(f):
             ("folder-backed", "sub", "not a regular file"),
             ("gone", "gone.raw", "missing"),
             ("json", 'json:{"driver":"raw","file":{"driver":"file",'
-             '"filename":"/etc/passwd"}}', "allow=json:"),
-            ("file", "file:/etc/passwd", "allow=file:"),
-            ("nbd", "nbd:127.0.0.1:1", "allow=nbd:"),
-            ("nbd-unix", "nbd+unix:///?socket=/s", "allow=nbd+unix:"),
-            ("http", "http://127.0.0.1:1/x", "allow=http:"),
-            ("fat", "fat:rw:/tmp", "allow=fat:"),
+             '"filename":"/etc/passwd"}}', "--allow json:"),
+            ("file", "file:/etc/passwd", "--allow file:"),
+            ("nbd", "nbd:127.0.0.1:1", "not supported"),
+            ("nbd-unix", "nbd+unix:///?socket=/s",
+             "not supported"),
+            ("http", "http://127.0.0.1:1/x", "not supported"),
+            ("fat", "fat:rw:/tmp", "not supported"),
             ("terminal", "no\x1b[2J\nplatter: all is well", "\\x1b[2J\\x0a"),
     ):
         f.qcow2(name, backing=backing, backing_format="raw")
@@ -237,7 +238,7 @@ def confusion(f):
     f.add("base.raw", "qcow2 bytes, format=raw", "served raw", fmt="raw",
           serve=True, good=((0, evil[:4096]),))
     f.qcow2("undeclared", size=len(evil), backing="base.raw")
-    f.add("undeclared", "guessed layer's backing", "allow=guessed",
+    f.add("undeclared", "guessed layer's backing", "--allow guessed",
           "allow=guessed")
     f.write("plain.raw", b"only bytes" * 1000)
     f.add("plain.raw", "raw, format=qcow2", "must match", "qcow2",

@@ -159,7 +159,7 @@ START_TEST(places_are_understood)
 		return;
 	}
 	must(r, err);
-	uri = endpoint_uri(&l.endpoints[0], false, "", NULL);
+	uri = endpoint_uri(&l.endpoints[0], false, NULL, "", NULL);
 	ck_assert_uint_eq(strncmp(uri, places[_i].uri, strlen(places[_i].uri)),
 			  0);
 	free(uri);
@@ -248,7 +248,7 @@ static const struct {
 	  true,
 	  "",
 	  "tls-psk-file=/k",
-	  "nbds://host:1/?tls-psk-file=/k" },
+	  "nbds://a%20b@host:1/?tls-psk-file=/k" },
 	{ { .kind = ENDPOINT_VSOCK, .port = 7 },
 	  false,
 	  "x",
@@ -263,12 +263,13 @@ static const struct {
 	  true,
 	  "@1",
 	  "tls-psk-file=/k",
-	  "nbds+unix:///@1?socket=/s&tls-psk-file=/k" },
+	  "nbds+unix://a%20b@/@1?socket=/s&tls-psk-file=/k" },
 };
 
 START_TEST(a_uri_holds_any_name)
 {
-	char *uri = endpoint_uri(&uris[_i].e, uris[_i].tls, uris[_i].export,
+	char *uri = endpoint_uri(&uris[_i].e, uris[_i].tls,
+				 uris[_i].query ? "a b" : NULL, uris[_i].export,
 				 uris[_i].query);
 
 	ck_assert_str_eq(uri, uris[_i].uri);
