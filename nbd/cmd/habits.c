@@ -56,9 +56,7 @@ const char *habit_of_option(const char *verb, const char *arg)
 		{ "-p", NULL, "progress is shown on a terminal" },
 		{ "-q", NULL, "--quiet" },
 		{ "-m", NULL, "--jobs N" },
-		{ "-c", "serve",
-		  "the kernel attaches by qemu-nbd -c or "
-		  "nbd-client, at the URI that is printed" },
+		{ "-c", "serve", "platter attach makes it a block device" },
 		{ "-r", "serve", "images are served read-only" },
 		{ "-e", "serve", "--max-connections N" },
 		{ "--shared", "serve", "--max-connections N" },

@@ -8,14 +8,14 @@
 #include "formats/report.h"
 #include "iouring/batch.h"
 #include "iouring/util.h"
+#include "nbd/cmd/qemu-options.h"
 #include "nbd/cmd/serve.h"
 #include "nbd/export-list.h"
 #include "nbd/export-name.h"
 #include "nbd/text.h"
 
-#define EXPORTS_MAX	  1000U
-#define RECONNECT_SECONDS "60" /* a server is started anew */
-#define EXPORTS_SHOWN	  20U /* as lines; --json has all */
+#define EXPORTS_MAX   1000U
+#define EXPORTS_SHOWN 20U /* as lines; --json has all */
 
 /* ---- what is served ---- */
 
@@ -149,52 +149,20 @@ add_line(json_t *lines, const char *name, const char *fmt, ...)
 	free(line);
 }
 
-/* A value among qemu's options: commas are doubled. To be freed. */
-static char *option_value(const char *text)
-{
-	char *ret = malloc(2 * strlen(text) + 1), *p = ret;
-
-	for (; ret && *text; text++) {
-		if (*text == ',')
-			*p++ = ',';
-		*p++ = *text;
-	}
-	if (ret)
-		*p = '\0';
-	return ret;
-}
-
-/*
- * With options and no URI, so that it waits for a server that is started anew:
- * nbd-client, even with -persist, does not.
- */
+/* It outlives a server; nbd-client, even with -persist, does not. */
 static void add_qemu_nbd(json_t *lines, const struct endpoint *e,
 			 const char *name, bool writable)
 {
-	const char *host =
-		e->any ? strchr(e->address, ':') ? "::1" : "127.0.0.1"
-		       : e->address;
-	CLEANUP(freep)
-	char *at = option_value(e->kind == ENDPOINT_UNIX ? e->file.path : host);
-	CLEANUP(freep) char *export = option_value(name);
-	CLEANUP(freep) char *options = NULL, *word = NULL, *server = NULL;
-	int r;
+	bool is_unix = e->kind == ENDPOINT_UNIX;
+	const char *any =
+		!is_unix && strchr(e->address, ':') ? "::1" : "127.0.0.1";
+	CLEANUP(freep) char *options = NULL, *word = NULL;
 
-	if (!at || !export || e->kind == ENDPOINT_VSOCK)
+	if (e->kind == ENDPOINT_VSOCK)
 		return;
-	r = e->kind == ENDPOINT_UNIX
-		    ? asprintf(&server,
-			       "file.server.type=unix,file.server.path=%s", at)
-		    : asprintf(&server,
-			       "file.server.type=inet,file.server.host=%s,"
-			       "file.server.port=%" PRIu32,
-			       at, e->port);
-	if (r < 0 || asprintf(&options,
-			      "driver=raw,file.driver=nbd,%s%s%s,"
-			      "file.reconnect-delay=" RECONNECT_SECONDS,
-			      server, *name ? ",file.export=" : "", export) < 0)
-		return;
-	word = text_shell_word(options);
+	options = qemu_options(is_unix ? e->file.path : NULL,
+			       e->any ? any : e->address, e->port, name);
+	word = options ? text_shell_word(options) : NULL;
 	if (word)
 		add_line(lines, "qemu-nbd",
 			 "qemu-nbd -c /dev/nbd0 %s--image-opts %s",

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * An export in qemu's --image-opts, and no URI, so that there can be a
+ * reconnect-delay: who uses it waits while a server is started anew.
+ */
+#ifndef NBD_CMD_QEMU_OPTIONS_H
+#define NBD_CMD_QEMU_OPTIONS_H
+
+#include <stdint.h>
+
+#include "iouring/error.h"
+
+/*
+ * By the unix socket @socket or, where that is NULL, @host and @port. @export is
+ * not encoded. To be freed; NULL: there is no memory.
+ */
+char *qemu_options(const char *socket, const char *host, uint32_t port,
+		   const char *export);
+
+/*
+ * The same for @uri, "nbd://..." or "nbd+unix://...". *ret is to be freed. Others,
+ * those with TLS too, are -ENOTSUP.
+ */
+int qemu_options_of_uri(const char *uri, char **ret, struct error *err);
+
+#endif
