@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -55,6 +56,30 @@ bool attach_is_there(unsigned int n)
 
 	snprintf(path, sizeof(path), "/sys/block/nbd%u", n);
 	return !access(path, F_OK);
+}
+
+int attach_lock(unsigned int n, int *ret, struct error *err)
+{
+	char path[64];
+	int fd;
+
+	if (mkdir(RUN_FOLDER, 0700) < 0 && errno != EEXIST)
+		return error_set(err, -errno, 0, "%s: %s", RUN_FOLDER,
+				 errno_text(errno));
+	snprintf(path, sizeof(path), RUN_FOLDER "/nbd%u.lock", n);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return error_set(err, -errno, 0, "%s: %s", path,
+				 errno_text(errno));
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		close(fd);
+		return error_set(err, -EBUSY, 0,
+				 "/dev/nbd%u is in use: it is being attached "
+				 "or detached",
+				 n);
+	}
+	*ret = fd;
+	return 0;
 }
 
 int attach_run(const char *const argv[], struct error *err)
@@ -128,9 +153,6 @@ int attach_server_begin(const struct attach_server *s, char *const *options,
 	const char **argv;
 	int r;
 
-	if (mkdir(RUN_FOLDER, 0700) < 0 && errno != EEXIST)
-		return error_set(err, -errno, 0, "%s: %s", RUN_FOLDER,
-				 errno_text(errno));
 	while (options[n])
 		n++;
 	argv = calloc(n + 10, sizeof(*argv));

@@ -14,6 +14,12 @@ bool attach_parse_device(const char *text, unsigned int *ret);
 bool attach_is_there(unsigned int n);
 bool attach_is_used(unsigned int n);
 
+/*
+ * For one process alone, until the descriptor is closed or it ends: others that
+ * want the device are told that it is in use. -EBUSY: another has it.
+ */
+int attach_lock(unsigned int n, int *ret, struct error *err);
+
 /* Runs a program to its end; one that fails has said why. */
 int attach_run(const char *const argv[], struct error *err);
 

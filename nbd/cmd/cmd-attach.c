@@ -107,29 +107,35 @@ static int attach_uri(const struct attach *a, unsigned int n, struct error *err)
 	return r < 0 ? r : attach_connect(n, server, a->read_only, err);
 }
 
+/* -EBUSY: it is taken, or was meanwhile. */
 static int attach_to(const struct attach *a, unsigned int n, struct error *err)
 {
-	int r = nbd_source_is_uri(a->cmd.image) ? attach_uri(a, n, err)
-						: attach_image(a, n, err);
+	CLEANUP(closep) int lock = -1;
+	int r = attach_lock(n, &lock, err);
 
+	if (r < 0)
+		return r;
+	if (attach_is_used(n))
+		return error_set(err, -EBUSY, 0, "/dev/nbd%u is in use", n);
+	r = nbd_source_is_uri(a->cmd.image) ? attach_uri(a, n, err)
+					    : attach_image(a, n, err);
 	if (r >= 0)
 		attach_scan(n);
 	return r;
 }
 
-/* The first that is free; another may take it first, and then it is the next. */
+/* The first that is free. */
 static int attach_anywhere(struct attach *a, struct error *err)
 {
 	unsigned int n;
 	int r;
 
 	for (n = 0; n < DEVICES_MAX && attach_is_there(n); n++) {
-		if (attach_is_used(n))
-			continue;
 		r = attach_to(a, n, err);
 		if (r >= 0)
 			a->device = n;
-		if (r >= 0 || !attach_is_used(n))
+		/* Whoever does not use our lock may have been quicker. */
+		if (r >= 0 || (r != -EBUSY && !attach_is_used(n)))
 			return r;
 		error_clear(err);
 	}
@@ -149,9 +155,6 @@ static int attach(struct attach *a, struct error *err)
 				 "the kernel has no /dev/nbd%u (modprobe nbd "
 				 "nbds_max=%u)",
 				 a->device, a->device + 1);
-	if (attach_is_used(a->device))
-		return error_set(err, -EBUSY, 0, "/dev/nbd%u is in use",
-				 a->device);
 	return attach_to(a, a->device, err);
 }
 
@@ -244,9 +247,12 @@ static int run_attach(int argc, char **argv)
 
 static int detach(unsigned int n, struct error *err)
 {
+	CLEANUP(closep) int lock = -1;
 	struct attach_server s;
-	int r = 0;
+	int r = attach_lock(n, &lock, err);
 
+	if (r < 0)
+		return r;
 	if (attach_is_used(n))
 		r = attach_disconnect(n, err);
 	else

@@ -63,6 +63,10 @@ insmod /modules/nbd.ko
 device=$(platter attach --overlay /tmp/over.qcow2 /disk.qcow2)
 said "device $device, $(cat /sys/block/nbd0/size) sectors"
 platter attach /disk.qcow2 /dev/nbd0 2>&1 | grep -q 'in use' && said "taken told"
+for i in 1 2 3 4; do platter attach --read-only /disk.qcow2 >>/tmp/many & done
+wait
+said "at once $(sort /tmp/many | uniq | wc -l)"
+for device in $(cat /tmp/many); do platter detach $device; done
 mount -t ext4 /dev/nbd0p1 /mnt && said "file system mounted"
 dd if=/dev/urandom of=/mnt/before bs=64k count=64 2>/dev/null
 sync
@@ -107,6 +111,7 @@ guest_run 250 -m 512 -kernel "$guest_folder/vmlinuz" \
 guest_said "attach: no module told"
 guest_said "attach: device /dev/nbd0, 65536 sectors"
 guest_said "attach: taken told"
+guest_said "attach: at once 4"
 guest_said "attach: file system mounted"
 guest_said "attach: killed"
 guest_said "attach: written with the server gone"
