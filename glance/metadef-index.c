@@ -535,7 +535,8 @@ int metadef_items(struct index_tx *tx, const struct metadef_ns *ns,
 	if (!sort)
 		return err->code;
 	page_sql(sql, sizeof(sql), ITEM_SELECT "ns = ?3 AND kind = ?4",
-		 "metadef_items", sort, page && page->ascending);
+		 "metadef_items", sort,
+		 page ? page->ascending : kind != METADEF_TAG);
 	if (page && page->marker)
 		r = get_item(tx, ns->n, kind, page->marker, NULL, &marker, err);
 	if (r >= 0)
@@ -567,7 +568,7 @@ int metadef_types(struct index_tx *tx, json_t *ret, struct error *err)
 	CLEANUP(index_reset) sqlite3_stmt *st = NULL;
 	int r = index_sql(tx,
 			  "SELECT name, created_at, updated_at"
-			  " FROM metadef_types ORDER BY name",
+			  " FROM metadef_types ORDER BY n",
 			  &st, err);
 
 	if (r < 0)
@@ -594,7 +595,8 @@ int metadef_links(struct index_tx *tx, int64_t ns, const char *type,
 			  " l.created_at, l.updated_at"
 			  " FROM metadef_links l JOIN metadef_types t"
 			  " ON t.n = l.type WHERE l.ns = ?1"
-			  " AND (?2 IS NULL OR t.name = ?2) ORDER BY t.name",
+			  " AND (?2 IS NULL OR t.name = ?2)"
+			  " ORDER BY l.created_at, t.n",
 			  &st, err);
 
 	if (r < 0)

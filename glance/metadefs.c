@@ -419,7 +419,10 @@ static int list_namespaces(struct index_tx *tx, struct metadef_call *c,
 	return 0;
 }
 
-/* Tags come in pages; the others whole, as Glance has it. */
+/*
+ * Tags come in pages; the others whole, as Glance has it, which for objects looks
+ * at the limit none the less.
+ */
 static int list_items(struct index_tx *tx, struct metadef_call *c,
 		      struct error *err)
 {
@@ -427,7 +430,9 @@ static int list_items(struct index_tx *tx, struct metadef_call *c,
 	enum metadef_kind kind = kind_of(q);
 	CLEANUP(json_decrefp) json_t *items = json_array();
 	struct metadef_ns ns = { 0 };
-	int r = kind == METADEF_TAG ? query_page(q, &c->page, err) : 0;
+	int r = kind == METADEF_TAG	 ? query_page(q, &c->page, err)
+		: kind == METADEF_OBJECT ? query_limit(q, &c->page.limit, err)
+					 : 0;
 
 	if (r >= 0)
 		r = metadef_find(tx, &q->who, ns_name(q), &ns, err);
@@ -502,8 +507,12 @@ static int add_nested_items(struct index_tx *tx, int64_t n, const char *name,
 	for (i = 0; r >= 0 && i < json_array_size(list); i++) {
 		const json_t *item = json_array_get(list, i);
 
-		r = add_item(tx, n, name, kind, json_member(item, "name"), item,
-			     err);
+		r = json_member(item, "name")
+			    ? add_item(tx, n, name, kind,
+				       json_member(item, "name"), item, err)
+			    : error_set(err, -EINVAL, 0,
+					"Each of %s must have a name",
+					metadef_kinds[kind].segment);
 	}
 	return r;
 }
@@ -752,6 +761,8 @@ static int post_tags(struct index_tx *tx, struct metadef_call *c,
 
 	if (r >= 0)
 		r = schema_check("metadefs/tags", c->body, err);
+	if (r >= 0 && !tags) /* which would remove them all */
+		r = error_set(err, -EINVAL, 0, "'tags' is a required property");
 	if (r >= 0 && !(append && !strcasecmp(append, "true")))
 		r = metadef_items_remove(tx, ns.n, METADEF_TAG, err);
 	if (r >= 0)
