@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 #include "formats/chain.h"
@@ -79,9 +80,7 @@ static void begin_octets(struct request *q, enum upload_kind kind)
 	struct error err = { 0 };
 
 	if (!request_type_is(q, "application/octet-stream"))
-		respond_error(q, 415,
-			      "The server does not support the media type of "
-			      "the request.");
+		respond_unsupported(q);
 	else if (data_upload_begin(q, q->uri.segments[2], kind, &err) < 0)
 		respond_failure(q, &err);
 }
@@ -131,49 +130,6 @@ static void finish_upload(struct request *q)
 
 /* ---- out ---- */
 
-/*
- * "Range: bytes=A-B", A-, -N. 0: none, all; 1: this; -ERANGE: nothing of it is
- * there. Several ranges, and what cannot be understood, count as none.
- */
-static int parse_range(const char *text, uint64_t bytes, uint64_t *ret_off,
-		       uint64_t *ret_len)
-{
-	uint64_t first, last;
-	char *end;
-
-	*ret_off = 0;
-	*ret_len = bytes;
-	if (!text || strncmp(text, "bytes=", 6) || strchr(text, ','))
-		return 0;
-	text += 6;
-	errno = 0;
-	if (*text == '-') {
-		first = strtoull(text + 1, &end, 10);
-		if (end == text + 1 || *end || errno)
-			return 0;
-		if (!first || !bytes)
-			return -ERANGE;
-		*ret_len = min_u64(first, bytes);
-		*ret_off = bytes - *ret_len;
-		return 1;
-	}
-	first = strtoull(text, &end, 10);
-	if (end == text || *text == '+' || *end != '-')
-		return 0;
-	last = UINT64_MAX;
-	if (end[1]) {
-		text = end + 1;
-		last = strtoull(text, &end, 10);
-		if (*end || *text == '+' || *text == '-' || last < first)
-			return 0;
-	}
-	if (first >= bytes || errno)
-		return -ERANGE;
-	*ret_off = first;
-	*ret_len = min_u64(last, bytes - 1) - first + 1;
-	return 1;
-}
-
 static bool take_number(const char **text, uint64_t *ret)
 {
 	char *end;
@@ -184,6 +140,47 @@ static bool take_number(const char **text, uint64_t *ret)
 	*ret = strtoull(*text, &end, 10);
 	*text = end;
 	return !errno;
+}
+
+/* "-N": the last bytes, all of them where there are fewer. */
+static int parse_suffix(const char *text, uint64_t bytes, uint64_t *ret_off,
+			uint64_t *ret_len)
+{
+	uint64_t n;
+
+	if (!take_number(&text, &n) || *text || !n || !bytes)
+		return -ERANGE;
+	*ret_len = min_u64(n, bytes);
+	*ret_off = bytes - *ret_len;
+	return 1;
+}
+
+/*
+ * "Range: bytes=A-B", A-, -N. 0: none, all; 1: this; -ERANGE: nothing of it is
+ * there, or it is malformed; -EINVAL: several. Units that are not known are
+ * none, as [RFC 9110] 14.2 says.
+ */
+static int parse_range(const char *text, uint64_t bytes, uint64_t *ret_off,
+		       uint64_t *ret_len)
+{
+	uint64_t first, last = UINT64_MAX;
+
+	*ret_off = 0;
+	*ret_len = bytes;
+	if (!text || strncasecmp(text, "bytes=", 6) != 0)
+		return 0;
+	if (strchr(text, ','))
+		return -EINVAL;
+	text += 6;
+	if (*text == '-')
+		return parse_suffix(text + 1, bytes, ret_off, ret_len);
+	if (!take_number(&text, &first) || *text++ != '-' ||
+	    (*text && !take_number(&text, &last)) || *text || last < first ||
+	    first >= bytes)
+		return -ERANGE;
+	*ret_off = first;
+	*ret_len = min_u64(last, bytes - 1) - first + 1;
+	return 1;
 }
 
 /*
@@ -229,6 +226,12 @@ static unsigned int begin_answer(struct request *q, uint64_t bytes,
 	if (!range)
 		r = parse_content_range(request_header(q, "Content-Range"),
 					bytes, ret_off, ret_len);
+	if (r == -EINVAL) {
+		respond_error(q, 400,
+			      "Several ranges are not supported: ask for one "
+			      "at a time.");
+		return 0;
+	}
 	if (r == -ERANGE) {
 		snprintf(text, sizeof(text), "bytes */%" PRIu64, bytes);
 		respond_header(q, "Content-Range", text);

@@ -126,6 +126,7 @@ static void get_health(struct request *q)
 }
 
 const struct route health_routes[] = {
-	{ HTTP_GET, "/healthcheck", get_health, NULL, ROUTE_PUBLIC },
+	{ HTTP_GET, "/healthcheck", get_health, NULL,
+	  ROUTE_PUBLIC | ROUTE_ANY_VERSION },
 	{ 0 },
 };

@@ -214,6 +214,11 @@ int image_may_see(struct index_tx *tx, const struct identity *who,
 	}
 }
 
+bool image_is_own(const struct identity *who, const struct record *r)
+{
+	return who->admin || is_owner(who, r);
+}
+
 bool image_may_change(const struct identity *who, const struct record *r)
 {
 	return who->admin || (who->member && is_owner(who, r));

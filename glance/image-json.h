@@ -31,6 +31,12 @@ void image_json_add_locations(struct text_buf *b, const struct record *r,
 int image_may_see(struct index_tx *tx, const struct identity *who,
 		  const struct record *r, struct error *err);
 
+/*
+ * Is it of @who's project, or is he an administrator? Sees its members, and more
+ * only where his roles let him.
+ */
+bool image_is_own(const struct identity *who, const struct record *r);
+
 /* May @who change it: its owner, or an administrator? */
 bool image_may_change(const struct identity *who, const struct record *r);
 

@@ -518,6 +518,7 @@ const struct route legacy_routes[] = {
 	COMMON("/image/v1.0"),
 	{ HTTP_GET, "/v1/images/{}", get_data },
 	{ HTTP_DELETE, "/v1/images/{}", delete_image },
-	{ HTTP_GET, "/image", get_versions, NULL, ROUTE_PUBLIC },
+	{ HTTP_GET, "/image", get_versions, NULL,
+	  ROUTE_PUBLIC | ROUTE_ANY_VERSION },
 	{ 0 },
 };

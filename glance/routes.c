@@ -70,7 +70,9 @@ static void respond_not_allowed(struct request *q, unsigned int allowed)
 	if (!b.failed)
 		respond_header(q, "Allow", b.text);
 	text_buf_done(&b);
-	respond_error(q, 405, "The method is not allowed for this resource.");
+	respond_errorf(q, 405,
+		       "The method %.16s is not allowed for this resource.",
+		       q->method_name);
 }
 
 static int identify(struct request *q)
@@ -91,17 +93,49 @@ static int identify(struct request *q)
 	return r;
 }
 
-/* "/v2.N/..." is v2 for each N that the versions list has. */
-static void drop_minor_version(struct uri *u)
+/* "v2.N", for each N that the versions list has. */
+static bool is_minor_version(const char *text)
 {
-	char *first = u->n_segments ? u->segments[0] : NULL;
 	char *end;
 
-	if (!first || strncmp(first, "v2.", 3) || first[3] < '0' ||
-	    first[3] > '9' || (first[3] == '0' && first[4]))
-		return;
-	if (strtoul(first + 3, &end, 10) <= API_MINOR_MAX && !*end)
-		first[2] = '\0';
+	if (strncmp(text, "v2.", 3) || text[3] < '0' || text[3] > '9' ||
+	    (text[3] == '0' && text[4]))
+		return false;
+	return strtoul(text + 3, &end, 10) <= API_MINOR_MAX && !*end;
+}
+
+/* "/v2.N/..." is v2. */
+static void drop_minor_version(struct uri *u)
+{
+	if (u->n_segments && is_minor_version(u->segments[0]))
+		u->segments[0][2] = '\0';
+}
+
+/*
+ * "Accept: application/vnd.openstack.images-v2.N" says what the path is without,
+ * whatever it begins with: as Glance has it. 1: it was added; -ENOENT: there is no
+ * such version.
+ */
+static int add_accepted_version(struct request *q)
+{
+	static const char prefix[] = "application/vnd.openstack.images-";
+	static char v1[] = "v1", v2[] = "v2"; /* nobody writes there */
+	const char *accept = request_header(q, "Accept");
+	struct uri *u = &q->uri;
+	const char *version;
+
+	if (!accept || strncmp(accept, prefix, sizeof(prefix) - 1) != 0)
+		return 0;
+	version = accept + sizeof(prefix) - 1;
+	if (u->n_segments == URI_SEGMENTS_MAX ||
+	    (strcmp(version, v1) != 0 && strcmp(version, v2) != 0 &&
+	     !is_minor_version(version)))
+		return -ENOENT;
+	memmove(u->segments + 1, u->segments,
+		u->n_segments * sizeof(u->segments[0]));
+	u->segments[0] = strcmp(version, v1) != 0 ? v2 : v1;
+	u->n_segments++;
+	return 1;
 }
 
 /* Who asks for a version that there is not is told which there are. */
@@ -127,10 +161,16 @@ static bool has_unwanted_body(const struct request *q)
 void routes_begin(struct request *q)
 {
 	unsigned int allowed;
+	int r;
 
 	drop_minor_version(&q->uri);
 	q->route = route_find(&q->uri, q->method, &allowed);
-	if (!q->route && !allowed && !is_of_a_version(&q->uri)) {
+	r = q->route && q->route->flags & ROUTE_ANY_VERSION
+		    ? 0
+		    : add_accepted_version(q);
+	if (r > 0)
+		q->route = route_find(&q->uri, q->method, &allowed);
+	if (r < 0 || (!q->route && !allowed && !is_of_a_version(&q->uri))) {
 		versions_respond(q, 300);
 		return;
 	}

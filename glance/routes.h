@@ -17,6 +17,8 @@ struct metadef_call;
 enum {
 	ROUTE_PUBLIC = 1 << 0, /* nobody is asked who he is */
 	ROUTE_NO_BODY = 1 << 1, /* one is refused, as Glance does here */
+	ROUTE_ANY_VERSION = 1
+			    << 2, /* a version that is accepted means nothing */
 };
 
 struct route {

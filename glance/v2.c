@@ -339,13 +339,15 @@ static void patch(struct request *q)
 		respond_header(q, "Accept-Patch",
 			       "application/openstack-images-v2.0-json-patch, "
 			       "application/openstack-images-v2.1-json-patch");
-		respond_error(q, 415,
-			      "The server does not support the media type of "
-			      "the request.");
+		respond_unsupported(q);
 		return;
 	}
-	if (json_patch_parse(q->body.text ? q->body.text : "", q->body.len,
-			     version, &p, &err) < 0) {
+	if (!q->body.len) {
+		respond_error(q, 400, "Body expected in request.");
+		return;
+	}
+	if (json_patch_parse(q->body.text, q->body.len, version, &p, &err) <
+	    0) {
 		respond_failure(q, &err);
 		return;
 	}
@@ -531,7 +533,7 @@ static int read_members(struct request *q, struct member_listing *l,
 	if (r >= 0) {
 		l->who = &q->who;
 		l->image = image->id;
-		l->all = image_may_change(&q->who, image);
+		l->all = image_is_own(&q->who, image);
 		r = members_each(tx, image->n, list_member, l, &err);
 	}
 	if (r < 0)
@@ -692,7 +694,8 @@ static void delete_member(struct request *q)
 
 const struct route v2_routes[] = {
 	{ HTTP_GET, "/", get_root, NULL, ROUTE_PUBLIC },
-	{ HTTP_GET, "/versions", get_versions, NULL, ROUTE_PUBLIC },
+	{ HTTP_GET, "/versions", get_versions, NULL,
+	  ROUTE_PUBLIC | ROUTE_ANY_VERSION },
 	{ HTTP_GET, "/v2", get_versions, NULL, ROUTE_PUBLIC },
 	{ HTTP_GET, "/v2/images", get_images },
 	{ HTTP_POST, "/v2/images", post_image },

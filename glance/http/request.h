@@ -172,6 +172,8 @@ void respond_error(struct request *q, unsigned int status,
 		   const char *explanation);
 void respond_errorf(struct request *q, unsigned int status, const char *fmt,
 		    ...) PRINTF(3, 4);
+/* 415: the body's media type is not one that is read here. */
+void respond_unsupported(struct request *q);
 /* 503, and when to come again. */
 void respond_retry(struct request *q, const char *explanation);
 /* The status that fits err->code, and its message. */

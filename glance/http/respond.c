@@ -195,6 +195,16 @@ void respond_errorf(struct request *q, unsigned int status, const char *fmt,
 	respond_error(q, status, text);
 }
 
+void respond_unsupported(struct request *q)
+{
+	const char *type = request_header(q, "Content-Type");
+
+	respond_errorf(q, 415,
+		       "The request media type %.128s is not supported by this "
+		       "server.",
+		       type ? type : "text/plain");
+}
+
 void respond_retry(struct request *q, const char *explanation)
 {
 	respond_header(q, "Retry-After", HTTP_RETRY_SEC);
