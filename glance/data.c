@@ -262,7 +262,10 @@ static void send_remote(struct request *q, const struct record *image)
 		return;
 	if (remote_open(g->fetch, location_http(image), off, len, &p, &err) <
 	    0) {
-		respond_errorf(q, 404, "The data of image %s are not there",
+		/* Who has them may have them again. */
+		respond_errorf(q, 503,
+			       "The data of image %s cannot be had from where "
+			       "they are",
 			       image->id);
 		return;
 	}
