@@ -19,7 +19,7 @@ import time
 
 SKIP = 77
 ROOMS = ["iouring", "formats", "glance", "nbd"]  # from the lowest upwards
-FOLDERS = ROOMS + ["tests", "bench", "contrib", ".ci"]
+FOLDERS = ROOMS + ["tests", "bench", "contrib", "debian", ".ci"]
 # The one place for each.
 LIBURING_IN = "iouring/ring.c"
 NBDKIT_IN = "nbd/plugin.c"
