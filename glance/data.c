@@ -262,11 +262,8 @@ static void send_remote(struct request *q, const struct record *image)
 		return;
 	if (remote_open(g->fetch, location_http(image), off, len, &p, &err) <
 	    0) {
-		/* Who has them may have them again. */
-		respond_errorf(q, 503,
-			       "The data of image %s cannot be had from where "
-			       "they are",
-			       image->id);
+		respond_errorf(q, err.code == -ENOENT ? 404 : 503,
+			       "The data of image %s are not there", image->id);
 		return;
 	}
 	if (image->checksum)

@@ -442,6 +442,9 @@ static int judge(struct transfer *t, CURLcode code, char **ret_next,
 				 "import-nets");
 	if (t->part && !t->left)
 		return 0; /* ended by us */
+	if (status == 404 || status == 410) /* its page was not taken */
+		return error_set(err, -ENOENT, 0, "the server answers %ld",
+				 status);
 	if (code != CURLE_OK)
 		return error_set(err, -EIO, 0, "%s",
 				 t->curl->easy_strerror(code));

@@ -122,7 +122,7 @@ static int wait_for_first(struct remote *r, struct error *err)
 		return 0;
 	pthread_join(r->thread, NULL);
 	r->running = false;
-	return error_set(err, -EIO, 0, "%s",
+	return error_set(err, r->err.code == -ENOENT ? -ENOENT : -EIO, 0, "%s",
 			 r->err.code ? r->err.msg : "nothing came");
 }
 

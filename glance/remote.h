@@ -12,8 +12,8 @@
 
 /*
  * [@off, @off + @len), not empty, of @url, as the body of an answer; the first of
- * them are there when this returns. *ret is for respond_producer(). -EIO: they
- * do not come.
+ * them are there when this returns. *ret is for respond_producer(). -ENOENT: the
+ * web server has them no more; -EIO: they do not come.
  */
 int remote_open(const struct fetch_rules *r, const char *url, uint64_t off,
 		uint64_t len, struct producer *ret, struct error *err);

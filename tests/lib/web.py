@@ -33,7 +33,8 @@ class Web:
                     web.ranges.append(part)
                 if self.path.startswith("/whole/"):
                     self.path = self.path[6:]
-                elif part:
+                elif part and os.path.exists(
+                        os.path.join(folder, self.path[1:])):
                     first, last = map(int, part[6:].split("-"))
                     with open(os.path.join(folder, self.path[1:]), "rb") as f:
                         f.seek(first)
