@@ -239,7 +239,7 @@ def confusion(f):
           serve=True, good=((0, evil[:4096]),))
     f.qcow2("undeclared", size=len(evil), backing="base.raw")
     f.add("undeclared", "guessed layer's backing", "--allow guessed",
-          "allow=guessed")
+          "--allow guessed")
     f.write("plain.raw", b"only bytes" * 1000)
     f.add("plain.raw", "raw, format=qcow2", "must match", "qcow2",
           fmt="qcow2")
