@@ -170,7 +170,7 @@ def a_file_of_two_formats_is_taken_for_neither(d):
         f.seek(0x40)  # a VDI's signature
         f.write(b"\x7f\x10\xda\xbe")
     err = platter("info", both, ok=(1,))[2]
-    is_true("looks like qcow2 and like vdi: give format=" in err, err)
+    is_true("looks like qcow2 and like vdi: give --format" in err, err)
     is_equal(len(err.splitlines()), 1, f"lines of {err}")
     # Declared, it is judged as that alone.
     told = run_json([os.environ["PLATTER"], "info", "--json", "-f", "raw",
