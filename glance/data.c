@@ -130,16 +130,16 @@ static void finish_upload(struct request *q)
 
 /* ---- out ---- */
 
+/* What is over 64 bits is as far as they go. */
 static bool take_number(const char **text, uint64_t *ret)
 {
 	char *end;
 
 	if (**text < '0' || **text > '9')
 		return false;
-	errno = 0;
 	*ret = strtoull(*text, &end, 10);
 	*text = end;
-	return !errno;
+	return true;
 }
 
 /* "-N": the last bytes, all of them where there are fewer. */

@@ -543,7 +543,8 @@ def ranges_that_lie_are_harmless(c):
         for more in "", "?format=raw":
             a = c.glance.request("GET", f"/v2/images/{c.image}/file{more}",
                                  headers={"Range": text})
-            is_true(a.status in (200, 206, 416), f"{text[:40]}: {a.status}")
+            is_true(a.status == 400 if "," in text else
+                    a.status in (200, 206, 416), f"{text[:40]}: {a.status}")
             if a.status == 200:
                 is_true(a.body == c.data, f"{text[:40]}: other data")
             if a.status == 206:
