@@ -73,21 +73,51 @@ static bool is_sparse_file(const uint8_t *head, size_t len)
 	       vmdk_is_sesparse(head, len);
 }
 
+/* With room for a byte more, to be freed. */
+static int load_text(struct layer *l, uint64_t at, size_t len, char **ret,
+		     struct error *err)
+{
+	CLEANUP(freep) char *text = malloc(len + 1);
+	int r = text ? source_read(l->src, text, len, at, err)
+		     : error_set(err, -ENOMEM, 0, "out of memory");
+
+	if (r >= 0)
+		*ret = TAKE_PTR(text);
+	return r;
+}
+
 static int read_text(struct layer *l, uint64_t at, size_t len,
 		     struct error *err)
 {
 	struct vmdk_state *s = l->state;
-	char *text = malloc(len + 1);
-	int r;
+	char *text;
+	int r = load_text(l, at, len, &text, err);
 
-	if (!text)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = source_read(l->src, text, len, at, err);
-	if (r < 0) {
-		free(text);
+	return r < 0 ? r : vmdk_descriptor_parse(&s->d, text, len, at, err);
+}
+
+/*
+ * The descriptor inside the sparse file @e, if its room is not left empty: so
+ * QEMU makes the extents whose descriptor is a file of its own.
+ */
+static int read_embedded(struct layer *l, const struct vmdk_extent *e,
+			 bool *ret_there, struct error *err)
+{
+	size_t len = (size_t)e->descriptor_bytes;
+	struct vmdk_state *s = l->state;
+	char *text;
+	int r = vmdk_check_embedded(e, err);
+
+	if (r >= 0)
+		r = load_text(l, e->descriptor_off, len, &text, err);
+	if (r < 0)
 		return r;
-	}
-	return vmdk_descriptor_parse(&s->d, text, len, at, err);
+	*ret_there = !is_all_zero(text, min_size(len, VMDK_SECTOR_BYTES));
+	if (*ret_there)
+		return vmdk_descriptor_parse(&s->d, text, len,
+					     e->descriptor_off, err);
+	free(text);
+	return 0;
 }
 
 /* Whose disks have files that are disks by themselves. */
@@ -348,26 +378,12 @@ static int open_descriptor(struct layer *l, const struct vmdk_extent *self,
 	return r < 0 ? r : take_parent(l, err);
 }
 
-/*
- * Is the room for an embedded descriptor left empty? So QEMU makes the extents
- * whose descriptor is a file of its own.
- */
-static bool is_empty_descriptor(struct layer *l, const struct vmdk_extent *e)
-{
-	uint8_t first[VMDK_SECTOR_BYTES];
-	size_t len = (size_t)min_u64(sizeof(first), e->descriptor_bytes);
-
-	return len &&
-	       layer_read_meta(l, l->src, first, len, e->descriptor_off,
-			       NULL) >= 0 &&
-	       is_all_zero(first, len);
-}
-
 static int open_file(struct layer *l, struct error *err)
 {
 	struct vmdk_state *s = l->state;
 	struct vmdk_extent self = { .src = l->src };
 	uint8_t head[VMDK_COWD_HEADER_BYTES];
+	bool described = false;
 	size_t len;
 	int r;
 
@@ -387,16 +403,11 @@ static int open_file(struct layer *l, struct error *err)
 	if (r < 0)
 		return r;
 	if (self.descriptor_off)
-		r = vmdk_check_embedded(&self, err);
+		r = read_embedded(l, &self, &described, err);
 	if (r < 0)
 		return r;
-	if (self.descriptor_off && !is_empty_descriptor(l, &self)) {
-		r = read_text(l, self.descriptor_off,
-			      (size_t)self.descriptor_bytes, err);
-		return r < 0 ? r
-			     : open_descriptor(
-				       l, self.grain_bytes ? &self : NULL, err);
-	}
+	if (described)
+		return open_descriptor(l, self.grain_bytes ? &self : NULL, err);
 	s->bare = true;
 	if (l->top)
 		l->remark = "is an extent without a descriptor, and perhaps a "
