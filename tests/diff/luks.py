@@ -48,7 +48,7 @@ def the_key_decides(b):
     reference = b.path("source.raw")
     key = b.write("key", SECRET + b"\n")    # as an editor leaves it
     b.compare(b.path("a.luks"), reference, key=key)
-    b.refuse("a.luks", "key=FILE")
+    b.refuse("a.luks", "--key FILE")
     b.refuse("a.luks", "passphrase|key", key=b.write("wrong", b"wrong"))
     # A volume whose last sector is cut ends before it.
     with open(b.path("a.luks"), "ab") as f:

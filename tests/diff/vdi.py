@@ -174,7 +174,7 @@ def parents_in_another_folder_need_leave(f):
     os.mkdir(f.path("Snapshots"))
     for name in ("vm-1.vdi", "vm-2.vdi"):
         os.rename(f.path(name), f.path(f"Snapshots/{name}"))
-    f.refuse("Snapshots/vm-2.vdi", "allow=DIR")
+    f.refuse("Snapshots/vm-2.vdi", "--allow DIR")
     os.mkdir(f.path("empty"))
     for name, v in chain[1:]:
         f.serve(f"Snapshots/{name}", v.expect,
@@ -183,7 +183,7 @@ def parents_in_another_folder_need_leave(f):
     os.mkdir(f.path("links"))
     os.rename(f.path("vm-0.vdi"), f.path("empty/vm-0.vdi"))
     os.symlink("../empty/vm-0.vdi", f.path("links/vm-0.vdi"))
-    f.refuse("Snapshots/vm-2.vdi", "allow=DIR", allow=[f.path("links")])
+    f.refuse("Snapshots/vm-2.vdi", "--allow DIR", allow=[f.path("links")])
 
 
 @by_hand
