@@ -113,15 +113,18 @@ class Believing:
                     return
                 data += more
             head, rest = data.split(b"\r\n\r\n", 1)
+            back = threading.Thread(target=self.back, args=(t, s), daemon=True)
             try:
                 t.connect(self.to)
+                back.start()
                 t.sendall(self.rewritten(head) + rest)
-                threading.Thread(target=self.back, args=(t, s),
-                                 daemon=True).start()
                 while more := s.recv(65536):
                     t.sendall(more)
             except OSError:
                 pass
+            # An answer may come before all of a body has gone.
+            if back.ident:
+                back.join(TEST_SEC)
 
     @staticmethod
     def back(t, s):
@@ -183,6 +186,16 @@ def bind_known(server):
     server_bind(server)
 
 
+def listens(path):
+    """A socket's file is there a moment before anybody listens on it."""
+    with socket.socket(socket.AF_UNIX) as s:
+        try:
+            s.connect(path)
+        except OSError:
+            return False
+    return True
+
+
 def start(server, expect_exit=True, expected_exitcode=0, **kwargs):
     if server.sock:
         server.sock.close()
@@ -202,7 +215,7 @@ def start(server, expect_exit=True, expected_exitcode=0, **kwargs):
         stdin=subprocess.DEVNULL, stderr=server.err)
     server.process_pid = server.process.pid
     end = time.monotonic() + START_SEC
-    while not os.path.exists(place):
+    while not listens(place):
         if server.process.poll() is not None or time.monotonic() > end:
             server.err.seek(0)
             raise RuntimeError("platter: " + server.err.read())
