@@ -19,8 +19,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from guest_disk import Guest  # noqa: E402
 from nbd import FLAG_ONE, OPT_LIST_CONTEXT, Client, Refused  # noqa: E402
-from server import (Failure, Server, environment, need_programs,  # noqa: E402
-                    run, run_json)
+from server import (Failure, Server, environment, listens,  # noqa: E402
+                    need_programs, run, run_json)
 
 SIZE = (24 << 20) + 512
 DEPTH = "qemu:allocation-depth"
@@ -51,7 +51,7 @@ def qemu_nbd(c, image, *options):
                           *options, image])
     try:
         until = time.monotonic() + 60
-        while not os.path.exists(path):
+        while not listens(path):
             is_true(p.poll() is None and time.monotonic() < until,
                     "qemu-nbd did not begin")
             time.sleep(0.01)

@@ -16,7 +16,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from checks import is_equal, is_true, run_checks  # noqa: E402
-from server import (Failure, dies_with_us, environment,  # noqa: E402
+from server import (Failure, dies_with_us, environment, listens,  # noqa: E402
                     need_programs, run)
 
 MIB = 1 << 20
@@ -234,7 +234,7 @@ class NbdServer:
 
     def __enter__(self):
         deadline = time.monotonic() + WAIT_SEC
-        while not os.path.exists(self.socket):
+        while not listens(self.socket):
             if self.process.poll() is not None:
                 raise Failure(f"{self.process.args}: "
                               f"{self.process.stderr.read()}")

@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from disk import SIZE, Disk, same_bytes  # noqa: E402
-from server import environment, need_programs, run  # noqa: E402
+from server import environment, listens, need_programs, run  # noqa: E402
 
 PLUGIN = os.environ.get("PLATTER_PLUGIN", "")
 PARAMETERS = ("image", "format", "snapshot", "key", "allow", "cache", "io",
@@ -84,7 +84,7 @@ def the_server_ends_cleanly(d):
                           stderr=subprocess.PIPE, text=True) as server:
         try:
             for _ in range(200):
-                if os.path.exists(socket):
+                if listens(socket):
                     break
                 time.sleep(0.02)
             for export in ("", "%40clean"):

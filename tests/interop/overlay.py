@@ -18,7 +18,7 @@ from checks import is_equal, is_true, run_checks  # noqa: E402
 from guest_disk import Guest  # noqa: E402
 from nbd import Client, Refused as NoExport  # noqa: E402
 from server import (Failure, Refused, Server, environment,  # noqa: E402
-                    need_programs, run, run_json)
+                    listens, need_programs, run, run_json)
 
 SIZE = (9 << 20) + 512
 STEPS = 120
@@ -820,7 +820,7 @@ def exports_are_converted_and_compared(c):
     socket = c.path("q")
     q = subprocess.Popen(["qemu-nbd", "-r", "-t", "-k", socket, "-f", "vmdk",
                           c.base])
-    while not os.path.exists(socket):
+    while not listens(socket):
         time.sleep(0.02)
     platter("convert", "--overwrite", f"nbd+unix:///?socket={socket}",
             c.path("copy.raw"))
