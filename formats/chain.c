@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "formats/backing-name.h"
 #include "formats/chain.h"
+#include "formats/containers/container.h"
 
 static int check_loop(const struct chain *c, const struct layer *l,
 		      struct error *err)
@@ -12,7 +14,8 @@ static int check_loop(const struct chain *c, const struct layer *l,
 	unsigned int i;
 
 	for (i = 0; i < c->depth; i++)
-		if (identity_is_same(&c->layers[i]->identity, &l->identity))
+		if (identity_is_same(&c->layers[i]->identity, &l->identity) &&
+		    c->layers[i]->src->root_off == l->src->root_off)
 			return error_set(err, -EBADMSG, 0,
 					 "is its own backing file, by way of "
 					 "%u layers",
@@ -260,6 +263,51 @@ static int open_given(const char *path, const struct open_options *options,
 			  options->format, true, options, ret, err);
 }
 
+/* A member of @c is the top. */
+static int open_member(struct container *c, const struct open_options *options,
+		       struct layer **ret, struct error *err)
+{
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	CLEANUP(place_unrefp) struct place *place = NULL;
+	CLEANUP(freep) char *path = NULL;
+	const struct member *m = NULL;
+	int r = container_choose(c, options->member, &m, err);
+
+	if (r >= 0)
+		r = container_open_member(c, m, &src, err);
+	if (r < 0) {
+		error_prefix(err, m ? "%s/%s" : "%s", c->path,
+			     m ? m->name : "");
+		return r;
+	}
+	place = container_place(c, m);
+	if (!place || asprintf(&path, "%s/%s", c->path, m->name) < 0) {
+		path = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	return layer_open(TAKE_PTR(src), path, place, options->format, true,
+			  options, ret, err);
+}
+
+/* What nobody declared, or has a member that was named, may be a container. */
+static int open_contained(struct source *src, const char *path,
+			  const struct open_options *options,
+			  struct layer **ret, struct error *err)
+{
+	CLEANUP(container_unrefp) struct container *c = NULL;
+	int r;
+
+	if (options->format && !options->member)
+		return 0;
+	r = container_open(src, path, options->member, &c, err);
+	if (r >= 0 && !c && options->member)
+		r = error_set(err, -EINVAL, 0,
+			      "is no container, so it has no members");
+	if (r < 0)
+		error_prefix(err, "%s", path);
+	return r < 0 || !c ? r : open_member(c, options, ret, err);
+}
+
 int chain_open_top(const char *path, const struct open_options *options,
 		   struct layer **ret, struct error *err)
 {
@@ -287,6 +335,10 @@ int chain_open_top(const char *path, const struct open_options *options,
 		error_prefix(err, "%s", path);
 		return r;
 	}
+	*ret = NULL;
+	r = open_contained(src, path, options, ret, err);
+	if (r < 0 || *ret)
+		return r;
 	return layer_open(TAKE_PTR(src), path, folder_place(folder),
 			  options->format, true, options, ret, err);
 }

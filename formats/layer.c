@@ -347,6 +347,11 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	return 0;
 }
 
+bool layer_is_member(const struct layer *l)
+{
+	return l->src->root != l->src;
+}
+
 bool layer_disk_bytes(const struct layer *l, uint64_t *ret)
 {
 	const struct file_source *file = source_file(l->src);
@@ -354,6 +359,10 @@ bool layer_disk_bytes(const struct layer *l, uint64_t *ret)
 
 	if (!file || fstat(file->fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return false;
+	if (layer_is_member(l)) {
+		*ret = l->src->bytes;
+		return true;
+	}
 	*ret = (uint64_t)st.st_blocks * 512;
 	return true;
 }

@@ -24,6 +24,8 @@
 /* How an image is to be opened. All strings are the caller's. */
 struct open_options {
 	const char *format; /* declared format of the top; NULL: guess */
+	const char *member; /* of the container that the top's file is; NULL:
+			       its one disk, or it is none */
 	const char *snapshot; /* id or name; NULL: the live state */
 	const uint8_t *key; /* passphrase; NULL: none was given */
 	size_t key_bytes;
@@ -169,6 +171,9 @@ int extent_set_ragged_data(struct extent *e, struct source *src,
  */
 int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	      struct extent *ret, struct error *err);
+
+/* Is it a member of a container? Then no name in a file leads to it. */
+bool layer_is_member(const struct layer *l);
 
 /* What the layer's file takes on disk; false: it cannot be told. */
 bool layer_disk_bytes(const struct layer *l, uint64_t *ret);

@@ -24,6 +24,7 @@ const char config_help[] =
 	"image=FILE       the image to serve (the word \"image=\" may be left out)\n"
 	"export=NAME=FILE another image, as export NAME (may repeat)\n"
 	"format=NAME      its format; without it, it is recognised by content\n"
+	"member=NAME      of a container (a tar archive, an OVA): which of its disks\n"
 	"snapshot=NAME    serve this snapshot of it, by id or name\n"
 	"key=FILE         passphrase of an encrypted image\n"
 	"allow=WHAT       a folder, or a prefix such as json:, to which names\n"
@@ -106,6 +107,7 @@ void config_done(struct config *c)
 		export_done(&c->exports[i]);
 	free(c->exports);
 	free(c->format);
+	free(c->member);
 	free(c->snapshot);
 	free(c->overlay);
 	free(c->overlays);
@@ -424,6 +426,11 @@ static int set_format(struct config *c, const char *value, struct error *err)
 	return set_string(&c->format, value, err);
 }
 
+static int set_member(struct config *c, const char *value, struct error *err)
+{
+	return set_string(&c->member, value, err);
+}
+
 static int set_snapshot(struct config *c, const char *value, struct error *err)
 {
 	return set_string(&c->snapshot, value, err);
@@ -594,6 +601,7 @@ static const struct {
 	{ "image", set_image },
 	{ "export", set_export },
 	{ "format", set_format },
+	{ "member", set_member },
 	{ "snapshot", set_snapshot },
 	{ "key", set_key },
 	{ "allow", set_allow },
@@ -637,6 +645,7 @@ void config_open_options(const struct config *c, struct open_options *ret)
 {
 	*ret = (struct open_options){
 		.format = c->format,
+		.member = c->member,
 		.snapshot = c->snapshot,
 		.key = c->key,
 		.key_bytes = c->key_bytes,
@@ -688,6 +697,10 @@ int config_check(const struct config *c, struct error *err)
 		  AS_GIVEN(
 			  "overlays= needs an image: a FILE, export=NAME=FILE or store=DIR",
 			  "--overlays needs an image: a FILE, --export NAME=FILE or --store DIR") },
+		{ c->member && !c->image,
+		  AS_GIVEN(
+			  "member= is of one image; of export NAME it is NAME/MEMBER",
+			  "--member is of one image; of export NAME it is NAME/MEMBER") },
 		{ c->snapshot && !c->image,
 		  AS_GIVEN(
 			  "snapshot= is of one image; of export NAME it is NAME@SNAPSHOT",

@@ -25,6 +25,7 @@ struct config {
 	struct config_export *exports; /* no two of one name */
 	size_t n_exports;
 	char *format; /* NULL: guess */
+	char *member; /* of a container; NULL: its one disk */
 	char *snapshot; /* NULL: the live state */
 	uint8_t *key; /* contents of the key file; NULL: none */
 	size_t key_bytes;
@@ -56,7 +57,7 @@ void config_init(struct config *c);
 void config_done(struct config *c); /* wipes the key */
 
 /*
- * Sets parameter @key: image, export (may repeat), format, snapshot, key, allow (may repeat),
+ * Sets parameter @key: image, export (may repeat), format, member, snapshot, key, allow (may repeat),
  * force, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
  * overlay-max, overlay-free, detect, control, max-connections,
  * max-connections-per-address. Returns 0, -ENOENT when there is no such parameter (and

@@ -198,8 +198,10 @@ static int find_file(struct target *t, struct error *err)
 	t->id = strdup(t->name.image);
 	t->path = strdup(path);
 	config_open_options(c, &t->options);
-	if (*t->name.image) /* its snapshots are called by its name */
+	if (*t->name.image) { /* its snapshots are called by its name */
 		t->options.snapshot = NULL;
+		t->options.member = NULL;
+	}
 	return t->id && t->path ? 0
 				: error_set(err, -ENOMEM, 0, "out of memory");
 }

@@ -45,11 +45,19 @@ static const char *base_name(const char *path, const char *image)
 								 : image;
 }
 
-const char *overlays_base_format(const struct image *base)
+int overlays_base_format(const struct image *base, const char **ret,
+			 struct error *err)
 {
-	const struct format_ops *ops = base->chain.layers[0]->ops;
+	const struct layer *top = base->chain.layers[0];
 
-	return ops->alias ? ops->alias : ops->name;
+	if (layer_is_member(top))
+		return error_set(err, -EINVAL, 0,
+				 "%s: a file cannot name the member of a "
+				 "container as its base; %s can be over it",
+				 top->path,
+				 AS_GIVEN("overlay=temp", "--overlay temp"));
+	*ret = top->ops->alias ? top->ops->alias : top->ops->name;
+	return 0;
 }
 
 /* Who writes an image from now on must not be let to, nor be under way. */
@@ -118,12 +126,12 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 		     struct error *err)
 {
 	struct overlay_options options = overlay_options(c);
-	struct overlay_new n = { .bytes = base->image->bytes,
-				 .base_format =
-					 overlays_base_format(base->image) };
+	struct overlay_new n = { .bytes = base->image->bytes };
 	CLEANUP(freep) char *name = NULL;
 	int r = hold(base->image, err);
 
+	if (r >= 0)
+		r = overlays_base_format(base->image, &n.base_format, err);
 	if (r >= 0)
 		r = backing_name_write(base_name(path, base->path), &name, err);
 	if (r < 0)

@@ -39,7 +39,11 @@ bool overlays_name_ok(const char *name);
 int overlays_each(const struct config *c,
 		  int (*each)(void *opaque, const char *name), void *opaque);
 
-/* The format of an overlay's base, as qemu-img calls it. */
-const char *overlays_base_format(const struct image *base);
+/*
+ * The format of an overlay's base, as qemu-img calls it; -EINVAL: no name in a
+ * file leads to it, as it is the member of a container.
+ */
+int overlays_base_format(const struct image *base, const char **ret,
+			 struct error *err);
 
 #endif

@@ -21,6 +21,7 @@ static const char help[] =
 	"      --chain         check every layer, not the top alone\n"
 	"  -v, --verbose       print every finding, not the first 100 alone\n"
 	"  -f, --format NAME   the image's format (default: guess)\n"
+	"      --member NAME   of a container: which of its disks\n"
 	"  -k, --key FILE      passphrase of an encrypted image\n"
 	"      --allow X       a folder or prefix that images may refer to\n"
 	"      --force parent  take a parent whose ids do not match\n"

@@ -40,6 +40,7 @@ static const char help[] =
 	"  -q, --quiet            show no progress\n"
 	"  -f, --format NAME      the image's format (default: guess)\n"
 	"  -s, --snapshot NAME    the state, if it is not said behind an @\n"
+	"      --member NAME      of a container: which of its disks\n"
 	"  -k, --key FILE         passphrase of an encrypted image\n"
 	"      --allow X          a folder or prefix that images may refer to\n"
 	"      --force parent     take a parent whose ids do not match\n"

@@ -73,10 +73,11 @@ static int make_qcow2(const struct create *c, const char *path,
 			      : error_set(err, -ENOMEM, 0, "out of memory");
 		if (r >= 0)
 			r = backing_name_write(c->base, &base_name, err);
+		if (r >= 0)
+			r = overlays_base_format(base, &n.base_format, err);
 		if (r < 0)
 			return r;
 		n.base_name = base_name;
-		n.base_format = overlays_base_format(base);
 		if (!c->sized)
 			n.bytes = base->bytes;
 	}

@@ -23,6 +23,7 @@ static const char help[] =
 	"refers to and whether that is allowed.\n"
 	"\n"
 	"  -f, --format NAME   the image's format (default: guess)\n"
+	"      --member NAME   of a container: which of its disks\n"
 	"  -k, --key FILE      passphrase of an encrypted image\n"
 	"      --allow X       a folder or prefix that images may refer to\n"
 	"      --force parent  take a parent whose ids do not match\n"

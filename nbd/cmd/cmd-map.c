@@ -25,6 +25,7 @@ static const char help[] =
 	"      --bar            draw the line only, on a terminal or not\n"
 	"  -f, --format NAME    the image's format (default: guess)\n"
 	"  -s, --snapshot NAME  a snapshot inside the image, by id or name\n"
+	"      --member NAME    of a container: which of its disks\n"
 	"  -k, --key FILE       passphrase of an encrypted image\n"
 	"      --allow X        a folder or prefix that images may refer to\n"
 	"      --force parent   take a parent whose ids do not match\n"

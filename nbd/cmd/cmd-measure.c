@@ -25,6 +25,7 @@ static const char help[] =
 	"      --size SIZE        of an empty disk\n"
 	"      --cluster-size N   of qcow2: 512 to 2M, a power of 2 (default 64K)\n"
 	"  -f, --format NAME      the image's format (default: guess)\n"
+	"      --member NAME      of a container: which of its disks\n"
 	"  -k, --key FILE         passphrase of an encrypted image\n"
 	"      --allow X          a folder or prefix that images may refer to\n"
 	"      --force parent     take a parent whose ids do not match\n"

@@ -39,7 +39,8 @@ struct verb {
 
 extern const struct verb verb_serve, verb_info, verb_map, verb_check, verb_diff,
 	verb_convert, verb_create, verb_measure, verb_attach, verb_detach,
-	verb_overlay, verb_image, verb_index, verb_names, verb_server;
+	verb_list, verb_overlay, verb_image, verb_index, verb_names,
+	verb_server;
 
 /* What the options that all verbs have came to. */
 struct cmd {
@@ -56,18 +57,19 @@ void cmd_done(struct cmd *c);
 
 /* For getopt_long(): the options that cmd_option() takes. */
 #define CMD_SHORT_OPTIONS ":f:k:h"
-#define CMD_LONG_OPTIONS                                         \
-	{ "format", required_argument, NULL, 'f' },              \
-		{ "key", required_argument, NULL, 'k' },         \
-		{ "allow", required_argument, NULL, CMD_ALLOW }, \
-		{ "force", required_argument, NULL, CMD_FORCE }, \
-		{ "force-share", no_argument, NULL, CMD_SHARE }, \
-		{ "cache", required_argument, NULL, CMD_CACHE }, \
-		{ "io", required_argument, NULL, CMD_IO },       \
-		{ "direct", no_argument, NULL, CMD_DIRECT },     \
-		{ "json", no_argument, NULL, CMD_JSON },         \
-	{                                                        \
-		"help", no_argument, NULL, 'h'                   \
+#define CMD_LONG_OPTIONS                                           \
+	{ "format", required_argument, NULL, 'f' },                \
+		{ "key", required_argument, NULL, 'k' },           \
+		{ "allow", required_argument, NULL, CMD_ALLOW },   \
+		{ "member", required_argument, NULL, CMD_MEMBER }, \
+		{ "force", required_argument, NULL, CMD_FORCE },   \
+		{ "force-share", no_argument, NULL, CMD_SHARE },   \
+		{ "cache", required_argument, NULL, CMD_CACHE },   \
+		{ "io", required_argument, NULL, CMD_IO },         \
+		{ "direct", no_argument, NULL, CMD_DIRECT },       \
+		{ "json", no_argument, NULL, CMD_JSON },           \
+	{                                                          \
+		"help", no_argument, NULL, 'h'                     \
 	}
 
 enum {
@@ -78,6 +80,7 @@ enum {
 	CMD_IO,
 	CMD_DIRECT,
 	CMD_JSON,
+	CMD_MEMBER,
 	CMD_VERB, /* a verb's own values begin here */
 };
 

@@ -329,8 +329,8 @@ static int open_base(struct convert *c, struct input *in, struct error *err)
 	name = c->base ? strdup(c->base) : name_from_output(c, in);
 	if (!name)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	in->base_format = overlays_base_format(in->base);
-	return backing_name_write(name, &in->base_name, err);
+	r = overlays_base_format(in->base, &in->base_format, err);
+	return r < 0 ? r : backing_name_write(name, &in->base_name, err);
 }
 
 static int open_operand(struct convert *c, struct input *in, struct error *err)

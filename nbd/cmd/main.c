@@ -13,9 +13,10 @@
 #include "nbd/cmd/habits.h"
 
 static const struct verb *const verbs[] = {
-	&verb_serve,   &verb_info,   &verb_map,	    &verb_check,  &verb_diff,
-	&verb_convert, &verb_create, &verb_measure, &verb_attach, &verb_detach,
-	&verb_overlay, &verb_image,  &verb_index,   &verb_names,  &verb_server
+	&verb_serve,  &verb_info,    &verb_map,	   &verb_check,
+	&verb_diff,   &verb_convert, &verb_create, &verb_measure,
+	&verb_attach, &verb_detach,  &verb_list,   &verb_overlay,
+	&verb_image,  &verb_index,   &verb_names,  &verb_server
 };
 
 void cmd_init(struct cmd *c, const struct verb *verb)
@@ -121,6 +122,8 @@ int cmd_option(struct cmd *c, int opt, char **argv)
 		return cmd_param(c, "format", optarg);
 	case 'k':
 		return cmd_param(c, "key", optarg);
+	case CMD_MEMBER:
+		return cmd_param(c, "member", optarg);
 	case CMD_ALLOW:
 		return cmd_param(c, "allow", optarg);
 	case CMD_FORCE:

@@ -17,7 +17,7 @@ CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)),
                       "..", "corpus")
 # Not images; and what expand.c makes images of.
 OTHERS = ("json-patch", "meta-headers", "nbd", "ploop-descriptor", "ploop-snapshots",
-          "query", "vhd", "vhdx")
+          "query", "tar", "vhd", "vhdx")
 VERBS = (["info"], ["info", "--json"], ["check"], ["map"])
 
 

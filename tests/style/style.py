@@ -29,7 +29,10 @@ FOLDER_MAY = {
     # Bytes to bytes: knows of no layer.
     "formats/codec": ["iouring/", "formats/cursor.h", "iouring/library.h"],
     # What all formats are read through. table.c names the drivers by symbol.
-    "formats": ["iouring/", "formats/codec/"],
+    "formats": ["iouring/", "formats/codec/",
+                "formats/containers/container.h"],
+    # A member is a source in a place, whatever is in it.
+    "formats/containers": ["iouring/", "formats/*"],
     "formats/drivers": ["iouring/", "formats/codec/", "formats/*"],
     "formats/overlay": ["iouring/", "formats/codec/", "formats/*",
                         "formats/drivers/qcow2.h"],

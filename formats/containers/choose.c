@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Which member is the disk? What a format's driver knows, or what is called as raw
+ * disks are; the parts of a VMDK whose descriptor is a member are not disks of
+ * their own, and a CD image is one where there is nothing else.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "formats/containers/container.h"
+#include "formats/format.h"
+#include "iouring/util.h"
+
+/* So many disks are looked for; more are told of as several. */
+#define DISKS_MAX 16U
+
+/* Members whose content may be looked at yet: called as a format's, or not. */
+struct looks {
+	unsigned int at_formats, at_others;
+};
+
+enum kind { KIND_OTHER, KIND_CD, KIND_DISK };
+
+static bool ends_with(const char *name, const char *end)
+{
+	size_t n = strlen(name), m = strlen(end);
+
+	return n > m && !strcasecmp(name + n - m, end);
+}
+
+/* "disk-s001.vmdk", "disk-flat.vmdk": where the part of the name that tells so
+ * begins; 0: it is no part. */
+static size_t part_at(const char *name)
+{
+	static const char *const ends[] = { "-flat.vmdk", "-delta.vmdk",
+					    "-sesparse.vmdk", "-ctk.vmdk" };
+	size_t n = strlen(name), i;
+
+	for (i = 0; i < ARRAY_SIZE(ends); i++)
+		if (ends_with(name, ends[i]))
+			return n - strlen(ends[i]);
+	if (!ends_with(name, ".vmdk") || n < 11)
+		return 0;
+	name += n - 10;
+	return name[0] == '-' &&
+			       strchr("sf", tolower((unsigned char)name[1])) &&
+			       isdigit((unsigned char)name[2]) &&
+			       isdigit((unsigned char)name[3]) &&
+			       isdigit((unsigned char)name[4])
+		       ? n - 10
+		       : 0;
+}
+
+static bool is_part(const struct container *c, const struct member *m)
+{
+	size_t at = part_at(m->name);
+	CLEANUP(freep) char *whole = NULL;
+
+	if (!at || asprintf(&whole, "%.*s.vmdk", (int)at, m->name) < 0) {
+		whole = NULL;
+		return false;
+	}
+	return container_find(c, whole);
+}
+
+/* By its content; what cannot be read is no disk that anybody could choose. */
+static enum kind look(const struct container *c, const struct member *m)
+{
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	const struct format_ops *ops;
+
+	if (container_open_member(c, m, &src, NULL) < 0 ||
+	    format_probe(src, &ops, NULL) < 0)
+		return KIND_OTHER;
+	return strcmp(ops->name, "raw") ? KIND_DISK : KIND_OTHER;
+}
+
+static bool ends_with_one(const char *name, const char *const *ends)
+{
+	for (; *ends; ends++)
+		if (ends_with(name, *ends))
+			return true;
+	return false;
+}
+
+static enum kind kind_of(const struct container *c, const struct member *m,
+			 struct looks *left)
+{
+	static const char *const raw[] = { ".img", ".raw", ".dd", ".hdd",
+					   NULL };
+	static const char *const format[] = { ".vmdk", ".qcow2", ".qcow",
+					      ".vdi",  ".vhd",	 ".vhdx",
+					      ".qed",  ".dmg",	 NULL };
+	static const char *const other[] = { ".ovf",  ".mf",  ".cert",	".xml",
+					     ".json", ".txt", ".nvram", ".yaml",
+					     ".tar",  NULL };
+	unsigned int *looks;
+
+	if (!m->bytes || ends_with_one(m->name, other))
+		return KIND_OTHER;
+	if (ends_with(m->name, ".iso"))
+		return KIND_CD;
+	if (ends_with_one(m->name, raw))
+		return KIND_DISK;
+	looks = ends_with_one(m->name, format) ? &left->at_formats
+					       : &left->at_others;
+	if (!*looks)
+		return KIND_OTHER;
+	--*looks;
+	return is_part(c, m) ? KIND_OTHER : look(c, m);
+}
+
+static int find_named(const struct container *c, const char *name,
+		      const struct member **ret, struct error *err)
+{
+	char safe[256];
+
+	*ret = container_find(c, name);
+	if (*ret)
+		return 0;
+	text_escape(safe, sizeof(safe), name);
+	return error_set(err, -ENOENT, 0, "has no member \"%s\"", safe);
+}
+
+struct found {
+	const struct member *last;
+	size_t n;
+	char names[512];
+};
+
+/* One of the same name takes the place of one before. */
+static void add_found(const struct container *c, struct found *f,
+		      const struct member *m)
+{
+	size_t used = strlen(f->names);
+
+	if (container_find(c, m->name) != m)
+		return;
+	f->last = m;
+	f->n++;
+	if (used + 8 >= sizeof(f->names))
+		return;
+	if (used) {
+		memcpy(f->names + used, ", ", 3);
+		used += 2;
+	}
+	text_escape(f->names + used, sizeof(f->names) - used, m->name);
+}
+
+int container_choose(const struct container *c, const char *name,
+		     const struct member **ret, struct error *err)
+{
+	struct found disks = { 0 }, cds = { 0 }, *f = &disks;
+	struct looks left = { 256, 64 };
+	size_t i;
+
+	if (name)
+		return find_named(c, name, ret, err);
+	for (i = 0; i < c->n && disks.n < DISKS_MAX && cds.n < DISKS_MAX; i++) {
+		enum kind kind = kind_of(c, &c->members[i], &left);
+
+		if (kind != KIND_OTHER)
+			add_found(c, kind == KIND_DISK ? &disks : &cds,
+				  &c->members[i]);
+	}
+	if (!disks.n)
+		f = &cds;
+	if (f->n == 1) {
+		*ret = f->last;
+		return 0;
+	}
+	if (f->n)
+		return error_set(err, -EINVAL, 0,
+				 "is %s of several disks: name one with %s: %s",
+				 c->ops->what, AS_GIVEN("member=", "--member"),
+				 f->names);
+	return error_set(
+		err, -EINVAL, 0,
+		"is %s without a disk: %s takes one of its %zu members "
+		"all the same, platter list shows them",
+		c->ops->what, AS_GIVEN("member=", "--member"), c->n);
+}

@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Disks inside containers, made by GNU tar, by Python's tarfile and by hand:
+served in place, equal to the same disk outside; and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                "..", "lib"))
+from checks import is_equal, is_true, run_checks  # noqa: E402
+from server import (Refused, Server, Totals, compare,  # noqa: E402
+                    environment, need_programs, run)
+from tar_build import END, header, member, padded  # noqa: E402
+
+MIB = 1 << 20
+SIZE = 6 * MIB
+# As qemu-img makes them, and whether a tool that knows the format is needed.
+FORMATS = (("qcow2", ["-c"]), ("vmdk", []),
+           ("vmdk", ["-o", "subformat=streamOptimized"]),
+           ("vmdk", ["-o", "subformat=twoGbMaxExtentSparse"]),
+           ("vmdk", ["-o", "subformat=twoGbMaxExtentFlat"]), ("vhdx", []),
+           ("vpc", ["-o", "force_size=on"]), ("vdi", []), ("raw", []))
+
+
+class Context:
+    def __init__(self, folder):
+        self.folder = folder
+        self.raw = self.at("disk.raw")
+        with open(self.raw, "wb") as f:
+            f.truncate(SIZE)
+            for at, length in ((0, 5000), (MIB - 700, 1400), (3 * MIB, MIB)):
+                f.seek(at)
+                f.write(bytes((at + i) % 251 + 1 for i in range(length)))
+        self.ovf = self.at("vm.ovf")
+        with open(self.ovf, "w") as f:
+            f.write("<Envelope/>\n")
+        self.totals = Totals()
+
+    def at(self, name):
+        return os.path.join(self.folder, name)
+
+    def same(self, path, *options, member=None):
+        """What is served of @path, and what is copied, is the disk."""
+        more = ["--member", member] if member else []
+        with Server(path, more=more) as s:
+            compare(s.uri(), self.raw, self.totals)
+        out = self.at("out.raw")
+        run([os.environ["PLATTER"], "convert", "--quiet", "--overwrite",
+             *more, path, out])
+        run(["qemu-img", "compare", "-f", "raw", "-F", "raw", self.raw, out])
+
+    def refuse(self, said, *args):
+        """One line that says @said, and nothing else."""
+        status, out, err = run([os.environ["PLATTER"], "info", *args],
+                               ok=None)
+        is_equal(status, 1, f"the status of info {args}: {out}")
+        is_true(said in err and err.count("\n") == 1, f"{said!r}: {err!r}")
+
+
+def images(c):
+    """(name, files) of the disk in every format."""
+    for i, (fmt, options) in enumerate(FORMATS):
+        folder = c.at(f"f{i}")
+        os.makedirs(folder, exist_ok=True)
+        end = "img" if fmt == "raw" else "vhd" if fmt == "vpc" else fmt
+        path = os.path.join(folder, f"disk.{end}")
+        if not os.path.exists(path):
+            run(["qemu-img", "convert", "-O", fmt, *options, c.raw, path])
+        yield fmt, folder, sorted(os.listdir(folder))
+
+
+def every_format_is_served_out_of_a_tar(c):
+    kinds = ["ustar", "gnu", "pax"]
+    for i, (fmt, folder, files) in enumerate(images(c)):
+        path = c.at(f"{i}.ova")
+        kind = kinds[i % 3]
+        run(["tar", f"--format={kind}", "-cf", path, "-C", c.folder, "vm.ovf",
+             "-C", folder, *files])
+        c.same(path)
+        # In a folder of a long name, by another maker.
+        long = c.at(f"{i}.tar")
+        form = (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)[i % 2]
+        with tarfile.open(long, "w", format=form) as t:
+            t.add(c.ovf, "./vm.ovf")
+            for name in files:
+                t.add(os.path.join(folder, name), f"./{'d' * 120}/{name}")
+        c.same(long)
+    print(c.totals)
+
+
+def archive(c, name, *files):
+    """Of files that lie in the folder."""
+    path = c.at(name)
+    run(["tar", "-cf", path, "-C", c.folder, *files])
+    return path
+
+
+def of_several_disks_one_is_named(c):
+    for name in ("a.qcow2", "b.qcow2"):
+        run(["qemu-img", "convert", "-O", "qcow2", c.raw, c.at(name)])
+    run(["qemu-io", "-c", "write -P 9 0 4k", c.at("b.qcow2")])
+    path = archive(c, "two.tar", "vm.ovf", "a.qcow2", "b.qcow2")
+    c.refuse("is a tar archive of several disks: name one with --member: "
+             "a.qcow2, b.qcow2", path)
+    c.refuse('has no member "c.qcow2"', "--member", "c.qcow2", path)
+    c.same(path, member="a.qcow2")
+    c.same(path, member="./a.qcow2")
+    try:
+        with Server(path):
+            is_true(False, "one of two was served")
+    except Refused as e:
+        is_true("several disks" in e.message, e.message)
+    told = json.loads(run([os.environ["PLATTER"], "list", "--json", path])[1])
+    with tarfile.open(path) as t:
+        is_equal([(m["name"], m["size"], m["offset"]) for m in told["members"]],
+                 [(m.name, m.size, m.offset_data) for m in t.getmembers()],
+                 "the members")
+    is_equal([m["format"] for m in told["members"]], ["-", "qcow2", "qcow2"],
+             "the formats")
+
+
+def names_inside_lead_to_members_alone(c):
+    """A backing file in the archive is found; the same name outside is not."""
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "disk.raw", "-F",
+         "raw", c.at("top.qcow2")])
+    c.same(archive(c, "chain.tar", "top.qcow2", "disk.raw"),
+           member="top.qcow2")
+    lone = archive(c, "lone.tar", "top.qcow2")
+    c.refuse("backing file is no member of the container", lone)
+    c.refuse("backing file is no member of the container", "--allow",
+             c.folder, lone)
+    for name in (c.raw, "../disk.raw", "x/../../disk.raw"):
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", name, "-F",
+             "raw", c.at("top.qcow2"), str(SIZE)])
+        c.refuse("backing file lies outside the container", "--allow",
+                 c.folder, archive(c, "out.tar", "top.qcow2", "disk.raw"),
+                 "--member", "top.qcow2")
+
+
+def what_is_a_disk_too_is_taken_for_neither(c):
+    """A guest can write a tar header into its disk."""
+    evil = bytearray(member(b"evil.img", b"x" * 512) + END + bytes(MIB))
+    path = c.at("both")
+
+    def write():
+        with open(path, "wb") as f:
+            f.write(evil)
+
+    evil[512:520] = b"EFI PART"
+    write()
+    c.refuse("looks like a tar archive and like a disk with a GPT: give "
+             "--format or --member", path)
+    run([os.environ["PLATTER"], "info", "--format", "raw", path])
+    run([os.environ["PLATTER"], "info", "--member", "evil.img", path])
+    # With a boot sector's mark, the checksum made to fit.
+    first = bytearray(header(b"evil.img", 512))
+    first[510:512] = b"\x55\xaa"
+    first[148:156] = b" " * 8
+    first[148:156] = b"%06o\0 " % sum(first)
+    evil[:512] = first
+    write()
+    c.refuse("looks like a tar archive and like a disk with a boot sector",
+             path)
+    # And with a format's: a VHD's footer stands at its end.
+    evil[:520] = member(b"evil.img", b"x" * 8)[:520]
+    run(["qemu-img", "create", "-q", "-f", "vpc", "-o", "subformat=fixed",
+         c.at("small.vhd"), "1M"])
+    with open(c.at("small.vhd"), "rb") as f:
+        f.seek(-512, os.SEEK_END)
+        evil += f.read()
+    write()
+    c.refuse("looks like a tar archive and like vhd", path)
+
+
+def what_cannot_be_served_is_refused_in_a_line(c):
+    run(["tar", "-Scf", c.at("sparse.tar"), "-C", c.folder, "disk.raw"])
+    c.refuse("is stored as a sparse file", c.at("sparse.tar"))
+    c.refuse("is a tar archive without a disk",
+             archive(c, "none.tar", "vm.ovf"))
+    c.refuse("is no container, so it has no members", "--member", "x", c.raw)
+    with open(c.at("cut.tar"), "wb") as f:
+        f.write(header(b"disk.img", MIB) + bytes(1000))
+    c.refuse("tar header: its member ends behind the file's end",
+             c.at("cut.tar"))
+
+
+def an_overlay_over_a_member_is_temporary(c):
+    path = archive(c, "one.tar", "vm.ovf", "a.qcow2")
+    with Server(path, more=["--overlay", "temp"]) as s:
+        run(["qemu-io", "-f", "raw", "-c", "write -P 5 0 64k", "-c",
+             "read -P 5 0 64k", s.uri()])
+    out = c.at("over.qcow2")
+    for args in (["serve", "-U", c.at("s"), "--overlay", out, path],
+                 ["create", "--base", path, out],
+                 ["convert", "--quiet", "-B", path, c.raw, out]):
+        status, _, err = run([os.environ["PLATTER"], *args], ok=None)
+        is_true(status == 1 and "cannot name the member of a container" in err,
+                f"{args}: {status} {err}")
+        is_true(not os.path.exists(out), f"{args} left a file")
+
+
+def many_members_are_few_reads(c):
+    """100,000 headers, and one more than that."""
+    path = c.at("many.tar")
+    for n, ok in ((99_998, True), (100_001, False)):
+        with open(path, "wb") as f:
+            one = header(b"file.txt", 0)
+            for _ in range(n // 1000):
+                f.write(one * 1000)
+            f.write(one * (n % 1000) + header(b"disk.img", MIB) +
+                    padded(bytes(MIB)) + END)
+        if ok:
+            p = subprocess.run(["/usr/bin/env", os.environ["PLATTER"], "info",
+                                path], capture_output=True, text=True)
+            is_true(p.returncode == 0 and "1 MiB" in p.stdout,
+                    f"{p.stdout} {p.stderr}")
+        else:
+            c.refuse("over the limit of 100000 members", path)
+
+
+def main():
+    environment("PLATTER", "NBD_COMPARE")
+    need_programs("qemu-img", "qemu-io", "tar")
+    run_checks(Context, [
+        every_format_is_served_out_of_a_tar,
+        of_several_disks_one_is_named,
+        names_inside_lead_to_members_alone,
+        what_is_a_disk_too_is_taken_for_neither,
+        what_cannot_be_served_is_refused_in_a_line,
+        an_overlay_over_a_member_is_temporary,
+        many_members_are_few_reads,
+    ])
+
+
+if __name__ == "__main__":
+    main()
