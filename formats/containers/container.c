@@ -149,7 +149,7 @@ static int open_inside(struct place *p, const struct place_ask *ask,
 		name ? container_find(in->container, name) : NULL;
 	int r;
 
-	if (outside || !m) {
+	if (!m) {
 		*ret_verdict = outside ? REFERENCE_OUTSIDE : REFERENCE_MISSING;
 		return error_set(err, outside ? -EPERM : -ENOENT, 0,
 				 outside ? "%s lies outside the container"
