@@ -113,6 +113,7 @@ static int take(struct nbd_target *t, struct connection **ret,
 	struct connection *c = NULL;
 	int r = 0;
 
+	ANALYSER_ASSUME(t->n);
 	for (i = 0; i < t->n && !c; i++) {
 		c = &t->connections[(first + i) % t->n];
 		if (pthread_mutex_trylock(&c->lock))

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -47,12 +48,15 @@ char *qemu_options(const char *socket, const char *host, uint32_t port,
 	return ret;
 }
 
-static int hex(char c)
+/* Two digits. False: they are none. */
+static bool take_hex(const char *s, char *ret)
 {
-	const char *digits = "0123456789abcdef", *at;
+	char digits[3] = { s[0], s[1], '\0' };
 
-	at = c ? strchr(digits, c | 0x20) : NULL;
-	return at ? (int)(at - digits) : -1;
+	if (!isxdigit((unsigned char)s[0]) || !isxdigit((unsigned char)s[1]))
+		return false;
+	*ret = (char)strtoul(digits, NULL, 16);
+	return true;
 }
 
 /* [@s, @s + @len), decoded. NULL: %XX is none, or there is no memory. */
@@ -64,9 +68,8 @@ static char *decode(const char *s, size_t len)
 	for (i = 0; ret && i < len; i++) {
 		if (s[i] != '%') {
 			*p++ = s[i];
-		} else if (i + 2 < len && hex(s[i + 1]) >= 0 &&
-			   hex(s[i + 2]) >= 0) {
-			*p++ = (char)(hex(s[i + 1]) << 4 | hex(s[i + 2]));
+		} else if (i + 2 < len && take_hex(s + i + 1, p)) {
+			p++;
 			i += 2;
 		} else {
 			free(ret);

@@ -144,7 +144,7 @@ static int run_trial(struct serve *s, pid_t *ret)
 bool serve_can_be_replaced(struct serve *s)
 {
 	int r, status = -1;
-	pid_t pid;
+	pid_t pid = -1;
 
 	r = run_trial(s, &pid);
 	while (!r && waitpid(pid, &status, 0) < 0 && errno == EINTR)
