@@ -94,7 +94,7 @@ json_t *metadef_show_item(const char *ns, enum metadef_kind kind, json_t *item,
 			  const char *prefix)
 {
 	CLEANUP(json_decrefp) json_t *from = item;
-	const char *name = json_member(item, "name");
+	const char *name = json_member(from, "name");
 	json_t *o = json_object();
 
 	json_object_set(o, "name", json_object_get(item, "name"));

@@ -16,6 +16,7 @@ void unit_check_done(struct unit_check *k)
 	k->claims = NULL;
 }
 
+PRINTF(2, 0)
 static void tell_corrupt(struct check_report *r, const char *fmt, va_list ap)
 {
 	char line[ERROR_MSG_BYTES];
