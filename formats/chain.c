@@ -181,7 +181,7 @@ static int open_parent_file(struct layer *child,
 	return ret->format ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
-/* Opens the parent that the last layer names. */
+/* Do the two belong together, by their ids? */
 static int check_pair(struct layer *child, struct layer *parent,
 		      struct error *err)
 {
@@ -194,6 +194,7 @@ static int check_pair(struct layer *child, struct layer *parent,
 		     : 0;
 }
 
+/* Opens the parent that the last layer names. */
 static int open_parent(struct chain *c, const struct open_options *options,
 		       struct layer **ret, enum reference_verdict *verdict,
 		       struct error *err)

@@ -27,7 +27,6 @@
 #include "nbd/cmd/attach.h"
 
 #define RUN_FOLDER   "/run/platter-attach"
-#define DEVICES_MAX  1024U
 #define DETACH_TRIES 100U /* ten a second */
 
 bool attach_parse_device(const char *text, unsigned int *ret)
@@ -35,7 +34,7 @@ bool attach_parse_device(const char *text, unsigned int *ret)
 	char again[32];
 	unsigned int n;
 
-	if (sscanf(text, "/dev/nbd%u", &n) != 1 || n >= DEVICES_MAX)
+	if (sscanf(text, "/dev/nbd%u", &n) != 1 || n >= ATTACH_DEVICES_MAX)
 		return false;
 	snprintf(again, sizeof(again), "/dev/nbd%u", n);
 	*ret = n;

@@ -7,6 +7,9 @@
 
 #include "iouring/error.h"
 
+/* N of /dev/nbdN is below it. */
+#define ATTACH_DEVICES_MAX 1024U
+
 /* Is @text "/dev/nbdN"? */
 bool attach_parse_device(const char *text, unsigned int *ret);
 

@@ -11,8 +11,6 @@
 #include "nbd/cmd/cmd.h"
 #include "nbd/cmd/qemu-options.h"
 
-#define DEVICES_MAX 1024U
-
 static const char attach_help[] =
 	"usage: platter attach [options] IMAGE|URI [/dev/nbdN]\n"
 	"\n"
@@ -131,7 +129,7 @@ static int attach_anywhere(struct attach *a, struct error *err)
 	unsigned int n;
 	int r;
 
-	for (n = 0; n < DEVICES_MAX && attach_is_there(n); n++) {
+	for (n = 0; n < ATTACH_DEVICES_MAX && attach_is_there(n); n++) {
 		r = attach_to(a, n, err);
 		if (r >= 0)
 			a->device = n;
