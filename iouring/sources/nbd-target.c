@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
-#include <libnbd.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
-#include "iouring/library.h"
+#include "iouring/sources/libnbd-lib.h"
 #include "iouring/sources/nbd-target.h"
 #include "iouring/util.h"
 
@@ -14,53 +13,6 @@
 #define ZERO_BYTES_MAX	 (64U << 20) /* a server may write them */
 #define STATUS_BYTES_MAX (1ULL << 30)
 #define STATE_ZERO	 2U /* NBD_STATE_ZERO of "base:allocation" */
-
-static struct {
-	__typeof__(nbd_create) *create;
-	__typeof__(nbd_close) *close;
-	__typeof__(nbd_add_meta_context) *add_meta_context;
-	__typeof__(nbd_connect_uri) *connect_uri;
-	__typeof__(nbd_get_size) *get_size;
-	__typeof__(nbd_get_block_size) *get_block_size;
-	__typeof__(nbd_is_read_only) *is_read_only;
-	__typeof__(nbd_can_multi_conn) *can_multi_conn;
-	__typeof__(nbd_can_zero) *can_zero;
-	__typeof__(nbd_can_flush) *can_flush;
-	__typeof__(nbd_can_meta_context) *can_meta_context;
-	__typeof__(nbd_pwrite) *pwrite;
-	__typeof__(nbd_zero) *zero;
-	__typeof__(nbd_flush) *flush;
-	__typeof__(nbd_block_status) *block_status;
-	__typeof__(nbd_get_error) *get_error;
-	__typeof__(nbd_get_errno) *get_errno;
-} lib;
-
-static bool load(void)
-{
-	static const struct library_symbol symbols[] = {
-		{ "nbd_create", (void **)&lib.create },
-		{ "nbd_close", (void **)&lib.close },
-		{ "nbd_add_meta_context", (void **)&lib.add_meta_context },
-		{ "nbd_connect_uri", (void **)&lib.connect_uri },
-		{ "nbd_get_size", (void **)&lib.get_size },
-		{ "nbd_get_block_size", (void **)&lib.get_block_size },
-		{ "nbd_is_read_only", (void **)&lib.is_read_only },
-		{ "nbd_can_multi_conn", (void **)&lib.can_multi_conn },
-		{ "nbd_can_zero", (void **)&lib.can_zero },
-		{ "nbd_can_flush", (void **)&lib.can_flush },
-		{ "nbd_can_meta_context", (void **)&lib.can_meta_context },
-		{ "nbd_pwrite", (void **)&lib.pwrite },
-		{ "nbd_zero", (void **)&lib.zero },
-		{ "nbd_flush", (void **)&lib.flush },
-		{ "nbd_block_status", (void **)&lib.block_status },
-		{ "nbd_get_error", (void **)&lib.get_error },
-		{ "nbd_get_errno", (void **)&lib.get_errno },
-	};
-
-	_Static_assert(sizeof(lib) == ARRAY_SIZE(symbols) * sizeof(void *),
-		       "all are looked up");
-	return library_load("libnbd.so.0", symbols, ARRAY_SIZE(symbols));
-}
 
 /* One request at a time; libnbd locks the handle for it. */
 struct connection {
@@ -82,27 +34,10 @@ struct nbd_target {
 /* What the last call of this thread said. */
 static int fail(struct error *err)
 {
-	const char *why = lib.get_error();
-	int code = lib.get_errno();
+	int code = libnbd_api.get_errno();
 
 	return error_set(err, code > 0 ? -code : -EIO, 0, "%s",
-			 why ? why : "the server does not answer");
-}
-
-static int connect_to(const struct nbd_target *t, struct nbd_handle **ret,
-		      struct error *err)
-{
-	struct nbd_handle *h = lib.create();
-	int r;
-
-	if (h && lib.add_meta_context(h, "base:allocation") >= 0 &&
-	    lib.connect_uri(h, t->uri) >= 0) {
-		*ret = h;
-		return 0;
-	}
-	r = fail(err);
-	lib.close(h);
-	return r;
+			 libnbd_reason());
 }
 
 /* A connection for this thread alone, until it is unlocked. */
@@ -124,7 +59,7 @@ static int take(struct nbd_target *t, struct connection **ret,
 		pthread_mutex_lock(&c->lock);
 	}
 	if (!c->h)
-		r = connect_to(t, &c->h, err);
+		r = libnbd_connect(t->uri, &c->h, err);
 	if (r < 0)
 		pthread_mutex_unlock(&c->lock);
 	else
@@ -144,7 +79,7 @@ int nbd_target_write(struct nbd_target *t, const void *buf, size_t len,
 	while (r >= 0 && len) {
 		size_t n = min_size(len, t->write_bytes_max);
 
-		if (lib.pwrite(c->h, at, n, off, 0) < 0)
+		if (libnbd_api.pwrite(c->h, at, n, off, 0) < 0)
 			r = fail(err);
 		at += n;
 		off += n;
@@ -184,7 +119,7 @@ int nbd_target_zero(struct nbd_target *t, uint64_t off, uint64_t len,
 	while (r >= 0 && len) {
 		uint64_t n = min_u64(len, ZERO_BYTES_MAX);
 
-		if (lib.zero(c->h, n, off, 0) < 0)
+		if (libnbd_api.zero(c->h, n, off, 0) < 0)
 			r = fail(err);
 		off += n;
 		len -= n;
@@ -227,7 +162,8 @@ int nbd_target_find_zero(struct nbd_target *t, uint64_t off, uint64_t len,
 	r = take(t, &c, err);
 	if (r < 0)
 		return r;
-	if (lib.block_status(c->h, s.len, off, cb, LIBNBD_CMD_FLAG_REQ_ONE) < 0)
+	if (libnbd_api.block_status(c->h, s.len, off, cb,
+				    LIBNBD_CMD_FLAG_REQ_ONE) < 0)
 		r = fail(err);
 	pthread_mutex_unlock(&c->lock);
 	/* An answer that ends inside a block is no answer for that. */
@@ -249,7 +185,7 @@ int nbd_target_flush(struct nbd_target *t, struct error *err)
 	r = take(t, &c, err);
 	if (r < 0)
 		return r;
-	if (lib.flush(c->h, 0) < 0)
+	if (libnbd_api.flush(c->h, 0) < 0)
 		r = fail(err);
 	pthread_mutex_unlock(&c->lock);
 	return r;
@@ -279,7 +215,7 @@ void nbd_target_close(struct nbd_target *t)
 	if (!t)
 		return;
 	for (i = 0; i < CONNECTIONS_MAX; i++) {
-		lib.close(t->connections[i].h);
+		libnbd_api.close(t->connections[i].h);
 		pthread_mutex_destroy(&t->connections[i].lock);
 	}
 	free(t->uri);
@@ -290,13 +226,13 @@ void nbd_target_close(struct nbd_target *t)
 static int look_at(struct nbd_target *t, struct nbd_handle *h,
 		   struct error *err)
 {
-	int64_t bytes = lib.get_size(h);
-	int64_t least = lib.get_block_size(h, LIBNBD_SIZE_MINIMUM);
-	int64_t most = lib.get_block_size(h, LIBNBD_SIZE_MAXIMUM);
+	int64_t bytes = libnbd_api.get_size(h);
+	int64_t least = libnbd_api.get_block_size(h, LIBNBD_SIZE_MINIMUM);
+	int64_t most = libnbd_api.get_block_size(h, LIBNBD_SIZE_MAXIMUM);
 
 	if (bytes < 0)
 		return fail(err);
-	if (lib.is_read_only(h) == 1)
+	if (libnbd_api.is_read_only(h) == 1)
 		return error_set(err, -EROFS, 0, "takes no writes");
 	/* A server that says nothing is asked for sectors, to be sure. */
 	t->block_bytes = least > 0 ? (uint32_t)least : 512;
@@ -310,10 +246,10 @@ static int look_at(struct nbd_target *t, struct nbd_handle *h,
 				 "no sense",
 				 (long long)least, (long long)most);
 	t->bytes = (uint64_t)bytes;
-	t->can_zero = lib.can_zero(h) == 1;
-	t->can_flush = lib.can_flush(h) == 1;
-	t->has_status = lib.can_meta_context(h, "base:allocation") == 1;
-	t->n = lib.can_multi_conn(h) == 1 ? CONNECTIONS_MAX : 1;
+	t->can_zero = libnbd_api.can_zero(h) == 1;
+	t->can_flush = libnbd_api.can_flush(h) == 1;
+	t->has_status = libnbd_api.can_meta_context(h, "base:allocation") == 1;
+	t->n = libnbd_api.can_multi_conn(h) == 1 ? CONNECTIONS_MAX : 1;
 	return 0;
 }
 
@@ -322,14 +258,14 @@ int nbd_target_open(const char *uri, struct nbd_target **ret, struct error *err)
 	struct nbd_target *t;
 	int r;
 
-	if (!load())
+	if (!libnbd_load())
 		return error_set(err, -ENOTSUP, 0,
 				 "libnbd.so.0 is missing: no server can be "
 				 "written to");
 	t = target_new(uri);
 	if (!t)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = connect_to(t, &t->connections[0].h, err);
+	r = libnbd_connect(t->uri, &t->connections[0].h, err);
 	if (r >= 0)
 		r = look_at(t, t->connections[0].h, err);
 	if (r < 0)

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <assert.h>
 #include <errno.h>
-#include <libnbd.h>
 #include <pthread.h>
 #include <string.h>
 
-#include "iouring/library.h"
 #include "iouring/batch.h"
+#include "iouring/sources/libnbd-lib.h"
 #include "iouring/sources/nbd.h"
 
 #define CONNECTIONS_MAX	 4U
@@ -16,45 +15,6 @@
 #define STATUS_BYTES_MAX (1ULL << 31)
 #define EXTENTS_MAX	 1024U
 #define STATE_ZERO	 2U /* NBD_STATE_ZERO of "base:allocation" */
-
-static struct {
-	__typeof__(nbd_create) *create;
-	__typeof__(nbd_close) *close;
-	__typeof__(nbd_add_meta_context) *add_meta_context;
-	__typeof__(nbd_connect_uri) *connect_uri;
-	__typeof__(nbd_get_size) *get_size;
-	__typeof__(nbd_get_block_size) *get_block_size;
-	__typeof__(nbd_can_multi_conn) *can_multi_conn;
-	__typeof__(nbd_can_meta_context) *can_meta_context;
-	__typeof__(nbd_aio_pread) *aio_pread;
-	__typeof__(nbd_poll) *poll;
-	__typeof__(nbd_block_status) *block_status;
-	__typeof__(nbd_get_error) *get_error;
-	__typeof__(nbd_get_errno) *get_errno;
-} lib;
-
-static bool load(void)
-{
-	static const struct library_symbol symbols[] = {
-		{ "nbd_create", (void **)&lib.create },
-		{ "nbd_close", (void **)&lib.close },
-		{ "nbd_add_meta_context", (void **)&lib.add_meta_context },
-		{ "nbd_connect_uri", (void **)&lib.connect_uri },
-		{ "nbd_get_size", (void **)&lib.get_size },
-		{ "nbd_get_block_size", (void **)&lib.get_block_size },
-		{ "nbd_can_multi_conn", (void **)&lib.can_multi_conn },
-		{ "nbd_can_meta_context", (void **)&lib.can_meta_context },
-		{ "nbd_aio_pread", (void **)&lib.aio_pread },
-		{ "nbd_poll", (void **)&lib.poll },
-		{ "nbd_block_status", (void **)&lib.block_status },
-		{ "nbd_get_error", (void **)&lib.get_error },
-		{ "nbd_get_errno", (void **)&lib.get_errno },
-	};
-
-	_Static_assert(sizeof(lib) == ARRAY_SIZE(symbols) * sizeof(void *),
-		       "all are looked up");
-	return library_load("libnbd.so.0", symbols, ARRAY_SIZE(symbols));
-}
 
 /*
  * For one thread at a time, from a batch's start() to its finish(): libnbd
@@ -85,29 +45,6 @@ struct nbd_source {
 	size_t n_extents;
 };
 
-static int fail(const char *uri, struct error *err)
-{
-	const char *why = lib.get_error();
-
-	return error_set(err, -EIO, 0, "%s: %s", uri,
-			 why ? why : "the server does not answer");
-}
-
-static int connect_to(const char *uri, struct nbd_handle **ret,
-		      struct error *err)
-{
-	struct nbd_handle *h = lib.create();
-
-	if (!h || lib.add_meta_context(h, "base:allocation") < 0 ||
-	    lib.connect_uri(h, uri) < 0) {
-		fail(uri, err);
-		lib.close(h);
-		return -EIO;
-	}
-	*ret = h;
-	return 0;
-}
-
 /*
  * A connection that is free now, for this thread alone until it is unlocked.
  * @may_connect: also one that must be made. NULL: all are busy, or not there.
@@ -122,7 +59,8 @@ static struct connection *take_free(struct nbd_source *n, bool may_connect)
 
 		if (pthread_mutex_trylock(&c->lock))
 			continue;
-		if (c->h || (may_connect && !connect_to(n->uri, &c->h, NULL)))
+		if (c->h ||
+		    (may_connect && !libnbd_connect(n->uri, &c->h, NULL)))
 			return c;
 		pthread_mutex_unlock(&c->lock);
 	}
@@ -138,7 +76,7 @@ static struct connection *take(struct nbd_source *n)
 		return c;
 	c = &n->connections[atomic_load(&n->next) % (n->n ? n->n : 1)];
 	pthread_mutex_lock(&c->lock);
-	if (c->h || !connect_to(n->uri, &c->h, NULL))
+	if (c->h || !libnbd_connect(n->uri, &c->h, NULL))
 		return c;
 	pthread_mutex_unlock(&c->lock);
 	return NULL;
@@ -176,13 +114,13 @@ static void start_one(struct connection *c, struct batch_io *io)
 	for (pos = 0; pos < io->len && !io->ret; pos += len) {
 		len = min_size(io->len - pos, READ_BYTES_MAX);
 		c->in_flight++;
-		if (lib.aio_pread(c->h, (uint8_t *)io->buf + pos, len, at + pos,
-				  cb, 0) >= 0)
+		if (libnbd_api.aio_pread(c->h, (uint8_t *)io->buf + pos, len,
+					 at + pos, cb, 0) >= 0)
 			continue;
 		/* It was not taken: nobody will complete it. */
 		c->in_flight--;
 		if (!io->ret)
-			io->ret = code_of(lib.get_errno());
+			io->ret = code_of(libnbd_api.get_errno());
 	}
 }
 
@@ -215,12 +153,12 @@ static void wait_for_all(struct connection *c, struct batch_io *ios, size_t n)
 {
 	size_t i;
 
-	while (c->in_flight && lib.poll(c->h, -1) >= 0)
+	while (c->in_flight && libnbd_api.poll(c->h, -1) >= 0)
 		;
 	if (!c->in_flight)
 		return;
 	/* Nobody writes to the buffers from here on. */
-	lib.close(TAKE_PTR(c->h));
+	libnbd_api.close(TAKE_PTR(c->h));
 	c->in_flight = 0;
 	for (i = 0; i < n; i++)
 		if (ios[i].token == c)
@@ -271,8 +209,8 @@ static int ask(struct nbd_source *n, uint64_t off)
 	if (!c)
 		return -EIO;
 	n->n_extents = 0;
-	r = lib.block_status(c->h, min_u64(n->s.bytes - off, STATUS_BYTES_MAX),
-			     off, cb, 0);
+	r = libnbd_api.block_status(
+		c->h, min_u64(n->s.bytes - off, STATUS_BYTES_MAX), off, cb, 0);
 	pthread_mutex_unlock(&c->lock);
 	return r < 0 || !n->n_extents ? -EIO : 0;
 }
@@ -321,7 +259,7 @@ static void nbd_source_free(struct source *s)
 	unsigned int i;
 
 	for (i = 0; i < CONNECTIONS_MAX; i++) {
-		lib.close(n->connections[i].h);
+		libnbd_api.close(n->connections[i].h);
 		pthread_mutex_destroy(&n->connections[i].lock);
 	}
 	pthread_mutex_destroy(&n->lock);
@@ -380,7 +318,7 @@ static struct nbd_source *source_new(const char *uri)
 /* What the server prefers, but what a round trip is worth at least. */
 static uint32_t liked_bytes(struct nbd_handle *h)
 {
-	int64_t told = lib.get_block_size(h, LIBNBD_SIZE_PREFERRED);
+	int64_t told = libnbd_api.get_block_size(h, LIBNBD_SIZE_PREFERRED);
 
 	return told > LIKED_BYTES_MIN && told <= LIKED_BYTES_MAX &&
 			       is_power_of_2((uint64_t)told)
@@ -395,7 +333,7 @@ int nbd_source_open(const char *uri, struct source **ret, struct error *err)
 	int64_t bytes;
 	int r;
 
-	if (!load())
+	if (!libnbd_load())
 		return error_set(err, -ENOTSUP, 0,
 				 "%s: libnbd.so.0 is missing: no server can be "
 				 "read from",
@@ -403,19 +341,20 @@ int nbd_source_open(const char *uri, struct source **ret, struct error *err)
 	n = source_new(uri);
 	if (!n)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = connect_to(uri, &h, err);
-	bytes = r >= 0 ? lib.get_size(h) : -1;
+	r = libnbd_connect(uri, &h, err);
+	bytes = r >= 0 ? libnbd_api.get_size(h) : -1;
 	if (r >= 0 && bytes < 0)
-		r = fail(uri, err);
+		r = error_set(err, -EIO, 0, "%s", libnbd_reason());
 	source_init(&n->s, &nbd_source_ops, bytes > 0 ? (uint64_t)bytes : 0);
 	n->connections[0].h = h;
 	if (r < 0) {
 		source_unref(&n->s);
+		error_prefix(err, "%s", uri);
 		return r;
 	}
 	n->s.read_bytes = liked_bytes(h);
-	n->has_status = lib.can_meta_context(h, "base:allocation") == 1;
-	n->n = lib.can_multi_conn(h) == 1 ? CONNECTIONS_MAX : 1;
+	n->has_status = libnbd_api.can_meta_context(h, "base:allocation") == 1;
+	n->n = libnbd_api.can_multi_conn(h) == 1 ? CONNECTIONS_MAX : 1;
 	*ret = &n->s;
 	return 0;
 }
