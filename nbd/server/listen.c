@@ -268,8 +268,7 @@ void listener_done(struct listener *l)
 		close(l->fds[--l->n_fds]);
 }
 
-/* What comes before the export's name, to be freed. */
-/* @at: "USER@", or "". */
+/* What comes before the export's name, to be freed. @at: "USER@", or "". */
 static char *uri_authority(const struct endpoint *e, const char *s,
 			   const char *at)
 {

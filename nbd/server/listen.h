@@ -73,9 +73,9 @@ int listener_add(struct listener *l, struct endpoint *e, const int *fds,
 void listener_done(struct listener *l);
 
 /*
- * Where clients reach @export (not encoded, "" for the default one). @user: by whose
- * key, or NULL. @query: further parameters as "KEY=VALUE", encoded, or NULL. To be freed; NULL when
- * there is no memory.
+ * Where clients reach @export (not encoded, "" for the default one). @user: by
+ * whose key, or NULL. @query: further parameters as "KEY=VALUE", encoded, or NULL.
+ * To be freed; NULL when there is no memory.
  */
 char *endpoint_uri(const struct endpoint *e, bool tls, const char *user,
 		   const char *export, const char *query);
