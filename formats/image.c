@@ -17,8 +17,9 @@
 #define REGION_BYTES (1U << 20)
 
 /* A walk may end early after this long; looked at every so many steps. */
-#define WALK_NSEC	  500000000ULL
-#define WALK_STEPS_A_LOOK 1024U
+#define WALK_NSEC	   500000000ULL
+#define WALK_STEPS_A_LOOK  1024U
+#define WALK_STEPS_AT_ONCE 256U /* of who may not wait; others wait for him */
 
 int image_from_chain(struct chain *chain, struct image **ret, struct error *err)
 {
@@ -309,17 +310,21 @@ int image_read_sparse(struct image *img, void *buf, size_t len, uint64_t off,
 }
 
 /* Data that take no room in their file are zeroes that a client may skip. */
-static void look_for_hole(struct extent *e)
+static int look_for_hole(struct extent *e)
 {
 	uint64_t len = e->len;
 	bool hole = false;
+	int r;
 
-	if (e->kind != EXTENT_DATA || e->cipher ||
-	    source_find_hole(e->src, e->host_off, e->len, &hole, &len) < 0)
-		return;
+	if (e->kind != EXTENT_DATA || e->cipher)
+		return 0;
+	r = source_find_hole(e->src, e->host_off, e->len, &hole, &len);
+	if (r < 0) /* who cannot tell has none */
+		return may_wait() ? 0 : r;
 	e->len = len;
 	if (hole)
 		e->kind = EXTENT_ZERO;
+	return 0;
 }
 
 int extents_walk(struct extent_reader *x, uint64_t off, uint64_t len,
@@ -336,11 +341,15 @@ int extents_walk(struct extent_reader *x, uint64_t off, uint64_t len,
 	while (off < end) {
 		if (++steps % WALK_STEPS_A_LOOK == 0 && now_nsec() > deadline)
 			break;
+		if (!may_wait() && steps > WALK_STEPS_AT_ONCE)
+			return -EAGAIN;
 		r = x->map(x, off, end - off, &e, err);
 		if (r < 0)
 			return r;
 		error_clear(err);
-		look_for_hole(&e);
+		r = look_for_hole(&e);
+		if (r < 0)
+			return r;
 		if (run.len && joins(&run, &e)) {
 			run.len += e.len;
 		} else {

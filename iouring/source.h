@@ -92,7 +92,8 @@ struct source_ops {
 	 * Optional: is there a hole at @off? Sets whether the bytes from
 	 * @off on are one (they read as zeroes and take no room), and for
 	 * how many of @len bytes the answer holds (> 0). Without it, all is
-	 * data. Returns 0 or a negative errno.
+	 * data. Returns 0 or a negative errno; -EAGAIN where it would have to
+	 * wait and may not (nowait.h).
 	 */
 	int (*find_hole)(struct source *s, uint64_t off, uint64_t len,
 			 bool *ret_hole, uint64_t *ret_len);

@@ -260,6 +260,13 @@ static int walk_extents(const struct export *e, uint64_t off, uint64_t len,
 	return image_walk(e->image, off, len, add_extent, t, &end, err);
 }
 
+bool context_may_try(const struct export *e, const struct context *x)
+{
+	if (x && x->kind != KIND_ALLOCATION && x->kind != KIND_DEPTH)
+		return false;
+	return !e->from;
+}
+
 int context_walk(const struct export *e, const struct context *x, uint64_t off,
 		 uint64_t len, bool one,
 		 int (*each)(void *opaque, uint64_t off, uint64_t len,

@@ -50,6 +50,9 @@ enum { CONTEXT_HOLE = 1, CONTEXT_ZEROES = 2 };
 /* What qemu:dirty-bitmap: says. */
 enum { CONTEXT_DIRTY_BIT = 1 };
 
+/* Does context_walk() of it heed nowait.h? */
+bool context_may_try(const struct export *e, const struct context *x);
+
 /*
  * Calls @each with range after range from @off on, inside the export, without
  * gaps; may stop before @len has been told, but not before something was. @one:

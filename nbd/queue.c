@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Two ways for a request. A read is tried by the front end's own thread, which
- * must not wait (nowait.h). What is left goes to a worker, which runs the blocking
+ * Two ways for a request. A read, or what tells of allocation, is tried by the
+ * front end's own thread, which must not wait (nowait.h). What is left goes to a worker, which runs the blocking
  * calls as they are, and is given back on the queue's list of the done; who finds
  * that list empty writes to the queue's eventfd, so that many completions cost one
  * write and one read.
@@ -237,12 +237,20 @@ static void hand_to_workers(struct queue_request *r)
 
 /* ---- in the queue's thread ---- */
 
+static bool try_at_once(struct connection *c, struct queue_request *r)
+{
+	if (r->op == QUEUE_READ)
+		return session_try_read(c, r->buf, r->len, r->off, r->zeroes);
+	if (r->op == QUEUE_EXTENTS)
+		return session_try_extents(c, r->context, r->len, r->off,
+					   r->one, r->each, r->opaque);
+	return false;
+}
+
 bool queue_submit(struct queue_user *u, struct queue_request *r)
 {
 	r->user = u;
-	if (r->op == QUEUE_READ &&
-	    session_try_read(u->connection, r->buf, r->len, r->off,
-			     r->zeroes)) {
+	if (try_at_once(u->connection, r)) {
 		r->wire = 0;
 		return true;
 	}

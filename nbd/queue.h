@@ -34,7 +34,8 @@ struct queue_request {
 	uint64_t off;
 	void *buf; /* to be read into, or written */
 	struct zero_runs *zeroes; /* of a read; may be NULL */
-	/* Of QUEUE_EXTENTS: see session_extents(). In a worker. */
+	/* Of QUEUE_EXTENTS: see session_extents(). In queue_submit(), if that
+	 * does it all, else in a worker. */
 	const struct context *context;
 	int (*each)(void *opaque, uint64_t off, uint64_t len,
 		    unsigned int state);

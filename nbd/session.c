@@ -9,6 +9,9 @@
 #include "nbd/descriptors.h"
 #include "nbd/export-name.h"
 
+/* Of one answer at once, which may end early; longer walks are not done at once. */
+#define TOLD_MAX 256U
+
 /* A client that is refused may come again at once, and again. */
 static struct line_budget refusals = { .burst = 50, .per_second = 5 };
 
@@ -316,4 +319,53 @@ int session_extents(struct connection *c, const struct context *x, uint32_t len,
 		return end(&q, ret_fault->err.code);
 	end(&q, 0);
 	return r < 0 ? 1 : 0;
+}
+
+/* What has been told, until it is known that all of it can be. */
+struct told {
+	size_t n;
+	struct {
+		uint64_t off, len;
+		unsigned int state;
+	} all[TOLD_MAX];
+};
+
+static int keep_told(void *opaque, uint64_t off, uint64_t len,
+		     unsigned int state)
+{
+	struct told *t = opaque;
+
+	t->all[t->n].off = off;
+	t->all[t->n].len = len;
+	t->all[t->n].state = state;
+	return ++t->n == TOLD_MAX;
+}
+
+bool session_try_extents(struct connection *c, const struct context *x,
+			 uint32_t len, uint64_t off, bool one,
+			 int (*each)(void *opaque, uint64_t off, uint64_t len,
+				     unsigned int state),
+			 void *opaque)
+{
+	struct export *e = connection_enter(c);
+	uint64_t began_nsec = now_nsec();
+	struct told t = { .n = 0 };
+	size_t i;
+	int r;
+
+	if (!e)
+		return false;
+	engine_nowait = true;
+	r = context_may_try(e, x)
+		    ? context_walk(e, x, off, len, one, keep_told, &t, NULL)
+		    : -EAGAIN;
+	engine_nowait = false;
+	for (i = 0; r >= 0 && i < t.n; i++)
+		if (each(opaque, t.all[i].off, t.all[i].len, t.all[i].state))
+			break;
+	if (r >= 0)
+		traffic_note(&e->traffic, TRAFFIC_STATUS, len,
+			     now_nsec() - began_nsec, false);
+	connection_leave(c);
+	return r >= 0;
 }

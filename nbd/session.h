@@ -102,4 +102,11 @@ int session_extents(struct connection *c, const struct context *x, uint32_t len,
 				unsigned int state),
 		    void *opaque, struct fault *ret_fault);
 
+/* The same, if it can be done at once; see session_try_read(). */
+bool session_try_extents(struct connection *c, const struct context *x,
+			 uint32_t len, uint64_t off, bool one,
+			 int (*each)(void *opaque, uint64_t off, uint64_t len,
+				     unsigned int state),
+			 void *opaque);
+
 #endif

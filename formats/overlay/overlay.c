@@ -298,9 +298,10 @@ int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
 		 void *opaque, uint64_t *ret_end, struct error *err)
 {
 	struct below b = { each, opaque };
-	int r;
+	int r = rdlock_or_again(&o->gate);
 
-	pthread_rwlock_rdlock(&o->gate);
+	if (r < 0)
+		return r;
 	r = o->file ? qcow2_file_walk(o->file, off, len, each, opaque, ret_end,
 				      err)
 		    : image_walk(o->plan->base, off, len, tell_below, &b,

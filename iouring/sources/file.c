@@ -10,6 +10,7 @@
 #include <linux/magic.h>
 
 #include "iouring/engine.h"
+#include "iouring/nowait.h"
 
 atomic_uint files_closed;
 
@@ -82,9 +83,12 @@ static int file_find_hole(struct source *s, uint64_t off, uint64_t len,
 	*ret_len = len;
 	if (!f->holes)
 		return 0;
-	pthread_mutex_lock(&f->run_lock);
+	if (lock_or_again(&f->run_lock) < 0)
+		return -EAGAIN;
 	if (off >= f->run_off && off < f->run_end) {
 		end = f->run_end;
+	} else if (!may_wait()) {
+		r = -EAGAIN; /* lseek() may read the file system's tables */
 	} else {
 		r = seek_run(s, off, ret_hole, &end);
 		/* What is written soon changes. */
@@ -97,7 +101,7 @@ static int file_find_hole(struct source *s, uint64_t off, uint64_t len,
 	/* A file system that cannot say (r < 0) has no holes to tell of. */
 	if (!r)
 		*ret_len = min_u64(len, end - off);
-	return 0;
+	return r == -EAGAIN ? r : 0;
 }
 
 static void file_prefetch(struct source *s, uint64_t off, uint64_t len)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "iouring/batch.h"
+#include "iouring/nowait.h"
 #include "iouring/sources/libnbd-lib.h"
 #include "iouring/sources/nbd.h"
 
@@ -243,9 +244,10 @@ static int nbd_source_find_hole(struct source *s, uint64_t off, uint64_t len,
 	*ret_len = len;
 	if (!n->has_status)
 		return 0;
-	pthread_mutex_lock(&n->lock);
+	if (lock_or_again(&n->lock) < 0)
+		return -EAGAIN;
 	if (!look_up(n, off, len, ret_hole, ret_len)) {
-		r = ask(n, off);
+		r = may_wait() ? ask(n, off) : -EAGAIN;
 		if (r >= 0 && !look_up(n, off, len, ret_hole, ret_len))
 			r = -EIO;
 	}

@@ -188,10 +188,12 @@ static void submit(struct nbd_request *r)
 {
 	struct client *c = r->client;
 
-	if (queue_submit(&c->user, &r->q))
-		finish(r);
-	else
-		c->at_work++;
+	while (queue_submit(&c->user, &r->q))
+		if (r->q.op != QUEUE_EXTENTS || has_told_all(r)) {
+			finish(r);
+			return;
+		}
+	c->at_work++;
 }
 
 static void done(struct queue_request *q)
@@ -204,7 +206,6 @@ static void done(struct queue_request *q)
 		request_free(r);
 	} else if (q->op == QUEUE_EXTENTS && !has_told_all(r)) {
 		submit(r);
-		return;
 	} else {
 		finish(r);
 	}

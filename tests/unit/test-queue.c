@@ -191,6 +191,71 @@ START_TEST(what_fails_is_told_to_both)
 }
 END_TEST
 
+struct told {
+	unsigned int n, holes;
+	uint64_t end;
+};
+
+static int note_told(void *opaque, uint64_t off, uint64_t len,
+		     unsigned int state)
+{
+	struct told *t = opaque;
+
+	ck_assert(!t->n || off == t->end);
+	t->n++;
+	t->holes += (state & CONTEXT_HOLE) != 0;
+	t->end = off + len;
+	return 0;
+}
+
+static bool ask(struct queue_request *r, struct told *t)
+{
+	*t = (struct told){ 0 };
+	*r = (struct queue_request){ .op = QUEUE_EXTENTS,
+				     .len = DISK_BYTES,
+				     .each = note_told,
+				     .opaque = t,
+				     .done = count };
+	return queue_submit(&user, r);
+}
+
+START_TEST(what_is_known_of_holes_is_told_at_once)
+{
+	struct queue_request r, z;
+	struct told t;
+	unsigned int i;
+
+	begin(true, 4);
+	ck_assert(ask(&r, &t));
+	ck_assert_uint_eq(t.n, 1);
+	ck_assert_uint_eq(t.end, DISK_BYTES);
+	ck_assert_uint_eq(t.holes, 0);
+	z = (struct queue_request){ .op = QUEUE_ZERO,
+				    .len = 1 << 20,
+				    .off = 1 << 20,
+				    .flags = SESSION_MAY_TRIM };
+	run(&z);
+	n_done = 0;
+	if (!ask(&r, &t))
+		reap(1);
+	ck_assert_int_eq(r.wire, 0);
+	ck_assert_uint_eq(t.n, 3);
+	ck_assert_uint_eq(t.holes, 1);
+	/* What would take long is a worker's, and told once all the same. */
+	for (i = 0; i < 512; i++) {
+		z.off = i * 8192;
+		z.len = 4096;
+		run(&z);
+	}
+	n_done = 0;
+	ck_assert(!ask(&r, &t));
+	reap(1);
+	ck_assert_uint_eq(t.end, DISK_BYTES);
+	ck_assert_uint_ge(t.holes, 512 - 128);
+	end();
+}
+END_TEST
+
 static atomic_uint at_once, most;
 
 static void linger(struct queue_request *r)
@@ -271,6 +336,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, what_was_written_is_read_and_a_flush_is_one);
 	tcase_add_test(tc, zeroes_are_told_and_not_written);
 	tcase_add_test(tc, what_fails_is_told_to_both);
+	tcase_add_test(tc, what_is_known_of_holes_is_told_at_once);
 	tcase_add_test(tc, one_user_has_so_many_at_work_and_no_more);
 	tcase_add_test(tc, who_hangs_holds_up_himself_alone);
 }
