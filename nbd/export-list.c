@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/containers/container.h"
+#include "iouring/util.h"
 #include "nbd/export-list.h"
 #include "nbd/export-name.h"
 
@@ -66,4 +68,39 @@ int export_list(const struct chain *c, const char *image, unsigned int max,
 	if (!r && l.left--)
 		history_each(c, list_state, &l, NULL);
 	return r;
+}
+
+static int list_member(void *opaque, const struct member *m)
+{
+	struct listing *l = opaque;
+	const struct export_name n = { .image = (char *)l->image,
+				       .member = m->name };
+	CLEANUP(freep) char *name = export_name_format(&n);
+	char description[64];
+
+	if (!l->left)
+		return 1;
+	if (!name)
+		return 0;
+	l->left--;
+	snprintf(description, sizeof(description),
+		 "member of a container, %" PRIu64 " bytes", m->bytes);
+	return l->each(l->opaque, name, description);
+}
+
+int export_list_members(const char *path, const char *image, unsigned int max,
+			int (*each)(void *opaque, const char *name,
+				    const char *description),
+			void *opaque)
+{
+	struct listing l = {
+		.image = image, .left = max, .each = each, .opaque = opaque
+	};
+	CLEANUP(container_unrefp) struct container *c = NULL;
+	CLEANUP(source_unrefp) struct source *src = NULL;
+
+	if (file_source_open(path, FILE_BLOCK_DEVICE, &src, NULL) < 0 ||
+	    container_open(src, path, true, &c, NULL) < 0 || !c)
+		return 0;
+	return container_each_disk(c, list_member, &l);
 }

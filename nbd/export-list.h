@@ -16,6 +16,15 @@ int export_list(const struct chain *c, const char *image, unsigned int max,
 			    const char *description),
 		void *opaque);
 
+/*
+ * The same for an image whose file, @path, is a container of several disks: their
+ * names. What cannot be read has none.
+ */
+int export_list_members(const char *path, const char *image, unsigned int max,
+			int (*each)(void *opaque, const char *name,
+				    const char *description),
+			void *opaque);
+
 /* The name of the export of @image's state; NULL: see export_name_format(). */
 char *export_state_name(const char *image, const struct history_state *s);
 

@@ -145,6 +145,7 @@ static int take_image(struct target *t, struct glance_image *i,
 					    .share = c->force_share };
 	r = file_source_adopt(i->fd, c->direct ? FILE_DIRECT : 0, &t->src, err);
 	t->options.src = t->src;
+	t->options.member = t->name.member;
 	return r;
 }
 
@@ -202,6 +203,8 @@ static int find_file(struct target *t, struct error *err)
 		t->options.snapshot = NULL;
 		t->options.member = NULL;
 	}
+	if (t->name.member)
+		t->options.member = t->name.member;
 	return t->id && t->path ? 0
 				: error_set(err, -ENOMEM, 0, "out of memory");
 }
@@ -228,13 +231,26 @@ static int open_at(const struct open_options *options, struct image *live,
 	return history_open(live, options, at, ret, err);
 }
 
+/* What is open once however many of its states are. To be freed. */
+static char *live_key(const struct target *t, const char *overlay)
+{
+	const struct export_name live = { .image = t->id,
+					  .member = t->name.member,
+					  .overlay = (char *)overlay };
+
+	return export_name_format(&live);
+}
+
 static int open_state(struct target *t, struct export *e, struct error *err)
 {
 	const struct export_state *s = &t->name.state;
+	CLEANUP(freep) char *key = live_key(t, NULL);
 	struct image *live;
-	int r = registry_get(&live_images, t->id, open_image, t, &e->live_entry,
-			     err);
+	int r;
 
+	if (!key)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = registry_get(&live_images, key, open_image, t, &e->live_entry, err);
 	if (r < 0)
 		return r;
 	live = entry_object(e->live_entry);
@@ -271,10 +287,8 @@ static int open_wished(void *opaque, void **ret, struct error *err)
 static int get_overlay(const struct target *t, const struct export *e,
 		       bool alone, struct entry **ret, struct error *err)
 {
-	const struct export_name live = { .image = t->id,
-					  .overlay = t->name.overlay };
 	struct overlay_wish w = { t, { e->image, e->path, e->id } };
-	CLEANUP(freep) char *key = export_name_format(&live);
+	CLEANUP(freep) char *key = live_key(t, t->name.overlay);
 
 	if (!key)
 		return error_set(err, -ENOMEM, 0, "out of memory");
@@ -326,16 +340,17 @@ static int open_overlay_state(struct target *t, const struct export_state *s,
 	return r;
 }
 
-/* Does a name that names no overlay mean one all the same? */
-static bool has_only_overlay(const struct config *c, const struct export *e)
+/* Does a name that names no overlay, nor a member, mean one all the same? */
+static bool has_only_overlay(const struct target *t, const struct export *e)
 {
-	return e->live && !*e->id && (c->overlay || c->overlay_temp);
+	return e->live && !*e->id && !t->name.member &&
+	       (t->config->overlay || t->config->overlay_temp);
 }
 
 static int open_overlay(struct target *t, struct export *e, struct error *err)
 {
 	const struct export_state *s = &t->name.overlay_state;
-	bool only = has_only_overlay(t->config, e);
+	bool only = has_only_overlay(t, e);
 	int r;
 
 	if (t->name.overlay && !e->live)
@@ -420,7 +435,8 @@ static bool is_lone(const struct target *t)
 
 	ANALYSER_ASSUME(t->id);
 	return t->config->overlay_temp && t->config->overlay_per_connection &&
-	       !*t->id && !n->overlay && !n->state.at && !n->state.difference;
+	       !*t->id && !n->member && !n->overlay && !n->state.at &&
+	       !n->state.difference;
 }
 
 static int open_or_join(const struct config *c, const char *text, enum how how,
@@ -435,8 +451,6 @@ static int open_or_join(const struct config *c, const char *text, enum how how,
 		return r;
 	t.name = n;
 	r = name_target(&t, err);
-	if (r >= 0 && n.member)
-		r = export_name_unknown(t.text, err);
 	if (r >= 0)
 		r = find_file(&t, err);
 	if (r >= 0)

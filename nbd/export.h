@@ -68,7 +68,8 @@ int export_create(const struct config *c, const char *name, struct error *err);
 /*
  * An image of the command line, for the server's life: @image is "" for that of
  * image=, or the name of one of export=. What keeps its overlay from being
- * opened is told now, not to the first client.
+ * opened is told now, not to the first client. -ENOTUNIQ: it is a container of
+ * several disks, whose names clients give.
  */
 int export_open_standing(const struct config *c, const char *image,
 			 struct export **ret, struct error *err);

@@ -47,7 +47,12 @@ static int open_one(struct service *s, const char *image, struct error *err)
 				     &s->standing[s->n_standing], err);
 
 	s->n_standing += r >= 0;
-	return r;
+	/* An overlay is over one of them. */
+	if (r != -ENOTUNIQ ||
+	    (!*image && (s->config.overlay || s->config.overlay_temp)))
+		return r;
+	error_clear(err);
+	return 0;
 }
 
 static int open_standing(struct service *s, struct error *err)
@@ -128,18 +133,34 @@ static int list_overlay(void *opaque, const char *name)
 	return l->each(l->opaque, name, "overlay");
 }
 
+static int list_image(const struct service *s, const char *image,
+		      const char *path, unsigned int max,
+		      const struct lister *l)
+{
+	size_t i;
+
+	for (i = 0; i < s->n_standing; i++)
+		if (!strcmp(s->standing[i]->id, image))
+			return export_list(&s->standing[i]->image->chain, image,
+					   max, l->each, l->opaque);
+	return export_list_members(path, image, max, l->each, l->opaque);
+}
+
 int service_list(const struct service *s, unsigned int max,
 		 int (*each)(void *opaque, const char *name,
 			     const char *description),
 		 void *opaque)
 {
+	const struct config *c = &s->config;
 	struct lister l = { each, opaque };
 	size_t i;
 	int r = 0;
 
-	for (i = 0; i < s->n_standing && !r; i++)
-		r = export_list(&s->standing[i]->image->chain,
-				s->standing[i]->id, max, each, opaque);
+	if (c->image)
+		r = list_image(s, "", c->image, max, &l);
+	for (i = 0; i < c->n_exports && !r; i++)
+		r = list_image(s, c->exports[i].name, c->exports[i].path, max,
+			       &l);
 	if (!r && s->glance)
 		r = glance_each_image(s->glance, max / 4, each, opaque);
 	/*

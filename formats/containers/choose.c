@@ -126,57 +126,81 @@ static int find_named(const struct container *c, const char *name,
 }
 
 struct found {
-	const struct member *last;
+	const struct member *all[DISKS_MAX];
 	size_t n;
-	char names[512];
 };
 
 /* One of the same name takes the place of one before. */
-static void add_found(const struct container *c, struct found *f,
+static void add_found(struct found *f, const struct container *c,
 		      const struct member *m)
 {
-	size_t used = strlen(f->names);
+	if (container_find(c, m->name) == m)
+		f->all[f->n++] = m;
+}
 
-	if (container_find(c, m->name) != m)
-		return;
-	f->last = m;
-	f->n++;
-	if (used + 8 >= sizeof(f->names))
-		return;
-	if (used) {
-		memcpy(f->names + used, ", ", 3);
-		used += 2;
+/* Disks, or, if there are none, images of CDs. */
+static void find_disks(const struct container *c, struct found *ret)
+{
+	struct found disks = { 0 }, cds = { 0 };
+	struct looks left = { 256, 64 };
+	size_t i;
+
+	for (i = 0; i < c->n && disks.n < DISKS_MAX && cds.n < DISKS_MAX; i++) {
+		enum kind kind = kind_of(c, &c->members[i], &left);
+
+		if (kind != KIND_OTHER)
+			add_found(kind == KIND_DISK ? &disks : &cds, c,
+				  &c->members[i]);
 	}
-	text_escape(f->names + used, sizeof(f->names) - used, m->name);
+	*ret = disks.n ? disks : cds;
+}
+
+int container_each_disk(const struct container *c,
+			int (*each)(void *opaque, const struct member *m),
+			void *opaque)
+{
+	struct found f;
+	size_t i;
+	int r = 0;
+
+	find_disks(c, &f);
+	for (i = 0; i < f.n && !r; i++)
+		r = each(opaque, f.all[i]);
+	return r;
+}
+
+static void put_names(const struct found *f, char *ret, size_t ret_bytes)
+{
+	size_t used = 0, i;
+
+	*ret = '\0';
+	for (i = 0; i < f->n && used + 8 < ret_bytes; i++) {
+		if (i)
+			used = strlen(strcpy(ret + used, ", ")) + used;
+		text_escape(ret + used, ret_bytes - used, f->all[i]->name);
+		used += strlen(ret + used);
+	}
 }
 
 int container_choose(const struct container *c, const char *name,
 		     const struct member **ret, struct error *err)
 {
-	struct found disks = { 0 }, cds = { 0 }, *f = &disks;
-	struct looks left = { 256, 64 };
-	size_t i;
+	char names[512];
+	struct found f;
 
 	if (name)
 		return find_named(c, name, ret, err);
-	for (i = 0; i < c->n && disks.n < DISKS_MAX && cds.n < DISKS_MAX; i++) {
-		enum kind kind = kind_of(c, &c->members[i], &left);
-
-		if (kind != KIND_OTHER)
-			add_found(c, kind == KIND_DISK ? &disks : &cds,
-				  &c->members[i]);
-	}
-	if (!disks.n)
-		f = &cds;
-	if (f->n == 1) {
-		*ret = f->last;
+	find_disks(c, &f);
+	if (f.n == 1) {
+		*ret = f.all[0];
 		return 0;
 	}
-	if (f->n)
-		return error_set(err, -EINVAL, 0,
+	put_names(&f, names, sizeof(names));
+	if (f.n)
+		return error_set(err, -ENOTUNIQ, 0,
 				 "is %s of several disks: name one with %s: %s",
 				 c->ops->what, AS_GIVEN("member=", "--member"),
-				 f->names);
+				 names);
 	return error_set(
 		err, -EINVAL, 0,
 		"is %s without a disk: %s takes one of its %zu members "

@@ -79,11 +79,19 @@ const struct member *container_find(const struct container *c,
 				    const char *name);
 
 /*
- * choose.c: the member called @name; NULL: the one disk that there is. With several of them,
- * or none, the refusal lists what there is.
+ * choose.c: the member called @name; NULL: the one disk that there is. -ENOTUNIQ:
+ * there are several, which the refusal lists; -EINVAL: none.
  */
 int container_choose(const struct container *c, const char *name,
 		     const struct member **ret, struct error *err);
+
+/*
+ * Calls @each with those of which one would be chosen, so many as are looked for,
+ * until it returns non-zero, and returns that.
+ */
+int container_each_disk(const struct container *c,
+			int (*each)(void *opaque, const struct member *m),
+			void *opaque);
 
 /* The member as a source, the caller's. */
 int container_open_member(const struct container *c, const struct member *m,

@@ -43,8 +43,16 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 	options.key_bytes = 0;
 	if (*name)
 		options.snapshot = NULL;
+	if (*name)
+		options.member = NULL;
+	if (n >= EXPORTS_MAX)
+		return;
+	n = EXPORTS_MAX - n;
 	chain_open_partial(path, &options, &chain, &verdict, NULL);
-	if (!chain.depth || n >= EXPORTS_MAX)
+	if (!chain.depth && !options.member)
+		export_list_members(path, name, (unsigned int)n, add_export,
+				    s->exports);
+	if (!chain.depth)
 		return;
 	cmd_remark(chain.layers[0], shown);
 	j = json_object();
@@ -55,8 +63,7 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 	json_object_set_new(j, "virtual-size",
 			    json_integer((json_int_t)chain.bytes));
 	json_array_append_new(s->images, j);
-	export_list(&chain, name, EXPORTS_MAX - (unsigned int)n, add_export,
-		    s->exports);
+	export_list(&chain, name, (unsigned int)n, add_export, s->exports);
 }
 
 void serve_look(struct serve *s)

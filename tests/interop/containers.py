@@ -99,6 +99,46 @@ def archive(c, name, *files):
     return path
 
 
+def exports_of(uri):
+    told = json.loads(run(["nbdinfo", "--list", "--json", uri])[1])
+    return {e["export-name"]: e for e in told["exports"]}
+
+
+def each_of_several_is_an_export(c, path):
+    run(["qemu-img", "snapshot", "-c", "before", c.at("b.qcow2")])
+    run(["qemu-io", "-c", "write -P 7 0 4k", c.at("b.qcow2")])
+    archive(c, os.path.basename(path), "vm.ovf", "a.qcow2", "b.qcow2")
+    b = c.at("b.raw")
+    run(["qemu-img", "convert", "-O", "raw", c.at("b.qcow2"), b])
+    with Server(path, more=["--export", f"vm={path}"]) as s:
+        is_equal(sorted(exports_of(s.uri())),
+                 ["/a.qcow2", "/b.qcow2", "vm/a.qcow2", "vm/b.qcow2"],
+                 "the exports")
+        for image in ("", "vm"):
+            compare(s.uri(f"{image}/a.qcow2"), c.raw, c.totals)
+            compare(s.uri(f"{image}/b.qcow2"), b, c.totals)
+            compare(s.uri(f"{image}/.%2Fb.qcow2"), b, c.totals)
+        run(["qemu-io", "-r", "-f", "raw", "-c", "read -P 9 0 4k",
+             s.uri("/b.qcow2@before")])
+        for name in ("", "vm", "/c.qcow2", "/a.qcow2/x", "/..%2Fdisk.raw"):
+            status, out, _ = run(["nbdinfo", s.uri(name)], ok=None)
+            is_true(status, f"{name!r} is an export: {out}")
+        is_true("several disks" in s.messages(), s.messages())
+    for more in (["--overlay", "temp"], ["--overlay", c.at("over.qcow2")]):
+        try:
+            with Server(path, more=more):
+                is_true(False, "an overlay over one of two was served")
+        except Refused as e:
+            is_true("several disks" in e.message, e.message)
+    # One that has an overlay is written; its neighbour is not.
+    with Server(path, more=["--overlay", "temp", "--member", "a.qcow2"]) as s:
+        run(["qemu-io", "-f", "raw", "-c", "write -P 3 0 4k", s.uri()])
+        compare(s.uri("/b.qcow2"), b, c.totals)
+        status, _, _ = run(["qemu-io", "-f", "raw", "-c", "write 0 4k",
+                            s.uri("/b.qcow2")], ok=None)
+        is_true(status, "a member without an overlay was written")
+
+
 def of_several_disks_one_is_named(c):
     for name in ("a.qcow2", "b.qcow2"):
         run(["qemu-img", "convert", "-O", "qcow2", c.raw, c.at(name)])
@@ -109,11 +149,7 @@ def of_several_disks_one_is_named(c):
     c.refuse('has no member "c.qcow2"', "--member", "c.qcow2", path)
     c.same(path, member="a.qcow2")
     c.same(path, member="./a.qcow2")
-    try:
-        with Server(path):
-            is_true(False, "one of two was served")
-    except Refused as e:
-        is_true("several disks" in e.message, e.message)
+    each_of_several_is_an_export(c, path)
     told = json.loads(run([os.environ["PLATTER"], "list", "--json", path])[1])
     with tarfile.open(path) as t:
         is_equal([(m["name"], m["size"], m["offset"]) for m in told["members"]],
