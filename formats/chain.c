@@ -210,7 +210,7 @@ static int open_parent(struct chain *c, const struct open_options *options,
 			      "more than %d layers in the chain",
 			      CHAIN_DEPTH_MAX);
 	else
-		r = options_check_alone(options, "backing file",
+		r = options_check_alone(options, child->place, "backing file",
 					child->parent.name_at, err);
 	if (r >= 0)
 		r = open_parent_file(child, options, &file, verdict, err);
@@ -282,7 +282,9 @@ static int open_member(struct container *c, const struct open_options *options,
 		return r;
 	}
 	place = container_place(c, m);
-	if (!place || asprintf(&path, "%s/%s", c->path, m->name) < 0) {
+	if (!place || asprintf(&path, "%s/%s",
+			       m->outside ? place_text(c->place) : c->path,
+			       m->name) < 0) {
 		path = NULL;
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
@@ -291,8 +293,8 @@ static int open_member(struct container *c, const struct open_options *options,
 }
 
 /* What nobody declared, or has a member that was named, may be a container. */
-static int open_contained(struct source *src, const char *path,
-			  const struct open_options *options,
+static int open_contained(struct source *src, struct place *place,
+			  const char *path, const struct open_options *options,
 			  struct layer **ret, struct error *err)
 {
 	CLEANUP(container_unrefp) struct container *c = NULL;
@@ -300,7 +302,7 @@ static int open_contained(struct source *src, const char *path,
 
 	if (options->format && !options->member)
 		return 0;
-	r = container_open(src, path, options->member, &c, err);
+	r = container_open(src, place, path, options->member, &c, err);
 	if (r >= 0 && !c && options->member)
 		r = error_set(err, -EINVAL, 0,
 			      "is no container, so it has no members");
@@ -337,7 +339,7 @@ int chain_open_top(const char *path, const struct open_options *options,
 		return r;
 	}
 	*ret = NULL;
-	r = open_contained(src, path, options, ret, err);
+	r = open_contained(src, folder_place(folder), path, options, ret, err);
 	if (r < 0 || *ret)
 		return r;
 	return layer_open(TAKE_PTR(src), path, folder_place(folder),

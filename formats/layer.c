@@ -203,14 +203,15 @@ int layer_set_parent_by_id(struct layer *l, const char *name,
 	return layer_set_parent(l, name, format, name_at, err);
 }
 
-int options_check_alone(const struct open_options *o, const char *what,
-			uint64_t at, struct error *err)
+int options_check_alone(const struct open_options *o, const struct place *place,
+			const char *what, uint64_t at, struct error *err)
 {
-	return o->alone ? error_set(err, -EPERM, at,
-				    "refers to another file: its %s is not "
-				    "followed",
-				    what)
-			: 0;
+	return o->alone && !place_is_inner(place)
+		       ? error_set(err, -EPERM, at,
+				   "refers to another file: its %s is not "
+				   "followed",
+				   what)
+		       : 0;
 }
 
 int layer_open_file(struct layer *l, const char *name, const char *what,
@@ -222,7 +223,8 @@ int layer_open_file(struct layer *l, const char *name, const char *what,
 
 	r = check_may_refer(l, what, name_at, err);
 	if (r >= 0)
-		r = options_check_alone(l->options, what, name_at, err);
+		r = options_check_alone(l->options, l->place, what, name_at,
+					err);
 	if (r < 0)
 		return r;
 	files = reallocarray(l->files, l->n_files + 1, sizeof(*files));
@@ -349,7 +351,7 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 
 bool layer_is_member(const struct layer *l)
 {
-	return l->src->root != l->src;
+	return l->src->root != l->src || place_is_inner(l->place);
 }
 
 bool layer_disk_bytes(const struct layer *l, uint64_t *ret)

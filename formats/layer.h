@@ -134,9 +134,12 @@ int layer_set_parent_by_id(struct layer *l, const char *name,
 int layer_open_file(struct layer *l, const char *name, const char *what,
 		    uint64_t name_at, struct source **ret, struct error *err);
 
-/* -EPERM: @o->alone, so that a @what, named at @at, is not opened. */
-int options_check_alone(const struct open_options *o, const char *what,
-			uint64_t at, struct error *err);
+/*
+ * -EPERM: @o->alone, so that a @what, named at @at in an image of @place, is not
+ * opened, unless it lies in the same file.
+ */
+int options_check_alone(const struct open_options *o, const struct place *place,
+			const char *what, uint64_t at, struct error *err);
 
 /*
  * For drivers: reads @len bytes of metadata at @off of @src (l->src or one of

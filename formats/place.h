@@ -68,6 +68,9 @@ struct place_ops {
 			int (*each)(void *opaque, const char *name),
 			void *opaque);
 
+	/* Its names lead to nothing but what is in the image's own file. */
+	bool inner;
+
 	/* A folder's absolute path, or a URL; as long as the place lives. */
 	const char *(*text)(const struct place *p);
 
@@ -81,6 +84,12 @@ struct place {
 
 /* For the makers of places; the count is one. */
 void place_init(struct place *p, const struct place_ops *ops);
+
+/* See ops->inner. */
+static inline bool place_is_inner(const struct place *p)
+{
+	return p && p->ops->inner;
+}
 
 struct place *place_ref(struct place *p); /* NULL is fine */
 void place_unref(struct place *p); /* NULL is fine */

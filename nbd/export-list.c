@@ -97,10 +97,8 @@ int export_list_members(const char *path, const char *image, unsigned int max,
 		.image = image, .left = max, .each = each, .opaque = opaque
 	};
 	CLEANUP(container_unrefp) struct container *c = NULL;
-	CLEANUP(source_unrefp) struct source *src = NULL;
 
-	if (file_source_open(path, FILE_BLOCK_DEVICE, &src, NULL) < 0 ||
-	    container_open(src, path, true, &c, NULL) < 0 || !c)
+	if (container_open_file(path, &c, NULL) < 0 || !c)
 		return 0;
 	return container_each_disk(c, list_member, &l);
 }

@@ -51,11 +51,13 @@ static const struct library_symbol symbols[] = {
 	SYMBOL(PEM_read_bio_X509),
 	SYMBOL(PKCS5_PBKDF2_HMAC),
 	SYMBOL(RAND_bytes),
+	SYMBOL(X509_NAME_oneline),
 	SYMBOL(X509_cmp_current_time),
 	SYMBOL(X509_free),
 	SYMBOL(X509_get0_notAfter),
 	SYMBOL(X509_get0_notBefore),
 	SYMBOL(X509_get0_pubkey),
+	SYMBOL(X509_get_subject_name),
 	SYMBOL(d2i_X509),
 };
 

@@ -55,11 +55,13 @@ struct openssl_api {
 	__typeof__(PEM_read_bio_X509) *PEM_read_bio_X509;
 	__typeof__(PKCS5_PBKDF2_HMAC) *PKCS5_PBKDF2_HMAC;
 	__typeof__(RAND_bytes) *RAND_bytes;
+	__typeof__(X509_NAME_oneline) *X509_NAME_oneline;
 	__typeof__(X509_cmp_current_time) *X509_cmp_current_time;
 	__typeof__(X509_free) *X509_free;
 	__typeof__(X509_get0_notAfter) *X509_get0_notAfter;
 	__typeof__(X509_get0_notBefore) *X509_get0_notBefore;
 	__typeof__(X509_get0_pubkey) *X509_get0_pubkey;
+	__typeof__(X509_get_subject_name) *X509_get_subject_name;
 	__typeof__(d2i_X509) *d2i_X509;
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <pthread.h>
+#include <string.h>
 
 #include "formats/codec/xml.h"
 #include "iouring/library.h"
@@ -36,8 +37,9 @@ const struct xml_api *xml_load(struct error *err)
 	return &api;
 }
 
-int xml_check_tree(const xmlDoc *doc, unsigned int depth_max, const char *what,
-		   struct error *err)
+/* Nothing but elements and text, and not too deep? */
+static int check_tree(const xmlDoc *doc, unsigned int depth_max,
+		      const char *what, struct error *err)
 {
 	const xmlNode *n = doc->children;
 	unsigned int depth = 0;
@@ -62,4 +64,42 @@ int xml_check_tree(const xmlDoc *doc, unsigned int depth_max, const char *what,
 		n = n ? n->next : NULL;
 	}
 	return 0;
+}
+
+int xml_read(const struct xml_api *xml, const uint8_t *text, size_t bytes,
+	     const struct xml_limits *l, xmlDoc **ret, struct error *err)
+{
+	xmlDoc *doc;
+	int r;
+
+	if (bytes > l->bytes_max)
+		return error_set(err, -EFBIG, 0,
+				 "%s of %zu bytes is over the limit of %zu",
+				 l->what, bytes, l->bytes_max);
+	/* Some end in NULs, which are no XML. */
+	while (bytes && !text[bytes - 1])
+		bytes--;
+	if (memmem(text, bytes, "<!ENTITY", 8) || memchr(text, 0, bytes))
+		return error_set(err, -EPERM, 0,
+				 "%s: entities are refused, and so are NUL "
+				 "bytes",
+				 l->what);
+	if (!l->doctype && memmem(text, bytes, "<!DOCTYPE", 9))
+		return error_set(err, -EPERM, 0, "%s: a DTD is refused",
+				 l->what);
+	/* Whatever encoding it declares: no other may hide an entity. */
+	doc = xml->read_memory((const char *)text, (int)bytes, NULL, "UTF-8",
+			       XML_PARSE_NONET | XML_PARSE_NOERROR |
+				       XML_PARSE_NOWARNING | XML_PARSE_NOCDATA);
+	if (!doc)
+		return error_set(err, -EBADMSG, 0, "%s is not well-formed XML",
+				 l->what);
+	r = !l->doctype && (doc->intSubset || doc->extSubset)
+		    ? error_set(err, -EPERM, 0, "%s: a DTD is refused", l->what)
+		    : check_tree(doc, l->depth_max, l->what, err);
+	if (r < 0)
+		xml->free_doc(doc);
+	else
+		*ret = doc;
+	return r;
 }

@@ -10,6 +10,10 @@
 #include <libxml/parser.h>
 #include <libxml/tree.h>
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "iouring/error.h"
 
 /* libxml2's functions, under its documentation's names without the prefix. */
@@ -26,11 +30,20 @@ struct xml_api {
 /* The functions; NULL and -ENOTSUP in @err when libxml2 is not installed. */
 const struct xml_api *xml_load(struct error *err);
 
+/* What a document may be. */
+struct xml_limits {
+	const char *what; /* for messages */
+	size_t bytes_max;
+	unsigned int depth_max; /* of elements in each other */
+	bool doctype; /* it may have a DTD, which is not looked at */
+};
+
 /*
- * Nothing but elements and text, and not deeper than @depth_max elements in
- * each other? Entities are -EPERM. @what: for messages.
+ * Parses @text, UTF-8 whatever it declares, without DTD, entities and network.
+ * *ret is the caller's to api.free_doc(). -EFBIG: a limit; -EPERM: entities, a DTD,
+ * NUL bytes; -EBADMSG: it is no XML.
  */
-int xml_check_tree(const xmlDoc *doc, unsigned int depth_max, const char *what,
-		   struct error *err);
+int xml_read(const struct xml_api *xml, const uint8_t *text, size_t bytes,
+	     const struct xml_limits *limits, xmlDoc **ret, struct error *err);
 
 #endif

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "formats/containers/container.h"
+#include "formats/containers/package.h"
 #include "formats/format.h"
 #include "iouring/util.h"
 
@@ -24,13 +24,6 @@ struct looks {
 
 enum kind { KIND_OTHER, KIND_CD, KIND_DISK };
 
-static bool ends_with(const char *name, const char *end)
-{
-	size_t n = strlen(name), m = strlen(end);
-
-	return n > m && !strcasecmp(name + n - m, end);
-}
-
 /* "disk-s001.vmdk", "disk-flat.vmdk": where the part of the name that tells so
  * begins; 0: it is no part. */
 static size_t part_at(const char *name)
@@ -40,9 +33,9 @@ static size_t part_at(const char *name)
 	size_t n = strlen(name), i;
 
 	for (i = 0; i < ARRAY_SIZE(ends); i++)
-		if (ends_with(name, ends[i]))
+		if (container_name_ends(name, ends[i]))
 			return n - strlen(ends[i]);
-	if (!ends_with(name, ".vmdk") || n < 11)
+	if (!container_name_ends(name, ".vmdk") || n < 11)
 		return 0;
 	name += n - 10;
 	return name[0] == '-' &&
@@ -54,11 +47,26 @@ static size_t part_at(const char *name)
 		       : 0;
 }
 
+/* "disk.vmdk.000000003": package_join() has put them together. */
+static bool is_chunk(const struct container *c, const struct member *m)
+{
+	size_t n = strlen(m->name);
+	CLEANUP(freep) char *whole = NULL;
+
+	if (n < 11 || m->name[n - 10] != '.' ||
+	    strspn(m->name + n - 9, "0123456789") != 9)
+		return false;
+	whole = strndup(m->name, n - 10);
+	return whole && container_find(c, whole);
+}
+
 static bool is_part(const struct container *c, const struct member *m)
 {
 	size_t at = part_at(m->name);
 	CLEANUP(freep) char *whole = NULL;
 
+	if (is_chunk(c, m))
+		return true;
 	if (!at || asprintf(&whole, "%.*s.vmdk", (int)at, m->name) < 0) {
 		whole = NULL;
 		return false;
@@ -81,7 +89,7 @@ static enum kind look(const struct container *c, const struct member *m)
 static bool ends_with_one(const char *name, const char *const *ends)
 {
 	for (; *ends; ends++)
-		if (ends_with(name, *ends))
+		if (container_name_ends(name, *ends))
 			return true;
 	return false;
 }
@@ -101,7 +109,7 @@ static enum kind kind_of(const struct container *c, const struct member *m,
 
 	if (!m->bytes || ends_with_one(m->name, other))
 		return KIND_OTHER;
-	if (ends_with(m->name, ".iso"))
+	if (container_name_ends(m->name, ".iso"))
 		return KIND_CD;
 	if (ends_with_one(m->name, raw))
 		return KIND_DISK;
@@ -119,6 +127,8 @@ static int find_named(const struct container *c, const char *name,
 	char safe[256];
 
 	*ret = container_find(c, name);
+	if (!*ret)
+		*ret = package_find(c, name);
 	if (*ret)
 		return 0;
 	text_escape(safe, sizeof(safe), name);
@@ -138,6 +148,32 @@ static void add_found(struct found *f, const struct container *c,
 		f->all[f->n++] = m;
 }
 
+static bool is_found(const struct found *f, const struct member *m)
+{
+	size_t i;
+
+	for (i = 0; i < f->n; i++)
+		if (f->all[i] == m)
+			return true;
+	return false;
+}
+
+/* What an OVF descriptor says are disks, and is there. */
+static void find_described(const struct container *c, struct found *ret)
+{
+	CLEANUP(ovf_done) struct ovf o = { 0 };
+	const struct member *descriptor, *m;
+	size_t i;
+
+	if (package_read(c, &o, &descriptor, NULL) < 0)
+		return;
+	for (i = 0; i < o.n_disks && ret->n < DISKS_MAX; i++) {
+		m = package_disk(c, &o, descriptor, &o.disks[i]);
+		if (m && m->bytes && !is_found(ret, m))
+			add_found(ret, c, m);
+	}
+}
+
 /* Disks, or, if there are none, images of CDs. */
 static void find_disks(const struct container *c, struct found *ret)
 {
@@ -145,6 +181,10 @@ static void find_disks(const struct container *c, struct found *ret)
 	struct looks left = { 256, 64 };
 	size_t i;
 
+	*ret = (struct found){ 0 };
+	find_described(c, ret);
+	if (ret->n)
+		return;
 	for (i = 0; i < c->n && disks.n < DISKS_MAX && cds.n < DISKS_MAX; i++) {
 		enum kind kind = kind_of(c, &c->members[i], &left);
 

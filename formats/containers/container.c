@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/reference.h"
+#include "iouring/sources/pieces.h"
 #include "iouring/util.h"
 
 struct container *container_ref(struct container *c)
@@ -20,9 +22,12 @@ void container_unref(struct container *c)
 	if (!c ||
 	    atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) > 1)
 		return;
-	for (i = 0; i < c->n; i++)
+	for (i = 0; i < c->n; i++) {
 		free(c->members[i].name);
+		free(c->members[i].runs);
+	}
 	free(c->members);
+	place_unref(c->place);
 	source_unref(c->src);
 	free(c->path);
 	free(c);
@@ -43,22 +48,21 @@ static const char *cut(const char *name)
 	return name;
 }
 
-int container_add(struct container *c, const char *name, uint64_t off,
-		  uint64_t bytes, const char *unreadable, struct error *err)
+static int add(struct container *c, const struct member *m, struct error *err)
 {
-	size_t len = strlen(cut(name));
+	const char *name = cut(m->name);
+	size_t len = strlen(name);
 	struct member *grown;
 
-	if (!len || cut(name)[len - 1] == '/')
-		return 0; /* a folder */
 	if (c->n == MEMBERS_MAX || len > MEMBER_NAME_MAX ||
-	    c->names_bytes + len > MEMBERS_NAMES_MAX)
+	    c->names_bytes + len > MEMBERS_NAMES_MAX ||
+	    c->n_runs + m->n_runs > MEMBERS_RUNS_MAX)
 		return error_set(
-			err, -EFBIG, off,
+			err, -EFBIG, m->off,
 			"%s: over the limit of %u members, of %u bytes "
-			"of a name, or %u of all names",
+			"of a name, %u of all names, or %u runs of sparse ones",
 			c->ops->what, MEMBERS_MAX, MEMBER_NAME_MAX,
-			MEMBERS_NAMES_MAX);
+			MEMBERS_NAMES_MAX, MEMBERS_RUNS_MAX);
 	if (!(c->n & (c->n - 1))) {
 		grown = reallocarray(c->members, c->n ? 2 * c->n : 1,
 				     sizeof(*grown));
@@ -66,15 +70,27 @@ int container_add(struct container *c, const char *name, uint64_t off,
 			return error_set(err, -ENOMEM, 0, "out of memory");
 		c->members = grown;
 	}
-	c->members[c->n] = (struct member){ .name = strdup(cut(name)),
-					    .off = off,
-					    .bytes = bytes,
-					    .unreadable = unreadable };
+	c->members[c->n] = *m;
+	c->members[c->n].name = strdup(name);
 	if (!c->members[c->n].name)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	c->names_bytes += len;
+	c->n_runs += m->n_runs;
 	c->n++;
 	return 0;
+}
+
+int container_add(struct container *c, const struct member *m,
+		  struct error *err)
+{
+	const char *name = cut(m->name);
+	size_t len = strlen(name);
+	bool is_file = len && name[len - 1] != '/';
+	int r = is_file ? add(c, m, err) : 0;
+
+	if (r < 0 || !is_file)
+		free(m->runs);
+	return r;
 }
 
 const struct member *container_find(const struct container *c, const char *name)
@@ -88,12 +104,68 @@ const struct member *container_find(const struct container *c, const char *name)
 	return NULL;
 }
 
+static int open_sparse(const struct container *c, const struct member *m,
+		       struct source **ret, struct error *err)
+{
+	struct piece *pieces = reallocarray(NULL, m->n_runs, sizeof(*pieces));
+	size_t i;
+	int r;
+
+	if (!pieces && m->n_runs)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	for (i = 0; i < m->n_runs; i++)
+		pieces[i] = (struct piece){ .at = m->runs[i].at,
+					    .len = m->runs[i].len,
+					    .src = c->src,
+					    .off = m->runs[i].off };
+	r = pieces_source_new(pieces, m->n_runs, m->bytes, ret, err);
+	free(pieces);
+	return r;
+}
+
+/* A file of the place, and where names inside it lead. */
+static int open_outside(const struct container *c, const char *name,
+			struct place_file *ret,
+			enum reference_verdict *ret_verdict, struct error *err)
+{
+	static const struct allow none;
+
+	return place_open(c->place,
+			  &(struct place_ask){ .name = name,
+					       .what = "file of the container",
+					       .allow = &none },
+			  ret, ret_verdict, err);
+}
+
 int container_open_member(const struct container *c, const struct member *m,
 			  struct source **ret, struct error *err)
 {
+	CLEANUP(place_file_done) struct place_file file = { 0 };
+	int r;
+
 	if (m->unreadable)
 		return error_set(err, -ENOTSUP, m->off, "%s", m->unreadable);
-	return window_source_new(c->src, m->off, m->bytes, ret, err);
+	if (m->sparse)
+		return open_sparse(c, m, ret, err);
+	if (!m->outside)
+		return window_source_new(c->src, m->off, m->bytes, ret, err);
+	r = open_outside(c, m->name, &file, NULL, err);
+	if (r >= 0)
+		*ret = TAKE_PTR(file.src);
+	return r;
+}
+
+int container_add_file(struct container *c, const char *name, struct error *err)
+{
+	CLEANUP(place_file_done) struct place_file file = { 0 };
+	enum reference_verdict verdict = REFERENCE_OUTSIDE;
+	struct member m = { .name = (char *)name, .outside = true };
+
+	if (!c->place || open_outside(c, name, &file, &verdict, NULL) < 0)
+		m.unreadable = reference_verdict_text(verdict);
+	else
+		m.bytes = file.src->bytes;
+	return container_add(c, &m, err);
 }
 
 /* ---- the place of a member ---- */
@@ -203,21 +275,54 @@ static void free_inside(struct place *p)
 }
 
 static const struct place_ops inside_ops = {
+	.inner = true,
 	.open = open_inside,
 	.for_each = each_inside,
 	.text = text_inside,
 	.free = free_inside,
 };
 
-struct place *container_place(struct container *c, const struct member *m)
+/* Its folder, ended by '/', or "". To be freed. */
+static char *folder_of(const struct member *m)
 {
 	const char *slash = strrchr(m->name, '/');
-	struct inside *in = calloc(1, sizeof(*in));
 
+	return strndup(m->name, slash ? (size_t)(slash + 1 - m->name) : 0);
+}
+
+const struct member *container_find_beside(const struct container *c,
+					   const struct member *from,
+					   const char *name)
+{
+	CLEANUP(freep) char *folder = folder_of(from);
+	CLEANUP(freep) char *path = NULL;
+	bool outside = false;
+
+	if (folder)
+		path = resolve(folder, name, &outside);
+	return path ? container_find(c, path) : NULL;
+}
+
+/* Where names inside a file of the place lead: to the files beside it. */
+static struct place *place_outside(struct container *c, const struct member *m)
+{
+	CLEANUP(place_file_done) struct place_file file = { 0 };
+
+	return open_outside(c, m->name, &file, NULL, NULL) < 0
+		       ? NULL
+		       : TAKE_PTR(file.place);
+}
+
+struct place *container_place(struct container *c, const struct member *m)
+{
+	struct inside *in;
+
+	if (m->outside)
+		return place_outside(c, m);
+	in = calloc(1, sizeof(*in));
 	if (!in)
 		return NULL;
-	in->folder =
-		strndup(m->name, slash ? (size_t)(slash + 1 - m->name) : 0);
+	in->folder = folder_of(m);
 	if (!in->folder) {
 		free(in);
 		return NULL;

@@ -27,11 +27,22 @@
 #define MEMBERS_MAX	  100000U
 #define MEMBER_NAME_MAX	  4096U /* bytes */
 #define MEMBERS_NAMES_MAX (16U << 20) /* bytes of all names */
+#define MEMBERS_RUNS_MAX  (1U << 20) /* of all sparse ones */
+
+/* [@at, @at + @len) of a member lies at @off in the container. */
+struct member_run {
+	uint64_t at, len, off;
+};
 
 struct member {
 	char *name; /* without "./" and "/" before it; never "" */
 	uint64_t off; /* of its bytes in the container */
 	uint64_t bytes;
+	/* Of one that is stored without its holes: what there is, in order. */
+	struct member_run *runs;
+	size_t n_runs;
+	bool sparse;
+	bool outside; /* a file of the container's place */
 	const char *unreadable; /* why it cannot be read; static; or NULL */
 };
 
@@ -53,26 +64,34 @@ struct container {
 	atomic_uint refs;
 	const struct container_ops *ops;
 	struct source *src;
+	struct place *place; /* where it lies; NULL: its names lead nowhere */
 	char *path; /* as it was opened, for messages */
 	struct member *members;
 	size_t n;
-	size_t names_bytes;
+	size_t names_bytes, n_runs;
 };
 
 /*
- * open.c: is @src, which was opened as @path, a container? Then *ret is it, the caller's
- * to container_unref(); else *ret is NULL. -EBADMSG: it is damaged, or, unless the
+ * open.c: is @src, which lies in @place (NULL: nowhere) and was opened as @path, a
+ * container? Then *ret is it, the caller's to container_unref(); else *ret is NULL. -EBADMSG: it is damaged, or, unless the
  * user has @chosen a member, a disk, too.
  */
-int container_open(struct source *src, const char *path, bool chosen,
-		   struct container **ret, struct error *err);
+int container_open(struct source *src, struct place *place, const char *path,
+		   bool chosen, struct container **ret, struct error *err);
+
+/* The same for the file @path, in its folder. *ret NULL, and 0: it is none. */
+int container_open_file(const char *path, struct container **ret,
+			struct error *err);
 struct container *container_ref(struct container *c);
 void container_unref(struct container *c); /* NULL is fine */
 void container_unrefp(struct container **c);
 
-/* For list(): one more. @name is copied, and cut of what is before it. */
-int container_add(struct container *c, const char *name, uint64_t off,
-		  uint64_t bytes, const char *unreadable, struct error *err);
+/*
+ * For list(): one more. Its name is copied, and cut of what is before it; its runs
+ * are the container's, on failure too. One that is called like a folder is none.
+ */
+int container_add(struct container *c, const struct member *m,
+		  struct error *err);
 
 /* The last member of that name, "./" before it or not; NULL: there is none. */
 const struct member *container_find(const struct container *c,
@@ -84,6 +103,10 @@ const struct member *container_find(const struct container *c,
  */
 int container_choose(const struct container *c, const char *name,
 		     const struct member **ret, struct error *err);
+
+/* For list(): the file of the place that is called @name, if it is there. */
+int container_add_file(struct container *c, const char *name,
+		       struct error *err);
 
 /*
  * Calls @each with those of which one would be chosen, so many as are looked for,
@@ -103,7 +126,15 @@ int container_open_member(const struct container *c, const struct member *m,
  */
 struct place *container_place(struct container *c, const struct member *m);
 
-/* tar.c */
-extern const struct container_ops container_tar;
+/*
+ * The member that @name leads to from the folder of @from on; NULL: none, or out of
+ * the container.
+ */
+const struct member *container_find_beside(const struct container *c,
+					   const struct member *from,
+					   const char *name);
+
+/* tar.c, ovf-files.c */
+extern const struct container_ops container_tar, container_ovf;
 
 #endif

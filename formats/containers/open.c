@@ -3,14 +3,16 @@
 #include <errno.h>
 #include <string.h>
 
-#include "formats/containers/container.h"
+#include "formats/containers/package.h"
 #include "formats/format.h"
+#include "formats/reference.h"
 #include "iouring/util.h"
 
 #define HEAD_BYTES 4096U
 
 static const struct container_ops *const containers[] = {
 	&container_tar,
+	&container_ovf,
 };
 
 /* ---- what it is ---- */
@@ -47,8 +49,8 @@ static int check_no_disk(const struct container_ops *ops, struct source *src,
 		AS_GIVEN("format= or member=", "--format or --member"));
 }
 
-int container_open(struct source *src, const char *path, bool chosen,
-		   struct container **ret, struct error *err)
+int container_open(struct source *src, struct place *place, const char *path,
+		   bool chosen, struct container **ret, struct error *err)
 {
 	size_t bytes = (size_t)min_u64(src->bytes, HEAD_BYTES), i;
 	CLEANUP(container_unrefp) struct container *c = NULL;
@@ -71,10 +73,31 @@ int container_open(struct source *src, const char *path, bool chosen,
 	atomic_init(&c->refs, 1);
 	c->ops = containers[i];
 	c->src = source_ref(src);
+	c->place = place_ref(place);
 	c->path = strdup(path);
 	r = c->path ? c->ops->list(c, err)
 		    : error_set(err, -ENOMEM, 0, "out of memory");
 	if (r >= 0)
+		r = package_join(c, err);
+	if (r >= 0)
 		*ret = TAKE_PTR(c);
+	return r;
+}
+
+int container_open_file(const char *path, struct container **ret,
+			struct error *err)
+{
+	CLEANUP(folder_unrefp) struct folder *folder = NULL;
+	CLEANUP(source_unrefp) struct source *src = NULL;
+	int r = file_source_open(path, FILE_BLOCK_DEVICE, &src, err);
+
+	*ret = NULL;
+	if (r >= 0)
+		r = folder_of_file(path, &folder, err);
+	if (r >= 0)
+		r = container_open(src, folder_place(folder), path, true, ret,
+				   err);
+	if (r < 0)
+		error_prefix(err, "%s", path);
 	return r;
 }

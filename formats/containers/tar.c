@@ -7,7 +7,9 @@
  *	type 156, magic 257 ("ustar"), prefix 345 (155); then the data, padded
  *	to a block; two blocks of zeroes, or the file's end, are the end
  *
- * Sparse files of GNU tar are listed, and cannot be read.
+ * Sparse files are stored without their holes, in four ways that say where the
+ * runs of data lie (GNU tar's manual, "Storing Sparse Files"): old GNU's in the
+ * header and blocks behind it, pax 0.0, 0.1 in records, pax 1.0 before the data.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,25 +20,41 @@
 #include "formats/meta-cache.h"
 #include "iouring/util.h"
 
-#define BLOCK	     512U
-#define SIZE_AT	     124U
-#define SIZE_BYTES   12U
-#define SUM_AT	     148U
-#define SUM_BYTES    8U
-#define TYPE_AT	     156U
-#define MAGIC_AT     257U
-#define PREFIX_AT    345U
-#define NAME_BYTES   100U
-#define PREFIX_BYTES 155U
-#define EXTENDED_MAX (1U << 20) /* bytes of a pax header, or of a long name */
-#define SPARSE	     "is stored as a sparse file, which cannot be served in place"
+#define BLOCK		 512U
+#define SIZE_AT		 124U
+#define SIZE_BYTES	 12U
+#define SUM_AT		 148U
+#define SUM_BYTES	 8U
+#define TYPE_AT		 156U
+#define MAGIC_AT	 257U
+#define PREFIX_AT	 345U
+#define NAME_BYTES	 100U
+#define PREFIX_BYTES	 155U
+#define EXTENDED_MAX	 (1U << 20) /* bytes of a pax header, or of a long name */
+/* Old GNU's sparse map: of pairs of an offset and a length. */
+#define SPARSE_AT	 386U
+#define SPARSE_N	 4U
+#define SPARSE_MORE_AT	 482U
+#define SPARSE_BYTES_AT	 483U
+#define SPARSE_NEXT_N	 21U
+#define SPARSE_NEXT_MORE 504U
+
+/* Runs of data of a sparse file, as they are found. */
+struct runs {
+	struct member_run *all;
+	size_t n, room;
+	uint64_t at; /* of one whose length is yet to come */
+	bool half;
+};
 
 /* What headers before a member's own say of it. */
 struct extended {
 	char *name; /* NULL: nothing */
-	bool has_bytes;
-	uint64_t bytes;
+	bool has_bytes, has_real;
+	uint64_t bytes, real_bytes; /* stored; with its holes */
 	bool sparse;
+	unsigned int sparse_major; /* 1: the map is before the data */
+	struct runs runs;
 };
 
 struct walk {
@@ -50,6 +68,7 @@ struct walk {
 static void forget(struct extended *x)
 {
 	free(x->name);
+	free(x->runs.all);
 	*x = (struct extended){ 0 };
 }
 
@@ -155,6 +174,75 @@ static bool take_decimal(const char *p, size_t n, uint64_t *ret)
 	return n;
 }
 
+/* ---- sparse files ---- */
+
+/* False: too many, or no memory. */
+static bool add_run(struct runs *r, uint64_t at, uint64_t len)
+{
+	struct member_run *grown;
+
+	if (r->n == r->room) {
+		if (r->n >= MEMBERS_RUNS_MAX)
+			return false;
+		r->room = r->room ? 2 * r->room : 16;
+		grown = reallocarray(r->all, r->room, sizeof(*grown));
+		if (!grown)
+			return false;
+		r->all = grown;
+	}
+	r->all[r->n++] = (struct member_run){ at, len, 0 };
+	return true;
+}
+
+/* The next number of a list of offsets and lengths. */
+static bool add_number(struct runs *r, uint64_t v)
+{
+	r->half = !r->half;
+	if (!r->half)
+		return add_run(r, r->at, v);
+	r->at = v;
+	return true;
+}
+
+/* "0,512,4096,512" */
+static bool take_map(struct runs *r, const char *p, size_t n)
+{
+	const char *comma;
+	size_t digits;
+	uint64_t v;
+
+	while (n) {
+		comma = memchr(p, ',', n);
+		digits = comma ? (size_t)(comma - p) : n;
+		if (!take_decimal(p, digits, &v) || !add_number(r, v))
+			return false;
+		digits += comma ? 1 : 0;
+		p += digits;
+		n -= digits;
+	}
+	return true;
+}
+
+static bool take_sparse_record(struct extended *x, const char *key,
+			       size_t key_n, const char *value, size_t value_n)
+{
+	uint64_t v = 0;
+	bool is_number = take_decimal(value, value_n, &v);
+
+	x->sparse = true;
+	if (is_key(key, key_n, "map"))
+		return take_map(&x->runs, value, value_n);
+	if (is_key(key, key_n, "offset") || is_key(key, key_n, "numbytes"))
+		return is_number && add_number(&x->runs, v);
+	if (is_key(key, key_n, "major"))
+		x->sparse_major = (unsigned int)min_u64(v, 2);
+	if (!is_key(key, key_n, "size") && !is_key(key, key_n, "realsize"))
+		return true;
+	x->has_real = true;
+	x->real_bytes = v;
+	return is_number;
+}
+
 /* One record of a pax header, "KEY=VALUE". False: it is wrong. */
 static bool take_record(struct extended *x, const char *p, size_t n)
 {
@@ -170,8 +258,11 @@ static bool take_record(struct extended *x, const char *p, size_t n)
 		x->has_bytes = true;
 		return take_decimal(value, value_n, &x->bytes);
 	}
-	if (key_n > 11 && !memcmp(p, "GNU.sparse.", 11))
-		x->sparse = true;
+	if (key_n > 11 && !memcmp(p, "GNU.sparse.", 11) &&
+	    !is_key(p, key_n, "GNU.sparse.name"))
+		return take_sparse_record(x, p + 11, key_n - 11, value,
+					  value_n);
+	x->sparse |= is_key(p, key_n, "GNU.sparse.name");
 	if (!is_key(p, key_n, "path") && !is_key(p, key_n, "GNU.sparse.name"))
 		return true;
 	if (memchr(value, 0, value_n))
@@ -239,15 +330,171 @@ static int take_extended(struct walk *w, uint8_t type, uint64_t bytes)
 		       : damaged(w, "a wrong record of pax");
 }
 
-static int add_member(struct walk *w, uint64_t bytes, bool sparse)
+static int add_member(struct walk *w, uint64_t bytes)
 {
 	CLEANUP(freep)
 	char *name = w->next.name ? TAKE_PTR(w->next.name) : head_name(w->head);
 
 	if (!name)
 		return error_set(w->err, -ENOMEM, 0, "out of memory");
-	return container_add(w->c, name, w->at + BLOCK, bytes,
-			     sparse || w->next.sparse ? SPARSE : NULL, w->err);
+	return container_add(w->c,
+			     &(struct member){ .name = name,
+					       .off = w->at + BLOCK,
+					       .bytes = bytes },
+			     w->err);
+}
+
+/* A pair of old GNU's map; an empty one ends it, which *ret_end says. */
+static bool take_old_run(struct runs *r, const uint8_t *p, bool *ret_end)
+{
+	uint64_t at, len;
+
+	*ret_end = !p[0];
+	return *ret_end ||
+	       (take_size(p, &at) && take_size(p + SIZE_BYTES, &len) &&
+		add_run(r, at, len));
+}
+
+static bool take_old_runs(struct runs *r, const uint8_t *p, size_t n)
+{
+	bool end = false, ok = true;
+
+	for (; ok && !end && n; n--, p += 2 * SIZE_BYTES)
+		ok = take_old_run(r, p, &end);
+	return ok;
+}
+
+/* In the header, and in blocks behind it, of which *ret_bytes are. */
+static int take_old_map(struct walk *w, uint64_t *ret_bytes)
+{
+	struct extended *x = &w->next;
+	bool more = w->head[SPARSE_MORE_AT];
+	uint8_t block[BLOCK];
+	int r = 0;
+
+	x->has_real = true;
+	if (!take_size(w->head + SPARSE_BYTES_AT, &x->real_bytes) ||
+	    !take_old_runs(&x->runs, w->head + SPARSE_AT, SPARSE_N))
+		return damaged(w, "its sparse map is wrong");
+	for (*ret_bytes = 0; more && r >= 0; more = block[SPARSE_NEXT_MORE]) {
+		*ret_bytes += BLOCK;
+		r = meta_cache_read(w->c->src, block, BLOCK, w->at + *ret_bytes,
+				    w->err);
+		if (r >= 0 && !take_old_runs(&x->runs, block, SPARSE_NEXT_N))
+			return damaged(w, "its sparse map is wrong");
+	}
+	return r;
+}
+
+/* Of pax 1.0's map, a character at a time. */
+struct map_text {
+	uint64_t at, end; /* in the container */
+	uint8_t block[BLOCK];
+	size_t used;
+};
+
+/* A line's number. */
+static int take_line(struct walk *w, struct map_text *t, uint64_t *ret)
+{
+	char digits[24];
+	size_t n = 0;
+	int r = 0;
+
+	for (;;) {
+		if (t->used == BLOCK) {
+			if (t->end - t->at < BLOCK)
+				break;
+			r = meta_cache_read(w->c->src, t->block, BLOCK, t->at,
+					    w->err);
+			if (r < 0)
+				return r;
+			t->at += BLOCK;
+			t->used = 0;
+		}
+		if (t->block[t->used] == '\n' || n == sizeof(digits))
+			break;
+		digits[n++] = (char)t->block[t->used++];
+	}
+	t->used += t->used < BLOCK;
+	return take_decimal(digits, n, ret)
+		       ? 0
+		       : damaged(w, "its sparse map is wrong");
+}
+
+/* The first blocks of the @bytes that are stored, of which *ret_bytes are. */
+static int take_map_before(struct walk *w, uint64_t bytes, uint64_t *ret_bytes)
+{
+	struct map_text t = { .at = w->at + BLOCK,
+			      .end = w->at + BLOCK + bytes,
+			      .used = BLOCK };
+	uint64_t n = 0, i, v = 0;
+	int r = take_line(w, &t, &n);
+
+	if (r >= 0 && n > MEMBERS_RUNS_MAX)
+		return damaged(w, "its sparse map has too many runs");
+	for (i = 0; i < 2 * n && r >= 0; i++) {
+		r = take_line(w, &t, &v);
+		if (r >= 0 && !add_number(&w->next.runs, v))
+			r = error_set(w->err, -ENOMEM, 0, "out of memory");
+	}
+	*ret_bytes = t.at - w->at - BLOCK;
+	return r;
+}
+
+/* Where the runs lie: one behind the other, from @off on, in @bytes. */
+static bool place_runs(struct extended *x, uint64_t off, uint64_t bytes)
+{
+	uint64_t end = 0, left = bytes;
+	size_t i;
+
+	for (i = 0; i < x->runs.n; i++) {
+		struct member_run *r = &x->runs.all[i];
+
+		if (r->at < end || r->len > left ||
+		    !range_inside(r->at, r->len, x->real_bytes))
+			return false;
+		r->off = off + (bytes - left);
+		left -= r->len;
+		end = r->at + r->len;
+	}
+	return !x->runs.half && x->has_real;
+}
+
+/* @bytes: stored, maps before the data among them; *ret_map: those that are not. */
+static int add_sparse(struct walk *w, uint64_t bytes, bool old,
+		      uint64_t *ret_map)
+{
+	struct extended *x = &w->next;
+	CLEANUP(freep) char *name = NULL;
+	uint64_t before = 0, rest;
+	int r = 0;
+
+	*ret_map = 0;
+	if (old)
+		r = take_old_map(w, ret_map);
+	else if (x->sparse_major == 1)
+		r = take_map_before(w, bytes, &before);
+	else if (x->sparse_major > 1)
+		r = error_set(w->err, -ENOTSUP, w->at,
+			      "tar header: sparse files of a version that is "
+			      "not known");
+	if (r < 0)
+		return r;
+	rest = w->c->src->bytes - w->at - BLOCK;
+	if (*ret_map > rest || bytes > rest - *ret_map || before > bytes ||
+	    !place_runs(x, w->at + BLOCK + *ret_map + before, bytes - before))
+		return damaged(w, "its sparse map does not fit its data");
+	name = x->name ? TAKE_PTR(x->name) : head_name(w->head);
+	if (!name)
+		return error_set(w->err, -ENOMEM, 0, "out of memory");
+	return container_add(w->c,
+			     &(struct member){ .name = name,
+					       .off = w->at + BLOCK,
+					       .bytes = x->real_bytes,
+					       .runs = TAKE_PTR(x->runs.all),
+					       .n_runs = x->runs.n,
+					       .sparse = true },
+			     w->err);
 }
 
 /* Does a header of this type have data behind it? Links, devices, folders do not. */
@@ -256,25 +503,11 @@ static bool has_data(uint8_t type)
 	return type < '1' || type > '6';
 }
 
-/* An old GNU sparse member's map may go on in blocks behind its header. */
-static int skip_sparse_map(struct walk *w)
-{
-	bool more = w->head[482];
-	int r = 0;
-
-	while (more && r >= 0) {
-		w->at += BLOCK;
-		r = meta_cache_read(w->c->src, w->head, BLOCK, w->at, w->err);
-		more = r >= 0 && w->head[504];
-	}
-	return r;
-}
-
 /* The header at w->at, and where the next one is. */
 static int take_header(struct walk *w)
 {
 	uint8_t type = w->head[TYPE_AT];
-	uint64_t bytes, rest;
+	uint64_t bytes, rest, map = 0;
 	int r = 0;
 
 	if (!sum_is_right(w->head))
@@ -303,18 +536,16 @@ static int take_header(struct walk *w)
 	case '0':
 	case '7':
 	case 'S':
-		r = add_member(w, bytes, type == 'S');
-		if (r >= 0 && type == 'S')
-			r = skip_sparse_map(w);
+		r = type == 'S' || w->next.sparse
+			    ? add_sparse(w, bytes, type == 'S', &map)
+			    : add_member(w, bytes);
 		forget(&w->next);
 		break;
 	default:
 		forget(&w->next);
 		break;
 	}
-	/* A sparse member's map is inside the file, but its data need not be. */
-	rest = w->c->src->bytes - w->at - BLOCK;
-	w->at += BLOCK + min_u64(round_up(bytes, BLOCK), rest);
+	w->at += BLOCK + min_u64(map + round_up(bytes, BLOCK), rest);
 	return r;
 }
 

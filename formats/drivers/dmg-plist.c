@@ -157,29 +157,15 @@ int dmg_plist_each(const uint8_t *text, size_t bytes,
 	v.xml = xml_load(err);
 	if (!v.xml)
 		return err ? err->code : -ENOTSUP;
-	if (bytes > DMG_PLIST_MAX)
-		return error_set(err, -EFBIG, 0,
-				 "property list of %zu bytes is over the limit "
-				 "of %u",
-				 bytes, DMG_PLIST_MAX);
-	/* Some end in NULs, which are no XML. */
-	while (bytes && !text[bytes - 1])
-		bytes--;
-	if (memmem(text, bytes, "<!ENTITY", 8) || memchr(text, 0, bytes))
-		return error_set(err, -EPERM, 0,
-				 "property list: entities are refused, and so "
-				 "are NUL bytes");
-	/* Whatever encoding it declares: no other may hide an entity. */
-	doc = v.xml->read_memory((const char *)text, (int)bytes, NULL, "UTF-8",
-				 XML_PARSE_NONET | XML_PARSE_NOERROR |
-					 XML_PARSE_NOWARNING |
-					 XML_PARSE_NOCDATA);
-	if (!doc)
-		return error_set(err, -EBADMSG, 0,
-				 "property list is not well-formed XML");
-	r = xml_check_tree(doc, DMG_PLIST_DEPTH_MAX, "property list", err);
-	if (r >= 0)
-		r = visit_lists(&v, doc, err);
+	r = xml_read(v.xml, text, bytes,
+		     &(struct xml_limits){ .what = "property list",
+					   .bytes_max = DMG_PLIST_MAX,
+					   .depth_max = DMG_PLIST_DEPTH_MAX,
+					   .doctype = true },
+		     &doc, err);
+	if (r < 0)
+		return r;
+	r = visit_lists(&v, doc, err);
 	v.xml->free_doc(doc);
 	return r;
 }

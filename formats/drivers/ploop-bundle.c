@@ -434,26 +434,14 @@ static int parse(const uint8_t *text, size_t bytes, const char *what,
 
 	if (!xml)
 		return err ? err->code : -ENOTSUP;
-	if (bytes > BUNDLE_XML_MAX)
-		return error_set(err, -EFBIG, 0,
-				 "%s of %zu bytes is over the limit of %u",
-				 what, bytes, BUNDLE_XML_MAX);
-	if (memmem(text, bytes, "<!DOCTYPE", 9) || memchr(text, 0, bytes))
-		return error_set(err, -EPERM, 0,
-				 "%s: a DTD is refused, and so are NUL bytes",
-				 what);
-	/* Whatever encoding it declares: no other may hide a DTD. */
-	doc = xml->read_memory((const char *)text, (int)bytes, NULL, "UTF-8",
-			       XML_PARSE_NONET | XML_PARSE_NOERROR |
-				       XML_PARSE_NOWARNING | XML_PARSE_NOCDATA);
-	if (!doc)
-		return error_set(err, -EBADMSG, 0, "%s is not well-formed XML",
-				 what);
-	r = doc->intSubset || doc->extSubset
-		    ? error_set(err, -EPERM, 0, "%s: a DTD is refused", what)
-		    : xml_check_tree(doc, depth_max, what, err);
-	if (r >= 0)
-		r = take(xml->doc_get_root_element(doc), b, err);
+	r = xml_read(xml, text, bytes,
+		     &(struct xml_limits){ .what = what,
+					   .bytes_max = BUNDLE_XML_MAX,
+					   .depth_max = depth_max },
+		     &doc, err);
+	if (r < 0)
+		return r;
+	r = take(xml->doc_get_root_element(doc), b, err);
 	xml->free_doc(doc);
 	return r;
 }

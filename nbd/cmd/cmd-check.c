@@ -7,6 +7,7 @@
 #include "formats/report.h"
 #include "iouring/util.h"
 #include "nbd/cmd/cmd.h"
+#include "nbd/cmd/package.h"
 
 #define FINDINGS_MAX 100U /* shown without -v */
 
@@ -16,7 +17,8 @@ static const char help[] =
 	"Looks whether the structure of an image is sound: tables in range,\n"
 	"nothing used twice, reference counts, leaks. Changes nothing. Of a snapshot\n"
 	"inside a file: what its own tables lead to, without leaks; of a layer: its\n"
-	"file.\n"
+	"file. Of a container: its files' digests in the manifest, the manifest's\n"
+	"signature, and each disk.\n"
 	"\n"
 	"      --chain         check every layer, not the top alone\n"
 	"  -v, --verbose       print every finding, not the first 100 alone\n"
@@ -176,6 +178,60 @@ static int check_top(const struct cmd *c, struct layers *ls, bool verbose)
 	return status;
 }
 
+/* ---- containers ---- */
+
+struct package_checker {
+	struct cmd *cmd;
+	bool verbose;
+	int status; /* of what was checked */
+	json_t *disks; /* NULL: they are printed */
+};
+
+/* A raw disk is no failure of the package. */
+static int check_member(void *opaque, const struct member *m)
+{
+	struct package_checker *k = opaque;
+	CLEANUP(layers_done) struct layers ls = { 0 };
+	struct error err = { 0 };
+	json_t *j = NULL;
+
+	if (config_set(&k->cmd->config, "member", m->name, &err) < 0 ||
+	    layers_open(k->cmd, false, &ls, &err) < 0) {
+		cmd_fail(&err);
+		k->status = STATUS_FAILED;
+		return 0;
+	}
+	if (!ls.layers[0]->ops->check)
+		return 0;
+	if (!k->disks) {
+		cmd_put(stdout, m->name);
+		printf(" (%s):\n", ls.layers[0]->ops->name);
+	}
+	k->status = worse(k->status, check_layer(k->cmd, ls.layers[0],
+						 k->verbose, m->name, &j));
+	if (j)
+		json_array_append_new(k->disks, j);
+	return 0;
+}
+
+/* Its files against the manifest, and the structure of each of its disks. */
+static int check_package(struct cmd *c, const struct container *package,
+			 bool verbose)
+{
+	struct package_checker k = { .cmd = c, .verbose = verbose };
+	json_t *findings = c->json ? json_array() : NULL;
+
+	k.disks = c->json ? json_array() : NULL;
+	k.status = package_check(package, verbose, findings);
+	container_each_disk(package, check_member, &k);
+	if (c->json)
+		cmd_json_print(json_pack("{s:o, s:o, s:o}", "filename",
+					 report_text(c->image), "manifest",
+					 findings, "disks", k.disks),
+			       JSON_INDENT(4));
+	return k.status;
+}
+
 static int check_all(const struct cmd *c, struct layers *ls, bool verbose)
 {
 	json_t *all = c->json ? json_array() : NULL;
@@ -221,6 +277,7 @@ static int run_check(int argc, char **argv)
 	};
 	CLEANUP(cmd_done) struct cmd c;
 	CLEANUP(layers_done) struct layers ls = { 0 };
+	CLEANUP(container_unrefp) struct container *package = NULL;
 	bool chain = false, verbose = false;
 	struct error err = { 0 };
 	int opt, status;
@@ -244,6 +301,10 @@ static int run_check(int argc, char **argv)
 	status = cmd_image(&c, argc, argv);
 	if (status >= 0)
 		return status;
+	if (!c.config.member && !c.config.format)
+		package_of(&c, &package);
+	if (package)
+		return check_package(&c, package, verbose);
 	if (layers_open(&c, chain, &ls, &err) < 0)
 		return cmd_fail(&err);
 	return chain ? check_all(&c, &ls, verbose)

@@ -13,6 +13,7 @@
 #include "formats/report.h"
 #include "iouring/util.h"
 #include "nbd/cmd/cmd.h"
+#include "nbd/cmd/package.h"
 #include "nbd/export-list.h"
 #include "nbd/text.h"
 
@@ -20,7 +21,8 @@ static const char help[] =
 	"usage: platter info [options] IMAGE[@STATE]|URI\n"
 	"\n"
 	"Shows format, sizes, snapshots, the chain of layers, and what the image\n"
-	"refers to and whether that is allowed.\n"
+	"refers to and whether that is allowed; of a container the machine that its\n"
+	"OVF descriptor tells of, and all disks.\n"
 	"\n"
 	"  -f, --format NAME   the image's format (default: guess)\n"
 	"      --member NAME   of a container: which of its disks\n"
@@ -108,7 +110,7 @@ static void exports_done(struct layer_exports *exports)
 /* JSON */
 
 static int print_json(const struct cmd *c, const struct layers *ls,
-		      struct error *err)
+		      const struct container *package, struct error *err)
 {
 	struct layer *top = ls->layers[0];
 	CLEANUP(freep) char *full = NULL;
@@ -145,6 +147,8 @@ static int print_json(const struct cmd *c, const struct layers *ls,
 	json_object_set_new(j, "references", references);
 	if (!ls->complete)
 		json_object_set_new(j, "error", report_text(ls->reason.msg));
+	if (package)
+		package_json(c, package, j);
 	cmd_json_print(j, JSON_INDENT(4));
 	return r;
 }
@@ -333,11 +337,45 @@ static int open_layers(struct cmd *c, struct layers *ret, struct error *err)
 	return layers_open(c, true, ret, err);
 }
 
+/* No one of its disks was asked for: all are shown. */
+static void show_package(const struct cmd *c, const struct container *package)
+{
+	json_t *j;
+
+	if (!c->json) {
+		fputs("image: ", stdout);
+		cmd_put(stdout, c->image);
+		putchar('\n');
+		package_print(c, package);
+		return;
+	}
+	j = json_pack("{s:o}", "filename", report_text(c->image));
+	package_json(c, package, j);
+	cmd_json_print(j, JSON_INDENT(4));
+}
+
+static int show_image(const struct cmd *c, const struct layers *ls,
+		      const struct container *package)
+{
+	struct error err = { 0 };
+	int r = c->json ? print_json(c, ls, package, &err)
+			: print_text(c, ls, &err);
+
+	if (!c->json && package)
+		package_print(c, package);
+	if (r < 0)
+		cmd_fail(&err);
+	if (ls->complete)
+		return r < 0 ? STATUS_FAILED : STATUS_OK;
+	return cmd_fail(&ls->reason);
+}
+
 static int run_info(int argc, char **argv)
 {
 	static const struct option options[] = { CMD_LONG_OPTIONS, { 0 } };
 	CLEANUP(cmd_done) struct cmd c;
 	CLEANUP(layers_done) struct layers ls = { 0 };
+	CLEANUP(container_unrefp) struct container *package = NULL;
 	struct error err = { 0 };
 	int opt, status, r;
 
@@ -351,14 +389,14 @@ static int run_info(int argc, char **argv)
 	status = cmd_image(&c, argc, argv);
 	if (status >= 0)
 		return status;
-	if (open_layers(&c, &ls, &err) < 0)
-		return cmd_fail(&err);
-	r = c.json ? print_json(&c, &ls, &err) : print_text(&c, &ls, &err);
-	if (r < 0)
-		cmd_fail(&err);
-	if (ls.complete)
-		return r < 0 ? STATUS_FAILED : STATUS_OK;
-	return cmd_fail(&ls.reason);
+	r = open_layers(&c, &ls, &err);
+	if (!c.config.format || c.config.member)
+		package_of(&c, &package);
+	if (r < 0 && package && !c.config.member)
+		show_package(&c, package);
+	if (r == -ENOTUNIQ && package)
+		return STATUS_OK;
+	return r < 0 ? cmd_fail(&err) : show_image(&c, &ls, package);
 }
 
 const struct verb verb_info = {

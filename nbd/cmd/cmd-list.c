@@ -29,7 +29,7 @@ static const char *content_of(const struct container *c, const struct member *m)
 	const struct format_ops *ops;
 
 	if (m->unreadable)
-		return "(sparse)";
+		return m->unreadable;
 	if (container_open_member(c, m, &src, NULL) < 0 ||
 	    format_probe(src, &ops, NULL) < 0)
 		return "-";
@@ -72,17 +72,13 @@ static void print_all(const struct cmd *cmd, const struct container *c)
 
 static int open_it(const char *path, struct container **ret, struct error *err)
 {
-	CLEANUP(source_unrefp) struct source *src = NULL;
-	int r = file_source_open(path, FILE_BLOCK_DEVICE, &src, err);
+	int r = container_open_file(path, ret, err);
 
-	if (r >= 0)
-		r = container_open(src, path, true, ret, err);
-	if (r >= 0 && !*ret)
-		r = error_set(err, -EINVAL, 0,
-			      "is no container: there is nothing to list");
-	if (r < 0)
-		error_prefix(err, "%s", path);
-	return r;
+	return r < 0 || *ret ? r
+			     : error_set(err, -EINVAL, 0,
+					 "%s: is no container: there is "
+					 "nothing to list",
+					 path);
 }
 
 static int run_list(int argc, char **argv)

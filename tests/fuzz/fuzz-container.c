@@ -6,7 +6,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "formats/containers/container.h"
+#include "formats/containers/manifest.h"
+#include "formats/containers/package.h"
 #include "formats/reference.h"
 #include "iouring/util.h"
 #include "tests/fuzz/replay.h"
@@ -41,7 +42,7 @@ static void check_bytes(const struct container *c, const struct member *m,
 		return;
 	MUST(src->bytes == m->bytes, "another size");
 	MUST(source_read(src, some, n, 0, &err) == 0, "%s", err.msg);
-	MUST(!memcmp(some, data + m->off, n), "other bytes");
+	MUST(m->sparse || !memcmp(some, data + m->off, n), "other bytes");
 }
 
 static int count(void *opaque, const char *name)
@@ -56,12 +57,15 @@ static void check_place(struct container *c, const struct member *m)
 {
 	static const char *const names[] = { "a",  "../a", "/a", "../../../a",
 					     "./", "",	   "..", "x/../y" };
-	CLEANUP(place_unrefp) struct place *p = container_place(c, m);
+	CLEANUP(place_unrefp)
+	struct place *p = m->outside ? NULL : container_place(c, m);
 	struct allow allow = { 0 };
 	unsigned int n = 0;
 	size_t i;
 
-	MUST(p, "no place");
+	MUST(p || m->outside, "no place");
+	if (!p)
+		return;
 	place_for_each(p, count, &n);
 	for (i = 0; i < ARRAY_SIZE(names); i++) {
 		struct place_file f = { 0 };
@@ -89,7 +93,8 @@ static void check_members(struct container *c, const uint8_t *data,
 	for (i = 0; i < c->n; i++) {
 		m = &c->members[i];
 		MUST(*m->name && strlen(m->name) <= MEMBER_NAME_MAX, "a name");
-		MUST(m->unreadable || range_inside(m->off, m->bytes, bytes),
+		MUST(m->unreadable || m->sparse || m->outside ||
+			     range_inside(m->off, m->bytes, bytes),
 		     "a member outside of the container");
 		if (i >= CLOSELY)
 			continue;
@@ -103,6 +108,33 @@ static void check_members(struct container *c, const uint8_t *data,
 	MUST(r || m->bytes, "an empty disk was chosen");
 }
 
+static void say_nothing(struct manifest_report *r, bool well, const char *line)
+{
+	MUST(*line, "an empty finding");
+}
+
+static void tell_nothing(struct manifest_report *r, uint64_t done_bytes)
+{
+	MUST(done_bytes <= r->total_bytes, "more than there is");
+}
+
+static void check_package(const struct container *c)
+{
+	struct manifest_report report = { .say = say_nothing,
+					  .tell = tell_nothing };
+	const struct member *descriptor;
+	struct error err = { 0 };
+	struct ovf o;
+	int r = package_read(c, &o, &descriptor, &err);
+
+	check_refusal(r, &err);
+	MUST(!r || !o.n_disks, "a refusal that leaves something");
+	ovf_done(&o);
+	error_clear(&err);
+	r = manifest_check(c, &report, &err);
+	check_refusal(r, &err);
+}
+
 static void run(const uint8_t *data, size_t bytes, struct replay_outcome *ret)
 {
 	CLEANUP(source_unrefp) struct source *src = NULL;
@@ -112,11 +144,13 @@ static void run(const uint8_t *data, size_t bytes, struct replay_outcome *ret)
 
 	*ret = (struct replay_outcome){ 0 };
 	MUST(memory_source_new(data, bytes, &src, &err) == 0, "%s", err.msg);
-	r = container_open(src, "NAME", true, &c, &ret->reason);
+	r = container_open(src, NULL, "NAME", true, &c, &ret->reason);
 	check_refusal(r, &ret->reason);
 	ret->refused = r < 0 || !c;
-	if (c)
-		check_members(c, data, bytes);
+	if (!c)
+		return;
+	check_members(c, data, bytes);
+	check_package(c);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)

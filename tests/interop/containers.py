@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from server import (Refused, Server, Totals, compare,  # noqa: E402
                     environment, need_programs, run)
-from tar_build import END, header, member, padded  # noqa: E402
+from tar_build import END, header, member, padded, pax, record  # noqa: E402
 
 MIB = 1 << 20
 SIZE = 6 * MIB
@@ -55,9 +55,9 @@ class Context:
 
     def refuse(self, said, *args):
         """One line that says @said, and nothing else."""
-        status, out, err = run([os.environ["PLATTER"], "info", *args],
+        status, out, err = run([os.environ["PLATTER"], "map", *args],
                                ok=None)
-        is_equal(status, 1, f"the status of info {args}: {out}")
+        is_equal(status, 1, f"the status of map {args}: {out}")
         is_true(said in err and err.count("\n") == 1, f"{said!r}: {err!r}")
 
 
@@ -177,6 +177,225 @@ def names_inside_lead_to_members_alone(c):
                  "--member", "top.qcow2")
 
 
+def sparse_members_are_served(c):
+    """Without their holes, in each of the ways that tars say where those are."""
+    many = c.at("many.raw")
+    with open(many, "wb") as f:
+        f.truncate(SIZE)
+        for i in range(0, SIZE, 65536):
+            f.seek(i + 8192 * (i // 65536 % 3))
+            f.write(bytes([1 + i // 65536 % 250]) * 5000)
+    makers = [["tar", "--sparse", "--format=gnu"]]
+    makers += [["tar", "--sparse", "--format=posix",
+                f"--sparse-version={v}"] for v in ("0.0", "0.1", "1.0")]
+    makers.append(["bsdtar", "--format=pax", "--read-sparse"])
+    for i, maker in enumerate(makers):
+        for raw in (c.raw, many):
+            path = c.at(f"sparse{i}.tar")
+            run([*maker, "-cf", path, "-C", c.folder, "vm.ovf",
+                 os.path.basename(raw)])
+            is_true(os.path.getsize(path) < SIZE / 2, f"{maker}: no holes")
+            with Server(path, more=["--member", os.path.basename(raw)]) as s:
+                compare(s.uri(), raw, c.totals)
+            told = json.loads(run([os.environ["PLATTER"], "map", "--json",
+                                   "--member", os.path.basename(raw),
+                                   path])[1])
+            data = sum(e["length"] for e in told if e["data"])
+            is_true(data < SIZE / 2, f"{maker}: {data} bytes of data")
+            whole = run([os.environ["PLATTER"], "list", path])[1]
+            is_true(f"{SIZE}  -" in whole, whole)
+
+
+def a_sparse_map_that_is_wrong_is_refused(c):
+    data = b"x" * 1024
+
+    def old(pairs, real=4096, more=b"\0"):
+        h = bytearray(header(b"disk.img", len(data), kind=b"S",
+                             magic=b"ustar  \0"))
+        for i, (at, length) in enumerate(pairs):
+            h[386 + 24 * i:398 + 24 * i] = b"%011o\0" % at
+            h[398 + 24 * i:410 + 24 * i] = b"%011o\0" % length
+        h[482:483] = more
+        h[483:495] = b"%011o\0" % real
+        h[148:156] = b" " * 8
+        h[148:156] = b"%06o\0 " % sum(h)
+        return bytes(h) + data + END
+
+    def pax_map(text, *records):
+        return (pax(record(b"GNU.sparse.size", b"4096"),
+                    record(b"GNU.sparse.map", text), *records) +
+                member(b"disk.img", data) + END)
+
+    def before(text):
+        return (pax(record(b"GNU.sparse.major", b"1"),
+                    record(b"GNU.sparse.minor", b"0"),
+                    record(b"GNU.sparse.realsize", b"4096")) +
+                member(b"disk.img", text + bytes(-len(text) % 512) + data) +
+                END)
+
+    path = c.at("map.tar")
+    with open(path, "wb") as f:
+        f.write(old([(0, 512), (2048, 512)]))
+    run([os.environ["PLATTER"], "info", path])
+    fit = "sparse map does not fit its data"
+    for blob, said in (
+            (old([(0, 512), (256, 512)]), fit), (old([(4000, 512)]), fit),
+            (old([(0, 4096)]), fit), (old([(0, 512)], more=b"1"), ""),
+            (pax_map(b"0,512,256,512"), fit), (pax_map(b"0,512,4096"), fit),
+            (pax_map(b"0,,1"), "a wrong record of pax"),
+            (pax_map(b"0,%d" % (1 << 62)), fit),
+            (before(b"1\n0\n9999\n"), fit),
+            (before(b"99999999999\n"), "too many runs"),
+            (before(b"1\n0\nx\n"), "sparse map is wrong"),
+            (before(b"2\n0\n512\n"), "sparse map is wrong")):
+        with open(path, "wb") as f:
+            f.write(blob)
+        c.refuse(said, path)
+
+
+def machine(disks, extra=""):
+    files = "".join(f'<File ovf:id="f{i}" ovf:href="{href}"/>'
+                    for i, (_, href, _) in enumerate(disks))
+    told = "".join(f'<Disk ovf:diskId="{name}" ovf:fileRef="f{i}" {more}/>'
+                   for i, (name, _, more) in enumerate(disks))
+    return ('<?xml version="1.0"?>\n<Envelope xmlns="http://schemas.dmtf.org/'
+            'ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/'
+            f'1"><References>{files}</References><DiskSection>{told}'
+            '</DiskSection><NetworkSection><Network ovf:name="lan"/>'
+            f'</NetworkSection>{extra}<VirtualSystem ovf:id="vm"><Name>web'
+            '</Name><VirtualHardwareSection><Item><ResourceType>3'
+            '</ResourceType><VirtualQuantity>2</VirtualQuantity></Item><Item>'
+            '<AllocationUnits>byte * 2^30</AllocationUnits><ResourceType>4'
+            '</ResourceType><VirtualQuantity>3</VirtualQuantity></Item>'
+            '</VirtualHardwareSection></VirtualSystem></Envelope>\n')
+
+
+def an_ovf_descriptor_says_what_is_what(c):
+    folder = c.at("package")
+    os.makedirs(folder, exist_ok=True)
+    for name, fmt in (("sys.vmdk", "vmdk"), ("blob", "raw")):
+        run(["qemu-img", "convert", "-O", fmt, c.raw,
+             os.path.join(folder, name)])
+    descriptor = os.path.join(folder, "vm.ovf")
+    with open(descriptor, "w") as f:
+        f.write(machine((("disk-a", "sys.vmdk", 'ovf:capacity="7" '
+                          'ovf:capacityAllocationUnits="byte * 2^20"'),
+                         ("disk-b", "blob", f'ovf:capacity="{SIZE}"'))))
+    ova = c.at("package.ova")
+    run(["tar", "-cf", ova, "-C", folder, "vm.ovf", "sys.vmdk", "blob"])
+    for path in (ova, descriptor):
+        told = json.loads(run([os.environ["PLATTER"], "info", "--json",
+                               path])[1])["container"]
+        is_equal(told["machines"], [{"id": "vm", "name": "web", "os": None,
+                                     "firmware": None, "cpus": 2,
+                                     "memory": 3 << 30}], "the machine")
+        is_equal(told["networks"], ["lan"], "the networks")
+        is_equal([(d["id"], d["member"], d["format"], d["virtual-size"],
+                   d["described-size"]) for d in told["disks"]],
+                 [("disk-a", "sys.vmdk", "vmdk", SIZE, 7 * MIB),
+                  ("disk-b", "blob", "raw", SIZE, SIZE)], "the disks")
+        with Server(path) as s:
+            for name in ("disk-a", "disk-b", "sys.vmdk", "blob"):
+                compare(s.uri(f"/{name}"), c.raw, c.totals)
+        c.same(path, member="disk-b")
+    # A file that leads out of the folder is none of it.
+    os.link(c.raw, c.at("secret"))
+    with open(descriptor, "w") as f:
+        f.write(machine((("disk-a", "../secret", ""),
+                         ("disk-b", "/etc/passwd", ""))))
+    out = run([os.environ["PLATTER"], "list", descriptor])[1]
+    is_equal(out.count("outside the image's folder"), 2, out)
+    c.refuse("outside the image's folder", "--member", "disk-a", descriptor)
+    for text, said in (("<!DOCTYPE x [<!ENTITY a 'b'>]><Envelope>&a;"
+                        "</Envelope> envelope", "entities are refused"),
+                       ("<Envelope xmlns='envelope'>" + "<a>" * 100 +
+                        "</a>" * 100 + "</Envelope>", "more than 64 deep"),
+                       ("<Envelope xmlns='envelope'>", "well-formed")):
+        with open(descriptor, "w") as f:
+            f.write(text)
+        c.refuse(said, descriptor)
+
+
+def a_disk_in_chunks_is_one(c):
+    folder = c.at("chunks")
+    os.makedirs(folder, exist_ok=True)
+    image = c.at("chunked.qcow2")
+    run(["qemu-img", "convert", "-O", "qcow2", c.raw, image])
+    run(["split", "-d", "-a", "9", "-b", "300000", image,
+         os.path.join(folder, "disk.qcow2.")])
+    names = sorted(os.listdir(folder))
+    path = c.at("chunks.tar")
+    run(["tar", "-cf", path, "-C", folder, *reversed(names)])
+    c.same(path)
+    run(["tar", "-cf", path, "-C", folder, *names[:1], *names[2:]])
+    c.refuse("one of which is missing", "--member", "disk.qcow2", path)
+
+
+def the_manifest_and_its_signature_are_checked(c):
+    folder = c.at("signed")
+    os.makedirs(folder, exist_ok=True)
+
+    def at(name):
+        return os.path.join(folder, name)
+
+    run(["qemu-img", "convert", "-O", "vmdk", c.raw, at("d.vmdk")])
+    with open(at("vm.ovf"), "w") as f:
+        f.write(machine((("d", "d.vmdk", ""),)))
+    run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes",
+         "-keyout", c.at("key.pem"), "-out", c.at("cert.pem"), "-subj",
+         "/CN=Packer", "-days", "2"])
+
+    def digest(algorithm, name):
+        return run(["openssl", "dgst", f"-{algorithm}", "-r",
+                    at(name)])[1].split()[0]
+
+    def build(algorithm, form, end="\n", files=("vm.ovf", "d.vmdk")):
+        with open(at("vm.mf"), "w", newline="") as f:
+            for name in files:
+                f.write(form % (name, digest(algorithm, name)) + end)
+        run(["openssl", "dgst", "-sha256", "-sign", c.at("key.pem"), "-out",
+             c.at("sig"), at("vm.mf")])
+        with open(c.at("sig"), "rb") as f, open(c.at("cert.pem")) as pem, \
+                open(at("vm.cert"), "w") as to:
+            to.write(f"SHA256(vm.mf)= {f.read().hex()}\n{pem.read()}")
+
+    def pack():
+        run(["tar", "-cf", c.at("s.ova"), "-C", folder, "vm.ovf", "vm.mf",
+             "vm.cert", "d.vmdk"])
+
+    def check(status):
+        got, out, err = run([os.environ["PLATTER"], "check", "-v",
+                             c.at("s.ova")], ok=None)
+        is_equal(got, status, f"the status of check: {out} {err}")
+        return out
+
+    for algorithm, form, end in (
+            ("sha1", "SHA1(%s)= %s", "\n"), ("sha256", "SHA256(%s)= %s", "\n"),
+            ("sha256", "sha-256 (%s) = %s", "\r\n"),
+            ("sha512", "SHA512 (%s)=%s", "\n")):
+        build(algorithm, form, end)
+        pack()
+        out = check(0)
+        is_true("2 files of the manifest are what it says" in out and
+                "signed by /CN=Packer" in out, out)
+    with open(at("vm.mf"), "a") as f:
+        f.write("\n")
+    pack()
+    is_true("signature is not that of the manifest" in check(2), "changed")
+    build("sha256", "SHA256(%s)= %s")
+    with open(at("d.vmdk"), "ab") as f:
+        f.write(b"?")
+    pack()
+    is_true("d.vmdk: its SHA256 is not that of the manifest" in check(2), "")
+    c.same(c.at("s.ova"))  # and is served all the same
+    build("sha256", "SHA256(%s)= %s")
+    with open(at("vm.mf"), "a") as f:
+        f.write("SHA256(gone.iso)= 00\nnonsense\n")
+    pack()
+    out = check(2)
+    is_true("gone.iso: is not there" in out and "is no digest" in out, out)
+
+
 def what_is_a_disk_too_is_taken_for_neither(c):
     """A guest can write a tar header into its disk."""
     evil = bytearray(member(b"evil.img", b"x" * 512) + END + bytes(MIB))
@@ -213,8 +432,6 @@ def what_is_a_disk_too_is_taken_for_neither(c):
 
 
 def what_cannot_be_served_is_refused_in_a_line(c):
-    run(["tar", "-Scf", c.at("sparse.tar"), "-C", c.folder, "disk.raw"])
-    c.refuse("is stored as a sparse file", c.at("sparse.tar"))
     c.refuse("is a tar archive without a disk",
              archive(c, "none.tar", "vm.ovf"))
     c.refuse("is no container, so it has no members", "--member", "x", c.raw)
@@ -267,6 +484,11 @@ def main():
         names_inside_lead_to_members_alone,
         what_is_a_disk_too_is_taken_for_neither,
         what_cannot_be_served_is_refused_in_a_line,
+        sparse_members_are_served,
+        a_sparse_map_that_is_wrong_is_refused,
+        an_ovf_descriptor_says_what_is_what,
+        a_disk_in_chunks_is_one,
+        the_manifest_and_its_signature_are_checked,
         an_overlay_over_a_member_is_temporary,
         many_members_are_few_reads,
     ])

@@ -32,7 +32,7 @@ FOLDER_MAY = {
     "formats": ["iouring/", "formats/codec/",
                 "formats/containers/container.h"],
     # A member is a source in a place, whatever is in it.
-    "formats/containers": ["iouring/", "formats/*"],
+    "formats/containers": ["iouring/", "formats/codec/", "formats/*"],
     "formats/drivers": ["iouring/", "formats/codec/", "formats/*"],
     "formats/overlay": ["iouring/", "formats/codec/", "formats/*",
                         "formats/drivers/qcow2.h"],
