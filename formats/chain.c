@@ -249,21 +249,6 @@ static int open_down(struct chain *c, const struct open_options *options,
 	return r;
 }
 
-static int open_given(const char *path, const struct open_options *options,
-		      struct layer **ret, struct error *err)
-{
-	const struct file_source *file = source_file(options->src);
-	CLEANUP(folder_unrefp) struct folder *folder = NULL;
-	int r = file ? folder_of_fd(file->fd, &folder, err) : 0;
-
-	if (r < 0) {
-		error_prefix(err, "%s", path);
-		return r;
-	}
-	return layer_open(source_ref(options->src), path, folder_place(folder),
-			  options->format, true, options, ret, err);
-}
-
 /* A member of @c is the top. */
 static int open_member(struct container *c, const struct open_options *options,
 		       struct layer **ret, struct error *err)
@@ -300,15 +285,38 @@ static int open_contained(struct source *src, struct place *place,
 	CLEANUP(container_unrefp) struct container *c = NULL;
 	int r;
 
-	if (options->format && !options->member)
+	if (options->format && !options->member && !options->contained)
 		return 0;
 	r = container_open(src, place, path, options->member, &c, err);
-	if (r >= 0 && !c && options->member)
+	if (r >= 0 && !c && (options->member || options->contained))
 		r = error_set(err, -EINVAL, 0,
 			      "is no container, so it has no members");
 	if (r < 0)
 		error_prefix(err, "%s", path);
 	return r < 0 || !c ? r : open_member(c, options, ret, err);
+}
+
+static int open_given(const char *path, const struct open_options *options,
+		      struct layer **ret, struct error *err)
+{
+	const struct file_source *file = source_file(options->src);
+	CLEANUP(folder_unrefp) struct folder *folder = NULL;
+	int r = file ? folder_of_fd(file->fd, &folder, err) : 0;
+
+	if (r < 0) {
+		error_prefix(err, "%s", path);
+		return r;
+	}
+	/* What lies alone leads to no files beside it. */
+	*ret = NULL;
+	if (options->member || options->contained)
+		r = open_contained(options->src,
+				   options->alone ? NULL : folder_place(folder),
+				   path, options, ret, err);
+	if (r < 0 || *ret)
+		return r;
+	return layer_open(source_ref(options->src), path, folder_place(folder),
+			  options->format, true, options, ret, err);
 }
 
 int chain_open_top(const char *path, const struct open_options *options,

@@ -26,6 +26,8 @@ struct open_options {
 	const char *format; /* declared format of the top; NULL: guess */
 	const char *member; /* of the container that the top's file is; NULL:
 			       its one disk, or it is none */
+	bool contained; /* the top's file is a container, whatever format its
+			   disk is declared to have */
 	const char *snapshot; /* id or name; NULL: the live state */
 	const uint8_t *key; /* passphrase; NULL: none was given */
 	size_t key_bytes;

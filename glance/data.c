@@ -316,11 +316,10 @@ static int find_disk(const struct glance *g, const struct record *image,
 		     struct error *err)
 {
 	CLEANUP(closep) int fd = -1;
+	bool is_disk = inspect_disk(image, o);
 	int r = location_open(g, image, &fd, NULL, err);
 
-	*o = (struct open_options){ .format = inspect_disk(image),
-				    .alone = true };
-	if (r >= 0 && !o->format)
+	if (r >= 0 && !is_disk)
 		r = error_set(err, -EINVAL, 0, "they are no disk");
 	if (r >= 0)
 		r = file_source_adopt(TAKE_FD(fd), 0, ret_src, err);

@@ -145,6 +145,8 @@ int glance_find_image(struct glance *g, const struct glance_wish *w,
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(record_done) struct record image = { 0 };
 	CLEANUP(glance_image_done) struct glance_image i = { .fd = -1 };
+	struct open_options options;
+	bool is_disk;
 	int r = index_read(g->index, &tx, err);
 
 	if (r >= 0)
@@ -153,8 +155,10 @@ int glance_find_image(struct glance *g, const struct glance_wish *w,
 		r = judge(g, tx, w, &image, &i.project, err);
 	if (r < 0)
 		return r;
-	i.format = inspect_disk(&image);
-	if (image.status != IMAGE_ACTIVE || !i.format)
+	is_disk = inspect_disk(&image, &options);
+	i.format = options.format;
+	i.contained = options.contained;
+	if (image.status != IMAGE_ACTIVE || !is_disk)
 		return error_set(
 			err, -ENOENT, 0,
 			"there is no export \"%.64s\": image %s is "

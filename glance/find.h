@@ -11,7 +11,8 @@ struct glance_image {
 	char *project; /* in whose name space overlays are; NULL: in nobody's */
 	int fd; /* its file, open to be read; owned */
 	char *path; /* says where that lies, to people and in overlays */
-	const char *format; /* of the drivers' */
+	const char *format; /* of the drivers'; NULL: guess */
+	bool contained; /* its disks are in a container */
 };
 
 void glance_image_done(struct glance_image *i);

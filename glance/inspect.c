@@ -173,6 +173,15 @@ static uint64_t least_disk(const struct layer *l)
 	return strcmp(l->ops->name, "raw") && gib <= MIN_DISK_MAX ? gib : 0;
 }
 
+static void take_layer(const struct record *r, struct layer *l,
+		       struct inspection *ret)
+{
+	ret->has_virtual_size = true;
+	ret->virtual_size = l->bytes;
+	ret->min_disk = least_disk(l);
+	fill_findings(ret->findings, l, r->id);
+}
+
 static int look(const struct record *r, struct source *src, const char *format,
 		struct inspection *ret, struct error *err)
 {
@@ -198,31 +207,32 @@ static int look(const struct record *r, struct source *src, const char *format,
 				 r->disk_format, text);
 	}
 	code = refuse_references(l, err);
-	if (code >= 0) {
-		ret->has_virtual_size = true;
-		ret->virtual_size = l->bytes;
-		ret->min_disk = least_disk(l);
-		fill_findings(ret->findings, l, r->id);
-	}
+	if (code >= 0)
+		take_layer(r, l, ret);
 	layer_unref(l);
 	return code;
 }
 
-static bool is_bare(const char *container_format)
+static bool is_container(const char *container_format)
 {
-	static const char *const others[] = { "ova", "docker", "compressed" };
+	static const char *const names[] = { "ova", "docker", "compressed" };
 	size_t i;
 
-	for (i = 0; container_format && i < ARRAY_SIZE(others); i++)
-		if (!strcmp(container_format, others[i]))
-			return false;
-	return container_format;
+	for (i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(container_format, names[i]))
+			return true;
+	return false;
 }
 
-const char *inspect_disk(const struct record *r)
+bool inspect_disk(const struct record *r, struct open_options *ret)
 {
-	return is_bare(r->container_format) ? inspect_format(r->disk_format)
-					    : NULL;
+	*ret = (struct open_options){ .alone = true };
+	if (!r->container_format)
+		return false;
+	ret->contained = is_container(r->container_format);
+	if (!ret->contained)
+		ret->format = inspect_format(r->disk_format);
+	return ret->contained || ret->format;
 }
 
 int inspect_source(int fd, struct source **ret, struct error *err)
@@ -235,21 +245,47 @@ int inspect_source(int fd, struct source **ret, struct error *err)
 }
 
 /*
- * What is in a container is not looked at. No data at all are fine, whatever
- * they are called: Nova uploads none for a snapshot of a volume.
+ * Glance takes whatever is called a container, and so do we: of one that cannot be
+ * read, or has no one disk, nothing is known.
+ */
+static int look_inside(const struct record *r, struct open_options *options,
+		       struct inspection *ret, struct error *err)
+{
+	struct error why = { 0 };
+	struct layer *l;
+	int code = chain_open_top(r->id, options, &l, &why);
+
+	if (code == -ENOMEM)
+		return error_set(err, code, 0, "out of memory");
+	if (code < 0)
+		return 0;
+	if (!l->parent.wanted)
+		take_layer(r, l, ret);
+	layer_unref(l);
+	return 0;
+}
+
+/*
+ * No data at all are fine, whatever they are called: Nova uploads none for a
+ * snapshot of a volume.
  */
 static int look_at_disk(const struct record *r, int fd, struct inspection *ret,
 			struct error *err)
 {
 	CLEANUP(source_unrefp) struct source *src = NULL;
-	const char *format = inspect_disk(r);
+	struct open_options options;
+	const char *format;
 	int code;
 
-	if (!format)
+	if (!inspect_disk(r, &options))
 		return 0;
 	code = inspect_source(fd, &src, err);
 	if (code >= 0 && !src->bytes)
 		return 0;
+	options.src = src;
+	if (code >= 0 && options.contained)
+		return look_inside(r, &options, ret, err);
+	format = options.format;
 	if (code >= 0 && !strcmp(r->disk_format, "iso"))
 		code = check_iso(src, err);
 	else if (code >= 0 && !strcmp(format, "raw"))

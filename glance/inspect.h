@@ -34,10 +34,10 @@ void inspection_apply(struct inspection *i, struct record *r, bool min_disk);
 const char *inspect_format(const char *disk_format);
 
 /*
- * The driver that reads the data of @r as a disk; NULL: there is none, or they
- * are in a container, into which nobody has looked.
+ * How to open the data of @r as a disk: with what the driver is called, or, of a
+ * container, with what is in it, whatever that is. False: they are none.
  */
-const char *inspect_disk(const struct record *r);
+bool inspect_disk(const struct record *r, struct open_options *ret);
 
 /* The file @fd, which stays the caller's, as a source. */
 int inspect_source(int fd, struct source **ret, struct error *err);

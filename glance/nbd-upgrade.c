@@ -100,6 +100,8 @@ static void begin_tunnel(void *opaque, const struct upgraded *u)
 /* As for the data (data.c), with 409 where those would be empty. */
 static bool may_be_read(struct request *q, const struct record *image)
 {
+	struct open_options options;
+
 	if (image->status == IMAGE_DEACTIVATED)
 		respond_error(q, 403,
 			      "The requested image has been deactivated. Image "
@@ -107,7 +109,7 @@ static bool may_be_read(struct request *q, const struct record *image)
 	else if (image->status != IMAGE_ACTIVE)
 		respond_errorf(q, 409, "Image %s is %s: it has no data",
 			       image->id, image_status_name(image->status));
-	else if (!inspect_disk(image))
+	else if (!inspect_disk(image, &options))
 		respond_errorf(q, 400, "Image %s cannot be read as a disk",
 			       image->id);
 	else

@@ -139,6 +139,7 @@ static int take_image(struct target *t, struct glance_image *i,
 	t->id = i->id;
 	t->path = i->path;
 	t->options = (struct open_options){ .format = i->format,
+					    .contained = i->contained,
 					    .alone = true,
 					    .direct = c->direct,
 					    .lock = !c->force_share,

@@ -84,6 +84,7 @@ static bool take_hex(struct line *l, const char *s, size_t n)
 {
 	size_t i;
 
+	memset(l->value, 0, sizeof(l->value));
 	l->value_bytes = n / 2;
 	if (!n || n % 2 || l->value_bytes > sizeof(l->value))
 		return false;

@@ -1049,6 +1049,61 @@ def what_was_found_is_kept(c):
         is_equal(rows(g, "SELECT count(*) FROM inspections"), [(0,)], "ova")
 
 
+def disks_in_containers_are_the_images(c):
+    two = c.path("two.ova")
+    one = c.path("one.ova")
+    for name in ("a", "b"):
+        with open(c.path(f"{name}.qcow2"), "wb") as f:
+            f.write(c.files["qcow2"])
+    run(["tar", "-cf", one, "-C", c.folder, "a.qcow2"])
+    run(["tar", "-cf", two, "-C", c.folder, "a.qcow2", "b.qcow2"])
+    with Glance() as g:
+        with open(one, "rb") as f:
+            i = create(g, "qcow2", container_format="ova")
+            upload(g, i, f.read())
+        got = show(g, i)
+        is_equal((got["virtual_size"], got["min_disk"], got["status"]),
+                 (len(c.disk), 1, "active"), "what is known of an OVA")
+        raw = g.request("GET", f"/v2/images/{i}/file?format=raw")
+        is_true(raw.body == c.disk, "the disk as raw")
+        run_row(g, Row("GET", f"/v2/images/{i}/inspect", 200, {
+            "format": "qcow2", "safe": True}))
+        with Client(g.nbd_socket) as n:
+            n.go(i.encode())
+            is_equal(n.read(0, 65536), (0, c.disk[:65536]), "the export")
+        with Client(g.nbd_socket) as n:
+            n.go(f"{i}/a.qcow2".encode())
+            is_equal(n.read(0, 65536), (0, c.disk[:65536]), "the export's member")
+        with open(two, "rb") as f:
+            j = create(g, "qcow2", container_format="ova")
+            upload(g, j, f.read())
+        is_equal(show(g, j)["virtual_size"], None, "of several disks")
+        for name in ("a.qcow2", "b.qcow2"):
+            with Client(g.nbd_socket) as n:
+                n.go(f"{j}/{name}".encode())
+                is_equal(n.read(0, 65536), (0, c.disk[:65536]), name)
+        # Whatever is called a container is taken, and leads nowhere.
+        secret = c.path("secret.img")
+        with open(secret, "wb") as f:
+            f.write(b"s" * 512)
+        evil = ("<Envelope xmlns='envelope'><References><File id='f' href='"
+                f"{secret}'/><File id='g' href='../x'/></References>"
+                "<DiskSection><Disk diskId='d' fileRef='f'/></DiskSection>"
+                "</Envelope>").encode()
+        for data in (b"x" * 1000, c.files["qcow2"], evil):
+            k = create(g, "qcow2", container_format="ova")
+            upload(g, k, data)
+            is_equal(show(g, k)["virtual_size"], None, "of no container")
+            for name in (k, f"{k}/d", f"{k}/{secret[1:]}",
+                         f"{k}/{secret.replace('/', '%2F')}", f"{i}/c.qcow2"):
+                with Client(g.nbd_socket) as n:
+                    try:
+                        n.go(name.encode())
+                        is_true(False, f"{name!r} is an export")
+                    except NoExport:
+                        pass
+
+
 def the_least_disk_is_what_the_image_needs(c):
     for parameters, least in ((), 1), (("min-disk=asked",), 0):
         with Glance(*parameters) as g:
@@ -1247,6 +1302,7 @@ if __name__ == "__main__":
         what_was_found_is_kept,
         what_is_too_much_to_keep_is_told,
         the_least_disk_is_what_the_image_needs,
+        disks_in_containers_are_the_images,
         glanceclient_lives_with_it,
         openstackclient_lives_with_it,
         load_balancers_are_told,
