@@ -123,6 +123,14 @@ static void print_system(const struct ovf_system *s)
 	putchar('\n');
 }
 
+static const char *file_of(const struct disk *d)
+{
+	if (d->member)
+		return d->member->name;
+	return d->described && d->described->file_ref ? "(not there)"
+						      : "(empty)";
+}
+
 static void print_disk(struct machine *m, const struct disk *d)
 {
 	char buf[TEXT_BYTES_MAX];
@@ -132,9 +140,7 @@ static void print_disk(struct machine *m, const struct disk *d)
 		cmd_put(stdout, d->described->id ? d->described->id : "-");
 	if (d->described)
 		fputs("  ", stdout);
-	cmd_put(stdout, d->member		 ? d->member->name
-			: d->described->file_ref ? "(not there)"
-						 : "(empty)");
+	cmd_put(stdout, file_of(d));
 	if (d->format)
 		printf("  %s, %s", d->format, text_bytes(buf, d->bytes));
 	else if (d->member)
