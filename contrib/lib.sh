@@ -16,7 +16,7 @@ build_packages=(
 	nbdkit nbdkit-plugin-dev
 	liburing-dev libssl-dev libgcrypt20-dev libdeflate-dev zlib1g-dev libzstd-dev
 	libbz2-dev liblzma-dev
-	libjansson-dev libxml2-dev libnbd-dev
+	libjansson-dev libxml2-dev libnbd-dev libext2fs-dev
 	libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev
 )
 # Optional, and not there for every architecture.

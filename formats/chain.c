@@ -7,6 +7,7 @@
 #include "formats/backing-name.h"
 #include "formats/chain.h"
 #include "formats/containers/container.h"
+#include "formats/rootfs/docker.h"
 
 static int check_loop(const struct chain *c, const struct layer *l,
 		      struct error *err)
@@ -249,6 +250,14 @@ static int open_down(struct chain *c, const struct open_options *options,
 	return r;
 }
 
+/* All of @c is one image. */
+static int open_docker(struct container *c, const struct open_options *options,
+		       struct layer **ret, struct error *err)
+{
+	return layer_open(source_ref(c->src), c->path, c->place, DOCKER_FORMAT,
+			  true, options, ret, err);
+}
+
 /* A member of @c is the top. */
 static int open_member(struct container *c, const struct open_options *options,
 		       struct layer **ret, struct error *err)
@@ -257,8 +266,15 @@ static int open_member(struct container *c, const struct open_options *options,
 	CLEANUP(place_unrefp) struct place *place = NULL;
 	CLEANUP(freep) char *path = NULL;
 	const struct member *m = NULL;
-	int r = container_choose(c, options->member, &m, err);
+	int r;
 
+	if (docker_is(c, false))
+		return open_docker(c, options, ret, err);
+	r = container_choose(c, options->member, &m, err);
+	if (r == -EINVAL && docker_is(c, true)) {
+		error_clear(err);
+		return open_docker(c, options, ret, err);
+	}
 	if (r >= 0)
 		r = container_open_member(c, m, &src, err);
 	if (r < 0) {

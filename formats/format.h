@@ -101,6 +101,10 @@ struct format_ops {
 	/* Optional. A folder with a file of this name is one image, too. */
 	const char *folder_file;
 
+	/* The disk is made at opening, and may be another the next time: what
+	   lasts cannot be over it. */
+	bool made;
+
 	/* Bytes of l->state, zeroed before open(). */
 	size_t state_bytes;
 

@@ -155,3 +155,10 @@ int new_file_nameless(const char *folder, int *ret, struct error *err)
 	*ret = fd;
 	return 0;
 }
+
+const char *new_file_temp_folder(void)
+{
+	const char *folder = getenv("TMPDIR");
+
+	return folder && *folder ? folder : "/var/tmp";
+}

@@ -29,6 +29,9 @@ void new_file_done(struct new_file *f);
 /* It has its name. -EEXIST: another has. Its folder is not synced. */
 int new_file_name(struct new_file *f, struct error *err);
 
+/* Where what is temporary lies: TMPDIR, or /var/tmp. */
+const char *new_file_temp_folder(void);
+
 /* One that never has a name, in @folder. *ret: a descriptor, the caller's. */
 int new_file_nameless(const char *folder, int *ret, struct error *err);
 

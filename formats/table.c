@@ -13,6 +13,7 @@
 extern const struct format_ops bochs_format;
 extern const struct format_ops cloop_format;
 extern const struct format_ops dmg_format;
+extern const struct format_ops docker_format;
 extern const struct format_ops luks_format;
 extern const struct format_ops ploop_format;
 extern const struct format_ops qcow2_format;
@@ -24,16 +25,16 @@ extern const struct format_ops vmdk_format;
 extern const struct format_ops vhd_format;
 extern const struct format_ops vhdx_format;
 
-const struct format_ops
-	*const format_table[] = {
-		&qcow2_format, &qcow_format,  &qed_format,   &luks_format,
-		&bochs_format, &cloop_format, &ploop_format, &vhdx_format,
-		&vmdk_format, /* or text: its descriptor */
-		&vdi_format, /* at 0x40 */
-		&vhd_format, /* a fixed one is known by its tail alone */
-		&dmg_format, /* by its tail */
-		&raw_format,   NULL,
-	};
+const struct format_ops *const format_table[] = {
+	&qcow2_format,	&qcow_format,  &qed_format,   &luks_format,
+	&bochs_format,	&cloop_format, &ploop_format, &vhdx_format,
+	&vmdk_format, /* or text: its descriptor */
+	&vdi_format, /* at 0x40 */
+	&vhd_format, /* a fixed one is known by its tail alone */
+	&dmg_format, /* by its tail */
+	&docker_format, /* a container: containers/ finds it */
+	&raw_format,	NULL,
+};
 
 const struct format_ops *format_by_name(const char *name)
 {

@@ -16,9 +16,7 @@ static int taken[KEEP_FILES] = { -1, -1, -1 };
 
 const char *keep_folder(void)
 {
-	const char *folder = getenv("TMPDIR");
-
-	return folder && *folder ? folder : "/var/tmp";
+	return new_file_temp_folder();
 }
 
 int keep_open(int ret[KEEP_FILES], struct error *err)

@@ -56,6 +56,13 @@ int overlays_base_format(const struct image *base, const char **ret,
 				 "container as its base; %s can be over it",
 				 top->path,
 				 AS_GIVEN("overlay=temp", "--overlay temp"));
+	if (top->ops->made)
+		return error_set(err, -EINVAL, 0,
+				 "%s: its file system is made when it is "
+				 "opened, so no file can have it as its base; "
+				 "%s can be over it",
+				 top->path,
+				 AS_GIVEN("overlay=temp", "--overlay temp"));
 	*ret = top->ops->alias ? top->ops->alias : top->ops->name;
 	return 0;
 }

@@ -472,6 +472,7 @@ static int tell(struct walk *w, struct tar_entry *e)
 {
 	struct extended *x = &w->next;
 	bool is_link = e->type == TAR_HARD_LINK || e->type == TAR_SYMLINK;
+	int r;
 
 	if (!x->name)
 		x->name = head_name(w->head);
@@ -486,7 +487,10 @@ static int tell(struct walk *w, struct tar_entry *e)
 	/* An owner that is no number matters to who makes files of them. */
 	if (!take_owner(w, e))
 		e->mode = e->uid = e->gid = 0;
-	return w->each(w->opaque, e, w->err);
+	r = w->each(w->opaque, e, w->err);
+	x->xattrs = e->xattrs; /* unless they were taken */
+	x->n_xattrs = e->n_xattrs;
+	return r;
 }
 
 static int tell_file(struct walk *w, uint64_t bytes)

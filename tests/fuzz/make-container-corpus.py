@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Makes tests/corpus/tar and ovf, from which the fuzzer of containers starts and
+"""Makes tests/corpus/{tar,ovf,docker}, from which the fuzzer of containers starts and
 which a regression test runs. valid-* must be containers, hostile-* must be refused."""
 
 import os
@@ -167,6 +167,71 @@ def hostile_ovf():
     yield "utf-16", "<Envelope xmlns='envelope'/>".encode("utf-16")
 
 
+def layer(*entries):
+    return b"".join(entries) + END
+
+
+def saved(manifest, *layers):
+    return (b"".join(member(b"%d.tar" % i, one) for i, one in
+                     enumerate(layers)) +
+            member(b"manifest.json", manifest) + END)
+
+
+DIGEST = b"ab" * 32
+FILES = layer(member(b"d/", kind=b"5"), member(b"d/f", DATA),
+              member(b"e"))
+
+
+def linked(name, target, kind):
+    h = bytearray(header(name, kind=kind))
+    h[157:157 + len(target)] = target
+    h[148:156] = b" " * 8
+    h[148:156] = b"%06o\0 " % sum(h)
+    return bytes(h)
+
+
+def valid_docker():
+    yield "files", FILES
+    yield "links", layer(member(b"f", DATA), linked(b"h", b"f", b"1"),
+                         linked(b"s", b"f", b"2"), linked(b"l", b"x" * 90,
+                                                          b"2"))
+    yield "devices", layer(member(b"c", kind=b"3"), member(b"b", kind=b"4"),
+                           member(b"p", kind=b"6"))
+    yield "attributes", layer(pax(record(b"SCHILY.xattr.user.a", b"b"), record(
+        b"mtime", b"-1.5"), record(b"uid", b"70000")), member(b"f", DATA))
+    yield "sparse", layer(old_sparse([(0, 512), (8000, 256)]))
+    yield "saved", saved(b'[{"Layers":["0.tar","1.tar"]}]', FILES, layer(
+        member(b"d/.wh.f"), member(b"g", DATA)))
+    yield "opaque", saved(b'[{"Layers":["0.tar","1.tar"]}]', FILES, layer(
+        member(b"d/.wh..wh..opq"), member(b"d/n", DATA)))
+    yield "oci", (member(b"oci-layout", b"{}") + member(
+        b"index.json", b'{"manifests":[{"digest":"sha256:%s"}]}' % DIGEST) +
+        member(b"blobs/sha256/" + DIGEST, b'{"layers":[{"digest":"sha256:%s"}]}'
+               % (b"cd" * 32)) + member(b"blobs/sha256/" + b"cd" * 32, FILES) +
+        END)
+
+
+def hostile_docker():
+    yield "climbs", layer(member(b"../f", DATA))
+    yield "loop", layer(linked(b"a", b"b", b"2"), linked(b"b", b"a", b"2"),
+                        member(b"a/f"))
+    yield "link-to-nothing", layer(linked(b"a", b"b", b"1"))
+    yield "link-out", layer(linked(b"a", b"../b", b"1"))
+    yield "file-as-folder", layer(member(b"f"), member(b"f/g"))
+    yield "no-json", saved(b"[")
+    yield "no-layer", saved(b'[{"Layers":["x"]}]')
+    yield "several", saved(b'[{"RepoTags":["a"],"Layers":[]},'
+                           b'{"RepoTags":["b"],"Layers":[]}]')
+    yield "index-loop", (member(b"oci-layout") + member(
+        b"index.json", b'{"manifests":[{"digest":"sha256:%s"}]}' % DIGEST) +
+        member(b"blobs/sha256/" + DIGEST,
+               b'{"manifests":[{"digest":"sha256:%s"}]}' % DIGEST) + END)
+    yield "digest", member(b"oci-layout") + member(
+        b"index.json", b'{"manifests":[{"digest":"sha256:../../x"}]}') + END
+    yield "attributes-huge", layer(pax(record(
+        b"SCHILY.xattr.user.a", b"b" * 9000)), member(b"f"))
+
+
 def write(folder, end, valid_ones, hostile_ones):
     os.makedirs(folder, exist_ok=True)
     files = [("valid-" + n, d) for n, d in valid_ones]
@@ -181,6 +246,8 @@ def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(root, "corpus")
     write(os.path.join(folder, "tar"), ".tar", valid(), hostile())
     write(os.path.join(folder, "ovf"), ".ovf", valid_ovf(), hostile_ovf())
+    write(os.path.join(folder, "docker"), ".docker", valid_docker(),
+          hostile_docker())
 
 
 if __name__ == "__main__":

@@ -30,9 +30,13 @@ FOLDER_MAY = {
     "formats/codec": ["iouring/", "formats/cursor.h", "iouring/library.h"],
     # What all formats are read through. table.c names the drivers by symbol.
     "formats": ["iouring/", "formats/codec/",
-                "formats/containers/container.h"],
+                "formats/containers/container.h",
+                "formats/rootfs/docker.h"],
     # A member is a source in a place, whatever is in it.
     "formats/containers": ["iouring/", "formats/codec/", "formats/*"],
+    # A file system out of archives: a driver that looks into containers.
+    "formats/rootfs": ["iouring/", "formats/codec/", "formats/*",
+                       "formats/containers/"],
     "formats/drivers": ["iouring/", "formats/codec/", "formats/*"],
     "formats/overlay": ["iouring/", "formats/codec/", "formats/*",
                         "formats/drivers/qcow2.h"],
