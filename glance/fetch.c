@@ -6,9 +6,9 @@
 #include <strings.h>
 #include <sys/socket.h>
 
-#include "glance/curl-lib.h"
+#include "iouring/sources/curl-lib.h"
 #include "glance/fetch.h"
-#include "glance/http/net.h"
+#include "iouring/net.h"
 #include "iouring/util.h"
 
 #define CONNECT_SEC 30L
@@ -26,31 +26,6 @@ struct fetch_rules {
 
 /* ---- addresses ---- */
 
-/* IANA's special-purpose address registries (RFC 6890), and multicast. */
-static bool is_public(const uint8_t addr[16])
-{
-	static const char *const special[] = {
-		"0.0.0.0/8",	  "10.0.0.0/8",	    "100.64.0.0/10",
-		"127.0.0.0/8",	  "169.254.0.0/16", "172.16.0.0/12",
-		"192.0.0.0/24",	  "192.0.2.0/24",   "192.88.99.0/24",
-		"192.168.0.0/16", "198.18.0.0/15",  "198.51.100.0/24",
-		"203.0.113.0/24", "224.0.0.0/4",    "240.0.0.0/4",
-		"2001::/23",	  "2001:db8::/32",  "2002::/16",
-		"3fff::/20",
-	};
-	struct net v4, global, n;
-	size_t i;
-
-	/* Of IPv6, 2000::/3 is global unicast; all else is something else. */
-	if (!net_parse("0.0.0.0/0", &v4) || !net_parse("2000::/3", &global) ||
-	    (!net_has(&v4, addr) && !net_has(&global, addr)))
-		return false;
-	for (i = 0; i < ARRAY_SIZE(special); i++)
-		if (!net_parse(special[i], &n) || net_has(&n, addr))
-			return false;
-	return true;
-}
-
 static bool may_reach(const struct fetch_rules *r, const uint8_t addr[16])
 {
 	size_t i;
@@ -58,7 +33,7 @@ static bool may_reach(const struct fetch_rules *r, const uint8_t addr[16])
 	for (i = 0; i < r->n_nets; i++)
 		if (net_has(&r->nets[i], addr))
 			return true;
-	return is_public(addr);
+	return net_is_public(addr);
 }
 
 bool fetch_address_ok(const struct fetch_rules *r, const char *text)

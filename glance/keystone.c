@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "glance/curl-lib.h"
+#include "iouring/sources/curl-lib.h"
 #include "glance/digest.h"
 #include "glance/http/json-body.h"
 #include "glance/http/json-in.h"

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "glance/http/net.h"
+#include "iouring/net.h"
 #include "iouring/error.h"
 
 #define PROXIES_MAX 64

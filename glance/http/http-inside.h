@@ -13,7 +13,7 @@
 #include "glance/http/forwarded.h"
 #include "glance/http/http.h"
 #include "glance/http/mhd-lib.h"
-#include "glance/http/net.h"
+#include "iouring/net.h"
 #include "glance/log.h"
 #include "iouring/unix-socket.h"
 

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "glance/http/net.h"
+#include "iouring/net.h"
 #include "glance/http/origin.h"
 
 /* A part of a text. */

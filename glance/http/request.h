@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "glance/http/net.h"
+#include "iouring/net.h"
 #include "glance/http/text-buf.h"
 #include "glance/http/uri.h"
 #include "glance/identity.h"

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "glance/curl-lib.h"
+#include "iouring/sources/curl-lib.h"
 #include "nbd/cmd/stop.h"
 #include "nbd/config.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Internet addresses and prefixes, as parameters and headers name them. */
-#ifndef GLANCE_HTTP_NET_H
-#define GLANCE_HTTP_NET_H
+#ifndef IOURING_NET_H
+#define IOURING_NET_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,6 +22,9 @@ bool net_of_sockaddr(const struct sockaddr *sa, struct net *ret);
 bool net_has(const struct net *n, const uint8_t addr[16]);
 /* 127.0.0.0/8 and ::1 */
 bool net_is_loopback(const uint8_t addr[16]);
+
+/* One that the whole Internet routes: none of the machine or of its networks. */
+bool net_is_public(const uint8_t addr[16]);
 
 /* With the ending NUL. */
 #define NET_TEXT_BYTES 46

@@ -2,7 +2,7 @@
 #include <pthread.h>
 
 #include "iouring/library.h"
-#include "glance/curl-lib.h"
+#include "iouring/sources/curl-lib.h"
 #include "iouring/util.h"
 
 static struct curl_lib lib;
@@ -18,6 +18,16 @@ static void load(void)
 		{ "curl_easy_getinfo", (void **)&lib.easy_getinfo },
 		{ "curl_easy_cleanup", (void **)&lib.easy_cleanup },
 		{ "curl_easy_strerror", (void **)&lib.easy_strerror },
+		{ "curl_multi_init", (void **)&lib.multi_init },
+		{ "curl_multi_setopt", (void **)&lib.multi_setopt },
+		{ "curl_multi_add_handle", (void **)&lib.multi_add_handle },
+		{ "curl_multi_remove_handle",
+		  (void **)&lib.multi_remove_handle },
+		{ "curl_multi_perform", (void **)&lib.multi_perform },
+		{ "curl_multi_info_read", (void **)&lib.multi_info_read },
+		{ "curl_multi_poll", (void **)&lib.multi_poll },
+		{ "curl_multi_wakeup", (void **)&lib.multi_wakeup },
+		{ "curl_multi_cleanup", (void **)&lib.multi_cleanup },
 		{ "curl_slist_append", (void **)&lib.slist_append },
 		{ "curl_slist_free_all", (void **)&lib.slist_free_all },
 		{ "curl_url", (void **)&lib.url },

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "glance/http/net.h"
+#include "iouring/net.h"
+#include "iouring/util.h"
 
 static const uint8_t v4_prefix[12] = { [10] = 0xff, [11] = 0xff };
 
@@ -76,6 +77,31 @@ bool net_is_loopback(const uint8_t addr[16])
 
 	return !memcmp(addr, v6, 16) ||
 	       (!memcmp(addr, v4_prefix, sizeof(v4_prefix)) && addr[12] == 127);
+}
+
+/* IANA's special-purpose address registries (RFC 6890), and multicast. */
+bool net_is_public(const uint8_t addr[16])
+{
+	static const char *const special[] = {
+		"0.0.0.0/8",	  "10.0.0.0/8",	    "100.64.0.0/10",
+		"127.0.0.0/8",	  "169.254.0.0/16", "172.16.0.0/12",
+		"192.0.0.0/24",	  "192.0.2.0/24",   "192.88.99.0/24",
+		"192.168.0.0/16", "198.18.0.0/15",  "198.51.100.0/24",
+		"203.0.113.0/24", "224.0.0.0/4",    "240.0.0.0/4",
+		"2001::/23",	  "2001:db8::/32",  "2002::/16",
+		"3fff::/20",
+	};
+	struct net v4, global, n;
+	size_t i;
+
+	/* Of IPv6, 2000::/3 is global unicast; all else is something else. */
+	if (!net_parse("0.0.0.0/0", &v4) || !net_parse("2000::/3", &global) ||
+	    (!net_has(&v4, addr) && !net_has(&global, addr)))
+		return false;
+	for (i = 0; i < ARRAY_SIZE(special); i++)
+		if (!net_parse(special[i], &n) || net_has(&n, addr))
+			return false;
+	return true;
 }
 
 const char *net_text(const uint8_t addr[16], char ret[NET_TEXT_BYTES])
