@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "formats/backing-name.h"
+#include "iouring/sources/url.h"
 
 /* Nested drivers in one json: name; QEMU itself writes two or three. */
 #define JSON_DRIVERS_MAX 8
@@ -102,13 +103,20 @@ static int walk_json(struct backing_name *n, json_t *root, struct error *err)
 	int r;
 
 	for (i = 0; i < JSON_DRIVERS_MAX; i++) {
-		const char *driver, *file;
+		const char *driver, *file, *url;
 		size_t used = strlen(prefix);
 
 		driver =
 			json_string_value(member(root, node, prefix, "driver"));
 		file = json_string_value(
 			member(root, node, prefix, "filename"));
+		url = json_string_value(member(root, node, prefix, "url"));
+		if (url && url_is_http(url) && driver &&
+		    (!strcmp(driver, "http") || !strcmp(driver, "https"))) {
+			n->url = true;
+			file = url;
+			driver = "file";
+		}
 		if (file && (!driver || !strcmp(driver, "file"))) {
 			n->path = strdup(file);
 			return n->path ? 0
@@ -166,17 +174,10 @@ void backing_name_done(struct backing_name *n)
 	*n = (struct backing_name){ 0 };
 }
 
-int backing_name_parse(struct backing_name *ret, const char *name,
-		       const char *format, const struct allow *allow,
-		       struct error *err)
+/* @known: a prefix that we can read. */
+static int check_prefix(const char *name, size_t len, bool known,
+			const struct allow *allow, struct error *err)
 {
-	struct backing_name n = { 0 };
-	size_t len = prefix_length(name);
-	int r = 0;
-
-	bool known = len && (!strncmp(name, "json:", len) ||
-			     !strncmp(name, "file:", len));
-
 	if (known && !prefix_allowed(name, len, allow))
 		return error_set(err, -EPERM, 0,
 				 "backing file name begins with \"%.*s\", "
@@ -190,6 +191,41 @@ int backing_name_parse(struct backing_name *ret, const char *name,
 			"backing files of kind \"%.*s\" are not "
 			"supported",
 			(int)len, name);
+	return 0;
+}
+
+static int check_url(const struct backing_name *n, const struct allow *allow,
+		     struct error *err)
+{
+	CLEANUP(freep) char *people = NULL;
+
+	if (!n->url || allow_has_url(allow, n->path))
+		return 0;
+	people = url_for_people(n->path);
+	return error_set(err, -EPERM, 0,
+			 "backing file %s is not permitted: %s, with the URL "
+			 "or what it begins with, permits it",
+			 people ? people : "URL",
+			 AS_GIVEN("allow=URL", "--allow URL"));
+}
+
+int backing_name_parse(struct backing_name *ret, const char *name,
+		       const char *format, const struct allow *allow,
+		       struct error *err)
+{
+	struct backing_name n = { 0 };
+	size_t len = prefix_length(name);
+	int r = 0;
+
+	bool known = len && (!strncmp(name, "json:", len) ||
+			     !strncmp(name, "file:", len));
+
+	if (url_is_http(name))
+		n.url = true;
+	else
+		r = check_prefix(name, len, known, allow, err);
+	if (r < 0)
+		return r;
 	if (format) {
 		n.format = strdup(format);
 		if (!n.format)
@@ -198,10 +234,12 @@ int backing_name_parse(struct backing_name *ret, const char *name,
 	if (len && !strncmp(name, "json:", len)) {
 		r = parse_json(&n, name + len, err);
 	} else {
-		n.path = strdup(name + len);
+		n.path = strdup(n.url ? name : name + len);
 		if (!n.path)
 			r = error_set(err, -ENOMEM, 0, "out of memory");
 	}
+	if (r >= 0)
+		r = check_url(&n, allow, err);
 	if (r < 0) {
 		backing_name_done(&n);
 		return r;
@@ -215,13 +253,23 @@ int backing_name_parse(struct backing_name *ret, const char *name,
 
 int backing_name_write(const char *path, char **ret, struct error *err)
 {
-	bool odd = path[strcspn(path, ":/")] == ':';
-	char *name;
+	bool is_url = url_is_http(path);
+	bool odd = !is_url && path[strcspn(path, ":/")] == ':';
+	CLEANUP(url_done) struct url u = { 0 };
+	char *name = NULL;
+	int r = is_url ? url_parse(path, &u, err) : 0;
+
+	if (r < 0)
+		return r;
 
 	if (!*path)
 		return error_set(err, -EINVAL, 0,
 				 "the name of a backing file is empty");
-	if (asprintf(&name, "%s%s", odd ? "./" : "", path) < 0)
+	if (is_url)
+		name = url_name(&u);
+	else if (asprintf(&name, "%s%s", odd ? "./" : "", path) < 0)
+		name = NULL;
+	if (!name)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	if (strlen(name) > NAME_BYTES_MAX) {
 		free(name);

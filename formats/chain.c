@@ -8,6 +8,8 @@
 #include "formats/chain.h"
 #include "formats/containers/container.h"
 #include "formats/rootfs/docker.h"
+#include "formats/url-place.h"
+#include "iouring/sources/url.h"
 
 static int check_loop(const struct chain *c, const struct layer *l,
 		      struct error *err)
@@ -71,7 +73,13 @@ static int open_named(const struct layer *child,
 		*verdict = r == -EPERM ? REFERENCE_PREFIX : REFERENCE_FAILED;
 		return r;
 	}
-	r = open_file(child, name.path, options, ret, verdict, err);
+	if (name.url) {
+		r = url_place_open(name.path, false, &options->allow,
+				   &ret->file, err);
+		*verdict = r < 0 ? REFERENCE_FAILED : REFERENCE_OK;
+	} else {
+		r = open_file(child, name.path, options, ret, verdict, err);
+	}
 	if (r >= 0)
 		r = backing_name_window(&name, &ret->file.src, err);
 	if (r >= 0)
@@ -335,39 +343,83 @@ static int open_given(const char *path, const struct open_options *options,
 			  options->format, true, options, ret, err);
 }
 
-int chain_open_top(const char *path, const struct open_options *options,
-		   struct layer **ret, struct error *err)
+/* A file of this machine, with the folder that it lies in. */
+static int open_local(const char *path, bool direct, struct place_file *ret,
+		      struct error *err)
 {
-	unsigned int flags =
-		FILE_BLOCK_DEVICE | (options->direct ? FILE_DIRECT : 0);
-	CLEANUP(folder_unrefp) struct folder *folder = NULL;
-	CLEANUP(source_unrefp) struct source *src = NULL;
+	unsigned int flags = FILE_BLOCK_DEVICE | (direct ? FILE_DIRECT : 0);
+	CLEANUP(place_file_done) struct place_file f = { 0 };
+	struct folder *folder = NULL;
 	CLEANUP(freep) char *inside = NULL;
-	int r;
+	int r = format_in_folder(path, &inside, err);
 
-	if (options->src)
-		return open_given(path, options, ret, err);
-	if (place_is_url(path))
-		return error_set(err, -ENOTSUP, 0,
-				 "%s: an image at a URL cannot be opened here",
-				 path);
-	r = format_in_folder(path, &inside, err);
 	if (inside)
 		path = inside;
 	if (r >= 0)
-		r = file_source_open(path, flags, &src, err);
+		r = file_source_open(path, flags, &f.src, err);
 	if (r >= 0)
 		r = folder_of_file(path, &folder, err);
+	if (r >= 0)
+		f.place = folder_place(folder);
+	f.path = strdup(path);
+	if (r >= 0 && !f.path)
+		r = error_set(err, -ENOMEM, 0, "out of memory");
 	if (r < 0) {
 		error_prefix(err, "%s", path);
 		return r;
 	}
+	*ret = f;
+	f = (struct place_file){ 0 };
+	return 0;
+}
+
+int chain_open_file(const char *path, const struct open_options *options,
+		    struct place_file *ret, struct error *err)
+{
+	CLEANUP(freep) char *people = NULL;
+
+	if (url_place_knows(path))
+		return url_place_open(path, true, &options->allow, ret, err);
+	if (!place_is_url(path))
+		return open_local(path, options->direct, ret, err);
+	people = url_for_people(path);
+	return error_set(err, -ENOTSUP, 0,
+			 "%s: images at URLs of this kind cannot be opened",
+			 people ? people : "URL");
+}
+
+int chain_open_container(const char *path, const struct open_options *options,
+			 struct container **ret, struct error *err)
+{
+	CLEANUP(place_file_done) struct place_file f = { 0 };
+	int r = chain_open_file(path, options, &f, err);
+
 	*ret = NULL;
-	r = open_contained(src, folder_place(folder), path, options, ret, err);
+	if (r < 0)
+		return r;
+	r = container_open(f.src, f.place, f.path, true, ret, err);
+	if (r < 0)
+		error_prefix(err, "%s", f.path);
+	return r;
+}
+
+int chain_open_top(const char *path, const struct open_options *options,
+		   struct layer **ret, struct error *err)
+{
+	CLEANUP(place_file_done) struct place_file f = { 0 };
+	int r;
+
+	if (options->src)
+		return open_given(path, options, ret, err);
+	r = chain_open_file(path, options, &f, err);
+	if (r < 0)
+		return r;
+	*ret = NULL;
+	r = open_contained(f.src, f.place, f.path, options, ret, err);
 	if (r < 0 || *ret)
 		return r;
-	return layer_open(TAKE_PTR(src), path, folder_place(folder),
-			  options->format, true, options, ret, err);
+	return layer_open(TAKE_PTR(f.src), f.path, f.place, options->format,
+			  true, options, ret, err);
 }
 
 int chain_open_partial(const char *path, const struct open_options *options,

@@ -21,6 +21,20 @@ struct chain {
 int chain_open(const char *path, const struct open_options *options,
 	       struct chain *ret, struct error *err);
 
+/*
+ * The file that the user names: a path, or a URL. @ret is written on success only
+ * and is the caller's to place_file_done(); its path is for messages. What is
+ * needed of @options are allow and direct.
+ */
+int chain_open_file(const char *path, const struct open_options *options,
+		    struct place_file *ret, struct error *err);
+
+struct container;
+
+/* The container that it is; *ret NULL, and 0: it is none. */
+int chain_open_container(const char *path, const struct open_options *options,
+			 struct container **ret, struct error *err);
+
 /* The top layer of @path alone. */
 int chain_open_top(const char *path, const struct open_options *options,
 		   struct layer **ret, struct error *err);

@@ -11,6 +11,7 @@
 
 #include "formats/reference.h"
 #include "iouring/beneath.h"
+#include "iouring/sources/url.h"
 
 /* Longer names are refused before any system call sees them. */
 #define NAME_BYTES_MAX 4095U
@@ -201,6 +202,36 @@ static int append(const char ***list, size_t *n, const char *value,
 	return 0;
 }
 
+static int add_url(struct allow *a, const char *value, struct error *err)
+{
+	CLEANUP(url_done) struct url u = { 0 };
+	int r = url_parse(value, &u, err);
+
+	if (r < 0) {
+		error_prefix(err, "%s", AS_GIVEN("allow", "--allow"));
+		return r;
+	}
+	return append(&a->urls, &a->n_urls, value, err);
+}
+
+bool allow_has_url(const struct allow *a, const char *url)
+{
+	CLEANUP(url_done) struct url u = { 0 };
+	bool has = false;
+	size_t i;
+
+	/* Who we are to a server is no image's to say. */
+	if (url_parse(url, &u, NULL) < 0 || u.login)
+		return false;
+	for (i = 0; i < a->n_urls && !has; i++) {
+		CLEANUP(url_done) struct url p = { 0 };
+
+		has = !url_parse(a->urls[i], &p, NULL) &&
+		      url_is_beneath(&u, &p);
+	}
+	return has;
+}
+
 int allow_add(struct allow *a, const char *value, struct error *err)
 {
 	struct stat st;
@@ -212,10 +243,12 @@ int allow_add(struct allow *a, const char *value, struct error *err)
 	}
 	if (len && value[len - 1] == ':' && !strchr(value, '/'))
 		return append(&a->prefixes, &a->n_prefixes, value, err);
+	if (url_is_http(value))
+		return add_url(a, value, err);
 	if (stat(value, &st) < 0 || !S_ISDIR(st.st_mode))
 		return error_set(err, -EINVAL, 0,
 				 "%s%s is neither a folder, nor \"guessed\", "
-				 "nor a prefix such as \"json:\"",
+				 "nor a prefix such as \"json:\", nor a URL",
 				 AS_GIVEN("allow=", "--allow "), value);
 	return append(&a->folders, &a->n_folders, value, err);
 }
@@ -224,6 +257,7 @@ void allow_done(struct allow *a)
 {
 	free(a->folders);
 	free(a->prefixes);
+	free(a->urls);
 	*a = (struct allow){ 0 };
 }
 

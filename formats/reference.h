@@ -24,14 +24,19 @@ struct allow {
 	size_t n_folders;
 	const char **prefixes; /* "json:", "file:" */
 	size_t n_prefixes;
+	const char **urls; /* of http and https: they, and what is beneath */
+	size_t n_urls;
 	bool guessed; /* a guessed lower layer may refer to further ones */
 };
 
 /*
- * Adds one `allow=` value: "guessed", a prefix that ends in ':', or a folder.
- * @value must outlive @a. A folder that is not there is -EINVAL.
+ * Adds one `allow=` value: "guessed", a prefix that ends in ':', a URL, or a
+ * folder. @value must outlive @a. A folder that is not there is -EINVAL.
  */
 int allow_add(struct allow *a, const char *value, struct error *err);
+
+/* Is @url one of its URLs, or beneath one? */
+bool allow_has_url(const struct allow *a, const char *url);
 void allow_done(struct allow *a);
 
 /* Where @fd lies now, links resolved; to be freed. NULL: nobody knows. */

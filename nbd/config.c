@@ -10,6 +10,8 @@
 #include "formats/cache.h"
 #include "formats/overlay/overlay.h"
 #include "formats/place.h"
+#include "iouring/sources/remote-options.h"
+#include "iouring/sources/url.h"
 #include "nbd/config.h"
 #include "nbd/export-name.h"
 
@@ -21,16 +23,22 @@
 #define EXPORT_BYTES_MAX 255U /* of a name */
 
 const char config_help[] =
-	"image=FILE       the image to serve (the word \"image=\" may be left out)\n"
+	"image=FILE|URL   the image to serve (the word \"image=\" may be left out)\n"
 	"export=NAME=FILE another image, as export NAME (may repeat)\n"
 	"format=NAME      its format; without it, it is recognised by content\n"
 	"member=NAME      of a container (a tar archive, an OVA): which of its disks\n"
 	"snapshot=NAME    serve this snapshot of it, by id or name\n"
 	"key=FILE         passphrase of an encrypted image\n"
 	"allow=WHAT       a folder, or a prefix such as json:, to which names\n"
-	"                 inside images may lead; or \"guessed\" (may repeat)\n"
+	"                 inside images may lead; a URL, with all beneath it; or\n"
+	"                 \"guessed\" (may repeat)\n"
 	"force=parent     take a parent whose ids do not match its child's\n"
 	"force=share      read an image that another process may be writing\n"
+	"credentials=FILE who we are to web servers, with a line \"[URL] bearer TOKEN\"\n"
+	"                 or \"[URL] basic USER:PASSWORD\" for each\n"
+	"ca=FILE          certificates (PEM) that web servers are known by [the system's]\n"
+	"proxy=URL|none   by which web servers are reached [as http_proxy says]\n"
+	"remote-timeout=SECONDS  how long a read from another server is tried for [30]\n"
 	"cache=SIZE       memory for tables, decoded clusters and decoding [64M]\n"
 	"io=auto|uring|sync  how files are read [auto]\n"
 	"direct=true      bypass the page cache (O_DIRECT) [false]\n"
@@ -80,7 +88,8 @@ const char config_help[] =
 
 void config_init(struct config *c)
 {
-	*c = (struct config){ .cache_bytes = CACHE_BYTES_DEFAULT };
+	*c = (struct config){ .cache_bytes = CACHE_BYTES_DEFAULT,
+			      .remote_seconds = REMOTE_SECONDS_DEFAULT };
 }
 
 static void free_key(struct config *c)
@@ -109,6 +118,9 @@ void config_done(struct config *c)
 	free(c->format);
 	free(c->member);
 	free(c->snapshot);
+	free(c->credentials);
+	free(c->ca);
+	free(c->proxy);
 	free(c->overlay);
 	free(c->overlays);
 	free(c->control);
@@ -303,7 +315,8 @@ static int set_allow(struct config *c, const char *value, struct error *err)
 	if (!values)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	c->allow_values = values;
-	if (!strcmp(value, "guessed") || (len && value[len - 1] == ':'))
+	if (!strcmp(value, "guessed") || url_is_http(value) ||
+	    (len && value[len - 1] == ':'))
 		copy = strdup(value);
 	else if (absolute_path(value, &copy, err) < 0)
 		return err->code;
@@ -436,6 +449,74 @@ static int set_snapshot(struct config *c, const char *value, struct error *err)
 	return set_string(&c->snapshot, value, err);
 }
 
+/* 0 is no limit. */
+static int read_count(const char *name, const char *value, unsigned int *ret,
+		      struct error *err)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(value, &end, 10);
+	if (!isdigit((unsigned char)*value) || *end || errno ||
+	    n > CONNECTIONS_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "%s: \"%s\" is not a number from 0 to %u",
+				 name, value, CONNECTIONS_MAX);
+	*ret = (unsigned int)n;
+	return 0;
+}
+
+/* A file that is there, by its absolute path. */
+static int set_file(const char *key, const char *value, char **field,
+		    struct error *err)
+{
+	char *path;
+	int r = access(value, R_OK) < 0
+			? error_set(err, -EINVAL, 0, "%s: %s: %s", key, value,
+				    errno_text(errno))
+			: absolute_path(value, &path, err);
+
+	if (r < 0)
+		return r;
+	free(*field);
+	*field = path;
+	return 0;
+}
+
+static int set_credentials(struct config *c, const char *value,
+			   struct error *err)
+{
+	return set_file("credentials", value, &c->credentials, err);
+}
+
+static int set_ca(struct config *c, const char *value, struct error *err)
+{
+	return set_file("ca", value, &c->ca, err);
+}
+
+static int set_proxy(struct config *c, const char *value, struct error *err)
+{
+	return set_string(&c->proxy, value, err);
+}
+
+static int set_remote_timeout(struct config *c, const char *value,
+			      struct error *err)
+{
+	unsigned int n;
+	int r = read_count("remote-timeout", value, &n, err);
+
+	if (r < 0)
+		return r;
+	if (!n || n > REMOTE_SECONDS_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "remote-timeout: %u is not from 1 to %u "
+				 "seconds",
+				 n, REMOTE_SECONDS_MAX);
+	c->remote_seconds = n;
+	return 0;
+}
+
 static int set_overlay(struct config *c, const char *value, struct error *err)
 {
 	char *path;
@@ -533,24 +614,6 @@ static int set_overlay_free(struct config *c, const char *value,
 	return set_size("overlay-free", value, &c->overlay_free_min, err);
 }
 
-/* 0 is no limit. */
-static int read_count(const char *name, const char *value, unsigned int *ret,
-		      struct error *err)
-{
-	char *end;
-	unsigned long n;
-
-	errno = 0;
-	n = strtoul(value, &end, 10);
-	if (!isdigit((unsigned char)*value) || *end || errno ||
-	    n > CONNECTIONS_MAX)
-		return error_set(err, -EINVAL, 0,
-				 "%s: \"%s\" is not a number from 0 to %u",
-				 name, value, CONNECTIONS_MAX);
-	*ret = (unsigned int)n;
-	return 0;
-}
-
 static int set_max_connections(struct config *c, const char *value,
 			       struct error *err)
 {
@@ -605,6 +668,10 @@ static const struct {
 	{ "snapshot", set_snapshot },
 	{ "key", set_key },
 	{ "allow", set_allow },
+	{ "credentials", set_credentials },
+	{ "ca", set_ca },
+	{ "proxy", set_proxy },
+	{ "remote-timeout", set_remote_timeout },
 	{ "cache", set_cache },
 	{ "spare", set_spare },
 	{ "io", set_io },
@@ -663,6 +730,12 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 	int r;
 
 	cache_configure(c->cache_bytes);
+	remote_configure(
+		&(struct remote_options){ .credentials = c->credentials,
+					  .ca = c->ca,
+					  .proxy = c->proxy,
+					  .seconds = c->remote_seconds,
+					  .say = say });
 	if (c->spare_given && say)
 		say("spare= does nothing any more: decoded clusters lie in the "
 		    "memory of cache=");

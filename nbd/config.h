@@ -17,11 +17,11 @@
 /* An image that is an export by a name of its own. */
 struct config_export {
 	char *name; /* decoded; never empty */
-	char *path; /* absolute */
+	char *path; /* absolute, or a URL */
 };
 
 struct config {
-	char *image; /* absolute path; NULL: not given yet */
+	char *image; /* absolute path, or a URL; NULL: not given yet */
 	struct config_export *exports; /* no two of one name */
 	size_t n_exports;
 	char *format; /* NULL: guess */
@@ -32,6 +32,9 @@ struct config {
 	char **allow_values; /* what allow points into */
 	size_t n_allow_values;
 	struct allow allow;
+	char *credentials, *ca; /* absolute paths; NULL: none */
+	char *proxy; /* NULL: the environment's */
+	unsigned int remote_seconds;
 	uint64_t cache_bytes;
 	bool spare_given; /* which there was once */
 	unsigned int connections_max; /* 0: no limit of its own */
@@ -58,7 +61,7 @@ void config_done(struct config *c); /* wipes the key */
 
 /*
  * Sets parameter @key: image, export (may repeat), format, member, snapshot, key, allow (may repeat),
- * force, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
+ * force, credentials, ca, proxy, remote-timeout, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
  * overlay-max, overlay-free, detect, control, max-connections,
  * max-connections-per-address. Returns 0, -ENOENT when there is no such parameter (and
  * @err is not touched), or -EINVAL with the reason.

@@ -17,10 +17,11 @@ int export_list(const struct chain *c, const char *image, unsigned int max,
 		void *opaque);
 
 /*
- * The same for an image whose file, @path, is a container of several disks: their
- * names. What cannot be read has none.
+ * The same for an image whose file, @path, opened by @options, is a container of
+ * several disks: their names. What cannot be read has none.
  */
-int export_list_members(const char *path, const char *image, unsigned int max,
+int export_list_members(const char *path, const struct open_options *options,
+			const char *image, unsigned int max,
 			int (*each)(void *opaque, const char *name,
 				    const char *description),
 			void *opaque);

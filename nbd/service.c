@@ -137,13 +137,16 @@ static int list_image(const struct service *s, const char *image,
 		      const char *path, unsigned int max,
 		      const struct lister *l)
 {
+	struct open_options options;
 	size_t i;
 
 	for (i = 0; i < s->n_standing; i++)
 		if (!strcmp(s->standing[i]->id, image))
 			return export_list(&s->standing[i]->image->chain, image,
 					   max, l->each, l->opaque);
-	return export_list_members(path, image, max, l->each, l->opaque);
+	config_open_options(&s->config, &options);
+	return export_list_members(path, &options, image, max, l->each,
+				   l->opaque);
 }
 
 int service_list(const struct service *s, unsigned int max,

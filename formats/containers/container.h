@@ -79,9 +79,6 @@ struct container {
 int container_open(struct source *src, struct place *place, const char *path,
 		   bool chosen, struct container **ret, struct error *err);
 
-/* The same for the file @path, in its folder. *ret NULL, and 0: it is none. */
-int container_open_file(const char *path, struct container **ret,
-			struct error *err);
 struct container *container_ref(struct container *c);
 void container_unref(struct container *c); /* NULL is fine */
 void container_unrefp(struct container **c);

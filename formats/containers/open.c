@@ -5,7 +5,6 @@
 
 #include "formats/containers/package.h"
 #include "formats/format.h"
-#include "formats/reference.h"
 #include "iouring/util.h"
 
 #define HEAD_BYTES 4096U
@@ -81,23 +80,5 @@ int container_open(struct source *src, struct place *place, const char *path,
 		r = package_join(c, err);
 	if (r >= 0)
 		*ret = TAKE_PTR(c);
-	return r;
-}
-
-int container_open_file(const char *path, struct container **ret,
-			struct error *err)
-{
-	CLEANUP(folder_unrefp) struct folder *folder = NULL;
-	CLEANUP(source_unrefp) struct source *src = NULL;
-	int r = file_source_open(path, FILE_BLOCK_DEVICE, &src, err);
-
-	*ret = NULL;
-	if (r >= 0)
-		r = folder_of_file(path, &folder, err);
-	if (r >= 0)
-		r = container_open(src, folder_place(folder), path, true, ret,
-				   err);
-	if (r < 0)
-		error_prefix(err, "%s", path);
 	return r;
 }

@@ -4,21 +4,25 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "formats/chain.h"
 #include "formats/containers/container.h"
 #include "iouring/util.h"
 #include "nbd/cmd/cmd.h"
 
 static const char help[] =
-	"usage: platter list [--json] FILE\n"
+	"usage: platter list [OPTIONS] IMAGE\n"
 	"\n"
 	"Prints the members of a container: their sizes, the format of those that are\n"
 	"disks (of a raw one nothing tells), and their names, which --member takes.\n"
 	"Little but headers is read.\n"
 	"\n"
+	"      --credentials FILE, --ca FILE, --proxy URL, --remote-timeout SECONDS\n"
+	"                       how a URL is read, see platter(1)\n"
 	"      --json           for programs\n"
 	"  -h, --help\n";
 
-static const struct option options[] = { { "json", no_argument, NULL,
+static const struct option options[] = { CMD_REMOTE_OPTIONS,
+					 { "json", no_argument, NULL,
 					   CMD_JSON },
 					 { "help", no_argument, NULL, 'h' },
 					 { 0 } };
@@ -70,10 +74,15 @@ static void print_all(const struct cmd *cmd, const struct container *c)
 			       JSON_INDENT(4));
 }
 
-static int open_it(const char *path, struct container **ret, struct error *err)
+static int open_it(struct cmd *c, const char *path, struct container **ret,
+		   struct error *err)
 {
-	int r = container_open_file(path, ret, err);
+	struct open_options open;
+	int r = config_apply(&c->config, cmd_say, err);
 
+	config_open_options(&c->config, &open);
+	if (r >= 0)
+		r = chain_open_container(path, &open, ret, err);
 	return r < 0 || *ret ? r
 			     : error_set(err, -EINVAL, 0,
 					 "%s: is no container: there is "
@@ -93,10 +102,10 @@ static int run_list(int argc, char **argv)
 	       (opt = getopt_long(argc, argv, ":h", options, NULL)) != -1)
 		status = cmd_option(&cmd, opt, argv);
 	if (status < 0 && argc - optind != 1)
-		status = cmd_usage(&cmd, "one FILE is listed");
+		status = cmd_usage(&cmd, "one container is listed");
 	if (status < 0) {
 		status = STATUS_OK;
-		if (open_it(argv[optind], &c, &err) < 0)
+		if (open_it(&cmd, argv[optind], &c, &err) < 0)
 			status = cmd_fail(&err);
 		else
 			print_all(&cmd, c);

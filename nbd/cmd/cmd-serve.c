@@ -54,6 +54,8 @@ static const char help[] =
 	"      --allow X        a folder or prefix that images may refer to\n"
 	"      --force parent   take a parent whose ids do not match\n"
 	"      --force-share    read what another process may be writing\n"
+	"      --credentials FILE, --ca FILE, --proxy URL, --remote-timeout SECONDS\n"
+	"                      how images at URLs are read, see platter(1)\n"
 	"      --cache SIZE     memory for caches (default 64M)\n"
 	"      --io MODE        auto, uring or sync\n"
 	"      --direct         read with O_DIRECT\n"
@@ -555,8 +557,7 @@ static int take_images(struct serve *s, int argc, char **argv)
 	int i, n = argc - optind, status = -1;
 
 	if (n == 1) {
-		s->cmd.image = argv[optind];
-		if (config_set(&s->cmd.config, "image", s->cmd.image, &err) < 0)
+		if (cmd_take_image(&s->cmd, argv[optind], &err) < 0)
 			return cmd_fail(&err);
 	}
 	for (i = optind; n > 1 && i < argc && status < 0; i++)

@@ -48,7 +48,9 @@ struct cmd {
 	struct config config;
 	char **params; /* "KEY=VALUE", as nbdkit wants them, without image= */
 	size_t n_params;
-	const char *image; /* as it was given; config.image is absolute */
+	const char *image; /* as it was given, without secrets;
+			      config.image is absolute */
+	char *shown; /* what it points to, if it is a URL */
 	bool json;
 };
 
@@ -57,6 +59,13 @@ void cmd_done(struct cmd *c);
 
 /* For getopt_long(): the options that cmd_option() takes. */
 #define CMD_SHORT_OPTIONS ":f:k:h"
+#define CMD_REMOTE_OPTIONS                                                    \
+	{ "credentials", required_argument, NULL, CMD_CREDENTIALS },          \
+		{ "ca", required_argument, NULL, CMD_CA },                    \
+		{ "proxy", required_argument, NULL, CMD_PROXY },              \
+	{                                                                     \
+		"remote-timeout", required_argument, NULL, CMD_REMOTE_TIMEOUT \
+	}
 #define CMD_LONG_OPTIONS                                           \
 	{ "format", required_argument, NULL, 'f' },                \
 		{ "key", required_argument, NULL, 'k' },           \
@@ -64,6 +73,7 @@ void cmd_done(struct cmd *c);
 		{ "member", required_argument, NULL, CMD_MEMBER }, \
 		{ "force", required_argument, NULL, CMD_FORCE },   \
 		{ "force-share", no_argument, NULL, CMD_SHARE },   \
+		CMD_REMOTE_OPTIONS,                                \
 		{ "cache", required_argument, NULL, CMD_CACHE },   \
 		{ "io", required_argument, NULL, CMD_IO },         \
 		{ "direct", no_argument, NULL, CMD_DIRECT },       \
@@ -76,6 +86,10 @@ enum {
 	CMD_ALLOW = 256,
 	CMD_FORCE,
 	CMD_SHARE,
+	CMD_CREDENTIALS,
+	CMD_CA,
+	CMD_PROXY,
+	CMD_REMOTE_TIMEOUT,
 	CMD_CACHE,
 	CMD_IO,
 	CMD_DIRECT,
@@ -110,6 +124,9 @@ struct layer;
 /* Prints the layer's remark, if there is one, of the image that the user called
  * @name. */
 void cmd_remark(const struct layer *l, const char *name);
+
+/* Sets c->image, and config.image to it. Returns as config_set(). */
+int cmd_take_image(struct cmd *c, const char *image, struct error *err);
 
 /* "platter: LINE" on standard error. */
 void cmd_say(const char *line);

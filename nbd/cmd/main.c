@@ -8,6 +8,8 @@
 
 #include "formats/cache.h"
 #include "formats/codec/codec.h"
+#include "formats/place.h"
+#include "iouring/sources/url.h"
 #include "iouring/util.h"
 #include "nbd/cmd/cmd.h"
 #include "nbd/cmd/habits.h"
@@ -32,6 +34,7 @@ void cmd_done(struct cmd *c)
 	for (i = 0; i < c->n_params; i++)
 		free(c->params[i]);
 	free(c->params);
+	free(c->shown);
 	config_done(&c->config);
 }
 
@@ -45,7 +48,7 @@ void cmd_remark(const struct layer *l, const char *name)
 	if (!l->remark)
 		return;
 	fputs("platter: ", stderr);
-	cmd_put(stderr, name);
+	cmd_put(stderr, place_is_url(name) ? l->path : name);
 	fprintf(stderr, " %s\n", l->remark);
 }
 
@@ -130,6 +133,14 @@ int cmd_option(struct cmd *c, int opt, char **argv)
 		return cmd_param(c, "force", optarg);
 	case CMD_SHARE:
 		return cmd_param(c, "force", "share");
+	case CMD_CREDENTIALS:
+		return cmd_param(c, "credentials", optarg);
+	case CMD_CA:
+		return cmd_param(c, "ca", optarg);
+	case CMD_PROXY:
+		return cmd_param(c, "proxy", optarg);
+	case CMD_REMOTE_TIMEOUT:
+		return cmd_param(c, "remote-timeout", optarg);
 	case CMD_CACHE:
 		return cmd_param(c, "cache", optarg);
 	case CMD_IO:
@@ -150,6 +161,19 @@ int cmd_option(struct cmd *c, int opt, char **argv)
 	}
 }
 
+int cmd_take_image(struct cmd *c, const char *image, struct error *err)
+{
+	free(TAKE_PTR(c->shown));
+	c->image = image;
+	if (place_is_url(image)) {
+		c->shown = url_for_people(image);
+		if (!c->shown)
+			return error_set(err, -ENOMEM, 0, "out of memory");
+		c->image = c->shown;
+	}
+	return config_set(&c->config, "image", image, err);
+}
+
 int cmd_image(struct cmd *c, int argc, char **argv)
 {
 	struct error err = { 0 };
@@ -159,8 +183,7 @@ int cmd_image(struct cmd *c, int argc, char **argv)
 	if (argc - optind > 1)
 		return cmd_usage(c, "one image at a time: \"%s\" is too many",
 				 argv[optind + 1]);
-	c->image = argv[optind];
-	if (config_set(&c->config, "image", c->image, &err) < 0 ||
+	if (cmd_take_image(c, argv[optind], &err) < 0 ||
 	    config_apply(&c->config, cmd_say, &err) < 0)
 		return cmd_fail(&err);
 	return -1;

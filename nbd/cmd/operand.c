@@ -6,6 +6,7 @@
 
 #include "formats/history.h"
 #include "iouring/sources/nbd.h"
+#include "iouring/sources/url.h"
 #include "nbd/cmd/operand.h"
 
 static bool exists(const char *path)
@@ -33,6 +34,8 @@ bool operand_is_more(const char *text)
 {
 	CLEANUP(freep) char *path = strdup(text);
 
+	if (url_is_http(text))
+		return false;
 	return nbd_source_is_uri(text) || (path && cut_state(path));
 }
 
@@ -114,7 +117,7 @@ static int open_live(const struct config *c, const char *text,
 	*ret_path = strdup(text);
 	if (!*ret_path)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	*ret_state = cut_state(*ret_path);
+	*ret_state = url_is_http(text) ? NULL : cut_state(*ret_path);
 	config_open_options(c, &options);
 	options.format = format;
 	return image_open(*ret_path, &options, ret_live, err);

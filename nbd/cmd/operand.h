@@ -3,7 +3,8 @@
  * What commands take for an image: FILE, or FILE@STATE with a state as
  * formats/history.h calls it. A file whose name has an '@' is that file, where
  * it exists; else what follows the first '@' behind a file's name is a state. Or
- * the URI of an NBD export (nbd-source.h).
+ * the URI of an NBD export (nbd-source.h), or the URL of an object of a web server,
+ * whose states --snapshot names.
  */
 #ifndef NBD_CMD_OPERAND_H
 #define NBD_CMD_OPERAND_H

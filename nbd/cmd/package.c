@@ -15,9 +15,12 @@
 
 void package_of(const struct cmd *c, struct container **ret)
 {
+	struct open_options options;
+
 	*ret = NULL;
+	config_open_options(&c->config, &options);
 	if (!operand_is_more(c->config.image))
-		container_open_file(c->config.image, ret, NULL);
+		chain_open_container(c->config.image, &options, ret, NULL);
 }
 
 /* ---- disks ---- */

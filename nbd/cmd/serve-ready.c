@@ -50,8 +50,8 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 	n = EXPORTS_MAX - n;
 	chain_open_partial(path, &options, &chain, &verdict, NULL);
 	if (!chain.depth && !options.member)
-		export_list_members(path, name, (unsigned int)n, add_export,
-				    s->exports);
+		export_list_members(path, &options, name, (unsigned int)n,
+				    add_export, s->exports);
 	if (!chain.depth)
 		return;
 	cmd_remark(chain.layers[0], shown);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
+#include "iouring/sources/http-engine.h"
 #include "nbd/queue.h"
 #include "nbd/server/loop.h"
 #include "nbd/service.h"
@@ -180,6 +181,8 @@ int server_run(const struct server_options *o)
 	pthread_mutex_lock(&loops_lock);
 	ended = TAKE_PTR(loops);
 	pthread_mutex_unlock(&loops_lock);
+	/* Whoever waits for another server does not keep us. */
+	http_engine_stop();
 	if (ended) {
 		loops_stop(ended);
 		workers_stop();

@@ -5,8 +5,11 @@
 #include "formats/backing-name.h"
 #include "tests/lib/unit.h"
 
-static const char *prefixes[] = { "json:", "file:", "nbd:", "http:" };
-static const struct allow all = { .prefixes = prefixes, .n_prefixes = 4 };
+static const char *prefixes[] = { "json:", "file:", "nbd:", "ftp:" };
+static const char *urls[] = { "http://h/d/" };
+static const struct allow all = {
+	.prefixes = prefixes, .n_prefixes = 4, .urls = urls, .n_urls = 1
+};
 static const struct allow none;
 static struct error err;
 
@@ -23,6 +26,10 @@ static const struct {
 	{ "./json:x", NULL, "./json:x", NULL },
 	{ "1:x", NULL, "1:x", NULL },
 	{ "file:base.raw", "raw", "base.raw", "raw" },
+	{ "http://h/d/b", "raw", "http://h/d/b", "raw" },
+	{ "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"https\","
+	  "\"url\":\"http://h/d/b\"}}",
+	  NULL, "http://h/d/b", "qcow2" },
 	{ "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\","
 	  "\"filename\":\"b\"}}",
 	  NULL, "b", "qcow2" },
@@ -69,7 +76,7 @@ static const struct {
 	const char *name, *says;
 } bad[] = {
 	{ "nbd:localhost:1", "nbd:" },
-	{ "http://host/x", "http:" },
+	{ "ftp://host/x", "ftp:" },
 	{ "json:", "JSON" },
 	{ "json:{", "JSON" },
 	{ "json:[]", "JSON" },
@@ -133,6 +140,7 @@ START_TEST(a_pseudo_name_needs_permission)
 			 -EPERM);
 	/* What is of no use is not advised. */
 	unit_says(&err, !strncmp(pseudo[_i], "json:", 5) ||
+					!strncmp(pseudo[_i], "http:", 5) ||
 					!strncmp(pseudo[_i], "file:", 5)
 				? "allow="
 				: "not supported");

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "formats/url-place.h"
+#include "iouring/sources/http.h"
+
+/* The folder at a web server in which an image lies. */
+struct web_place {
+	struct place place;
+	struct url url; /* of the image */
+	bool named; /* by the user: so are we to its server */
+	char *text; /* for messages */
+};
+
+static const struct place_ops web_ops;
+
+static void web_free(struct place *p)
+{
+	struct web_place *w = container_of(p, struct web_place, place);
+
+	url_done(&w->url);
+	free(w->text);
+	free(w);
+}
+
+static const char *web_text(const struct place *p)
+{
+	return container_of(p, struct web_place, place)->text;
+}
+
+static int web_place_new(const char *url, const char *login, bool named,
+			 struct place **ret, struct error *err)
+{
+	struct web_place *w = calloc(1, sizeof(*w));
+	int r = w ? url_parse(url, &w->url, err)
+		  : error_set(err, -ENOMEM, 0, "out of memory");
+
+	if (r < 0) {
+		free(w);
+		return r;
+	}
+	place_init(&w->place, &web_ops);
+	w->named = named;
+	w->text = url_for_people(url);
+	if (w->text && strrchr(w->text, '/'))
+		*strrchr(w->text, '/') = '\0';
+	if (login && !w->url.login)
+		w->url.login = strdup(login);
+	if (!w->text || (login && !w->url.login)) {
+		place_unref(&w->place);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	*ret = &w->place;
+	return 0;
+}
+
+static int open_web(const struct http_wish *wish, struct place_file *ret,
+		    struct error *err)
+{
+	CLEANUP(place_file_done) struct place_file f = { 0 };
+	int r;
+
+	f.path = url_for_people(wish->url);
+	if (!f.path)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = http_source_open(wish, &f.src, err);
+	if (r >= 0)
+		r = web_place_new(wish->url, wish->login, wish->named, &f.place,
+				  err);
+	if (r < 0) {
+		error_prefix(err, "%s", f.path);
+		return r;
+	}
+	*ret = f;
+	f = (struct place_file){ 0 };
+	return 0;
+}
+
+static enum reference_verdict verdict_of(int code)
+{
+	return code == -ENOENT ? REFERENCE_MISSING
+	       : code < 0      ? REFERENCE_FAILED
+			       : REFERENCE_OK;
+}
+
+/* What lies in the folder, or beneath it, is the image's own. */
+static int open_beside(struct place *p, const struct place_ask *ask,
+		       struct place_file *ret,
+		       enum reference_verdict *ret_verdict, struct error *err)
+{
+	const struct web_place *w = container_of(p, struct web_place, place);
+	CLEANUP(freep) char *url = NULL;
+	int r = url_join(&w->url, ask->name, &url);
+
+	if (r == -EXDEV) {
+		*ret_verdict = REFERENCE_OUTSIDE;
+		return error_set(err, -EPERM, 0,
+				 "%s lies outside the image's folder %s",
+				 ask->what, w->text);
+	}
+	if (r < 0)
+		r = error_set(err, r, 0, "out of memory");
+	else
+		r = open_web(
+			&(struct http_wish){ .url = url,
+					     .login = w->url.login,
+					     .named = w->named,
+					     .allowed = ask->allow->urls,
+					     .n_allowed = ask->allow->n_urls },
+			ret, err);
+	if (r < 0)
+		error_prefix(err, "%s", ask->what);
+	*ret_verdict = verdict_of(r);
+	return r;
+}
+
+static const struct place_ops web_ops = {
+	.open = open_beside,
+	.text = web_text,
+	.free = web_free,
+};
+
+bool url_place_knows(const char *name)
+{
+	return url_is_http(name);
+}
+
+int url_place_open(const char *url, bool named, const struct allow *allow,
+		   struct place_file *ret, struct error *err)
+{
+	CLEANUP(freep) char *people = url_for_people(url);
+
+	if (!people)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (!named && !allow_has_url(allow, url))
+		return error_set(err, -EPERM, 0,
+				 "%s: is not permitted: %s, with the URL or "
+				 "what it begins with, permits it",
+				 people, AS_GIVEN("allow=URL", "--allow URL"));
+	return open_web(&(struct http_wish){ .url = url,
+					     .named = named,
+					     .allowed = allow->urls,
+					     .n_allowed = allow->n_urls },
+			ret, err);
+}

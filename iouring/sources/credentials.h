@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Who we are to web servers: a file with a line for each of them,
+ *
+ *	https://images.example.org/private/ bearer TOKEN
+ *	https://mirror.example.org/ basic USER:PASSWORD
+ *
+ * where the longest URL that something lies beneath counts. "bearer TOKEN" or
+ * "basic USER:PASSWORD" alone is for the servers of those images that the user
+ * names himself. Empty lines and those that begin with '#' are nothing.
+ *
+ * The file is read whenever it is asked for, so that a new token is found.
+ */
+#ifndef IOURING_SOURCES_CREDENTIALS_H
+#define IOURING_SOURCES_CREDENTIALS_H
+
+#include <stdbool.h>
+
+#include "iouring/sources/url.h"
+
+#define CREDENTIALS_BYTES_MAX 65536U /* of the file */
+
+/* One of the two; both NULL: there are none. */
+struct credentials {
+	char *bearer;
+	char *login; /* "USER:PASSWORD" */
+};
+
+/*
+ * What @path has for @u; @named: it is of an image that the user named. -EINVAL:
+ * the file cannot be read, or the line that cannot be understood.
+ */
+int credentials_read(const char *path, const struct url *u, bool named,
+		     struct credentials *ret, struct error *err);
+void credentials_done(struct credentials *c); /* wipes them */
+
+bool credentials_are_same(const struct credentials *a,
+			  const struct credentials *b);
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <string.h>
+
+#include "iouring/sources/credentials.h"
+#include "tests/lib/unit.h"
+
+static const struct {
+	const char *file;
+	bool named;
+	const char *bearer, *login;
+	const char *says; /* NULL: it is right */
+} files[] = {
+	{ "bearer one\n", true, "one", NULL, NULL },
+	{ "  bearer\tone  \r\n", true, "one", NULL, NULL },
+	{ "bearer one", false, NULL, NULL, NULL },
+	{ "basic me:it\n", true, NULL, "me:it", NULL },
+	{ "# bearer two\n\n \nbearer one\n", true, "one", NULL, NULL },
+	{ "http://h/ bearer one\n", false, "one", NULL, NULL },
+	{ "http://g/ bearer one\n", true, NULL, NULL, NULL },
+	{ "http://h/d/ bearer deep\nhttp://h/ bearer one\nbearer any\n", true,
+	  "deep", NULL, NULL },
+	{ "http://h/ bearer one\nhttp://h/d basic me:it\n", false, NULL,
+	  "me:it", NULL },
+	{ "http://h/do bearer one\n", false, NULL, NULL, NULL },
+	{ "bearer\n", true, NULL, NULL, "a line is not" },
+	{ "token one\n", true, NULL, NULL, "a line is not" },
+	{ "basic me\n", true, NULL, NULL, "a line is not" },
+	{ "http://h/ bearer one two\n", true, NULL, NULL, "a line is not" },
+	{ "ftp://h/ bearer one\n", true, NULL, NULL, "not a URL" },
+};
+
+START_TEST(the_nearest_line_counts)
+{
+	const char *path = unit_path("credentials");
+	CLEANUP(credentials_done) struct credentials c = { 0 };
+	CLEANUP(url_done) struct url u = { 0 };
+	struct error err = { 0 };
+	int r;
+
+	must(url_parse("http://h/d/x", &u, &err), err);
+	unit_write(path, files[_i].file, strlen(files[_i].file));
+	r = credentials_read(path, &u, files[_i].named, &c, &err);
+	ck_assert_int_eq(r, files[_i].says ? -EINVAL : 0);
+	if (r < 0)
+		unit_says(&err, files[_i].says);
+	ck_assert_pstr_eq(c.bearer, files[_i].bearer);
+	ck_assert_pstr_eq(c.login, files[_i].login);
+}
+END_TEST
+
+START_TEST(a_file_that_is_none_is_refused)
+{
+	static char much[CREDENTIALS_BYTES_MAX + 1];
+	const char *path = unit_path("credentials");
+	CLEANUP(url_done) struct url u = { 0 };
+	struct credentials c;
+	struct error err = { 0 };
+
+	must(url_parse("http://h/", &u, &err), err);
+	ck_assert_int_eq(
+		credentials_read(unit_path("none"), &u, true, &c, &err),
+		-EINVAL);
+	error_clear(&err);
+	ck_assert_int_eq(credentials_read("/dev/null", &u, true, &c, &err),
+			 -EINVAL);
+	unit_says(&err, "not a regular file");
+	error_clear(&err);
+	memset(much, '\n', sizeof(much));
+	unit_write(path, much, sizeof(much));
+	ck_assert_int_eq(credentials_read(path, &u, true, &c, &err), -EINVAL);
+	unit_says(&err, "the limit is 65536");
+}
+END_TEST
+
+static void add(TCase *tc)
+{
+	LOOP(tc, the_nearest_line_counts, files);
+	tcase_add_test(tc, a_file_that_is_none_is_refused);
+}
+
+int main(void)
+{
+	return unit_main("credentials", add);
+}
