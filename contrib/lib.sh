@@ -15,7 +15,7 @@ build_packages=(
 	gcc libc6-dev meson ninja-build pkg-config perl
 	nbdkit nbdkit-plugin-dev
 	liburing-dev libssl-dev libgcrypt20-dev libdeflate-dev zlib1g-dev libzstd-dev
-	libbz2-dev liblzma-dev
+	libbz2-dev liblzma-dev liblz4-dev
 	libjansson-dev libxml2-dev libnbd-dev libext2fs-dev
 	libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev
 )

@@ -146,7 +146,7 @@ static void ensure_started(void)
 		assert(batch_depth() < DEPTH_MAX); \
 		claims[batch_depth()] += (n);      \
 	} while (0)
-#define DEPTH_MAX 8U
+#define DEPTH_MAX 16U
 static __thread int claims[DEPTH_MAX];
 #endif
 

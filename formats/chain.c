@@ -6,8 +6,7 @@
 
 #include "formats/backing-name.h"
 #include "formats/chain.h"
-#include "formats/containers/container.h"
-#include "formats/rootfs/docker.h"
+#include "formats/inside.h"
 #include "formats/url-place.h"
 #include "iouring/sources/url.h"
 
@@ -211,6 +210,7 @@ static int open_parent(struct chain *c, const struct open_options *options,
 	struct layer *child = c->layers[c->depth - 1];
 	CLEANUP(parent_file_done) struct parent_file file = { 0 };
 	CLEANUP(layer_unrefp) struct layer *parent = NULL;
+	unsigned int streams = 0;
 	int r;
 
 	*verdict = REFERENCE_OK;
@@ -225,6 +225,12 @@ static int open_parent(struct chain *c, const struct open_options *options,
 		r = open_parent_file(child, options, &file, verdict, err);
 	if (r < 0) {
 		error_prefix(err, "%s", child->path);
+		return r;
+	}
+	r = inside_unpack(&file.file.src, file.format, false, options, &streams,
+			  err);
+	if (r < 0) {
+		error_prefix(err, "%s", file.file.path);
 		return r;
 	}
 	r = layer_open(TAKE_PTR(file.file.src), file.file.path, file.file.place,
@@ -258,89 +264,43 @@ static int open_down(struct chain *c, const struct open_options *options,
 	return r;
 }
 
-/* All of @c is one image. */
-static int open_docker(struct container *c, const struct open_options *options,
-		       struct layer **ret, struct error *err)
+/* The disk that @f, what the user named, holds. */
+static int open_found(struct place_file *f, const struct open_options *options,
+		      struct layer **ret, struct error *err)
 {
-	return layer_open(source_ref(c->src), c->path, c->place, DOCKER_FORMAT,
-			  true, options, ret, err);
-}
+	const char *format = options->format;
+	int r = inside_find(f, options, &format, err);
 
-/* A member of @c is the top. */
-static int open_member(struct container *c, const struct open_options *options,
-		       struct layer **ret, struct error *err)
-{
-	CLEANUP(source_unrefp) struct source *src = NULL;
-	CLEANUP(place_unrefp) struct place *place = NULL;
-	CLEANUP(freep) char *path = NULL;
-	const struct member *m = NULL;
-	int r;
-
-	if (docker_is(c, false))
-		return open_docker(c, options, ret, err);
-	r = container_choose(c, options->member, &m, err);
-	if (r == -EINVAL && docker_is(c, true)) {
-		error_clear(err);
-		return open_docker(c, options, ret, err);
-	}
-	if (r >= 0)
-		r = container_open_member(c, m, &src, err);
 	if (r < 0) {
-		error_prefix(err, m ? "%s/%s" : "%s", c->path,
-			     m ? m->name : "");
+		error_prefix(err, "%s", f->path);
 		return r;
 	}
-	place = container_place(c, m);
-	if (!place || asprintf(&path, "%s/%s",
-			       m->outside ? place_text(c->place) : c->path,
-			       m->name) < 0) {
-		path = NULL;
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	}
-	return layer_open(TAKE_PTR(src), path, place, options->format, true,
+	return layer_open(TAKE_PTR(f->src), f->path, f->place, format, true,
 			  options, ret, err);
-}
-
-/* What nobody declared, or has a member that was named, may be a container. */
-static int open_contained(struct source *src, struct place *place,
-			  const char *path, const struct open_options *options,
-			  struct layer **ret, struct error *err)
-{
-	CLEANUP(container_unrefp) struct container *c = NULL;
-	int r;
-
-	if (options->format && !options->member && !options->contained)
-		return 0;
-	r = container_open(src, place, path, options->member, &c, err);
-	if (r >= 0 && !c && (options->member || options->contained))
-		r = error_set(err, -EINVAL, 0,
-			      "is no container, so it has no members");
-	if (r < 0)
-		error_prefix(err, "%s", path);
-	return r < 0 || !c ? r : open_member(c, options, ret, err);
 }
 
 static int open_given(const char *path, const struct open_options *options,
 		      struct layer **ret, struct error *err)
 {
 	const struct file_source *file = source_file(options->src);
-	CLEANUP(folder_unrefp) struct folder *folder = NULL;
+	CLEANUP(place_file_done) struct place_file f = { 0 };
+	struct folder *folder = NULL;
 	int r = file ? folder_of_fd(file->fd, &folder, err) : 0;
 
 	if (r < 0) {
 		error_prefix(err, "%s", path);
 		return r;
 	}
-	/* What lies alone leads to no files beside it. */
-	*ret = NULL;
-	if (options->member || options->contained)
-		r = open_contained(options->src,
-				   options->alone ? NULL : folder_place(folder),
-				   path, options, ret, err);
-	if (r < 0 || *ret)
-		return r;
-	return layer_open(source_ref(options->src), path, folder_place(folder),
-			  options->format, true, options, ret, err);
+	f.src = source_ref(options->src);
+	f.place = folder_place(folder);
+	f.path = strdup(path);
+	if (!f.path)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	/* What its holder says of it is so. */
+	if (options->format && !options->member && !options->contained)
+		return layer_open(TAKE_PTR(f.src), path, f.place,
+				  options->format, true, options, ret, err);
+	return open_found(&f, options, ret, err);
 }
 
 /* A file of this machine, with the folder that it lies in. */
@@ -395,12 +355,7 @@ int chain_open_container(const char *path, const struct open_options *options,
 	int r = chain_open_file(path, options, &f, err);
 
 	*ret = NULL;
-	if (r < 0)
-		return r;
-	r = container_open(f.src, f.place, f.path, true, ret, err);
-	if (r < 0)
-		error_prefix(err, "%s", f.path);
-	return r;
+	return r < 0 ? r : inside_container(&f, options, ret, err);
 }
 
 int chain_open_top(const char *path, const struct open_options *options,
@@ -412,14 +367,7 @@ int chain_open_top(const char *path, const struct open_options *options,
 	if (options->src)
 		return open_given(path, options, ret, err);
 	r = chain_open_file(path, options, &f, err);
-	if (r < 0)
-		return r;
-	*ret = NULL;
-	r = open_contained(f.src, f.place, f.path, options, ret, err);
-	if (r < 0 || *ret)
-		return r;
-	return layer_open(TAKE_PTR(f.src), f.path, f.place, options->format,
-			  true, options, ret, err);
+	return r < 0 ? r : open_found(&f, options, ret, err);
 }
 
 int chain_open_partial(const char *path, const struct open_options *options,

@@ -9,6 +9,7 @@
 #include "formats/meta-cache.h"
 #include "formats/file-lock.h"
 #include "formats/layer.h"
+#include "formats/streams/stream.h"
 
 static int choose_format(struct layer *l, const char *format, struct error *err)
 {
@@ -22,14 +23,28 @@ static int choose_format(struct layer *l, const char *format, struct error *err)
 	return format_matches(l->ops, l->src, err);
 }
 
+/* Of what is decoded the file that it lies in. */
+static int hold_file(const struct source *src, struct error *err)
+{
+	src = stream_bottom(src);
+	return source_file(src) ? file_lock_reader(src, err) : 0;
+}
+
+static void release_file(const struct source *src)
+{
+	src = stream_bottom(src);
+	if (source_file(src))
+		file_unlock(src);
+}
+
 static int open_driver(struct layer *l, const char *format, struct error *err)
 {
 	int r = 0;
 
 	source_identity(l->src, &l->identity);
 	/* Before it is read: what is written meanwhile is no image. */
-	if (l->options->lock && source_file(l->src))
-		r = file_lock_reader(l->src, err);
+	if (l->options->lock)
+		r = hold_file(l->src, err);
 	if (r >= 0)
 		r = choose_format(l, format, err);
 	if (r < 0)
@@ -114,7 +129,7 @@ void layer_unref(struct layer *l)
 static int hold_source(const struct source *src, const char *name,
 		       struct error *err)
 {
-	int r = source_file(src) ? file_lock_reader(src, err) : 0;
+	int r = hold_file(src, err);
 
 	if (r < 0)
 		error_prefix(err, "%s", name);
@@ -150,11 +165,9 @@ void layer_release(struct layer *l)
 {
 	unsigned int i;
 
-	if (source_file(l->src))
-		file_unlock(l->src);
+	release_file(l->src);
 	for (i = 0; i < l->n_files; i++)
-		if (source_file(l->files[i].src))
-			file_unlock(l->files[i].src);
+		release_file(l->files[i].src);
 	l->held = false;
 }
 
@@ -351,18 +364,20 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 
 bool layer_is_member(const struct layer *l)
 {
-	return l->src->root != l->src || place_is_inner(l->place);
+	return l->src->root != l->src || place_is_inner(l->place) ||
+	       source_is_stream(l->src);
 }
 
 bool layer_disk_bytes(const struct layer *l, uint64_t *ret)
 {
-	const struct file_source *file = source_file(l->src);
+	const struct source *bottom = stream_bottom(l->src);
+	const struct file_source *file = source_file(bottom);
 	struct stat st;
 
 	if (!file || fstat(file->fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return false;
-	if (layer_is_member(l)) {
-		*ret = l->src->bytes;
+	if (bottom->root != bottom) {
+		*ret = bottom->bytes;
 		return true;
 	}
 	*ret = (uint64_t)st.st_blocks * 512;

@@ -177,7 +177,8 @@ int extent_set_ragged_data(struct extent *e, struct source *src,
 int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	      struct extent *ret, struct error *err);
 
-/* Is it a member of a container? Then no name in a file leads to it. */
+/* Is it a member of a container, or what a stream decodes to? Then no name in a
+ * file leads to it that others would follow. */
 bool layer_is_member(const struct layer *l);
 
 /* What the layer's file takes on disk; false: it cannot be told. */

@@ -67,6 +67,12 @@ struct source_ops {
 	bool nested;
 
 	/*
+	 * pread() may be asked where its thread may not wait (nowait.h): it
+	 * answers of what it has, or is -EAGAIN.
+	 */
+	bool asks_may_wait;
+
+	/*
 	 * Begins reading those of @ios[0 .. @n) whose src->root is @s and
 	 * whose ret is BATCH_NOT_STARTED: at src->root_off + off. What has
 	 * begun gets ret 0; it may fill its buf from now on, in any thread.

@@ -53,7 +53,8 @@ int overlays_base_format(const struct image *base, const char **ret,
 	if (layer_is_member(top))
 		return error_set(err, -EINVAL, 0,
 				 "%s: a file cannot name the member of a "
-				 "container as its base; %s can be over it",
+				 "container, or what is compressed, as its "
+				 "base; %s can be over it",
 				 top->path,
 				 AS_GIVEN("overlay=temp", "--overlay temp"));
 	if (top->ops->made)

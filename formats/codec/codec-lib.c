@@ -14,6 +14,7 @@ struct isal_api isal;
 struct zstd_api zstd;
 struct bzip2_api bzip2;
 struct xz_api xz;
+struct lz4_api lz4;
 
 #define SYMBOL(lib, prefix, name)                 \
 	{                                         \
@@ -21,10 +22,17 @@ struct xz_api xz;
 	}
 
 static const struct library_symbol zlib_symbols[] = {
-	SYMBOL(zlib, "", deflate),	 SYMBOL(zlib, "", deflateEnd),
-	SYMBOL(zlib, "", deflateInit2_), SYMBOL(zlib, "", deflateReset),
-	SYMBOL(zlib, "", inflate),	 SYMBOL(zlib, "", inflateEnd),
-	SYMBOL(zlib, "", inflateInit2_), SYMBOL(zlib, "", inflateReset2),
+	SYMBOL(zlib, "", deflate),
+	SYMBOL(zlib, "", deflateEnd),
+	SYMBOL(zlib, "", deflateInit2_),
+	SYMBOL(zlib, "", deflateReset),
+	SYMBOL(zlib, "", inflate),
+	SYMBOL(zlib, "", inflateEnd),
+	SYMBOL(zlib, "", inflateGetDictionary),
+	SYMBOL(zlib, "", inflateInit2_),
+	SYMBOL(zlib, "", inflatePrime),
+	SYMBOL(zlib, "", inflateReset2),
+	SYMBOL(zlib, "", inflateSetDictionary),
 };
 
 static const struct library_symbol libdeflate_symbols[] = {
@@ -64,9 +72,25 @@ static const struct library_symbol bzip2_symbols[] = {
 };
 
 static const struct library_symbol xz_symbols[] = {
+	SYMBOL(xz, "lzma_", block_decoder),
+	SYMBOL(xz, "lzma_", block_header_decode),
 	SYMBOL(xz, "lzma_", code),
 	SYMBOL(xz, "lzma_", end),
+	SYMBOL(xz, "lzma_", file_info_decoder),
+	SYMBOL(xz, "lzma_", filters_free),
+	SYMBOL(xz, "lzma_", index_end),
+	SYMBOL(xz, "lzma_", index_iter_init),
+	SYMBOL(xz, "lzma_", index_iter_next),
+	SYMBOL(xz, "lzma_", index_uncompressed_size),
+	SYMBOL(xz, "lzma_", raw_decoder_memusage),
 	SYMBOL(xz, "lzma_", stream_decoder),
+};
+
+static const struct library_symbol lz4_symbols[] = {
+	SYMBOL(lz4, "LZ4_", compress_default),
+	SYMBOL(lz4, "LZ4_", compress_HC),
+	SYMBOL(lz4, "LZ4_", decompress_safe),
+	SYMBOL(lz4, "LZ4_", decompress_safe_usingDict),
 };
 
 #define ALL_ARE_LOOKED_UP(lib)                                             \
@@ -82,6 +106,7 @@ ALL_ARE_LOOKED_UP(isal);
 ALL_ARE_LOOKED_UP(zstd);
 ALL_ARE_LOOKED_UP(bzip2);
 ALL_ARE_LOOKED_UP(xz);
+ALL_ARE_LOOKED_UP(lz4);
 
 static const struct {
 	const char *name;
@@ -105,6 +130,8 @@ static const struct {
 			ARRAY_SIZE(bzip2_symbols) },
 	[LIB_XZ] = { "liblzma", "liblzma.so.5", xz_symbols,
 		     ARRAY_SIZE(xz_symbols) },
+	[LIB_LZ4] = { "liblz4", "liblz4.so.1", lz4_symbols,
+		      ARRAY_SIZE(lz4_symbols) },
 };
 
 enum { NOT_TRIED, THERE, NOT_THERE };

@@ -5,6 +5,8 @@
 
 #include <bzlib.h>
 #include <libdeflate.h>
+#include <lz4.h>
+#include <lz4hc.h>
 #include <lzma.h>
 #include <stdbool.h>
 #include <zlib.h>
@@ -20,6 +22,7 @@ enum codec_lib {
 	LIB_ZSTD,
 	LIB_BZIP2,
 	LIB_XZ,
+	LIB_LZ4,
 	CODEC_LIBS, /* how many */
 };
 
@@ -38,8 +41,11 @@ struct zlib_api {
 	__typeof__(deflateReset) *deflateReset;
 	__typeof__(inflate) *inflate;
 	__typeof__(inflateEnd) *inflateEnd;
+	__typeof__(inflateGetDictionary) *inflateGetDictionary;
 	__typeof__(inflateInit2_) *inflateInit2_;
+	__typeof__(inflatePrime) *inflatePrime;
 	__typeof__(inflateReset2) *inflateReset2;
+	__typeof__(inflateSetDictionary) *inflateSetDictionary;
 };
 extern struct zlib_api zlib;
 
@@ -84,10 +90,27 @@ struct bzip2_api {
 extern struct bzip2_api bzip2;
 
 struct xz_api {
+	__typeof__(lzma_block_decoder) *block_decoder;
+	__typeof__(lzma_block_header_decode) *block_header_decode;
 	__typeof__(lzma_code) *code;
 	__typeof__(lzma_end) *end;
+	__typeof__(lzma_file_info_decoder) *file_info_decoder;
+	__typeof__(lzma_filters_free) *filters_free;
+	__typeof__(lzma_index_end) *index_end;
+	__typeof__(lzma_index_iter_init) *index_iter_init;
+	__typeof__(lzma_index_iter_next) *index_iter_next;
+	__typeof__(lzma_index_uncompressed_size) *index_uncompressed_size;
+	__typeof__(lzma_raw_decoder_memusage) *raw_decoder_memusage;
 	__typeof__(lzma_stream_decoder) *stream_decoder;
 };
 extern struct xz_api xz;
+
+struct lz4_api {
+	__typeof__(LZ4_compress_default) *compress_default;
+	__typeof__(LZ4_compress_HC) *compress_HC;
+	__typeof__(LZ4_decompress_safe) *decompress_safe;
+	__typeof__(LZ4_decompress_safe_usingDict) *decompress_safe_usingDict;
+};
+extern struct lz4_api lz4;
 
 #endif

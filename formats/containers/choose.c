@@ -12,6 +12,7 @@
 
 #include "formats/containers/package.h"
 #include "formats/format.h"
+#include "formats/streams/stream.h"
 #include "iouring/util.h"
 
 /* So many disks are looked for; more are told of as several. */
@@ -74,6 +75,29 @@ static bool is_part(const struct container *c, const struct member *m)
 	return container_find(c, whole);
 }
 
+/* Is it called as a disk is, "disk.vmdk.gz", and compressed so? */
+static bool is_packed_disk(const struct member *m, struct source *src)
+{
+	static const char *const disks[] = { ".img.",	".raw.", ".dd.",
+					     ".vmdk.",	".vdi.", ".vhd.",
+					     ".qcow2.", ".vhdx." };
+	uint8_t head[64];
+	size_t n = (size_t)min_u64(src->bytes, sizeof(head)), i;
+	const char *dot = strrchr(m->name, '.');
+
+	if (!dot || source_read(src, head, n, 0, NULL) < 0 ||
+	    !stream_probe(head, n))
+		return false;
+	for (i = 0; i < ARRAY_SIZE(disks); i++) {
+		size_t len = strlen(disks[i]);
+
+		if ((size_t)(dot + 1 - m->name) > len &&
+		    !strncasecmp(dot + 1 - len, disks[i], len))
+			return true;
+	}
+	return false;
+}
+
 /* By its content; what cannot be read is no disk that anybody could choose. */
 static enum kind look(const struct container *c, const struct member *m)
 {
@@ -83,7 +107,8 @@ static enum kind look(const struct container *c, const struct member *m)
 	if (container_open_member(c, m, &src, NULL) < 0 ||
 	    format_probe(src, &ops, NULL) < 0)
 		return KIND_OTHER;
-	return strcmp(ops->name, "raw") ? KIND_DISK : KIND_OTHER;
+	return strcmp(ops->name, "raw") || is_packed_disk(m, src) ? KIND_DISK
+								  : KIND_OTHER;
 }
 
 static bool ends_with_one(const char *name, const char *const *ends)

@@ -22,6 +22,7 @@
 #include "formats/layer.h"
 #include "formats/new-file.h"
 #include "formats/rootfs/ext4.h"
+#include "formats/streams/stream.h"
 #include "iouring/util.h"
 
 #define JSON_BYTES_MAX	(4U << 20)
@@ -108,12 +109,21 @@ static int read_json(struct layer *l, const char *name, json_t **ret,
 
 static int add_layer(struct layer *l, const char *name, struct error *err)
 {
+	CLEANUP(source_unrefp) struct source *src = NULL;
 	struct docker *d = l->state;
+	unsigned int streams = 0;
+	int r;
 
 	if (d->n_layers == TREE_LAYERS_MAX)
 		return error_set(err, -EFBIG, 0, "more than %u layers",
 				 TREE_LAYERS_MAX);
-	return open_file(l, name, &d->layers[d->n_layers++], err);
+	r = open_file(l, name, &src, err);
+	if (r >= 0)
+		r = stream_peel(&src, true, &streams, err);
+	if (r < 0)
+		return r;
+	d->layers[d->n_layers++] = TAKE_PTR(src);
+	return 0;
 }
 
 /* ---- which image ---- */

@@ -31,12 +31,15 @@ FOLDER_MAY = {
     # What all formats are read through. table.c names the drivers by symbol.
     "formats": ["iouring/", "formats/codec/",
                 "formats/containers/container.h",
-                "formats/rootfs/docker.h"],
+                "formats/rootfs/docker.h", "formats/streams/stream.h"],
     # A member is a source in a place, whatever is in it.
-    "formats/containers": ["iouring/", "formats/codec/", "formats/*"],
+    "formats/containers": ["iouring/", "formats/codec/", "formats/*",
+                           "formats/streams/stream.h"],
     # A file system out of archives: a driver that looks into containers.
     "formats/rootfs": ["iouring/", "formats/codec/", "formats/*",
-                       "formats/containers/"],
+                       "formats/containers/", "formats/streams/stream.h"],
+    # Bytes of a source to those of another, whatever is in them.
+    "formats/streams": ["iouring/", "formats/codec/", "formats/*"],
     "formats/drivers": ["iouring/", "formats/codec/", "formats/*"],
     "formats/overlay": ["iouring/", "formats/codec/", "formats/*",
                         "formats/drivers/qcow2.h"],

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <string.h>
+
+#include "formats/streams/stream.h"
+#include "iouring/util.h"
+
+static uint64_t cost(const struct checkpoint *ck)
+{
+	return sizeof(*ck) + ck->window_bytes;
+}
+
+/* Of two neighbours at least one goes, if it may: twice as far apart. */
+static void thin(struct stream_index *x)
+{
+	size_t i, n = 1;
+
+	x->spacing = max_u64(2 * x->spacing, STREAM_PIECE_BYTES);
+	for (i = 1; i < x->n; i++) {
+		struct checkpoint *ck = &x->list[i];
+
+		if (ck->state & CHECKPOINT_STAYS ||
+		    ck->out - x->list[n - 1].out >= x->spacing) {
+			x->list[n++] = *ck;
+			continue;
+		}
+		x->bytes -= cost(ck);
+		free(ck->window);
+	}
+	x->n = n;
+}
+
+/* Whatever becomes of it, its window is the list's or gone. */
+static int add(struct stream_index *x, const struct checkpoint *ck,
+	       struct error *err)
+{
+	struct checkpoint *grown;
+	uint64_t spacing;
+
+	/* Room is for a power of two of them. */
+	if (!(x->n & (x->n - 1))) {
+		grown = reallocarray(x->list, x->n ? 2 * x->n : 1,
+				     sizeof(*grown));
+		if (!grown) {
+			free(ck->window);
+			return error_set(err, -ENOMEM, 0, "out of memory");
+		}
+		x->list = grown;
+	}
+	x->list[x->n++] = *ck;
+	x->bytes += cost(ck);
+	while (x->bytes > STREAM_INDEX_BYTES_MAX) {
+		spacing = x->spacing;
+		thin(x);
+		if (spacing > STREAM_BYTES_MAX)
+			return error_set(err, -EFBIG, ck->in,
+					 "its index takes more than %u bytes "
+					 "of memory",
+					 STREAM_INDEX_BYTES_MAX);
+	}
+	return 0;
+}
+
+int stream_index_add(struct stream_index *x, const struct checkpoint *ck,
+		     struct error *err)
+{
+	const struct checkpoint *last = x->n ? &x->list[x->n - 1] : NULL;
+
+	if (last && !(ck->state & CHECKPOINT_STAYS) &&
+	    ck->out - last->out < x->spacing) {
+		free(ck->window);
+		return 0;
+	}
+	return add(x, ck, err);
+}
+
+size_t stream_index_find(const struct stream_index *x, uint64_t out)
+{
+	size_t low = 0, high = x->n, middle;
+
+	while (high - low > 1) {
+		middle = low + (high - low) / 2;
+		if (x->list[middle].out <= out)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+void stream_index_done(struct stream_index *x)
+{
+	size_t i;
+
+	for (i = 0; i < x->n; i++)
+		free(x->list[i].window);
+	free(x->list);
+	*x = (struct stream_index){ 0 };
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Streams as sources: which form, and the pieces that are read of them. */
+#include <errno.h>
+#include <string.h>
+
+#include "formats/cache.h"
+#include "formats/format.h"
+#include "formats/streams/stream.h"
+#include "iouring/nowait.h"
+#include "iouring/util.h"
+
+static const struct stream_ops *const forms[] = {
+	&stream_gzip, &stream_xz, &stream_zstd, &stream_lz4, &stream_bzip2,
+};
+
+#define HEAD_BYTES 4096U
+
+const struct stream_ops *stream_probe(const uint8_t *head, size_t bytes)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(forms); i++)
+		if (forms[i]->probe(head, bytes))
+			return forms[i];
+	return NULL;
+}
+
+/* ---- the source ---- */
+
+static struct stream *stream_of(const struct source *s)
+{
+	return container_of(s, struct stream, base);
+}
+
+static void stream_free(struct stream *s)
+{
+	if (!s)
+		return;
+	stream_forget(s);
+	stream_index_done(&s->index);
+	source_unref(s->src);
+	free(s->form);
+	free(s);
+}
+
+static void stream_freep(struct stream **s)
+{
+	stream_free(*s);
+}
+
+static void free_source(struct source *s)
+{
+	stream_free(stream_of(s));
+}
+
+/* A piece that this thread has claimed. */
+static int fill(struct stream *s, struct cache_blob *b, uint64_t at, size_t len)
+{
+	uint8_t *block = cache_block(len);
+	int r = block ? stream_decode(s, at, block, len, NULL) : -EAGAIN;
+
+	if (r == -EBADMSG)
+		r = -EIO;
+	if (r >= 0) {
+		cache_fill_block(b, block, len);
+		return 0;
+	}
+	cache_fail(b, r);
+	cache_block_free(block, len);
+	return r;
+}
+
+/* There is no room for the piece: what is wanted of it alone. */
+static ssize_t read_unkept(struct stream *s, void *buf, size_t len,
+			   uint64_t off)
+{
+	int r = stream_decode(s, off, buf, len, NULL);
+
+	return r < 0 ? (r == -EBADMSG ? -EIO : r) : (ssize_t)len;
+}
+
+/* As much of the piece as is wanted of it. */
+static ssize_t read_piece(struct source *src, void *buf, size_t len,
+			  uint64_t off)
+{
+	struct stream *s = stream_of(src);
+	uint64_t at = round_down(off, s->piece_bytes);
+	size_t bytes = (size_t)min_u64(s->piece_bytes, src->bytes - at);
+	struct cache_key key = { .owner = src->id, .at = at / s->piece_bytes };
+	struct cache_blob *b;
+	int r = 0;
+
+	len = min_size(len, bytes - (size_t)(off - at));
+	if (!may_wait() && !cache_peek(&key, &b))
+		return -EAGAIN;
+	if (may_wait()) {
+		switch (cache_get(&key, &b)) {
+		case CACHE_HIT:
+			break;
+		case CACHE_CLAIMED:
+			r = fill(s, b, at, bytes);
+			break;
+		case CACHE_BUSY:
+			r = cache_wait(b);
+			break;
+		}
+	}
+	if (r >= 0 && b->bytes == bytes) {
+		memcpy(buf, (uint8_t *)b->data + (off - at), len);
+		cache_put(b);
+		return (ssize_t)len;
+	}
+	cache_put(b);
+	return r < 0 && r != -EAGAIN ? r : read_unkept(s, buf, len, off);
+}
+
+static int find_hole(struct source *src, uint64_t off, uint64_t len,
+		     bool *ret_hole, uint64_t *ret_len)
+{
+	struct stream *s = stream_of(src);
+
+	if (s->ops->find_hole)
+		return s->ops->find_hole(s, off, len, ret_hole, ret_len);
+	*ret_hole = false;
+	*ret_len = len;
+	return 0;
+}
+
+/* As often as it is opened, it is what its bytes are. */
+static void identify(const struct source *src, struct source_identity *ret)
+{
+	uint64_t bytes = ret->bytes;
+
+	source_identity(stream_of(src)->src, ret);
+	ret->bytes = bytes;
+}
+
+static const struct source_ops stream_source_ops = {
+	.name = "stream",
+	.pread = read_piece,
+	.nested = true,
+	.asks_may_wait = true,
+	.find_hole = find_hole,
+	.identify = identify,
+	.free = free_source,
+};
+
+bool source_is_stream(const struct source *src)
+{
+	return src->root->ops == &stream_source_ops;
+}
+
+const struct source *stream_bottom(const struct source *src)
+{
+	while (source_is_stream(src))
+		src = stream_of(src->root)->src;
+	return src;
+}
+
+/* ---- opening ---- */
+
+int stream_open(struct source *src, const struct stream_ops *ops,
+		struct source **ret, struct error *err)
+{
+	CLEANUP(stream_freep) struct stream *s = NULL;
+	int r = ops->need(err);
+
+	if (r < 0)
+		return r;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	source_init(&s->base, &stream_source_ops, 0);
+	s->ops = ops;
+	s->src = source_ref(src);
+	s->level = source_is_stream(src) ? stream_of(src->root)->level + 1 : 0;
+	s->piece_bytes = STREAM_PIECE_BYTES;
+	if (s->level > STREAM_DEPTH_MAX)
+		return error_set(err, -EFBIG, 0,
+				 "over %u streams in each other, which is the "
+				 "limit",
+				 STREAM_DEPTH_MAX);
+	r = ops->look ? ops->look(s, err) : 0;
+	if (!r)
+		r = stream_pass(s, err);
+	if (r >= 0)
+		r = stream_check_bytes(s->base.bytes, err);
+	if (r < 0)
+		return r;
+	*ret = &TAKE_PTR(s)->base;
+	return 0;
+}
+
+/* A disk could begin so, too: a guest writes what it likes into its own. */
+static int check_no_disk(const struct stream_ops *ops, struct source *src,
+			 const uint8_t *head, size_t bytes, struct error *err)
+{
+	const struct format_ops *format = NULL;
+	const char *other = NULL;
+	int r = 0;
+
+	if (bytes >= 512 && head[510] == 0x55 && head[511] == 0xaa)
+		other = "a disk with a boot sector";
+	else if (bytes >= 520 && !memcmp(head + 512, "EFI PART", 8))
+		other = "a disk with a GPT";
+	else
+		r = format_probe(src, &format, err);
+	if (r < 0)
+		return r;
+	if (format && strcmp(format->name, "raw") != 0)
+		other = format->name;
+	return other ? error_set(err, -EBADMSG, 0,
+				 "looks like %s and like %s: give %s",
+				 ops->what, other,
+				 AS_GIVEN("format=", "--format"))
+		     : 0;
+}
+
+int stream_peel(struct source **src, bool sure, unsigned int *depth,
+		struct error *err)
+{
+	CLEANUP(freep) uint8_t *head = malloc(HEAD_BYTES);
+	const struct stream_ops *ops = NULL;
+	struct source *inner;
+	size_t bytes;
+	int r = head ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+
+	while (r >= 0) {
+		bytes = (size_t)min_u64((*src)->bytes, HEAD_BYTES);
+		r = source_read(*src, head, bytes, 0, err);
+		ops = r < 0 ? NULL : stream_probe(head, bytes);
+		if (!ops)
+			break;
+		if (++*depth > STREAM_DEPTH_MAX)
+			return error_set(err, -EFBIG, 0,
+					 "over %u streams and containers in "
+					 "each other, which is the limit",
+					 STREAM_DEPTH_MAX);
+		if (!sure)
+			r = check_no_disk(ops, *src, head, bytes, err);
+		if (r >= 0)
+			r = stream_open(*src, ops, &inner, err);
+		if (r < 0)
+			break;
+		source_unref(*src);
+		*src = inner;
+	}
+	return r;
+}

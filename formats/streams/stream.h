@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A stream: a file that is compressed as a whole, read at random. It is a source
+ * over the source of its bytes, and knows nothing of what is in it.
+ *
+ * A form (gzip, xz ...) tells where in its bytes decoding can begin: checkpoints.
+ * A decoder begins at one and goes on; decoders that stand idle
+ * are kept for whoever reads on. What is decoded is kept in the process's cache
+ * in pieces of one size. The index of checkpoints is made when the stream is
+ * opened, and does not change: by the form's own tables, where it has some, or by
+ * decoding all of it once.
+ *
+ * A new form is one file here with one const struct stream_ops, and one line in
+ * open.c.
+ */
+#ifndef FORMATS_STREAMS_STREAM_H
+#define FORMATS_STREAMS_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/streams/input.h"
+#include "iouring/error.h"
+#include "iouring/source.h"
+
+/* ---- limits ---- */
+
+#define STREAM_BYTES_MAX	(64ULL << 40) /* of what comes out */
+#define STREAM_INDEX_BYTES_MAX	(16U << 20) /* of memory, of one index */
+#define STREAM_DECODER_MAX	(68ULL << 20) /* bytes of all decoders' memory */
+#define STREAM_INNER_MAX	(12ULL << 20) /* the same, of streams in streams */
+#define STREAM_DEPTH_MAX	8U /* streams and containers in each other */
+#define STREAM_RATIO_MAX	1100U /* by which a stream may grow that must be */
+#define STREAM_RATIO_FREE_BYTES (1ULL << 30) /* decoded once to be known */
+
+#define STREAM_PIECE_BYTES (64U << 10) /* unless the form says another */
+
+/* ---- the index ---- */
+
+/* Where decoding can begin. Both offsets never fall from one to the next. */
+struct checkpoint {
+	uint64_t in; /* of the stream's bytes; of bzip2 of its bits */
+	uint64_t out; /* of what is decoded */
+	uint32_t state; /* the form's own: what it must know there */
+	uint32_t window_bytes; /* of @window */
+	uint8_t *window; /* what was decoded before, see window.c; NULL:
+			    nothing of it is needed */
+};
+
+#define CHECKPOINT_STAYS (1U << 31) /* of state: is not thinned out */
+
+struct stream_index {
+	struct checkpoint *list; /* the first is at 0 */
+	size_t n;
+	uint64_t bytes; /* of memory */
+	uint64_t spacing; /* of thinned ones: no closer than this */
+};
+
+/* Adds one behind all others, whose window it takes over, also on failure. When
+ * there are too many, every second is dropped. */
+int stream_index_add(struct stream_index *x, const struct checkpoint *ck,
+		     struct error *err);
+/* The last one at or before @out. Only of an index that has some. */
+size_t stream_index_find(const struct stream_index *x, uint64_t out);
+void stream_index_done(struct stream_index *x);
+
+/* ---- what a form is ---- */
+
+struct stream;
+struct decoder;
+
+struct stream_ops {
+	const char *name; /* "gzip" */
+	const char *what; /* "a gzip stream" */
+
+	/* Does what begins with these bytes look like one? */
+	bool (*probe)(const uint8_t *head, size_t bytes);
+
+	/* Loads what decodes it. 0, or -ENOTSUP: it is not installed. */
+	int (*need)(struct error *err);
+
+	/*
+	 * Optional: fills s->index and s->base.bytes by what tables tell, all
+	 * else that the form needs. Returns 1, 0 where nothing tells it and all
+	 * is to be decoded, or a negative errno.
+	 */
+	int (*look)(struct stream *s, struct error *err);
+
+	/* Optional: instead of the index, the last place at or before @out. */
+	int (*find)(struct stream *s, uint64_t out, struct checkpoint *ret,
+		    struct error *err);
+
+	/* Optional: see source_ops.find_hole. */
+	int (*find_hole)(struct stream *s, uint64_t off, uint64_t len,
+			 bool *ret_hole, uint64_t *ret_len);
+
+	/*
+	 * Makes d->state, if it is NULL, and has it begin at @from; d->in is
+	 * there and d->out is set by the caller.
+	 */
+	int (*start)(struct decoder *d, const struct checkpoint *from,
+		     struct error *err);
+
+	/*
+	 * Decodes at most @len > 0 bytes, which are those at d->out, and sets
+	 * *ret, at least 1; 0: the stream has ended. Tells of each place where
+	 * decoding could begin by decoder_pass(). Damage is -EBADMSG.
+	 */
+	int (*step)(struct decoder *d, uint8_t *out, size_t len, size_t *ret,
+		    struct error *err);
+
+	void (*stop)(struct decoder *d); /* frees d->state; may be NULL */
+};
+
+struct stream {
+	struct source base;
+	const struct stream_ops *ops;
+	struct source *src; /* its bytes */
+	unsigned int level; /* so many streams lie below */
+	uint32_t piece_bytes; /* a power of two */
+	uint64_t decoder_bytes; /* of memory that a decoder may take */
+	struct stream_index index;
+	void *form; /* the form's own; free()d */
+};
+
+/* One thread's at a time. */
+struct decoder {
+	struct stream *s;
+	struct stream_in in;
+	void *state; /* of the form */
+	uint64_t out; /* comes next */
+	size_t next; /* checkpoint, the first behind where it began */
+	bool noting; /* the index is being made */
+
+	/* decoders.c's */
+	struct decoder *older;
+	bool busy;
+	uint64_t goal; /* where it will stand when it is not busy */
+	uint64_t bytes; /* of memory, counted */
+	uint8_t *piece; /* for what is passed by; NULL: none yet */
+};
+
+/*
+ * For forms: at d->out decoding can begin, at @in. While the index is made it is
+ * noted, if it is wanted; else it is compared. -EBADMSG: the index says
+ * otherwise.
+ */
+int decoder_pass(struct decoder *d, uint64_t in, uint32_t state,
+		 struct error *err);
+
+/*
+ * The same for forms that must know what was decoded before: the last @bytes of
+ * it at @window. Noted where the index so takes no more than a 256th of the data;
+ * *want_at, 0 at first, is where it is worthwhile to ask again.
+ */
+int decoder_pass_window(struct decoder *d, uint64_t in, uint32_t state,
+			const uint8_t *window, uint32_t bytes,
+			uint64_t *want_at, struct error *err);
+
+/* What a checkpoint knows, to @ret of @room bytes; *ret_bytes: how many. */
+int checkpoint_window(const struct checkpoint *ck, uint8_t *ret, uint32_t room,
+		      uint32_t *ret_bytes, struct error *err);
+
+/* -EBADMSG, with what is wrong near d->in. */
+int decoder_damaged(const struct decoder *d, const char *what,
+		    struct error *err);
+
+/* What a decoder of @s may take: -EFBIG, by @what, where @bytes are more. */
+int stream_check_memory(const struct stream *s, uint64_t bytes,
+			const char *what, struct error *err);
+
+/* A size that comes out: -EFBIG over the limit. */
+int stream_check_bytes(uint64_t bytes, struct error *err);
+
+/* ---- opening ---- */
+
+/* Which form? NULL: none. */
+const struct stream_ops *stream_probe(const uint8_t *head, size_t bytes);
+
+/*
+ * Makes a source of @src, which is referred to, of what it decodes to. May take
+ * long, where all is to be decoded once.
+ */
+int stream_open(struct source *src, const struct stream_ops *ops,
+		struct source **ret, struct error *err);
+
+/*
+ * *src, the caller's, is replaced by what is in it, as long as that is a stream,
+ * and *depth raised by how many there were. Unless @sure, a stream that is a
+ * disk, too, is -EBADMSG: a guest can write what begins one into its own disk.
+ */
+int stream_peel(struct source **src, bool sure, unsigned int *depth,
+		struct error *err);
+
+/* Is @src what a stream decodes to? */
+bool source_is_stream(const struct source *src);
+
+/* What @src is decoded from in the end, or itself: perhaps a file. */
+const struct source *stream_bottom(const struct source *src);
+
+/* open.c: the forms */
+extern const struct stream_ops stream_gzip, stream_xz, stream_zstd, stream_lz4,
+	stream_bzip2;
+
+/* ---- decoders.c ---- */
+
+/*
+ * Decodes [@off, @off + @len) of @s to @out. What is passed by on the way is
+ * put into the cache, where that pays. May wait for decoders that others use.
+ */
+int stream_decode(struct stream *s, uint64_t off, uint8_t *out, size_t len,
+		  struct error *err);
+
+/* Decodes all of @s, whose index it fills, and sets its size. */
+int stream_pass(struct stream *s, struct error *err);
+
+/* Does away with the idle decoders of @s, which nobody reads. */
+void stream_forget(struct stream *s);
+
+#endif
