@@ -405,11 +405,13 @@ static int finish_ios(struct round *rd, struct error *err)
 
 		if (!e)
 			continue;
-		if (io->ret < 0)
-			return error_set(
-				err, io->ret, io->off,
-				"%zu bytes at %" PRIu64 " cannot be read: %s",
-				io->len, io->off, errno_text(-io->ret));
+		if (io->ret < 0) {
+			source_explain(io->src, io->off, io->len, err);
+			error_set(err, io->ret, io->off,
+				  "%zu bytes at %" PRIu64 " cannot be read: %s",
+				  io->len, io->off, errno_text(-io->ret));
+			return io->ret;
+		}
 		r = e->cipher ? decipher(e, io->buf, io->len, err) : 0;
 		if (r < 0)
 			return r;

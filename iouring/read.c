@@ -19,9 +19,11 @@ int source_read(struct source *s, void *buf, size_t len, uint64_t off,
 	if (!len)
 		return 0;
 	r = batch_run(&io, 1);
-	if (r < 0)
-		return error_set(err, r, off,
-				 "%zu bytes at %" PRIu64 " cannot be read: %s",
-				 len, off, errno_text(-r));
-	return 0;
+	if (r < 0) {
+		source_explain(s, off, len, err);
+		error_set(err, r, off,
+			  "%zu bytes at %" PRIu64 " cannot be read: %s", len,
+			  off, errno_text(-r));
+	}
+	return r;
 }

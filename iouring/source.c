@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "iouring/nowait.h"
 #include "iouring/source.h"
 
 /* Ids are never used twice, so a cache never mistakes one for another. */
@@ -52,6 +53,13 @@ int source_find_hole(struct source *s, uint64_t off, uint64_t len,
 	*ret_hole = false;
 	*ret_len = len;
 	return 0;
+}
+
+void source_explain(struct source *s, uint64_t off, uint64_t len,
+		    struct error *err)
+{
+	if (err && may_wait() && s->root->ops->explain)
+		s->root->ops->explain(s->root, s->root_off + off, len, err);
 }
 
 void source_prefetch(struct source *s, uint64_t off, uint64_t len)

@@ -104,6 +104,13 @@ struct source_ops {
 	int (*find_hole)(struct source *s, uint64_t off, uint64_t len,
 			 bool *ret_hole, uint64_t *ret_len);
 
+	/*
+	 * Optional: why @len bytes at @off could not be read just now. Fills
+	 * @err if it knows; may read, as pread() may of a nested source.
+	 */
+	void (*explain)(struct source *s, uint64_t off, uint64_t len,
+			struct error *err);
+
 	/* Optional: the bytes will be read soon. A hint, never fails. */
 	void (*prefetch)(struct source *s, uint64_t off, uint64_t len);
 
@@ -192,6 +199,10 @@ bool identity_is_unchanged(const struct source_identity *a,
 
 /* Is it the file that stat() told of? */
 bool identity_is_file(const struct source_identity *i, const struct stat *st);
+
+/* See ops->explain; of a part of @s that a batch has failed to read. */
+void source_explain(struct source *s, uint64_t off, uint64_t len,
+		    struct error *err);
 
 /* See ops->prefetch. */
 void source_prefetch(struct source *s, uint64_t off, uint64_t len);

@@ -18,7 +18,7 @@
 
 #include "formats/codec/codec-lib.h"
 #include "formats/cursor.h"
-#include "formats/streams/stream.h"
+#include "formats/streams/packed.h"
 #include "formats/streams/xxh.h"
 #include "iouring/util.h"
 
@@ -83,8 +83,11 @@ static int need(struct error *err)
 static int look(struct stream *s, struct error *err)
 {
 	uint32_t magic = 0;
-	int r = source_read(s->src, &magic, sizeof(magic), 0, err);
+	int r = packed_look(s, PACKED_LZ4, err);
 
+	if (r)
+		return r;
+	r = source_read(s->src, &magic, sizeof(magic), 0, err);
 	if (r < 0)
 		return r;
 	s->decoder_bytes =

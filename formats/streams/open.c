@@ -79,6 +79,40 @@ static ssize_t read_unkept(struct stream *s, void *buf, size_t len,
 	return r < 0 ? (r == -EBADMSG ? -EIO : r) : (ssize_t)len;
 }
 
+static bool is_hole(struct stream *s, uint64_t off, uint64_t len)
+{
+	uint64_t here;
+	bool hole;
+
+	return s->ops->find_hole &&
+	       !s->ops->find_hole(s, off, len, &hole, &here) && hole &&
+	       here == len;
+}
+
+/* Has the piece kept, or waits for who does. Returns 0, its blob held, or a
+ * negative errno: -EAGAIN: there is no room for it. */
+static int keep(struct stream *s, const struct cache_key *key, uint64_t at,
+		size_t bytes, struct cache_blob **ret)
+{
+	int r = 0;
+
+	switch (cache_get(key, ret)) {
+	case CACHE_HIT:
+		break;
+	case CACHE_CLAIMED:
+		r = fill(s, *ret, at, bytes);
+		break;
+	case CACHE_BUSY:
+		r = cache_wait(*ret);
+		break;
+	}
+	if (r >= 0 && (*ret)->bytes != bytes)
+		r = -EAGAIN;
+	if (r < 0)
+		cache_put(*ret);
+	return r;
+}
+
 /* As much of the piece as is wanted of it. */
 static ssize_t read_piece(struct source *src, void *buf, size_t len,
 			  uint64_t off)
@@ -91,27 +125,22 @@ static ssize_t read_piece(struct source *src, void *buf, size_t len,
 	int r = 0;
 
 	len = min_size(len, bytes - (size_t)(off - at));
-	if (!may_wait() && !cache_peek(&key, &b))
-		return -EAGAIN;
-	if (may_wait()) {
-		switch (cache_get(&key, &b)) {
-		case CACHE_HIT:
-			break;
-		case CACHE_CLAIMED:
-			r = fill(s, b, at, bytes);
-			break;
-		case CACHE_BUSY:
-			r = cache_wait(b);
-			break;
+	if (!cache_peek(&key, &b)) {
+		if (!may_wait())
+			return -EAGAIN;
+		if (is_hole(s, off, len)) {
+			memset(buf, 0, len);
+			return (ssize_t)len;
 		}
+		r = keep(s, &key, at, bytes, &b);
+		if (r == -EAGAIN)
+			return read_unkept(s, buf, len, off);
 	}
-	if (r >= 0 && b->bytes == bytes) {
-		memcpy(buf, (uint8_t *)b->data + (off - at), len);
-		cache_put(b);
-		return (ssize_t)len;
-	}
+	if (r < 0)
+		return r;
+	memcpy(buf, (uint8_t *)b->data + (off - at), len);
 	cache_put(b);
-	return r < 0 && r != -EAGAIN ? r : read_unkept(s, buf, len, off);
+	return (ssize_t)len;
 }
 
 static int find_hole(struct source *src, uint64_t off, uint64_t len,
@@ -135,12 +164,30 @@ static void identify(const struct source *src, struct source_identity *ret)
 	ret->bytes = bytes;
 }
 
+/* Decodes once more, as who reads has no place for words. */
+static void explain(struct source *src, uint64_t off, uint64_t len,
+		    struct error *err)
+{
+	struct stream *s = stream_of(src);
+	CLEANUP(freep) uint8_t *piece = malloc(s->piece_bytes);
+	uint64_t at = round_down(off, s->piece_bytes);
+	int r = piece ? 0 : -ENOMEM;
+
+	for (; r >= 0 && at < off + len; at += s->piece_bytes)
+		r = stream_decode(
+			s, at, piece,
+			(size_t)min_u64(s->piece_bytes, src->bytes - at), err);
+	if (r == -EBADMSG)
+		err->code = -EIO;
+}
+
 static const struct source_ops stream_source_ops = {
 	.name = "stream",
 	.pread = read_piece,
 	.nested = true,
 	.asks_may_wait = true,
 	.find_hole = find_hole,
+	.explain = explain,
 	.identify = identify,
 	.free = free_source,
 };

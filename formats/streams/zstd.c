@@ -19,7 +19,7 @@
 
 #include "formats/codec/codec-lib.h"
 #include "formats/cursor.h"
-#include "formats/streams/stream.h"
+#include "formats/streams/packed.h"
 #include "iouring/util.h"
 
 #define MAGIC	       0xfd2fb528U
@@ -207,8 +207,10 @@ static int look(struct stream *s, struct error *err)
 		.d = { .s = s, .in = { .src = s->src, .end = s->src->bytes } },
 		.known = true
 	};
-	int r = 0;
+	int r = packed_look(s, PACKED_ZSTD, err);
 
+	if (r)
+		return r;
 	while (r >= 0 && !stream_in_ended(&w.d.in))
 		r = walk_any(&w, err);
 	stream_in_done(&w.d.in);
