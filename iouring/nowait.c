@@ -5,22 +5,6 @@
 
 _Thread_local bool engine_nowait;
 
-static int pread_now(const struct batch_io *io)
-{
-	struct source *s = io->src->root;
-	uint64_t off = io->src->root_off + io->off;
-	size_t done = 0;
-	ssize_t n;
-
-	for (; done < io->len; done += (size_t)n) {
-		n = s->ops->pread(s, (uint8_t *)io->buf + done, io->len - done,
-				  off + done);
-		if (n <= 0)
-			return -EAGAIN;
-	}
-	return 0;
-}
-
 /*
  * O_DIRECT always waits for the disk. A kernel or a file system that does not
  * know the flag, and a page that is not there, are the same to us.
@@ -28,10 +12,12 @@ static int pread_now(const struct batch_io *io)
 static int read_now(const struct batch_io *io)
 {
 	const struct file_source *f = source_file(io->src);
+	struct source *s = io->src->root;
 	struct iovec v = { io->buf, io->len };
 
-	if (!f && io->src->root->ops->asks_may_wait)
-		return pread_now(io);
+	if (s->ops->read_now && io->op == BATCH_READ)
+		return s->ops->read_now(s, io->buf, io->len,
+					io->src->root_off + io->off);
 	if (!f || f->align > 1 || io->op != BATCH_READ)
 		return -EAGAIN;
 	return preadv2(f->fd, &v, 1, (off_t)(io->src->root_off + io->off),

@@ -67,10 +67,10 @@ struct source_ops {
 	bool nested;
 
 	/*
-	 * pread() may be asked where its thread may not wait (nowait.h): it
-	 * answers of what it has, or is -EAGAIN.
+	 * Optional, of what is nested: reads what needs no waiting, else it is
+	 * -EAGAIN (nowait.h).
 	 */
-	bool asks_may_wait;
+	int (*read_now)(struct source *s, void *buf, size_t len, uint64_t off);
 
 	/*
 	 * Begins reading those of @ios[0 .. @n) whose src->root is @s and

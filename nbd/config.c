@@ -10,6 +10,7 @@
 #include "formats/cache.h"
 #include "formats/overlay/overlay.h"
 #include "formats/place.h"
+#include "formats/streams/kept.h"
 #include "iouring/sources/remote-options.h"
 #include "iouring/sources/url.h"
 #include "nbd/config.h"
@@ -39,6 +40,7 @@ const char config_help[] =
 	"ca=FILE          certificates (PEM) that web servers are known by [the system's]\n"
 	"proxy=URL|none   by which web servers are reached [as http_proxy says]\n"
 	"remote-timeout=SECONDS  how long a read from another server is tried for [30]\n"
+	"cache-dir=DIR    where indexes of compressed files are kept [nowhere]\n"
 	"cache=SIZE       memory for tables, decoded clusters and decoding [64M]\n"
 	"io=auto|uring|sync  how files are read [auto]\n"
 	"direct=true      bypass the page cache (O_DIRECT) [false]\n"
@@ -121,6 +123,7 @@ void config_done(struct config *c)
 	free(c->credentials);
 	free(c->ca);
 	free(c->proxy);
+	free(c->cache_dir);
 	free(c->overlay);
 	free(c->overlays);
 	free(c->control);
@@ -517,6 +520,20 @@ static int set_remote_timeout(struct config *c, const char *value,
 	return 0;
 }
 
+static int set_cache_dir(struct config *c, const char *value, struct error *err)
+{
+	char *path;
+	int r = *value ? absolute_path(value, &path, err)
+		       : error_set(err, -EINVAL, 0,
+				   "cache-dir: the path is empty");
+
+	if (r < 0)
+		return r;
+	free(c->cache_dir);
+	c->cache_dir = path;
+	return 0;
+}
+
 static int set_overlay(struct config *c, const char *value, struct error *err)
 {
 	char *path;
@@ -672,6 +689,7 @@ static const struct {
 	{ "ca", set_ca },
 	{ "proxy", set_proxy },
 	{ "remote-timeout", set_remote_timeout },
+	{ "cache-dir", set_cache_dir },
 	{ "cache", set_cache },
 	{ "spare", set_spare },
 	{ "io", set_io },
@@ -740,6 +758,11 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 		say("spare= does nothing any more: decoded clusters lie in the "
 		    "memory of cache=");
 	engine_configure(c->io, say);
+	if (c->cache_dir) {
+		r = kept_configure(c->cache_dir, err);
+		if (r < 0)
+			return r;
+	}
 	if (c->io != ENGINE_URING)
 		return 0;
 	r = engine_probe();

@@ -101,6 +101,7 @@ static int look_bgzf(struct stream *s, struct stream_in *in, struct error *err)
 		stream_in_take(in, bytes);
 	}
 	s->base.bytes = ck.out;
+	s->was_dear = true;
 	return 1;
 }
 

@@ -5,8 +5,8 @@
 
 #include "formats/cache.h"
 #include "formats/format.h"
+#include "formats/streams/kept.h"
 #include "formats/streams/stream.h"
-#include "iouring/nowait.h"
 #include "iouring/util.h"
 
 static const struct stream_ops *const forms[] = {
@@ -126,8 +126,6 @@ static ssize_t read_piece(struct source *src, void *buf, size_t len,
 
 	len = min_size(len, bytes - (size_t)(off - at));
 	if (!cache_peek(&key, &b)) {
-		if (!may_wait())
-			return -EAGAIN;
 		if (is_hole(s, off, len)) {
 			memset(buf, 0, len);
 			return (ssize_t)len;
@@ -141,6 +139,27 @@ static ssize_t read_piece(struct source *src, void *buf, size_t len,
 	memcpy(buf, (uint8_t *)b->data + (off - at), len);
 	cache_put(b);
 	return (ssize_t)len;
+}
+
+/* Of what the cache has, all or nothing. */
+static int read_now(struct source *src, void *buf, size_t len, uint64_t off)
+{
+	const struct stream *s = stream_of(src);
+	struct cache_blob *b;
+	size_t in, n, done;
+
+	for (done = 0; done < len; done += n) {
+		struct cache_key key = { .owner = src->id,
+					 .at = (off + done) / s->piece_bytes };
+
+		in = (size_t)((off + done) % s->piece_bytes);
+		n = min_size(len - done, s->piece_bytes - in);
+		if (!cache_peek(&key, &b))
+			return -EAGAIN;
+		memcpy((uint8_t *)buf + done, (uint8_t *)b->data + in, n);
+		cache_put(b);
+	}
+	return 0;
 }
 
 static int find_hole(struct source *src, uint64_t off, uint64_t len,
@@ -185,7 +204,7 @@ static const struct source_ops stream_source_ops = {
 	.name = "stream",
 	.pread = read_piece,
 	.nested = true,
-	.asks_may_wait = true,
+	.read_now = read_now,
 	.find_hole = find_hole,
 	.explain = explain,
 	.identify = identify,
@@ -205,6 +224,25 @@ const struct source *stream_bottom(const struct source *src)
 }
 
 /* ---- opening ---- */
+
+/* As it was kept, by the form's tables, or by a pass. */
+static int make_index(struct stream *s, struct error *err)
+{
+	struct kept_key key;
+	bool keep = kept_key(s, &key);
+	int r;
+
+	if (keep && kept_load(s, &key))
+		return 0;
+	r = s->ops->look ? s->ops->look(s, err) : 0;
+	if (!r) {
+		s->was_dear = true;
+		r = stream_pass(s, err);
+	}
+	if (r >= 0 && keep && s->was_dear)
+		kept_save(s, &key);
+	return r;
+}
 
 int stream_open(struct source *src, const struct stream_ops *ops,
 		struct source **ret, struct error *err)
@@ -227,9 +265,7 @@ int stream_open(struct source *src, const struct stream_ops *ops,
 				 "over %u streams in each other, which is the "
 				 "limit",
 				 STREAM_DEPTH_MAX);
-	r = ops->look ? ops->look(s, err) : 0;
-	if (!r)
-		r = stream_pass(s, err);
+	r = make_index(s, err);
 	if (r >= 0)
 		r = stream_check_bytes(s->base.bytes, err);
 	if (r < 0)

@@ -122,6 +122,7 @@ struct stream {
 	uint64_t decoder_bytes; /* of memory that a decoder may take */
 	struct stream_index index;
 	void *form; /* the form's own; free()d */
+	bool was_dear; /* look() read all of it */
 };
 
 /* One thread's at a time. */

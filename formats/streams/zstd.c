@@ -216,6 +216,7 @@ static int look(struct stream *s, struct error *err)
 	stream_in_done(&w.d.in);
 	s->decoder_bytes = w.window + DECODER_BYTES;
 	s->base.bytes = w.d.out;
+	s->was_dear = true;
 	if (r >= 0 && !w.known)
 		stream_index_done(&s->index);
 	return r < 0 ? r : w.known;

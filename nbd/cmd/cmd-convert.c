@@ -47,6 +47,7 @@ static const char help[] =
 	"      --force-share      read what another process may be writing\n"
 	"      --credentials FILE, --ca FILE, --proxy URL, --remote-timeout SECONDS\n"
 	"                      how images at URLs are read, see platter(1)\n"
+	"      --cache-dir DIR    keeps indexes of compressed files there\n"
 	"      --cache SIZE       memory for caches (default 64M)\n"
 	"      --io MODE          auto, uring or sync\n"
 	"      --direct           read with O_DIRECT\n"

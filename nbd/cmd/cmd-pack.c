@@ -42,6 +42,7 @@ static const char help[] =
 	"      --allow X          a folder or prefix that images may refer to\n"
 	"      --force parent     take a parent whose ids do not match\n"
 	"      --force-share      read what another process may be writing\n"
+	"      --cache-dir DIR    keeps indexes of compressed files there\n"
 	"      --cache SIZE       memory for caches (default 64M)\n"
 	"      --io MODE          auto, uring or sync\n"
 	"      --direct           read with O_DIRECT\n"

@@ -147,10 +147,16 @@ def xxh64(data):
         for v in lanes:
             h = ((h ^ one(0, v)) * p1 + p4) & m
     h = (h + len(data)) & m
-    for at in range(at, len(data) - 7, 8):
+    while len(data) - at >= 8:
         h = (rot(h ^ one(0, struct.unpack_from("<Q", data, at)[0]), 27) * p1 +
              p4) & m
-    is_equal(len(data) % 8, 0, "what is hashed here, modulo 8,")
+        at += 8
+    if len(data) - at >= 4:
+        h = (rot(h ^ struct.unpack_from("<I", data, at)[0] * p1 & m, 23) *
+             p2 + p3) & m
+        at += 4
+    for byte in data[at:]:
+        h = rot(h ^ byte * p5 & m, 11) * p1 & m
     h = (h ^ h >> 33) * p2 & m
     h = (h ^ h >> 29) * p3 & m
     return h ^ h >> 32
@@ -304,6 +310,116 @@ def a_cut_or_damaged_stream_serves_nothing_else(c):
         else:
             is_true(status == 1 and err.count("\n") == 1, f"{end}: {err}")
         os.unlink(path)
+
+
+# ---- the index that is kept ----
+
+def convert(c, path, *options):
+    out = c.at("kept.out")
+    run([os.environ["PLATTER"], "convert", "--quiet", "--overwrite",
+         *options, path, out])
+    run(["cmp", c.raw, out])
+
+
+def an_index_is_kept(c):
+    folder = c.at("cache")
+    keep = ["--cache-dir", folder]
+    for end in ("gz", "bgzip.gz", "stdin.zst", "BD4.lz4", "1.bz2"):
+        path = c.pack(end)
+        convert(c, path, *keep)
+        names = os.listdir(os.path.join(folder, "index"))
+        is_equal(len(names), 1, "the indexes")
+        kept = os.path.join(folder, "index", names[0])
+        is_true(os.path.getsize(kept) < SIZE / 200 + 2048,
+                f"{end}: an index of {os.path.getsize(kept)} bytes")
+        before = os.stat(kept)
+        with Server(path, more=keep) as s:
+            random_reads(s, c.raw)
+        after = os.stat(kept)
+        is_equal(after.st_ino, before.st_ino, "the index's inode")
+        is_true(after.st_mtime_ns > before.st_mtime_ns, "it was not used")
+        # Whatever becomes of it, the disk is the same.
+        with open(kept, "rb") as f:
+            data = f.read()
+        rnd = random.Random(3)
+        for i in range(6):
+            wrong = bytearray(data)
+            if i < 3:
+                wrong[rnd.randrange(len(wrong))] ^= 1 << rnd.randrange(8)
+            else:
+                del wrong[rnd.randrange(len(wrong)):]
+            with open(kept, "wb") as f:
+                f.write(wrong)
+            convert(c, path, *keep)
+            with open(kept, "rb") as f:
+                is_true(f.read() == data, "it was not made anew")
+        os.unlink(kept)
+        os.unlink(path)
+
+
+def a_hostile_index_is_no_danger(c):
+    """With a sum that is right."""
+    folder = c.at("cache")
+    path = c.pack("gz")
+    convert(c, path, "--cache-dir", folder)
+    kept = os.path.join(folder, "index",
+                        os.listdir(os.path.join(folder, "index"))[0])
+    with open(kept, "rb") as f:
+        data = f.read()
+    top = struct.pack("<Q", (1 << 64) - 1)
+    head = 8 + 80 + 32
+    for at, value in ((88, top), (96, top), (112, top), (head, top),
+                      (head + 8, top), (head + 20, top[:4]),
+                      (head + 24, top), (head + 32, top),
+                      (head + 44, top[:4]), (88, bytes(8)),
+                      (head + 24, struct.pack("<Q", 18)),
+                      (head + 40, bytes(4))):
+        wrong = bytearray(data)
+        wrong[at:at + len(value)] = value
+        with open(kept, "wb") as f:
+            f.write(wrong[:len(data) - 8] +
+                    struct.pack("<Q", xxh64(wrong[:len(data) - 8])))
+        status, out, err = run([os.environ["PLATTER"], "convert", "--quiet",
+                                "--overwrite", "--cache-dir", folder, path,
+                                c.at("kept.out")], ok=None)
+        is_true(status in (0, 1) and err.count("\n") == status, err)
+        if status == 0:
+            run(["cmp", c.raw, c.at("kept.out")])
+        if os.path.exists(kept):
+            os.unlink(kept)
+    os.unlink(path)
+
+
+def an_index_is_of_the_file_as_it_is(c):
+    folder = c.at("cache")
+    path = c.pack("gz")
+    convert(c, path, "--cache-dir", folder)
+    other = c.at("other.raw")
+    with open(c.raw, "rb") as f, open(other, "wb") as to:
+        to.write(f.read()[::-1])
+    # In the same inode, with the same time.
+    st = os.stat(path)
+    c.shell("gzip -c {other} >{path}", other=other, path=path)
+    os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+    out = c.at("kept.out")
+    run([os.environ["PLATTER"], "convert", "--quiet", "--overwrite",
+         "--cache-dir", folder, path, out])
+    run(["cmp", other, out])
+    os.chmod(folder, 0o777)
+    c.refuse("others may write into it", "--cache-dir", folder, path)
+    os.chmod(folder, 0o700)
+    # Killed while it is made: nothing is left that the next one minds.
+    for delay in (0.01, 0.03, 0.06):
+        c.shell("rm -rf {folder}/index/*", folder=folder)
+        p = subprocess.Popen([os.environ["PLATTER"], "info", "--cache-dir",
+                              folder, path], stdout=subprocess.DEVNULL)
+        time.sleep(delay)
+        p.kill()
+        p.wait()
+        run([os.environ["PLATTER"], "convert", "--quiet", "--overwrite",
+             "--cache-dir", folder, path, out])
+        run(["cmp", other, out])
+    os.unlink(path)
 
 
 # ---- platter pack ----
@@ -511,6 +627,9 @@ def main():
         a_declared_raw_disk_is_not_unpacked,
         an_overlay_over_it_is_temporary,
         a_cut_or_damaged_stream_serves_nothing_else,
+        an_index_is_kept,
+        a_hostile_index_is_no_danger,
+        an_index_is_of_the_file_as_it_is,
         what_is_packed_is_unpacked_by_the_tools,
         a_packed_zst_has_the_published_table,
         zero_blocks_are_holes,
