@@ -102,7 +102,8 @@ struct format_ops {
 	const char *folder_file;
 
 	/* The disk is made at opening, and may be another the next time: what
-	   lasts cannot be over it. */
+	   lasts cannot be over it. Its magic is that of an archive, and looked at
+	   where it was declared. */
 	bool made;
 
 	/* Bytes of l->state, zeroed before open(). */

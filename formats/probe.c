@@ -19,11 +19,13 @@ static bool magic_matches(const struct magic *m, const uint8_t *head,
 }
 
 static bool matches(const struct format_ops *ops, struct source *src,
-		    const uint8_t *head, size_t head_bytes)
+		    const uint8_t *head, size_t head_bytes, bool declared)
 {
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(ops->magic) && ops->magic[i].len; i++)
+	/* What is an archive, too, was looked into before. */
+	for (i = ops->made && !declared ? ARRAY_SIZE(ops->magic) : 0;
+	     i < ARRAY_SIZE(ops->magic) && ops->magic[i].len; i++)
 		if (magic_matches(&ops->magic[i], head, head_bytes))
 			return true;
 	return ops->probe && ops->probe(src, head, head_bytes);
@@ -63,7 +65,7 @@ int format_probe(struct source *src, const struct format_ops **ret,
 	if (r < 0)
 		return r;
 	for (f = format_table; *f; f++) {
-		if (!has_magic(*f) || !matches(*f, src, head, bytes))
+		if (!has_magic(*f) || !matches(*f, src, head, bytes, false))
 			continue;
 		if (found)
 			return error_set(err, -EBADMSG, 0,
@@ -89,7 +91,7 @@ int format_matches(const struct format_ops *ops, struct source *src,
 	r = read_head(src, &head, &bytes, err);
 	if (r < 0)
 		return r;
-	if (!matches(ops, src, head, bytes))
+	if (!matches(ops, src, head, bytes, true))
 		return error_set(err, -EBADMSG, 0,
 				 "is not %s, though declared so", ops->name);
 	return 0;

@@ -25,9 +25,10 @@
 #include "formats/streams/stream.h"
 #include "iouring/util.h"
 
-#define JSON_BYTES_MAX	(4U << 20)
-#define INDEX_DEPTH_MAX 4U /* indexes of indexes */
-#define NAMES_BYTES	512U
+#define JSON_BYTES_MAX	 (4U << 20)
+#define INDEX_DEPTH_MAX	 4U /* indexes of indexes */
+#define NAMES_BYTES	 512U
+#define LAYOUT_BYTES_MAX 1024U
 
 struct docker {
 	struct container *archive; /* NULL: a folder */
@@ -390,6 +391,13 @@ static int build_disk(struct docker *d, struct error *err)
 	return r;
 }
 
+/* The file of a layout's version, beside which the rest lies. */
+static bool docker_probe(struct source *src, const uint8_t *head, size_t bytes)
+{
+	return src->bytes <= LAYOUT_BYTES_MAX && bytes && head[0] == '{' &&
+	       memmem(head, bytes, "imageLayoutVersion", 18);
+}
+
 static int docker_open(struct layer *l, struct error *err)
 {
 	struct docker *d = l->state;
@@ -463,6 +471,8 @@ static void docker_info(struct layer *l, struct info_sink *s)
 
 const struct format_ops docker_format = {
 	.name = DOCKER_FORMAT,
+	.magic = { { 257, 5, "ustar" } },
+	.probe = docker_probe,
 	.folder_file = "oci-layout",
 	.made = true,
 	.state_bytes = sizeof(struct docker),

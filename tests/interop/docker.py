@@ -226,6 +226,44 @@ def the_kernel_finds_what_was_unpacked(c):
     is_equal(got_links, links, "the hard links")
 
 
+def layouts_of_oci_are_images(c):
+    """As skopeo writes them: compressed layers, in a folder and in a tar."""
+    want, links = facts(unpacked(c))
+    layout = c.at("oci")
+    packed = c.at("oci.tar")
+    run(["tar", "-cf", packed, "-C", layout, "."])
+    run(["gzip", "-1", "-k", "-f", packed])
+    run(["zstd", "-q", "-f", c.saved, "-o", c.saved + ".zst"])
+    for image in (layout, packed, packed + ".gz", c.saved + ".zst"):
+        with Mounted(c.raw(image), c.at("m")) as point:
+            got, got_links = facts(point)
+        is_equal(differences(got, want), [], f"the names of {image}")
+        is_equal(got_links, links, "the hard links")
+    # One of another kind of machine is none of ours.
+    with open(os.path.join(layout, "index.json")) as f:
+        index = json.load(f)
+    own = index["manifests"][0]
+    for manifests, said in (
+            ([dict(own, platform={"os": "linux", "architecture": "s390x"}),
+              dict(own, platform={"os": "linux", "architecture": "amd64"})],
+             None),
+            ([own, dict(own, annotations={
+                "org.opencontainers.image.ref.name": "y"})],
+             "several images: name one with --member: x, y"),
+            ([dict(own, digest="sha256:../../../etc/passwd")],
+             "a digest is none"),
+            ([dict(own, digest="sha256:" + "0" * 64)], "is missing"),
+            ([], "has no images")):
+        with open(os.path.join(layout, "index.json"), "w") as f:
+            json.dump(dict(index, manifests=manifests), f)
+        status, _, err = run([PLATTER, "map", layout], ok=None)
+        is_true(status == (1 if said else 0) and (said or "") in err,
+                f"{said!r}: {status} {err!r}")
+    run([PLATTER, "map", "--member", "x", packed])
+    with open(os.path.join(layout, "index.json"), "w") as f:
+        json.dump(index, f)
+
+
 def with_an_overlay_it_can_be_written(c):
     with Server(c.saved, more=["--overlay", "temp"]) as s:
         out = c.at("written.raw")
@@ -370,6 +408,7 @@ def main():
     PLATTER = os.environ["PLATTER"]
     run_checks(Context, [
         the_kernel_finds_what_was_unpacked,
+        layouts_of_oci_are_images,
         with_an_overlay_it_can_be_written,
         the_same_image_is_the_same_disk,
         a_tar_of_all_files_is_an_image,
