@@ -328,8 +328,7 @@ static int open_local(const char *path, bool direct, struct place_file *ret,
 		error_prefix(err, "%s", path);
 		return r;
 	}
-	*ret = f;
-	f = (struct place_file){ 0 };
+	*ret = place_file_take(&f);
 	return 0;
 }
 

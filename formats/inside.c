@@ -40,7 +40,6 @@ static int take_member(struct place_file *f, struct container *c,
 {
 	CLEANUP(place_file_done) struct place_file in = { 0 };
 	const struct member *m = NULL;
-	struct place_file was;
 	int r = container_choose(c, name, &m, err);
 
 	if (r < 0)
@@ -59,9 +58,8 @@ static int take_member(struct place_file *f, struct container *c,
 	in.place = container_place(c, m);
 	if (!in.place)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	was = *f;
-	*f = in;
-	in = was;
+	place_file_done(f);
+	*f = place_file_take(&in);
 	return 0;
 }
 

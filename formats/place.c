@@ -27,6 +27,14 @@ void place_file_done(struct place_file *f)
 	*f = (struct place_file){ 0 };
 }
 
+struct place_file place_file_take(struct place_file *f)
+{
+	struct place_file ret = *f;
+
+	*f = (struct place_file){ 0 };
+	return ret;
+}
+
 void place_init(struct place *p, const struct place_ops *ops)
 {
 	p->ops = ops;

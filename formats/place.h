@@ -49,6 +49,9 @@ struct place_file {
 
 void place_file_done(struct place_file *f);
 
+/* What @f has, which is empty then. */
+struct place_file place_file_take(struct place_file *f);
+
 struct place_ops {
 	/*
 	 * Opens what @ask names, if it may be: fills *ret. A refusal sets

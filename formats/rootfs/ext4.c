@@ -427,6 +427,7 @@ static int add_run(struct maker *m, const struct ext4_run *r)
 			return error_set(m->err, -ENOMEM, 0, "out of memory");
 		d->runs = grown;
 	}
+	ANALYSER_ASSUME(d->runs);
 	d->runs[d->n_runs++] = *r;
 	return 0;
 }

@@ -394,7 +394,7 @@ static struct tree_file *new_file(const struct tree *t, struct tar_entry *e)
 /* The file that a hard link is another name of. */
 static int find_target(struct way *w, const char *path, struct tree_file **ret)
 {
-	struct tree_node *folder, *n;
+	struct tree_node *folder = NULL, *n;
 	int r;
 
 	if (climbs(path))
@@ -459,7 +459,7 @@ static int add_entry(void *opaque, struct tar_entry *e, struct error *err)
 	struct tree *t = opaque;
 	struct way w = { .t = t, .entry = e->name, .make = true, .err = err };
 	char name[NAME_BYTES_MAX + 1];
-	struct tree_node *folder;
+	struct tree_node *folder = NULL;
 	int r;
 
 	if (climbs(e->name))
