@@ -390,10 +390,12 @@ static int check_growth(const struct decoder *d, struct error *err)
 	if (r < 0 || d->out < STREAM_RATIO_FREE_BYTES ||
 	    (d->out - STREAM_RATIO_FREE_BYTES) / STREAM_RATIO_MAX <= d->in.off)
 		return r;
-	return error_set(err, -EFBIG, d->in.off,
-			 "%s: %" PRIu64 " bytes unpack to over %u times as "
-			 "many, which is the limit: unpack it first",
-			 d->s->ops->what, d->in.off, STREAM_RATIO_MAX);
+	return error_set(
+		err, -EFBIG, d->in.off,
+		"%s: %" PRIu64 " bytes of it unpack to over %llu and "
+		"%u times as many, which is the limit: unpack it first",
+		d->s->ops->what, d->in.off,
+		(unsigned long long)STREAM_RATIO_FREE_BYTES, STREAM_RATIO_MAX);
 }
 
 static int pass(struct decoder *d, struct error *err)

@@ -47,6 +47,7 @@ static int add(struct stream_index *x, const struct checkpoint *ck,
 		}
 		x->list = grown;
 	}
+	ANALYSER_ASSUME(x->list);
 	x->list[x->n++] = *ck;
 	x->bytes += cost(ck);
 	while (x->bytes > STREAM_INDEX_BYTES_MAX) {

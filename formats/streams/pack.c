@@ -67,7 +67,8 @@ struct pack {
 	EVP_MD_CTX *digest;
 	uint8_t *table; /* of its own file, mapped: PACKED_ENTRY_BYTES each */
 	size_t table_bytes;
-	struct packer zero; /* one block of zeroes */
+	uint8_t *zeroes; /* a block of them */
+	struct packer zero; /* the same, packed */
 	uint8_t *run; /* as many of it as fit in RUN_BYTES */
 	size_t run_blocks;
 };
@@ -337,15 +338,18 @@ static int map_table(struct pack *p, const char *folder, struct error *err)
 
 static int make_zeroes(struct pack *p, struct error *err)
 {
-	CLEANUP(freep) uint8_t *zeroes = calloc(1, p->block_bytes);
 	const struct piece *zero;
 	size_t i;
-	int r = zeroes ? packer_init(p, &p->zero, 1, err) : -ENOMEM;
+	int r;
 
+	p->zeroes = calloc(1, p->block_bytes);
+	if (!p->zeroes)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = packer_init(p, &p->zero, 1, err);
 	if (r >= 0)
-		r = pack_block(p, &p->zero, zeroes, p->block_bytes, err);
+		r = pack_block(p, &p->zero, p->zeroes, p->block_bytes, err);
 	if (r < 0)
-		return error_set(err, r, 0, "out of memory");
+		return r;
 	zero = &p->zero.pieces[0];
 	p->zero.pieces[0].kind = PACKED_ZEROES;
 	p->run_blocks = RUN_BYTES / zero->whole;
@@ -448,6 +452,7 @@ void pack_free(struct pack *p)
 	if (p->sha256)
 		openssl.EVP_MD_free(p->sha256);
 	packer_done(&p->zero);
+	free(p->zeroes);
 	free(p->run);
 	free(p);
 }
@@ -462,24 +467,24 @@ struct copy_sink *pack_sink(struct pack *p)
 /* What has not come has none but zeroes; the last block may be shorter. */
 static int place_rest(struct pack *p, struct error *err)
 {
-	uint64_t whole = p->bytes / p->block_bytes, at;
-	CLEANUP(freep) uint8_t *zeroes = calloc(1, p->block_bytes);
-	CLEANUP(packer_done) struct packer k = { 0 };
-	int r = place_zeroes(p, whole, err);
+	uint32_t rest = (uint32_t)(p->bytes % p->block_bytes);
+	struct packer k = { 0 };
+	uint64_t at;
+	int r = place_zeroes(p, p->bytes / p->block_bytes, err);
 
 	if (r < 0 || p->placed == p->blocks)
 		return r;
-	r = zeroes ? packer_init(p, &k, 1, err)
-		   : error_set(err, -ENOMEM, 0, "out of memory");
+	r = packer_init(p, &k, 1, err);
 	if (r >= 0)
-		r = pack_block(p, &k, zeroes,
-			       (uint32_t)(p->bytes % p->block_bytes), err);
-	if (r < 0)
-		return r;
-	k.pieces[0].kind = PACKED_ZEROES;
-	at = p->at;
-	place_piece(p, &k.pieces[0]);
-	return write_at(p, k.out, k.used, at, err);
+		r = pack_block(p, &k, p->zeroes, rest, err);
+	if (r >= 0) {
+		k.pieces[0].kind = PACKED_ZEROES;
+		at = p->at;
+		place_piece(p, &k.pieces[0]);
+		r = write_at(p, k.out, k.used, at, err);
+	}
+	packer_done(&k);
+	return r;
 }
 
 static int write_pages(struct pack *p, struct error *err)
@@ -512,7 +517,7 @@ static int write_table(struct pack *p, const uint8_t *digest, struct error *err)
 	table = p->at;
 	if (r >= 0)
 		r = write_pages(p, err);
-	memcpy(f + FOOTER_MAGIC_AT, PACKED_MAGIC, 8);
+	put64(f + FOOTER_MAGIC_AT, PACKED_MAGIC);
 	put32(f + FOOTER_VERSION_AT, PACKED_VERSION);
 	put32(f + FOOTER_CODEC_AT, p->codec);
 	put32(f + FOOTER_BLOCK_AT, p->block_bytes);

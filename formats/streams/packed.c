@@ -86,7 +86,7 @@ static int read_footer(struct stream *s, uint64_t at, struct packed *ret,
 	uint64_t disk;
 	int r = source_read(s->src, buf, sizeof(buf), at, err);
 
-	if (r < 0 || memcmp(buf, PACKED_MAGIC, 8))
+	if (r < 0 || cursor_le64_at(&c, FOOTER_MAGIC_AT) != PACKED_MAGIC)
 		return r;
 	if (cursor_le64_at(&c, FOOTER_SUM_AT) != xxh64(buf, FOOTER_SUM_AT))
 		return damaged("the sum of its footer", at, err);

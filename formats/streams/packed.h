@@ -50,7 +50,7 @@ enum {
 	FOOTER_BYTES = 128,
 };
 
-#define PACKED_MAGIC	 "PLATTERK"
+#define PACKED_MAGIC	 0x4b52455454414c50ULL /* "PLATTERK" */
 #define PACKED_VERSION	 1U
 #define PACKED_FRAME	 0x184d2a5dU /* magic of the skippable frame */
 #define PACKED_BLOCK_MIN (4U << 10)

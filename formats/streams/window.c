@@ -20,7 +20,7 @@
 static int pack(const uint8_t *window, uint32_t bytes, struct checkpoint *ck,
 		struct error *err)
 {
-	uint8_t *buf = malloc(LENGTH_BYTES + bytes), *fit;
+	uint8_t *buf = malloc(LENGTH_BYTES + bytes);
 	uint32_t le = htole32(bytes);
 	int n = 0;
 
@@ -36,8 +36,9 @@ static int pack(const uint8_t *window, uint32_t bytes, struct checkpoint *ck,
 		n = (int)bytes;
 	}
 	ck->window_bytes = LENGTH_BYTES + (uint32_t)n;
-	fit = realloc(buf, ck->window_bytes);
-	ck->window = fit ? fit : buf;
+	ck->window = realloc(buf, ck->window_bytes);
+	if (!ck->window)
+		ck->window = buf; /* as it was, and longer */
 	return 0;
 }
 

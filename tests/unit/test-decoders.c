@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Streams read by many threads at once, in each other, and with little memory. */
+#include <errno.h>
+#include <string.h>
+
+#include <lzma.h>
+#include <zlib.h>
+
+#include "formats/cache.h"
+#include "formats/streams/stream.h"
+#include "tests/lib/unit.h"
+
+#define PLAIN	(5U << 20)
+#define THREADS 6U
+
+static uint8_t *plain, *packed, *twice;
+static size_t packed_bytes, twice_bytes;
+static struct source *stream;
+static struct error err;
+
+/* Runs of noise, zeroes and a pattern. */
+static void make_plain(void)
+{
+	size_t i, n;
+
+	plain = malloc(PLAIN);
+	for (i = 0; i < PLAIN; i += n) {
+		n = 60000 < PLAIN - i ? 60000 : PLAIN - i;
+		if (i / 60000 % 3 == 0)
+			unit_fill(plain + i, n, (unsigned int)i);
+		else
+			memset(plain + i, i / 60000 % 3 == 1 ? 0 : 'x', n);
+	}
+}
+
+static size_t pack_gzip(uint8_t *to, size_t room, uint8_t *from, size_t len)
+{
+	z_stream z = { .next_in = from,
+		       .avail_in = (uInt)len,
+		       .next_out = to,
+		       .avail_out = (uInt)room };
+
+	ck_assert_int_eq(
+		deflateInit2(&z, 1, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY),
+		Z_OK);
+	ck_assert_int_eq(deflate(&z, Z_FINISH), Z_STREAM_END);
+	deflateEnd(&z);
+	return z.total_out;
+}
+
+/* The gzip stream in an xz one, of blocks. */
+static size_t pack_xz(uint8_t *to, size_t room, uint8_t *from, size_t len)
+{
+	lzma_mt options = { .threads = 1,
+			    .block_size = 300000,
+			    .preset = 0,
+			    .check = LZMA_CHECK_CRC32 };
+	lzma_stream z = LZMA_STREAM_INIT;
+
+	ck_assert_int_eq(lzma_stream_encoder_mt(&z, &options), LZMA_OK);
+	z.next_in = from;
+	z.avail_in = len;
+	z.next_out = to;
+	z.avail_out = room;
+	ck_assert_int_eq(lzma_code(&z, LZMA_FINISH), LZMA_STREAM_END);
+	len = z.total_out;
+	lzma_end(&z);
+	return len;
+}
+
+static void set_up(void)
+{
+	make_plain();
+	packed = malloc(2 * PLAIN);
+	twice = malloc(2 * PLAIN);
+	packed_bytes = pack_gzip(packed, 2 * PLAIN, plain, PLAIN);
+	twice_bytes = pack_xz(twice, 2 * PLAIN, packed, packed_bytes);
+}
+
+static void tear_down(void)
+{
+	free(plain);
+	free(packed);
+	free(twice);
+	cache_shutdown();
+}
+
+static void open_stream(const uint8_t *data, size_t bytes, uint64_t cache)
+{
+	unsigned int depth = 0;
+
+	cache_configure(cache);
+	err = (struct error){ 0 };
+	must(memory_source_new(data, bytes, &stream, &err), err);
+	must(stream_peel(&stream, true, &depth, &err), err);
+	ck_assert_uint_eq(stream->bytes, PLAIN);
+}
+
+static void read_some(unsigned int number)
+{
+	unsigned int seed = number + 1, i;
+	uint8_t *buf = malloc(300000);
+	size_t at, len;
+
+	for (i = 0; i < 40; i++) {
+		len = (size_t)rand_r(&seed) % 300000 + 1;
+		at = (size_t)rand_r(&seed) % (PLAIN - len + 1);
+		ck_assert_int_eq(source_read(stream, buf, len, at, NULL), 0);
+		ck_assert(!memcmp(buf, plain + at, len));
+	}
+	free(buf);
+}
+
+/* One decoder of each stream at a time, or memory for all. */
+static const uint64_t caches[] = { 0, 256U << 10, 64U << 20 };
+
+START_TEST(threads_read_what_is_packed)
+{
+	open_stream(packed, packed_bytes, caches[_i]);
+	unit_threads(THREADS, read_some);
+	source_unref(stream);
+}
+END_TEST
+
+START_TEST(threads_read_what_is_packed_twice)
+{
+	open_stream(twice, twice_bytes, caches[_i]);
+	unit_threads(THREADS, read_some);
+	source_unref(stream);
+}
+END_TEST
+
+START_TEST(an_index_is_bounded)
+{
+	struct stream_index x = { 0 };
+	struct checkpoint ck = { 0 };
+	uint64_t at;
+
+	for (at = 0; at < 3000000; at++) {
+		ck.in = at;
+		ck.out = at * 70000;
+		must(stream_index_add(&x, &ck, &err), err);
+		ck_assert_uint_le(x.bytes, STREAM_INDEX_BYTES_MAX);
+	}
+	ck_assert_uint_gt(x.n, 100000);
+	for (at = 0; at < ck.out; at += 12345678901) {
+		size_t i = stream_index_find(&x, at);
+
+		ck_assert_uint_le(x.list[i].out, at);
+		ck_assert(i + 1 == x.n || x.list[i + 1].out > at);
+	}
+	/* Those that must stay are too many at last. */
+	for (at = 0; at < 1000000; at++) {
+		ck.state = CHECKPOINT_STAYS;
+		ck.out++;
+		if (stream_index_add(&x, &ck, &err) < 0)
+			break;
+	}
+	ck_assert_int_eq(err.code, -EFBIG);
+	unit_says(&err, "its index takes more than");
+	stream_index_done(&x);
+}
+END_TEST
+
+static void add(TCase *tc)
+{
+	tcase_add_checked_fixture(tc, set_up, tear_down);
+	tcase_set_timeout(tc, 120);
+	LOOP(tc, threads_read_what_is_packed, caches);
+	LOOP(tc, threads_read_what_is_packed_twice, caches);
+	tcase_add_test(tc, an_index_is_bounded);
+}
+
+int main(void)
+{
+	return unit_main("decoders", add);
+}
