@@ -17,7 +17,8 @@ static int check_loop(const struct chain *c, const struct layer *l,
 
 	for (i = 0; i < c->depth; i++)
 		if (identity_is_same(&c->layers[i]->identity, &l->identity) &&
-		    c->layers[i]->src->root_off == l->src->root_off)
+		    stream_bottom(c->layers[i]->src)->root_off ==
+			    stream_bottom(l->src)->root_off)
 			return error_set(err, -EBADMSG, 0,
 					 "is its own backing file, by way of "
 					 "%u layers",

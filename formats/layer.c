@@ -41,7 +41,7 @@ static int open_driver(struct layer *l, const char *format, struct error *err)
 {
 	int r = 0;
 
-	source_identity(l->src, &l->identity);
+	source_identity(stream_bottom(l->src), &l->identity);
 	/* Before it is read: what is written meanwhile is no image. */
 	if (l->options->lock)
 		r = hold_file(l->src, err);

@@ -69,7 +69,8 @@ struct layer {
 	struct source *src; /* the image file itself */
 	struct place *place; /* where it lies: references start here */
 	char *path; /* as it was opened, for messages */
-	struct source_identity identity; /* by which loops are found */
+	struct source_identity identity; /* of its file, whatever is packed in
+					    it: by which loops are found */
 	bool guessed; /* the format was not declared */
 	const char *remark; /* what a user should know who named it: what is
 			       said of it behind its name; static; NULL:

@@ -174,15 +174,6 @@ static int find_hole(struct source *src, uint64_t off, uint64_t len,
 	return 0;
 }
 
-/* As often as it is opened, it is what its bytes are. */
-static void identify(const struct source *src, struct source_identity *ret)
-{
-	uint64_t bytes = ret->bytes;
-
-	source_identity(stream_of(src)->src, ret);
-	ret->bytes = bytes;
-}
-
 /* Decodes once more, as who reads has no place for words. */
 static void explain(struct source *src, uint64_t off, uint64_t len,
 		    struct error *err)
@@ -207,7 +198,6 @@ static const struct source_ops stream_source_ops = {
 	.read_now = read_now,
 	.find_hole = find_hole,
 	.explain = explain,
-	.identify = identify,
 	.free = free_source,
 };
 

@@ -247,6 +247,26 @@ def a_backing_file_may_be_packed(c):
     c.shell("cmp -n $(stat -c %s {out}) {out} {path}", out=out, path=path)
 
 
+def packed_files_are_told_apart(c):
+    """Two of one archive, or one as it is and unpacked, are not the same."""
+    other = c.at("differs.raw")
+    c.shell("cp {raw} {other} && printf x | dd of={other} bs=1 seek=70000 "
+            "conv=notrunc status=none && cd {dir} && gzip -c {raw} >a.raw.gz "
+            "&& gzip -c {other} >b.raw.gz && tar cf two.tar a.raw.gz b.raw.gz",
+            raw=c.raw, other=other, dir=c.folder)
+    for member, raw in (("a.raw.gz", c.raw), ("b.raw.gz", other)):
+        c.same(c.at("two.tar"), "--member", member, raw=raw)
+    status, out, err = run([os.environ["PLATTER"], "diff", c.at("a.raw.gz"),
+                            c.at("b.raw.gz")], ok=None)
+    is_equal(status, 1, f"the status of diff: {out} {err}")
+    # One that is its own backing file.
+    top = c.at("loop.qcow2")
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b",
+         "loop.qcow2.gz", "-F", "qcow2", top, "1M"])
+    c.shell("gzip -f {top}", top=top)
+    c.refuse("is its own backing file", top + ".gz")
+
+
 def a_declared_raw_disk_is_not_unpacked(c):
     path = c.pack("gz")
     out = c.at("declared")
@@ -624,6 +644,7 @@ def main():
         what_is_inside_is_a_disk_again,
         streams_and_containers_nest,
         a_backing_file_may_be_packed,
+        packed_files_are_told_apart,
         a_declared_raw_disk_is_not_unpacked,
         an_overlay_over_it_is_temporary,
         a_cut_or_damaged_stream_serves_nothing_else,
