@@ -758,6 +758,7 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 		say("spare= does nothing any more: decoded clusters lie in the "
 		    "memory of cache=");
 	engine_configure(c->io, say);
+	streams_configure(say);
 	if (c->cache_dir) {
 		r = kept_configure(c->cache_dir, err);
 		if (r < 0)

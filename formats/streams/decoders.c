@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "formats/cache.h"
@@ -22,6 +23,8 @@
 #define IDLE_OF_A_STREAM 4U
 #define PASSED_KEPT	 32U /* pieces, before the one that is wanted */
 #define PASS_BYTES	 (256U << 10)
+#define TELL_AFTER_NSEC	 3000000000ULL
+#define TELL_NSEC	 5000000000ULL
 #define OVERHEAD_BYTES	 (STREAM_IN_BYTES + STREAM_PIECE_BYTES)
 
 static struct {
@@ -31,6 +34,13 @@ static struct {
 	uint64_t bytes[STREAM_DEPTH_MAX + 1]; /* of each level's */
 } pool = { .lock = PTHREAD_MUTEX_INITIALIZER,
 	   .given = PTHREAD_COND_INITIALIZER };
+
+static void (*say_line)(const char *line);
+
+void streams_configure(void (*say)(const char *line))
+{
+	say_line = say;
+}
 
 static uint64_t level_bytes(const struct stream *s)
 {
@@ -398,8 +408,25 @@ static int check_growth(const struct decoder *d, struct error *err)
 		(unsigned long long)STREAM_RATIO_FREE_BYTES, STREAM_RATIO_MAX);
 }
 
+/* Who waits for it wants to know for how long. */
+static void tell(const struct decoder *d, uint64_t *next)
+{
+	uint64_t now = now_nsec();
+	char line[160];
+
+	if (!say_line || now < *next)
+		return;
+	*next = now + TELL_NSEC;
+	snprintf(line, sizeof(line),
+		 "%s of %" PRIu64 " MiB is decoded once, to be known: %u %%",
+		 d->s->ops->what, d->in.end >> 20,
+		 (unsigned int)(d->in.off * 100 / d->in.end));
+	say_line(line);
+}
+
 static int pass(struct decoder *d, struct error *err)
 {
+	uint64_t next = now_nsec() + TELL_AFTER_NSEC;
 	CLEANUP(freep) uint8_t *buf = malloc(PASS_BYTES);
 	static const struct checkpoint begin;
 	size_t n = 1;
@@ -413,6 +440,7 @@ static int pass(struct decoder *d, struct error *err)
 		r = d->s->ops->step(d, buf, PASS_BYTES, &n, err);
 		if (r >= 0) {
 			d->out += n;
+			tell(d, &next);
 			r = check_growth(d, err);
 		}
 	}

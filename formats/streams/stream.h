@@ -206,6 +206,10 @@ extern const struct stream_ops stream_gzip, stream_xz, stream_zstd, stream_lz4,
 
 /* ---- decoders.c ---- */
 
+/* Before the first stream: @say is told now and then how far one is that must be
+ * decoded when it is opened. NULL: nobody is. */
+void streams_configure(void (*say)(const char *line));
+
 /*
  * Decodes [@off, @off + @len) of @s to @out. What is passed by on the way is
  * put into the cache, where that pays. May wait for decoders that others use.
