@@ -7,6 +7,7 @@
 #include "formats/backing-name.h"
 #include "formats/chain.h"
 #include "formats/inside.h"
+#include "formats/streams/stream.h"
 #include "formats/url-place.h"
 #include "iouring/sources/url.h"
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "formats/url-place.h"
+#include "iouring/sources/disk-cache.h"
 #include "iouring/sources/http.h"
 
 /* The folder at a web server in which an image lies. */
@@ -67,6 +68,8 @@ static int open_web(const struct http_wish *wish, struct place_file *ret,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = http_source_open(wish, &f.src, err);
 	if (r >= 0)
+		disk_cache_over(&f.src);
+	if (r >= 0)
 		r = web_place_new(wish->url, wish->login, wish->named, &f.place,
 				  err);
 	if (r < 0) {
@@ -107,6 +110,7 @@ static int open_beside(struct place *p, const struct place_ask *ask,
 			&(struct http_wish){ .url = url,
 					     .login = w->url.login,
 					     .named = w->named,
+					     .kept = disk_cache_is_on(),
 					     .allowed = ask->allow->urls,
 					     .n_allowed = ask->allow->n_urls },
 			ret, err);
@@ -141,6 +145,7 @@ int url_place_open(const char *url, bool named, const struct allow *allow,
 				 people, AS_GIVEN("allow=URL", "--allow URL"));
 	return open_web(&(struct http_wish){ .url = url,
 					     .named = named,
+					     .kept = disk_cache_is_on(),
 					     .allowed = allow->urls,
 					     .n_allowed = allow->n_urls },
 			ret, err);

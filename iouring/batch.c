@@ -281,6 +281,16 @@ static void run_late(struct batch_io *ios, size_t n_ios)
 	}
 }
 
+static void run_one(struct batch_io *ios, size_t n_ios, size_t i)
+{
+	struct source *s = ios[i].src->root;
+
+	if (!s->ops->read_all)
+		ios[i].ret = pread_all(&ios[i]);
+	else if (is_first(ios, i))
+		s->ops->read_all(s, ios, n_ios);
+}
+
 static void run_pread(struct batch_io *ios, size_t n_ios, bool nested)
 {
 	size_t i;
@@ -289,7 +299,7 @@ static void run_pread(struct batch_io *ios, size_t n_ios, bool nested)
 	for (i = 0; i < n_ios; i++)
 		if (!source_file(ios[i].src) && !is_remote(&ios[i]) &&
 		    is_nested(&ios[i]) == nested)
-			ios[i].ret = pread_all(&ios[i]);
+			run_one(ios, n_ios, i);
 	depth -= nested;
 }
 

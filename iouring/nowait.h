@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 extern _Thread_local bool engine_nowait;
 
@@ -38,5 +40,11 @@ static inline int rdlock_or_again(pthread_rwlock_t *lock)
 	pthread_rwlock_rdlock(lock);
 	return 0;
 }
+
+struct file_source;
+
+/* [@off, @off + @len) of the file if it needs no waiting; else -EAGAIN. */
+int nowait_read_file(const struct file_source *f, void *buf, size_t len,
+		     uint64_t off);
 
 #endif

@@ -67,6 +67,13 @@ struct source_ops {
 	bool nested;
 
 	/*
+	 * Optional, of what is nested, in place of pread(): reads those of
+	 * @ios whose src->root is @s, at src->root_off + off, all together,
+	 * and sets their ret.
+	 */
+	void (*read_all)(struct source *s, struct batch_io *ios, size_t n);
+
+	/*
 	 * Optional, of what is nested: reads what needs no waiting, else it is
 	 * -EAGAIN (nowait.h).
 	 */

@@ -11,6 +11,7 @@
 #include "formats/overlay/overlay.h"
 #include "formats/place.h"
 #include "formats/streams/kept.h"
+#include "iouring/sources/disk-cache.h"
 #include "iouring/sources/remote-options.h"
 #include "iouring/sources/url.h"
 #include "nbd/config.h"
@@ -40,7 +41,9 @@ const char config_help[] =
 	"ca=FILE          certificates (PEM) that web servers are known by [the system's]\n"
 	"proxy=URL|none   by which web servers are reached [as http_proxy says]\n"
 	"remote-timeout=SECONDS  how long a read from another server is tried for [30]\n"
-	"cache-dir=DIR    where indexes of compressed files are kept [nowhere]\n"
+	"cache-dir=DIR    where what was read of URLs, and indexes of compressed\n"
+	"                 files, are kept [nowhere]\n"
+	"cache-size=SIZE  what copies may take of the disk [10G]\n"
 	"cache=SIZE       memory for tables, decoded clusters and decoding [64M]\n"
 	"io=auto|uring|sync  how files are read [auto]\n"
 	"direct=true      bypass the page cache (O_DIRECT) [false]\n"
@@ -91,7 +94,8 @@ const char config_help[] =
 void config_init(struct config *c)
 {
 	*c = (struct config){ .cache_bytes = CACHE_BYTES_DEFAULT,
-			      .remote_seconds = REMOTE_SECONDS_DEFAULT };
+			      .remote_seconds = REMOTE_SECONDS_DEFAULT,
+			      .cache_dir_bytes = DISK_CACHE_BYTES_DEFAULT };
 }
 
 static void free_key(struct config *c)
@@ -121,9 +125,9 @@ void config_done(struct config *c)
 	free(c->member);
 	free(c->snapshot);
 	free(c->credentials);
+	free(c->cache_dir);
 	free(c->ca);
 	free(c->proxy);
-	free(c->cache_dir);
 	free(c->overlay);
 	free(c->overlays);
 	free(c->control);
@@ -534,6 +538,18 @@ static int set_cache_dir(struct config *c, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_cache_size(struct config *c, const char *value,
+			  struct error *err)
+{
+	if (!config_size(value, &c->cache_dir_bytes) ||
+	    c->cache_dir_bytes < DISK_CACHE_BYTES_MIN)
+		return error_set(err, -EINVAL, 0,
+				 "cache-size: \"%s\" is not a size of at least "
+				 "64M",
+				 value);
+	return 0;
+}
+
 static int set_overlay(struct config *c, const char *value, struct error *err)
 {
 	char *path;
@@ -690,6 +706,7 @@ static const struct {
 	{ "proxy", set_proxy },
 	{ "remote-timeout", set_remote_timeout },
 	{ "cache-dir", set_cache_dir },
+	{ "cache-size", set_cache_size },
 	{ "cache", set_cache },
 	{ "spare", set_spare },
 	{ "io", set_io },
@@ -761,6 +778,9 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 	streams_configure(say);
 	if (c->cache_dir) {
 		r = kept_configure(c->cache_dir, err);
+		if (r >= 0)
+			r = disk_cache_configure(c->cache_dir,
+						 c->cache_dir_bytes, say, err);
 		if (r < 0)
 			return r;
 	}

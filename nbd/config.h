@@ -36,6 +36,7 @@ struct config {
 	char *proxy; /* NULL: the environment's */
 	unsigned int remote_seconds;
 	char *cache_dir; /* absolute path; NULL: none */
+	uint64_t cache_dir_bytes;
 	uint64_t cache_bytes;
 	bool spare_given; /* which there was once */
 	unsigned int connections_max; /* 0: no limit of its own */
@@ -62,7 +63,8 @@ void config_done(struct config *c); /* wipes the key */
 
 /*
  * Sets parameter @key: image, export (may repeat), format, member, snapshot, key, allow (may repeat),
- * force, credentials, ca, proxy, remote-timeout, cache-dir, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
+ * force, credentials, ca, proxy, remote-timeout, cache-dir,
+ * cache-size, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
  * overlay-max, overlay-free, detect, control, max-connections,
  * max-connections-per-address. Returns 0, -ENOENT when there is no such parameter (and
  * @err is not touched), or -EINVAL with the reason.

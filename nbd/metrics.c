@@ -3,6 +3,7 @@
 
 #include "formats/cache.h"
 #include "glance/http/text-buf.h"
+#include "iouring/sources/disk-cache.h"
 #include "nbd/connection.h"
 #include "nbd/metrics.h"
 
@@ -83,6 +84,20 @@ static int count_connection(void *opaque, const struct connection_info *i)
 	return 0;
 }
 
+static void add_disk_cache(struct text_buf *b)
+{
+	struct disk_cache_counts n;
+
+	disk_cache_count(&n);
+	add_counter(b, "platter_disk_cache_hit_bytes_total",
+		    "Bytes of remote images read from cache-dir=.",
+		    n.hit_bytes);
+	add_counter(b, "platter_disk_cache_fetched_bytes_total",
+		    "Those that were fetched first.", n.fetched_bytes);
+	add_counter(b, "platter_disk_cache_evicted_bytes_total",
+		    "Those that went, to make room.", n.evicted_bytes);
+}
+
 void metrics_add(struct text_buf *b)
 {
 	uint64_t connections = 0;
@@ -110,4 +125,6 @@ void metrics_add(struct text_buf *b)
 		  cache.room_bytes);
 	add_counter(b, "platter_room_waits_total",
 		    "Requests that waited for such memory.", cache.room_waits);
+	if (disk_cache_is_on())
+		add_disk_cache(b);
 }

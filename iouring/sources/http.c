@@ -348,7 +348,7 @@ int http_source_open(const struct http_wish *w, struct source **ret,
 		r = probe(o, err);
 	source_init(&o->s, &http_ops, o->bytes);
 	o->s.read_bytes = HTTP_READ_BYTES;
-	if (r >= 0)
+	if (r >= 0 && !w->kept)
 		r = http_ends_load(&o->s, &o->ends, err);
 	if (r < 0) {
 		source_unref(&o->s);

@@ -25,6 +25,7 @@ struct http_wish {
 	const char *login; /* "USER:PASSWORD", of the URL's server, where the
 			      URL has none; NULL: none */
 	bool named; /* by the user, no image */
+	bool kept; /* small reads need not be fast: there is a cache over it */
 	/* URLs, beneath which redirects to other servers may lead, whose
 	   address may be any. */
 	const char *const *allowed;

@@ -18,6 +18,8 @@ static const char help[] =
 	"\n"
 	"      --credentials FILE, --ca FILE, --proxy URL, --remote-timeout SECONDS\n"
 	"                       how a URL is read, see platter(1)\n"
+	"      --cache-dir DIR, --cache-size SIZE\n"
+	"                       keep what was read of it in a folder\n"
 	"      --json           for programs\n"
 	"  -h, --help\n";
 

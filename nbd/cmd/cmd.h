@@ -63,24 +63,25 @@ void cmd_done(struct cmd *c);
 	{ "credentials", required_argument, NULL, CMD_CREDENTIALS },          \
 		{ "ca", required_argument, NULL, CMD_CA },                    \
 		{ "proxy", required_argument, NULL, CMD_PROXY },              \
+		{ "cache-dir", required_argument, NULL, CMD_CACHE_DIR },      \
+		{ "cache-size", required_argument, NULL, CMD_CACHE_SIZE },    \
 	{                                                                     \
 		"remote-timeout", required_argument, NULL, CMD_REMOTE_TIMEOUT \
 	}
-#define CMD_LONG_OPTIONS                                                 \
-	{ "format", required_argument, NULL, 'f' },                      \
-		{ "key", required_argument, NULL, 'k' },                 \
-		{ "allow", required_argument, NULL, CMD_ALLOW },         \
-		{ "member", required_argument, NULL, CMD_MEMBER },       \
-		{ "force", required_argument, NULL, CMD_FORCE },         \
-		{ "force-share", no_argument, NULL, CMD_SHARE },         \
-		CMD_REMOTE_OPTIONS,                                      \
-		{ "cache-dir", required_argument, NULL, CMD_CACHE_DIR }, \
-		{ "cache", required_argument, NULL, CMD_CACHE },         \
-		{ "io", required_argument, NULL, CMD_IO },               \
-		{ "direct", no_argument, NULL, CMD_DIRECT },             \
-		{ "json", no_argument, NULL, CMD_JSON },                 \
-	{                                                                \
-		"help", no_argument, NULL, 'h'                           \
+#define CMD_LONG_OPTIONS                                           \
+	{ "format", required_argument, NULL, 'f' },                \
+		{ "key", required_argument, NULL, 'k' },           \
+		{ "allow", required_argument, NULL, CMD_ALLOW },   \
+		{ "member", required_argument, NULL, CMD_MEMBER }, \
+		{ "force", required_argument, NULL, CMD_FORCE },   \
+		{ "force-share", no_argument, NULL, CMD_SHARE },   \
+		CMD_REMOTE_OPTIONS,                                \
+		{ "cache", required_argument, NULL, CMD_CACHE },   \
+		{ "io", required_argument, NULL, CMD_IO },         \
+		{ "direct", no_argument, NULL, CMD_DIRECT },       \
+		{ "json", no_argument, NULL, CMD_JSON },           \
+	{                                                          \
+		"help", no_argument, NULL, 'h'                     \
 	}
 
 enum {
@@ -92,6 +93,7 @@ enum {
 	CMD_PROXY,
 	CMD_REMOTE_TIMEOUT,
 	CMD_CACHE_DIR,
+	CMD_CACHE_SIZE,
 	CMD_CACHE,
 	CMD_IO,
 	CMD_DIRECT,

@@ -143,6 +143,8 @@ int cmd_option(struct cmd *c, int opt, char **argv)
 		return cmd_param(c, "remote-timeout", optarg);
 	case CMD_CACHE_DIR:
 		return cmd_param(c, "cache-dir", optarg);
+	case CMD_CACHE_SIZE:
+		return cmd_param(c, "cache-size", optarg);
 	case CMD_CACHE:
 		return cmd_param(c, "cache", optarg);
 	case CMD_IO:

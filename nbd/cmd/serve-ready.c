@@ -7,6 +7,7 @@
 #include "formats/chain.h"
 #include "formats/report.h"
 #include "iouring/batch.h"
+#include "iouring/sources/disk-cache.h"
 #include "iouring/util.h"
 #include "nbd/cmd/qemu-options.h"
 #include "nbd/cmd/serve.h"
@@ -75,6 +76,7 @@ void serve_look(struct serve *s)
 	s->exports = json_array();
 	/* A ring would stay with this process, which reads no more. */
 	engine_configure(ENGINE_SYNC, NULL);
+	disk_cache_leave();
 	if (c->image)
 		look_at_image(s, "", c->image, s->cmd.image);
 	for (i = 0; i < c->n_exports; i++)

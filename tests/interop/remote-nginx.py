@@ -11,6 +11,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from checks import is_equal, is_true, run_checks  # noqa: E402
+from kept import CHUNK, kept_in  # noqa: E402
 from nbd import Client  # noqa: E402
 from nginx import Nginx  # noqa: E402
 from server import (Server, Totals, compare, environment,  # noqa: E402
@@ -132,6 +133,49 @@ def overlays_lie_over_it(c):
     is_equal(info["backing-filename"], url, "the overlay's base")
 
 
+def what_was_read_is_kept(c):
+    """Of every format; the next server asks for one byte, which says that it is
+    the same, and so do other commands."""
+    folder = c.at("kept")
+    more = ["--cache-dir", folder]
+    c.image("kept.qcow2", "qcow2", "-c")
+    url = c.nginx.url("kept.qcow2")
+    run(["cp", c.raw, c.at("www/kept.raw")])
+    for name in ("kept.qcow2", "kept.raw"):
+        before = len(c.nginx.asked())
+        copy = [os.environ["PLATTER"], "convert", "--quiet", "--overwrite",
+                "-O", "raw", *more, c.nginx.url(name), c.at("out.raw")]
+        run(copy)
+        run(["cmp", c.raw, c.at("out.raw")])
+        first = c.nginx.asked()[before:]
+        size = os.path.getsize(c.at(f"www/{name}"))
+        is_true(size <= sum(n for _, _, n in first) < size + 65536,
+                f"{name}: bytes were fetched twice: {first}")
+        before = len(c.nginx.asked())
+        run(copy)
+        run(["cmp", c.raw, c.at("out.raw")])
+        is_equal([r for _, r, _ in c.nginx.asked()[before:]], ["bytes=0-0"],
+                 f"what {name} was asked for again")
+        c.same(c.nginx.url(name), *more)
+        # The server's watcher looks at what it is, without the cache.
+        is_true(all(r == "bytes=0-0" or n <= 131072 + 1024 for _, r, n in
+                    c.nginx.asked()[before:]), f"{name} was fetched again")
+    run([os.environ["PLATTER"], "check", *more, url])
+    kept = kept_in(folder)
+    is_equal({k.text.split(b"\0")[0].decode() for k in kept},
+             {url, c.nginx.url("kept.raw")}, "what is kept")
+    with open(c.raw, "rb") as f:
+        data = f.read()
+    for k in kept:
+        if k.text.startswith(c.nginx.url("kept.raw").encode()):
+            is_equal(k.differences(data), [], "other bytes")
+            is_equal(len(k.chunks), SIZE // CHUNK, "chunks of the raw one")
+    status = os.stat(folder)
+    is_equal(status.st_mode & 0o777, 0o700, "the folder's mode")
+    os.chmod(folder, 0o777)
+    c.refused(url, "others may write into it", *more)
+
+
 def nbdkit_serves_it(c):
     plugin = os.environ["PLATTER_PLUGIN"]
     sock = c.at("nbdkit.sock")
@@ -236,6 +280,7 @@ def main():
             containers_are_looked_into,
             chains_lie_beside_each_other,
             overlays_lie_over_it,
+            what_was_read_is_kept,
             nbdkit_serves_it,
             tls_is_asked_who_it_is,
             what_nginx_does_to_ranges,

@@ -88,10 +88,23 @@ static void delay_finish(struct source *s, struct batch_io *ios, size_t n)
 	}
 }
 
+static void delay_identify(const struct source *s, struct source_identity *ret)
+{
+	const struct delay_source *d =
+		container_of(s, struct delay_source, base);
+
+	if (!d->name)
+		return;
+	ret->kind = SOURCE_OBJECT;
+	ret->name = d->name;
+	ret->version = d->version;
+}
+
 static const struct source_ops delay_ops = {
 	.name = "delay",
 	.start = delay_start,
 	.finish = delay_finish,
+	.identify = delay_identify,
 };
 
 struct delay_source *delay_source_new(const void *data, size_t bytes,

@@ -12,6 +12,7 @@ struct delay_source {
 	const uint8_t *data;
 	uint64_t delay_nsec; /* from start() until it can be finished */
 
+	const char *name, *version; /* of its identity; NULL: it has none */
 	unsigned int places; /* so many may be in flight; 0: any number */
 	bool busy; /* nothing can be started without waiting */
 	uint64_t bad_off; /* reads that touch [bad_off, bad_end) ... */
