@@ -255,13 +255,25 @@ static void cached_free(struct cached *c)
 	free(c);
 }
 
+/* Readers are many, and would never let a writer in. */
+static void gate_init(pthread_rwlock_t *gate)
+{
+	pthread_rwlockattr_t a;
+
+	pthread_rwlockattr_init(&a);
+	pthread_rwlockattr_setkind_np(
+		&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(gate, &a);
+	pthread_rwlockattr_destroy(&a);
+}
+
 static struct cached *cached_new(const struct source_identity *id)
 {
 	struct cached *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return NULL;
-	pthread_rwlock_init(&c->gate, NULL);
+	gate_init(&c->gate);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->landed, NULL);
 	c->refs = 1;

@@ -27,6 +27,7 @@
 #define REFUSED_BYTES	(64U << 10) /* of a body that nobody wants */
 #define MOVED_SEC	60U /* where the server does not say */
 #define MOVED_SEC_MAX	3600U
+#define AFTER_SEC_MAX	86400U
 #define SLOW_BYTES_SEC	1024L
 #define STALL_SEC_MAX	10U
 #define CURL_BUFFER	(256L << 10)
@@ -156,6 +157,16 @@ static bool has_waited_too_long(const struct http_request *r)
 	return now_nsec() > since + budget_nsec();
 }
 
+static uint64_t not_before(struct http_object *o)
+{
+	uint64_t at;
+
+	pthread_mutex_lock(&o->lock);
+	at = o->not_before;
+	pthread_mutex_unlock(&o->lock);
+	return at;
+}
+
 static void next_ones(struct http_object *o)
 {
 	struct http_request *r;
@@ -163,6 +174,7 @@ static void next_ones(struct http_object *o)
 	while ((r = pop(o))) {
 		if (!has_waited_too_long(r)) {
 			r->since = now_nsec();
+			r->t.at = not_before(o);
 			http_engine_add(&r->t);
 			continue;
 		}
@@ -422,6 +434,8 @@ static void set_up(struct http_request *r, CURL *easy)
 	curl->easy_setopt(easy, CURLOPT_URL, r->url);
 	curl->easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
 	curl->easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	/* Nobody waits for a name that is not found: all would. */
+	curl->easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 	curl->easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl->easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
 	curl->easy_setopt(easy, CURLOPT_HTTP_VERSION,
@@ -509,10 +523,13 @@ static void again_later(struct http_request *r)
 
 	curl->easy_getinfo(r->t.easy, CURLINFO_RETRY_AFTER, &after);
 	pthread_mutex_lock(&o->lock);
-	if (after > 0 && r->verdict == HTTP_BUSY && r->judged)
-		o->not_before =
-			now + min_u64((uint64_t)after, MOVED_SEC_MAX) * NSEC;
-	at = max_u64(now + backoff_nsec(r), o->not_before);
+	at = now + backoff_nsec(r);
+	if (after > 0 && r->verdict == HTTP_BUSY && r->judged) {
+		at = max_u64(at, now + min_u64((uint64_t)after, AFTER_SEC_MAX) *
+						 NSEC);
+		/* The others wait, too, but not longer than any may. */
+		o->not_before = min_u64(at, now + budget_nsec() / 2);
+	}
 	pthread_mutex_unlock(&o->lock);
 	r->tries++;
 	free(TAKE_PTR(r->url));

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -366,7 +367,7 @@ static struct {
 	unsigned int wrong, punched;
 	int code; /* of what is to fail, where fails is of it */
 	enum write_op fails;
-	bool fail;
+	atomic_bool fail;
 } disk = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static bool is_map(const struct write_event *e)
@@ -398,7 +399,7 @@ static int before(struct write_watcher *w, const struct write_event *e)
 		disk.wrong += disk.on_disk >> e->off / CHUNK & 1;
 	}
 	pthread_mutex_unlock(&disk.lock);
-	return disk.fail && e->op == disk.fails ? disk.code : 0;
+	return atomic_load(&disk.fail) && e->op == disk.fails ? disk.code : 0;
 }
 
 static void after(struct write_watcher *w, const struct write_event *e,
@@ -467,17 +468,17 @@ START_TEST(a_disk_that_fails_fails_no_read)
 	struct source *s;
 
 	start(1ULL << 30);
-	s = open_version("\"1\"", &far);
-	check(s, 0, CHUNK);
 	disk.fails = failures[_i].op;
 	disk.code = failures[_i].code;
-	disk.fail = true;
 	write_watch(&watcher);
+	s = open_version("\"1\"", &far);
+	check(s, 0, CHUNK);
+	atomic_store(&disk.fail, true);
 	check(s, 0, BYTES);
 	check(s, 0, BYTES);
 	source_unref(s);
 	write_watch(NULL);
-	disk.fail = false;
+	atomic_store(&disk.fail, false);
 	ck_assert_int_eq(was_said("kept there"), failures[_i].says != NULL);
 	if (failures[_i].says)
 		ck_assert(was_said(failures[_i].says));
