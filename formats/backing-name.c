@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "formats/backing-name.h"
+#include "iouring/sources/nbd.h"
 #include "iouring/sources/url.h"
 
 /* Nested drivers in one json: name; QEMU itself writes two or three. */
@@ -220,7 +221,7 @@ int backing_name_parse(struct backing_name *ret, const char *name,
 	bool known = len && (!strncmp(name, "json:", len) ||
 			     !strncmp(name, "file:", len));
 
-	if (url_is_http(name))
+	if (url_is_http(name) || nbd_source_is_uri(name))
 		n.url = true;
 	else
 		r = check_prefix(name, len, known, allow, err);
@@ -253,11 +254,12 @@ int backing_name_parse(struct backing_name *ret, const char *name,
 
 int backing_name_write(const char *path, char **ret, struct error *err)
 {
-	bool is_url = url_is_http(path);
-	bool odd = !is_url && path[strcspn(path, ":/")] == ':';
+	bool is_web = url_is_http(path);
+	bool odd = !is_web && !nbd_source_is_uri(path) &&
+		   path[strcspn(path, ":/")] == ':';
 	CLEANUP(url_done) struct url u = { 0 };
 	char *name = NULL;
-	int r = is_url ? url_parse(path, &u, err) : 0;
+	int r = is_web ? url_parse(path, &u, err) : 0;
 
 	if (r < 0)
 		return r;
@@ -265,7 +267,7 @@ int backing_name_write(const char *path, char **ret, struct error *err)
 	if (!*path)
 		return error_set(err, -EINVAL, 0,
 				 "the name of a backing file is empty");
-	if (is_url)
+	if (is_web)
 		name = url_name(&u);
 	else if (asprintf(&name, "%s%s", odd ? "./" : "", path) < 0)
 		name = NULL;

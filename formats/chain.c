@@ -83,9 +83,16 @@ static int open_named(const struct layer *child,
 	}
 	if (r >= 0)
 		r = backing_name_window(&name, &ret->file.src, err);
-	if (r >= 0)
-		ret->format = TAKE_PTR(name.format);
-	return r;
+	if (r < 0)
+		return r;
+	if (name.url && !name.format && url_place_format(name.path)) {
+		ret->format = strdup(url_place_format(name.path));
+		return ret->format
+			       ? 0
+			       : error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	ret->format = TAKE_PTR(name.format);
+	return 0;
 }
 
 /* What follows the last slash of either kind. */
@@ -363,12 +370,15 @@ int chain_open_top(const char *path, const struct open_options *options,
 		   struct layer **ret, struct error *err)
 {
 	CLEANUP(place_file_done) struct place_file f = { 0 };
+	struct open_options declared = *options;
 	int r;
 
 	if (options->src)
 		return open_given(path, options, ret, err);
+	if (!options->format)
+		declared.format = url_place_format(path);
 	r = chain_open_file(path, options, &f, err);
-	return r < 0 ? r : open_found(&f, options, ret, err);
+	return r < 0 ? r : open_found(&f, &declared, ret, err);
 }
 
 int chain_open_partial(const char *path, const struct open_options *options,
@@ -483,12 +493,15 @@ int chain_open_snapshot(const struct chain *c,
 			struct error *err)
 {
 	const struct layer *live = c->layers[0];
+	const char *format = options->format;
 	struct chain own = { 0 };
 	enum reference_verdict verdict;
 	int r;
 
-	r = layer_open(source_ref(live->src), live->path, live->place,
-		       options->format, true, options, &own.layers[0], err);
+	if (!format)
+		format = url_place_format(live->path);
+	r = layer_open(source_ref(live->src), live->path, live->place, format,
+		       true, options, &own.layers[0], err);
 	if (r < 0)
 		return r;
 	own.depth = 1;

@@ -11,6 +11,7 @@
 
 #include "formats/reference.h"
 #include "iouring/beneath.h"
+#include "iouring/sources/nbd.h"
 #include "iouring/sources/url.h"
 
 /* Longer names are refused before any system call sees them. */
@@ -205,7 +206,7 @@ static int append(const char ***list, size_t *n, const char *value,
 static int add_url(struct allow *a, const char *value, struct error *err)
 {
 	CLEANUP(url_done) struct url u = { 0 };
-	int r = url_parse(value, &u, err);
+	int r = url_is_http(value) ? url_parse(value, &u, err) : 0;
 
 	if (r < 0) {
 		error_prefix(err, "%s", AS_GIVEN("allow", "--allow"));
@@ -220,9 +221,12 @@ bool allow_has_url(const struct allow *a, const char *url)
 	bool has = false;
 	size_t i;
 
+	/* An export, by all of its name. */
+	for (i = 0; i < a->n_urls && nbd_source_is_uri(url) && !has; i++)
+		has = !strcmp(a->urls[i], url);
 	/* Who we are to a server is no image's to say. */
-	if (url_parse(url, &u, NULL) < 0 || u.login)
-		return false;
+	if (has || url_parse(url, &u, NULL) < 0 || u.login)
+		return has;
 	for (i = 0; i < a->n_urls && !has; i++) {
 		CLEANUP(url_done) struct url p = { 0 };
 
@@ -243,7 +247,7 @@ int allow_add(struct allow *a, const char *value, struct error *err)
 	}
 	if (len && value[len - 1] == ':' && !strchr(value, '/'))
 		return append(&a->prefixes, &a->n_prefixes, value, err);
-	if (url_is_http(value))
+	if (url_is_http(value) || nbd_source_is_uri(value))
 		return add_url(a, value, err);
 	if (stat(value, &st) < 0 || !S_ISDIR(st.st_mode))
 		return error_set(err, -EINVAL, 0,

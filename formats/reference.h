@@ -24,7 +24,8 @@ struct allow {
 	size_t n_folders;
 	const char **prefixes; /* "json:", "file:" */
 	size_t n_prefixes;
-	const char **urls; /* of http and https: they, and what is beneath */
+	const char **urls; /* of http and https: they, and what is beneath; of
+			      exports: they */
 	size_t n_urls;
 	bool guessed; /* a guessed lower layer may refer to further ones */
 };
@@ -35,7 +36,7 @@ struct allow {
  */
 int allow_add(struct allow *a, const char *value, struct error *err);
 
-/* Is @url one of its URLs, or beneath one? */
+/* Is @url one of its URLs, or, of a web server, beneath one? */
 bool allow_has_url(const struct allow *a, const char *url);
 void allow_done(struct allow *a);
 

@@ -6,6 +6,7 @@
 #include "formats/url-place.h"
 #include "iouring/sources/disk-cache.h"
 #include "iouring/sources/http.h"
+#include "iouring/sources/nbd.h"
 
 /* The folder at a web server in which an image lies. */
 struct web_place {
@@ -128,7 +129,29 @@ static const struct place_ops web_ops = {
 
 bool url_place_knows(const char *name)
 {
-	return url_is_http(name);
+	return url_is_http(name) || nbd_source_is_uri(name);
+}
+
+const char *url_place_format(const char *url)
+{
+	return nbd_source_is_uri(url) ? "raw" : NULL;
+}
+
+/* An export has nothing beside it. */
+static int open_export(const char *uri, struct place_file *ret,
+		       struct error *err)
+{
+	CLEANUP(place_file_done) struct place_file f = { 0 };
+	int r = nbd_source_open(uri, &f.src, err);
+
+	if (r < 0)
+		return r;
+	f.path = strdup(uri);
+	if (!f.path)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	*ret = f;
+	f = (struct place_file){ 0 };
+	return 0;
 }
 
 int url_place_open(const char *url, bool named, const struct allow *allow,
@@ -143,6 +166,8 @@ int url_place_open(const char *url, bool named, const struct allow *allow,
 				 "%s: is not permitted: %s, with the URL or "
 				 "what it begins with, permits it",
 				 people, AS_GIVEN("allow=URL", "--allow URL"));
+	if (nbd_source_is_uri(url))
+		return open_export(url, ret, err);
 	return open_web(&(struct http_wish){ .url = url,
 					     .named = named,
 					     .kept = disk_cache_is_on(),

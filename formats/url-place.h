@@ -14,6 +14,12 @@
 bool url_place_knows(const char *name);
 
 /*
+ * The format of what is at @url where nobody declares one; NULL: to be guessed. An
+ * export is what its server says it is: raw.
+ */
+const char *url_place_format(const char *url);
+
+/*
  * Opens @url. @named: by the user, so that it may lie anywhere; else @allow must
  * have it, or it is -EPERM. @ret is written on success only and the caller's to
  * place_file_done(); its path is for messages and has no secrets. The message

@@ -12,6 +12,7 @@
 #include "formats/place.h"
 #include "formats/streams/kept.h"
 #include "iouring/sources/disk-cache.h"
+#include "iouring/sources/nbd.h"
 #include "iouring/sources/remote-options.h"
 #include "iouring/sources/url.h"
 #include "nbd/config.h"
@@ -323,7 +324,7 @@ static int set_allow(struct config *c, const char *value, struct error *err)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	c->allow_values = values;
 	if (!strcmp(value, "guessed") || url_is_http(value) ||
-	    (len && value[len - 1] == ':'))
+	    nbd_source_is_uri(value) || (len && value[len - 1] == ':'))
 		copy = strdup(value);
 	else if (absolute_path(value, &copy, err) < 0)
 		return err->code;

@@ -2,9 +2,9 @@
 #include <assert.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 
 #include "iouring/sources/http-engine.h"
+#include "iouring/sources/remote-options.h"
 #include "iouring/util.h"
 
 /* Connections that are kept, and handles. */
@@ -31,7 +31,6 @@ static struct {
 	     .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static const struct curl_lib *curl;
-static atomic_bool stopping;
 
 /* ---- the thread ---- */
 
@@ -55,7 +54,7 @@ static void give_handle(CURL *easy)
 
 static void begin(struct transfer *t)
 {
-	CURL *easy = atomic_load(&stopping) ? NULL : take_handle();
+	CURL *easy = remote_is_stopping() ? NULL : take_handle();
 
 	if (!easy) {
 		t->end(t, CURLE_ABORTED_BY_CALLBACK);
@@ -119,7 +118,7 @@ static int begin_due(void)
 	while (t) {
 		struct transfer *next = t->next;
 
-		if (t->at <= now || atomic_load(&stopping)) {
+		if (t->at <= now || remote_is_stopping()) {
 			begin(t);
 		} else {
 			msec = (t->at - now) / 1000000 + 1;
@@ -148,7 +147,7 @@ static void end_done(void)
 				   (char **)&t);
 		end(t, code);
 	}
-	while (atomic_load(&stopping) && engine.running)
+	while (remote_is_stopping() && engine.running)
 		end(engine.running, CURLE_ABORTED_BY_CALLBACK);
 }
 
@@ -291,14 +290,9 @@ void http_engine_add(struct transfer *t)
 
 void http_engine_stop(void)
 {
-	atomic_store(&stopping, true);
+	remote_stop();
 	pthread_mutex_lock(&engine.lock);
 	if (engine.multi)
 		curl->multi_wakeup(engine.multi);
 	pthread_mutex_unlock(&engine.lock);
-}
-
-bool http_engine_is_stopping(void)
-{
-	return atomic_load(&stopping);
 }

@@ -37,10 +37,9 @@ void http_engine_release(void); /* when none of its own is under way */
 void http_engine_add(struct transfer *t);
 
 /*
- * The process ends: from now on nothing is waited for, and what is under way is
+ * remote_stop(): from now on nothing is waited for, and what is under way is
  * CURLE_ABORTED_BY_CALLBACK. Any thread.
  */
 void http_engine_stop(void);
-bool http_engine_is_stopping(void);
 
 #endif

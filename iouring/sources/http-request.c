@@ -71,7 +71,7 @@ static void tell_failure(struct http_request *r)
 	bool told;
 
 	pthread_mutex_lock(&o->lock);
-	told = o->failed_nsec || http_engine_is_stopping();
+	told = o->failed_nsec || remote_is_stopping();
 	o->failed_nsec = now_nsec();
 	pthread_mutex_unlock(&o->lock);
 	if (!told)

@@ -262,7 +262,9 @@ static int take_allowed(struct http_object *o, const struct http_wish *w,
 	if (!o->allowed)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	for (i = 0; i < w->n_allowed && r >= 0; i++) {
-		r = url_parse(w->allowed[i], &o->allowed[i], err);
+		if (!url_is_http(w->allowed[i]))
+			continue;
+		r = url_parse(w->allowed[i], &o->allowed[o->n_allowed], err);
 		o->n_allowed += r >= 0;
 	}
 	return r;

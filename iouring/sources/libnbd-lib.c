@@ -4,7 +4,10 @@
 #include <errno.h>
 
 #include "iouring/library.h"
+#include "iouring/sources/remote-options.h"
 #include "iouring/util.h"
+
+#define POLL_MSEC 200
 
 struct libnbd_api libnbd_api;
 
@@ -15,7 +18,6 @@ bool libnbd_load(void)
 		{ "nbd_close", (void **)&libnbd_api.close },
 		{ "nbd_add_meta_context",
 		  (void **)&libnbd_api.add_meta_context },
-		{ "nbd_connect_uri", (void **)&libnbd_api.connect_uri },
 		{ "nbd_get_size", (void **)&libnbd_api.get_size },
 		{ "nbd_get_block_size", (void **)&libnbd_api.get_block_size },
 		{ "nbd_is_read_only", (void **)&libnbd_api.is_read_only },
@@ -26,6 +28,12 @@ bool libnbd_load(void)
 		  (void **)&libnbd_api.can_meta_context },
 		{ "nbd_aio_pread", (void **)&libnbd_api.aio_pread },
 		{ "nbd_poll", (void **)&libnbd_api.poll },
+		{ "nbd_aio_connect_uri", (void **)&libnbd_api.aio_connect_uri },
+		{ "nbd_aio_block_status",
+		  (void **)&libnbd_api.aio_block_status },
+		{ "nbd_aio_is_ready", (void **)&libnbd_api.aio_is_ready },
+		{ "nbd_aio_is_dead", (void **)&libnbd_api.aio_is_dead },
+		{ "nbd_aio_is_closed", (void **)&libnbd_api.aio_is_closed },
 		{ "nbd_pwrite", (void **)&libnbd_api.pwrite },
 		{ "nbd_zero", (void **)&libnbd_api.zero },
 		{ "nbd_flush", (void **)&libnbd_api.flush },
@@ -47,16 +55,36 @@ const char *libnbd_reason(void)
 	return why ? why : "the server does not answer";
 }
 
-int libnbd_connect(const char *uri, struct nbd_handle **ret, struct error *err)
+bool libnbd_is_alive(struct nbd_handle *h)
+{
+	return h && libnbd_api.aio_is_dead(h) != 1 &&
+	       libnbd_api.aio_is_closed(h) != 1;
+}
+
+int libnbd_poll(struct nbd_handle *h, uint64_t deadline)
+{
+	if (now_nsec() >= deadline || remote_is_stopping())
+		return -1;
+	return libnbd_api.poll(h, POLL_MSEC) < 0 ? -1 : 0;
+}
+
+int libnbd_connect(const char *uri, uint64_t deadline, struct nbd_handle **ret,
+		   struct error *err)
 {
 	struct nbd_handle *h = libnbd_api.create();
+	bool ok = h && libnbd_api.add_meta_context(h, "base:allocation") >= 0 &&
+		  libnbd_api.aio_connect_uri(h, uri) >= 0;
 
-	if (h && libnbd_api.add_meta_context(h, "base:allocation") >= 0 &&
-	    libnbd_api.connect_uri(h, uri) >= 0) {
+	while (ok && libnbd_is_alive(h) && libnbd_api.aio_is_ready(h) != 1 &&
+	       !libnbd_poll(h, deadline))
+		;
+	if (ok && libnbd_api.aio_is_ready(h) == 1) {
 		*ret = h;
 		return 0;
 	}
-	error_set(err, -EIO, 0, "%s", libnbd_reason());
+	error_set(err, -EIO, 0, "%s",
+		  now_nsec() >= deadline ? "the server is silent"
+					 : libnbd_reason());
 	libnbd_api.close(h);
 	return -EIO;
 }

@@ -5,6 +5,7 @@
 
 #include <libnbd.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "iouring/error.h"
 
@@ -12,7 +13,6 @@ struct libnbd_api {
 	__typeof__(nbd_create) *create;
 	__typeof__(nbd_close) *close;
 	__typeof__(nbd_add_meta_context) *add_meta_context;
-	__typeof__(nbd_connect_uri) *connect_uri;
 	__typeof__(nbd_get_size) *get_size;
 	__typeof__(nbd_get_block_size) *get_block_size;
 	__typeof__(nbd_is_read_only) *is_read_only;
@@ -22,6 +22,11 @@ struct libnbd_api {
 	__typeof__(nbd_can_meta_context) *can_meta_context;
 	__typeof__(nbd_aio_pread) *aio_pread;
 	__typeof__(nbd_poll) *poll;
+	__typeof__(nbd_aio_connect_uri) *aio_connect_uri;
+	__typeof__(nbd_aio_block_status) *aio_block_status;
+	__typeof__(nbd_aio_is_ready) *aio_is_ready;
+	__typeof__(nbd_aio_is_dead) *aio_is_dead;
+	__typeof__(nbd_aio_is_closed) *aio_is_closed;
 	__typeof__(nbd_pwrite) *pwrite;
 	__typeof__(nbd_zero) *zero;
 	__typeof__(nbd_flush) *flush;
@@ -39,9 +44,19 @@ bool libnbd_load(void);
 const char *libnbd_reason(void);
 
 /*
- * A connection to @uri that asks for base:allocation, the caller's to close.
- * Returns 0 or -EIO, with libnbd's words.
+ * A connection to @uri that asks for base:allocation, the caller's to close. Waits
+ * until @deadline (of now_nsec()). Returns 0 or -EIO, with libnbd's words.
  */
-int libnbd_connect(const char *uri, struct nbd_handle **ret, struct error *err);
+int libnbd_connect(const char *uri, uint64_t deadline, struct nbd_handle **ret,
+		   struct error *err);
+
+/*
+ * Something has happened on it, or a moment is over, or, with -1, @deadline, or
+ * the process ends.
+ */
+int libnbd_poll(struct nbd_handle *h, uint64_t deadline);
+
+/* Can it be asked for anything? */
+bool libnbd_is_alive(struct nbd_handle *h);
 
 #endif

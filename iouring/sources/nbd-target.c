@@ -6,6 +6,7 @@
 
 #include "iouring/sources/libnbd-lib.h"
 #include "iouring/sources/nbd-target.h"
+#include "iouring/sources/remote-options.h"
 #include "iouring/util.h"
 
 #define CONNECTIONS_MAX	 4U
@@ -59,7 +60,7 @@ static int take(struct nbd_target *t, struct connection **ret,
 		pthread_mutex_lock(&c->lock);
 	}
 	if (!c->h)
-		r = libnbd_connect(t->uri, &c->h, err);
+		r = libnbd_connect(t->uri, remote_deadline(), &c->h, err);
 	if (r < 0)
 		pthread_mutex_unlock(&c->lock);
 	else
@@ -265,7 +266,8 @@ int nbd_target_open(const char *uri, struct nbd_target **ret, struct error *err)
 	t = target_new(uri);
 	if (!t)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = libnbd_connect(t->uri, &t->connections[0].h, err);
+	r = libnbd_connect(t->uri, remote_deadline(), &t->connections[0].h,
+			   err);
 	if (r >= 0)
 		r = look_at(t, t->connections[0].h, err);
 	if (r < 0)

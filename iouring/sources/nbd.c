@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "iouring/batch.h"
 #include "iouring/nowait.h"
 #include "iouring/sources/libnbd-lib.h"
 #include "iouring/sources/nbd.h"
+#include "iouring/sources/remote-options.h"
 
 #define CONNECTIONS_MAX	 4U
 #define READ_BYTES_MAX	 (32U << 20)
@@ -15,6 +17,8 @@
 #define LIKED_BYTES_MAX	 (1U << 20)
 #define STATUS_BYTES_MAX (1ULL << 31)
 #define EXTENTS_MAX	 1024U
+#define STATUS_TRIES	 2U /* where the connection dies */
+#define RECONNECT_USEC	 50000U /* doubled, four times */
 #define STATE_ZERO	 2U /* NBD_STATE_ZERO of "base:allocation" */
 
 /*
@@ -38,6 +42,7 @@ struct nbd_source {
 	bool has_status;
 	unsigned int n; /* connections that there may be */
 	atomic_uint next;
+	atomic_bool lost; /* and it was told */
 	struct connection connections[CONNECTIONS_MAX];
 
 	pthread_mutex_t lock; /* the last answer about extents */
@@ -45,6 +50,25 @@ struct nbd_source {
 	struct extent_of extents[EXTENTS_MAX];
 	size_t n_extents;
 };
+
+/* Anew, where there was one that died. The export is the one that it was. */
+static int connect_anew(struct nbd_source *n, struct connection *c,
+			uint64_t deadline, struct error *err)
+{
+	struct nbd_handle *h = NULL;
+	int r;
+
+	libnbd_api.close(TAKE_PTR(c->h));
+	r = libnbd_connect(n->uri, deadline, &h, err);
+	if (r < 0)
+		return r;
+	if (libnbd_api.get_size(h) != (int64_t)n->s.bytes) {
+		libnbd_api.close(h);
+		return error_set(err, -EIO, 0, "it has another size now");
+	}
+	c->h = h;
+	return 0;
+}
 
 /*
  * A connection that is free now, for this thread alone until it is unlocked.
@@ -60,12 +84,52 @@ static struct connection *take_free(struct nbd_source *n, bool may_connect)
 
 		if (pthread_mutex_trylock(&c->lock))
 			continue;
-		if (c->h ||
-		    (may_connect && !libnbd_connect(n->uri, &c->h, NULL)))
+		if (libnbd_is_alive(c->h) ||
+		    (may_connect &&
+		     !connect_anew(n, c, remote_deadline(), NULL)))
 			return c;
 		pthread_mutex_unlock(&c->lock);
+		may_connect = false; /* nor can the others be */
 	}
 	return NULL;
+}
+
+static void sleep_a_little(unsigned int tries)
+{
+	unsigned int doubles = tries < 4 ? tries : 4;
+
+	usleep((useconds_t)(RECONNECT_USEC << doubles));
+}
+
+/* Told once, until it is there again. */
+static void tell(struct nbd_source *n, const char *why)
+{
+	bool told = atomic_exchange(&n->lost, why != NULL);
+
+	if (why && !told)
+		remote_say("%s: the connection is lost: %s", n->uri, why);
+	else if (!why && told)
+		remote_say("%s: can be read again", n->uri);
+}
+
+/* Until @deadline. @c is ours. */
+static int revive(struct nbd_source *n, struct connection *c, uint64_t deadline)
+{
+	unsigned int tries = 0;
+	struct error why;
+	int r;
+
+	do {
+		why = (struct error){ 0 };
+		r = connect_anew(n, c, deadline, &why);
+		if (r >= 0)
+			break;
+		tell(n, why.msg);
+		sleep_a_little(tries++);
+	} while (now_nsec() < deadline && !remote_is_stopping());
+	if (r >= 0)
+		tell(n, NULL);
+	return r;
 }
 
 /* The same, but waits for one. NULL: the server is gone. */
@@ -77,7 +141,7 @@ static struct connection *take(struct nbd_source *n)
 		return c;
 	c = &n->connections[atomic_load(&n->next) % (n->n ? n->n : 1)];
 	pthread_mutex_lock(&c->lock);
-	if (c->h || !libnbd_connect(n->uri, &c->h, NULL))
+	if (libnbd_is_alive(c->h) || !revive(n, c, remote_deadline()))
 		return c;
 	pthread_mutex_unlock(&c->lock);
 	return NULL;
@@ -149,16 +213,19 @@ static void nbd_source_start(struct source *s, struct batch_io *ios, size_t n,
 	}
 }
 
-/* A dead connection has completed everything, with an error. */
-static void wait_for_all(struct connection *c, struct batch_io *ios, size_t n)
+/*
+ * A dead connection has completed everything, with an error; one that is silent
+ * is given up, and nobody writes to the buffers from then on.
+ */
+static void wait_for_all(struct connection *c, struct batch_io *ios, size_t n,
+			 uint64_t deadline)
 {
 	size_t i;
 
-	while (c->in_flight && libnbd_api.poll(c->h, -1) >= 0)
+	while (c->in_flight && !libnbd_poll(c->h, deadline))
 		;
 	if (!c->in_flight)
 		return;
-	/* Nobody writes to the buffers from here on. */
 	libnbd_api.close(TAKE_PTR(c->h));
 	c->in_flight = 0;
 	for (i = 0; i < n; i++)
@@ -166,8 +233,26 @@ static void wait_for_all(struct connection *c, struct batch_io *ios, size_t n)
 			ios[i].ret = -EIO;
 }
 
+/* What the server's death took along is asked for again, of the next one. */
+static void ask_again(struct nbd_source *src, struct connection *c,
+		      struct batch_io *ios, size_t n, uint64_t deadline)
+{
+	size_t i;
+
+	while (!libnbd_is_alive(c->h) && now_nsec() < deadline &&
+	       !remote_is_stopping()) {
+		if (revive(src, c, deadline) < 0)
+			return;
+		for (i = 0; i < n; i++)
+			if (ios[i].token == c && ios[i].ret < 0)
+				start_one(c, &ios[i]);
+		wait_for_all(c, ios, n, deadline);
+	}
+}
+
 static void nbd_source_finish(struct source *s, struct batch_io *ios, size_t n)
 {
+	uint64_t deadline = remote_deadline();
 	struct connection *c = NULL;
 	size_t i;
 
@@ -176,7 +261,10 @@ static void nbd_source_finish(struct source *s, struct batch_io *ios, size_t n)
 			c = ios[i].token;
 	if (!c)
 		return; /* nothing was started */
-	wait_for_all(c, ios, n);
+	wait_for_all(c, ios, n, deadline);
+	if (!libnbd_is_alive(c->h))
+		ask_again(container_of(s, struct nbd_source, s), c, ios, n,
+			  deadline);
 	for (i = 0; i < n; i++)
 		if (ios[i].token == c)
 			ios[i].token = NULL;
@@ -199,21 +287,48 @@ static int take_extents(void *opaque, const char *context, uint64_t off,
 	return 0;
 }
 
+static int on_status(void *opaque, int *error)
+{
+	struct connection *c = opaque;
+
+	c->in_flight--;
+	return 1;
+}
+
+/* Of one connection, which is ours. -EIO also where it dies meanwhile. */
+static int ask_on(struct nbd_source *n, struct connection *c, uint64_t off)
+{
+	nbd_extent_callback cb = { .callback = take_extents, .user_data = n };
+	nbd_completion_callback done = { .callback = on_status,
+					 .user_data = c };
+	uint64_t len = min_u64(n->s.bytes - off, STATUS_BYTES_MAX);
+
+	n->n_extents = 0;
+	c->in_flight++;
+	if (libnbd_api.aio_block_status(c->h, len, off, cb, done, 0) < 0)
+		c->in_flight--;
+	wait_for_all(c, NULL, 0, remote_deadline());
+	return n->n_extents ? 0 : -EIO;
+}
+
 /* Lock is held. */
 static int ask(struct nbd_source *n, uint64_t off)
 {
-	nbd_extent_callback cb = { .callback = take_extents, .user_data = n };
-	struct connection *c = take(n);
-	int r;
+	unsigned int tries = 0;
+	bool alive = false;
+	int r = -EIO;
 
 	ASSERT_HELD(&n->lock);
-	if (!c)
-		return -EIO;
-	n->n_extents = 0;
-	r = libnbd_api.block_status(
-		c->h, min_u64(n->s.bytes - off, STATUS_BYTES_MAX), off, cb, 0);
-	pthread_mutex_unlock(&c->lock);
-	return r < 0 || !n->n_extents ? -EIO : 0;
+	while (r < 0 && !alive && tries++ < STATUS_TRIES) {
+		struct connection *c = take(n);
+
+		if (!c)
+			return -EIO;
+		r = ask_on(n, c, off);
+		alive = libnbd_is_alive(c->h);
+		pthread_mutex_unlock(&c->lock);
+	}
+	return r;
 }
 
 /* Is @off in what was told last? */
@@ -343,7 +458,7 @@ int nbd_source_open(const char *uri, struct source **ret, struct error *err)
 	n = source_new(uri);
 	if (!n)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = libnbd_connect(uri, &h, err);
+	r = libnbd_connect(uri, remote_deadline(), &h, err);
 	bytes = r >= 0 ? libnbd_api.get_size(h) : -1;
 	if (r >= 0 && bytes < 0)
 		r = error_set(err, -EIO, 0, "%s", libnbd_reason());

@@ -16,8 +16,9 @@ bool nbd_source_is_uri(const char *text);
 
 /*
  * Connects to what @uri names. -ENOTSUP: libnbd is missing. -EIO: the server
- * cannot be reached, or has no such export. A server that goes away is -EIO for
- * each later read.
+ * cannot be reached, or has no such export. A server that goes away, or is silent, is
+ * connected to anew, and what was asked of it is asked again, for as long as
+ * remote-options.h says; then the read is -EIO, and the next one begins anew.
  */
 int nbd_source_open(const char *uri, struct source **ret, struct error *err);
 

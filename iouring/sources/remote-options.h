@@ -24,6 +24,16 @@ struct remote_options {
 void remote_configure(const struct remote_options *o);
 const struct remote_options *remote_options(void);
 
+/*
+ * The process ends: nobody waits for another server any more. Any thread; see
+ * http_engine_stop(), too.
+ */
+void remote_stop(void);
+bool remote_is_stopping(void);
+
+/* When what begins now is given up, of now_nsec(). */
+uint64_t remote_deadline(void);
+
 /* One line for who runs this. Any thread. */
 void remote_say(const char *fmt, ...) PRINTF(1, 2);
 

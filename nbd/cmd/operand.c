@@ -34,29 +34,8 @@ bool operand_is_more(const char *text)
 {
 	CLEANUP(freep) char *path = strdup(text);
 
-	if (url_is_http(text))
-		return false;
-	return nbd_source_is_uri(text) || (path && cut_state(path));
-}
-
-/* Its disk is what the server says it is. */
-static int open_export(const char *uri, const char *format,
-		       const struct open_options *options, struct image **ret,
-		       struct error *err)
-{
-	struct open_options raw = *options;
-	struct source *src;
-	struct chain chain;
-	int r;
-
-	if (format && strcmp(format, "raw") != 0)
-		return error_set(err, -EINVAL, 0,
-				 "%s: an export is raw, not %s", uri, format);
-	raw.format = "raw";
-	r = nbd_source_open(uri, &src, err);
-	if (r >= 0)
-		r = chain_open_source(src, uri, NULL, &raw, &chain, err);
-	return r < 0 ? r : image_from_chain(&chain, ret, err);
+	return nbd_source_is_uri(text) ||
+	       (!url_is_http(text) && path && cut_state(path));
 }
 
 /* @state: NULL or empty: the live one. */
@@ -138,7 +117,8 @@ static int open_any(const struct config *c, const char *text,
 		return error_set(err, -EINVAL, 0, "image: the name is empty");
 	if (nbd_source_is_uri(text)) {
 		config_open_options(c, &options);
-		return open_export(text, format, &options, &ret->to, err);
+		options.format = format;
+		return image_open(text, &options, &ret->to, err);
 	}
 	r = open_live(c, text, format, &live, &path, &state, err);
 	if (r < 0)

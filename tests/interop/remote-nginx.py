@@ -5,6 +5,7 @@ overlays, nbdkit; TLS, caches in slices, limits, objects that are replaced."""
 
 import json
 import os
+import subprocess
 import sys
 import time
 
@@ -14,8 +15,8 @@ from checks import is_equal, is_true, run_checks  # noqa: E402
 from kept import CHUNK, kept_in  # noqa: E402
 from nbd import Client  # noqa: E402
 from nginx import Nginx  # noqa: E402
-from server import (Server, Totals, compare, environment,  # noqa: E402
-                    need_programs, run)
+from server import (Server, Totals, compare, dies_with_us,  # noqa: E402
+                    environment, need_programs, run)
 
 MIB = 1 << 20
 SIZE = 8 * MIB
@@ -192,6 +193,71 @@ def nbdkit_serves_it(c):
             os.kill(int(f.read()), 15)
 
 
+def zeroes(image):
+    """[[start, end]] of what reads as zeroes, as platter map tells it."""
+    found = []
+    for e in json.loads(run([os.environ["PLATTER"], "map", "--json",
+                             image])[1]):
+        if e["zero"] and found and found[-1][1] == e["start"]:
+            found[-1][1] += e["length"]
+        elif e["zero"]:
+            found.append([e["start"], e["start"] + e["length"]])
+    return found
+
+
+def exports_of_other_servers_are_images(c):
+    """Of qemu-nbd and of platter, with their holes; as a base; and
+    through the death of their server."""
+    sock = c.at("qemu.sock")
+    uri = f"nbd+unix:///?socket={sock}"
+
+    def start(image=c.raw):
+        p = subprocess.Popen(dies_with_us(
+            ["qemu-nbd", "-t", "-r", "-e", "8", "-f", "raw", "-k", sock,
+             image]))
+        while not os.path.exists(sock):
+            time.sleep(0.01)
+        return p
+
+    p = start()
+    try:
+        c.same(uri)
+        with Server(c.at("www/disk.qcow2")) as inner:
+            c.same(inner.uri())
+            is_equal(zeroes(inner.uri()), zeroes(c.at("www/disk.qcow2")),
+                     "the holes")
+        with Server(uri, more=["--overlay", "temp"]) as s:
+            run(["nbdcopy", s.uri(), c.at("out.raw")])
+            run(["cmp", c.raw, c.at("out.raw")])
+        top = c.at("over.qcow2")
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", uri, "-F",
+             "raw", top, str(SIZE)])
+        c.same(top, allow=[uri])
+        c.refused(top, "is not permitted")
+        # What the server serves is raw, unless somebody says else.
+        p.terminate()
+        p.wait()
+        p = start(c.at("www/disk.qcow2"))
+        c.same(uri, fmt="qcow2")
+        with Server(uri) as s:
+            is_equal(int(run(["nbdinfo", "--size", s.uri()])[1]),
+                     os.path.getsize(c.at("www/disk.qcow2")), "the size")
+        with Server(uri, fmt="qcow2") as s:
+            h = Client(s.socket)
+            h.go()
+            is_equal(h.read(0, 4)[0], 0, "before")
+            p.kill()
+            p.wait()
+            os.unlink(sock)
+            p = start(c.at("www/disk.qcow2"))
+            with open(c.raw, "rb") as f:
+                f.seek(4 * MIB)
+                is_equal(h.read(4 * MIB, 65536), (0, f.read(65536)), "after")
+    finally:
+        p.kill()
+        p.wait()
+
+
 def tls_is_asked_who_it_is(c):
     url = c.nginx.url("disk.qcow2", 1, "https")
     c.refused(url, "certificate")
@@ -267,7 +333,8 @@ def an_object_that_is_replaced_is_no_more(c):
 
 def main():
     environment("PLATTER", "PLATTER_PLUGIN", "NBD_COMPARE")
-    need_programs("nginx", "qemu-img", "nbdcopy", "nbdkit", "openssl", "tar")
+    need_programs("nginx", "qemu-img", "nbdcopy", "nbdinfo", "qemu-nbd",
+                  "nbdkit", "openssl", "tar")
     context = []
 
     def setup(folder):
@@ -282,6 +349,7 @@ def main():
             overlays_lie_over_it,
             what_was_read_is_kept,
             nbdkit_serves_it,
+            exports_of_other_servers_are_images,
             tls_is_asked_who_it_is,
             what_nginx_does_to_ranges,
             bursts_are_spread,

@@ -140,7 +140,7 @@ START_TEST(a_pseudo_name_needs_permission)
 			 -EPERM);
 	/* What is of no use is not advised. */
 	unit_says(&err, !strncmp(pseudo[_i], "json:", 5) ||
-					!strncmp(pseudo[_i], "http:", 5) ||
+					strstr(pseudo[_i], "://") ||
 					!strncmp(pseudo[_i], "file:", 5)
 				? "allow="
 				: "not supported");

@@ -2,6 +2,7 @@
 /* Exports of an nbdkit that is made slow; skipped where there is none. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 #include "iouring/batch.h"
 #include "iouring/sources/nbd.h"
+#include "iouring/sources/remote-options.h"
 #include "tests/lib/unit.h"
 
 #define FILE_BYTES (1U << 20)
@@ -31,7 +33,8 @@ static void serve(unsigned int delay_ms)
 	snprintf(file, sizeof(file), "%s", unit_path("data"));
 	snprintf(sock, sizeof(sock), "%s", unit_path("sock"));
 	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s", sock);
-	unit_fill(data, sizeof(data), 9);
+	if (!data[0] && !data[1])
+		unit_fill(data, sizeof(data), 9);
 	unit_write(file, data, sizeof(data));
 	server = fork();
 	ck_assert_int_ge(server, 0);
@@ -147,6 +150,7 @@ START_TEST(a_server_that_dies_is_eio_for_what_is_in_flight_and_after)
 	struct source *s;
 	size_t i;
 
+	remote_configure(&(struct remote_options){ .seconds = 1 });
 	serve(2000);
 	s = open_export();
 	make_reads(ios, s);
@@ -163,6 +167,66 @@ START_TEST(a_server_that_dies_is_eio_for_what_is_in_flight_and_after)
 	source_unref(s);
 	stop_serving();
 	wait(NULL);
+}
+END_TEST
+
+static char lines[4096];
+
+static void say(const char *line)
+{
+	strncat(lines, line, sizeof(lines) - strlen(lines) - 1);
+}
+
+static void *run_reads(void *ios)
+{
+	return (void *)(intptr_t)batch_run(ios, READS);
+}
+
+START_TEST(a_server_that_comes_back_is_asked_again)
+{
+	pthread_t thread;
+	void *ret;
+	struct batch_io ios[READS];
+	struct source *s;
+	size_t i;
+
+	remote_configure(&(struct remote_options){ .seconds = 20, .say = say });
+	serve(500);
+	s = open_export();
+	make_reads(ios, s);
+	ck_assert(!pthread_create(&thread, NULL, run_reads, ios));
+	usleep(200000);
+	stop_serving();
+	usleep(300000);
+	/* By this thread: nbdkit ends with the one that started it. */
+	serve(0);
+	pthread_join(thread, &ret);
+	ck_assert_int_eq((int)(intptr_t)ret, 0);
+	for (i = 0; i < READS; i++)
+		ck_assert(is_right(&ios[i]));
+	ck_assert_ptr_nonnull(strstr(lines, "the connection is lost"));
+	ck_assert_ptr_nonnull(strstr(lines, "can be read again"));
+	source_unref(s);
+	stop_serving();
+}
+END_TEST
+
+/* It takes connections, and says nothing more. */
+START_TEST(a_server_that_is_silent_is_eio)
+{
+	struct source *s = NULL;
+	uint64_t began = now_nsec();
+
+	remote_configure(&(struct remote_options){ .seconds = 1 });
+	serve(60000);
+	s = open_export();
+	ck_assert_int_eq(source_read(s, got, 10, 0, NULL), -EIO);
+	ck_assert_uint_lt(now_nsec() - began, 20000000000ULL);
+	kill(server, SIGSTOP);
+	source_unref(s);
+	ck_assert_int_eq(nbd_source_open(uri, &s, &err), -EIO);
+	unit_says(&err, "the server is silent");
+	stop_serving();
 }
 END_TEST
 
@@ -191,6 +255,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, more_threads_than_connections_read_it);
 	tcase_add_test(
 		tc, a_server_that_dies_is_eio_for_what_is_in_flight_and_after);
+	tcase_add_test(tc, a_server_that_comes_back_is_asked_again);
+	tcase_add_test(tc, a_server_that_is_silent_is_eio);
 	tcase_add_test(tc, an_export_is_known_by_its_uri);
 }
 
