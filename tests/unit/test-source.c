@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "iouring/source.h"
+#include "iouring/sources/pieces.h"
 #include "tests/lib/unit.h"
 
 #define BYTES (256U << 10)
@@ -102,6 +103,58 @@ START_TEST(a_window_begins_where_it_says)
 	ck_assert_int_eq(window_source_new(w, 17, 4984, &ww, NULL), -EBADMSG);
 	ck_assert_uint_ne(w->id, s->id);
 	ck_assert_uint_ne(w->id, ww->id);
+}
+END_TEST
+
+START_TEST(pieces_are_one_and_zeroes_between)
+{
+	CLEANUP(source_unrefp) struct source *s = file("pieces"), *p = NULL;
+	const struct piece all[] = { { 100, 50, s, 1000 },
+				     { 150, 0, s, 0 },
+				     { 150, 10, s, 7 },
+				     { 4000, 96, s, BYTES - 96 } };
+	static uint8_t want[4200];
+	uint64_t len;
+	bool hole;
+
+	must(pieces_source_new(all, 4, sizeof(want), &p, &err), err);
+	memcpy(want + 100, data + 1000, 50);
+	memcpy(want + 150, data + 7, 10);
+	memcpy(want + 4000, data + BYTES - 96, 96);
+	must(source_read(p, got, sizeof(want), 0, &err), err);
+	ck_assert_mem_eq(got, want, sizeof(want));
+	must(source_read(p, got, 80, 120, &err), err);
+	ck_assert_mem_eq(got, want + 120, 80);
+	ck_assert_int_eq(source_find_hole(p, 160, 4040, &hole, &len), 0);
+	ck_assert(hole && len == 4000 - 160);
+	ck_assert_int_eq(source_find_hole(p, 149, 4000, &hole, &len), 0);
+	ck_assert(!hole && len == 1);
+	ck_assert_int_eq(source_find_hole(p, 4096, 104, &hole, &len), 0);
+	ck_assert(hole && len == 104);
+}
+END_TEST
+
+START_TEST(pieces_that_contradict_are_refused)
+{
+	static const struct {
+		uint64_t at, len, off;
+	} second[] = {
+		{ 149, 2, 0 }, /* in the first */
+		{ 99, 1, 0 }, /* before it */
+		{ 990, 11, 0 }, /* behind the end */
+		{ UINT64_MAX, 2, 0 },
+		{ 200, 1, BYTES }, /* behind its source's */
+		{ 200, 2, UINT64_MAX },
+	};
+	CLEANUP(source_unrefp) struct source *s = file("wrong");
+	struct source *p = NULL;
+	struct piece all[2] = { { 100, 50, s, 0 } };
+
+	all[1] = (struct piece){ second[_i].at, second[_i].len, s,
+				 second[_i].off };
+	ck_assert_int_eq(pieces_source_new(all, 2, 1000, &p, &err), -EBADMSG);
+	ck_assert_ptr_null(p);
+	unit_says(&err, "are no piece of 1000");
 }
 END_TEST
 
@@ -368,6 +421,8 @@ static void add(TCase *tc)
 	LOOP(tc, a_range_that_is_not_inside_is_refused, outside);
 	tcase_add_test(tc, a_file_is_read_as_it_is);
 	tcase_add_loop_test(tc, a_window_begins_where_it_says, 0, 2);
+	tcase_add_test(tc, pieces_are_one_and_zeroes_between);
+	tcase_add_loop_test(tc, pieces_that_contradict_are_refused, 0, 6);
 	tcase_add_test(tc, a_window_keeps_its_parent);
 	tcase_add_test(tc, holes_are_found_from_either_side);
 	tcase_add_loop_test(tc, what_has_no_holes_is_all_data, 0, 2);
