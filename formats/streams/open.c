@@ -14,6 +14,7 @@ static const struct stream_ops *const forms[] = {
 };
 
 #define HEAD_BYTES 4096U
+#define BULK_BYTES (512U << 10)
 
 const struct stream_ops *stream_probe(const uint8_t *head, size_t bytes)
 {
@@ -113,32 +114,45 @@ static int keep(struct stream *s, const struct cache_key *key, uint64_t at,
 	return r;
 }
 
-/* As much of the piece as is wanted of it. */
-static ssize_t read_piece(struct source *src, void *buf, size_t len,
-			  uint64_t off)
+/*
+ * Who reads so much copies the disk, and is done with it: nothing is kept, and
+ * what others keep stays.
+ */
+static ssize_t read_bulk(struct stream *s, void *buf, size_t len, uint64_t off)
+{
+	if (off + len < s->base.bytes)
+		len = (size_t)round_down(len, s->piece_bytes);
+	return read_unkept(s, buf, len, off);
+}
+
+/* As much of the piece as is wanted of it, or of many. */
+static ssize_t read_some(struct source *src, void *buf, size_t len,
+			 uint64_t off)
 {
 	struct stream *s = stream_of(src);
 	uint64_t at = round_down(off, s->piece_bytes);
 	size_t bytes = (size_t)min_u64(s->piece_bytes, src->bytes - at);
 	struct cache_key key = { .owner = src->id, .at = at / s->piece_bytes };
+	size_t n = min_size(len, bytes - (size_t)(off - at));
 	struct cache_blob *b;
 	int r = 0;
 
-	len = min_size(len, bytes - (size_t)(off - at));
 	if (!cache_peek(&key, &b)) {
-		if (is_hole(s, off, len)) {
-			memset(buf, 0, len);
-			return (ssize_t)len;
+		if (is_hole(s, off, n)) {
+			memset(buf, 0, n);
+			return (ssize_t)n;
 		}
+		if (off == at && len >= BULK_BYTES)
+			return read_bulk(s, buf, len, off);
 		r = keep(s, &key, at, bytes, &b);
 		if (r == -EAGAIN)
-			return read_unkept(s, buf, len, off);
+			return read_unkept(s, buf, n, off);
 	}
 	if (r < 0)
 		return r;
-	memcpy(buf, (uint8_t *)b->data + (off - at), len);
+	memcpy(buf, (uint8_t *)b->data + (off - at), n);
 	cache_put(b);
-	return (ssize_t)len;
+	return (ssize_t)n;
 }
 
 /* Of what the cache has, all or nothing. */
@@ -193,7 +207,7 @@ static void explain(struct source *src, uint64_t off, uint64_t len,
 
 static const struct source_ops stream_source_ops = {
 	.name = "stream",
-	.pread = read_piece,
+	.pread = read_some,
 	.nested = true,
 	.read_now = read_now,
 	.find_hole = find_hole,
