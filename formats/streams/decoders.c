@@ -20,7 +20,7 @@
 #include "formats/streams/stream.h"
 #include "iouring/util.h"
 
-#define IDLE_OF_A_STREAM 4U
+#define IDLE_OF_A_STREAM 8U
 #define PASSED_KEPT	 32U /* pieces, before the one that is wanted */
 #define PASS_BYTES	 (256U << 10)
 #define TELL_AFTER_NSEC	 3000000000ULL

@@ -21,7 +21,7 @@ from server import (Server, Totals, compare, environment,  # noqa: E402
 
 MIB = 1 << 20
 FULL = "PLATTER_FULL" in os.environ
-SIZE = (64 if FULL else 3) * MIB - 512
+SIZE = (9 if FULL else 3) * MIB - 512
 
 # name: a shell command from {in} to {out}, and the packages' programs it needs.
 FORMS = {
