@@ -202,7 +202,8 @@ static int check_url(const struct backing_name *n, const struct allow *allow,
 
 	if (!n->url || allow_has_url(allow, n->path))
 		return 0;
-	people = url_for_people(n->path);
+	people = url_is_http(n->path) ? url_for_people(n->path)
+				      : strdup(n->path);
 	return error_set(err, -EPERM, 0,
 			 "backing file %s is not permitted: %s, with the URL "
 			 "or what it begins with, permits it",

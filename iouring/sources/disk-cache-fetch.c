@@ -75,7 +75,7 @@ enum piece_state {
 /* A part of a chunk that is wanted. */
 struct piece {
 	struct batch_io *io;
-	size_t pos, len; /* in io->buf */
+	size_t pos, len; /* in io->buf; len 0: it is to be there, no more */
 	size_t chunk, in_chunk;
 	enum piece_state state;
 	size_t fetch; /* OURS */
@@ -173,8 +173,8 @@ static void read_hits(struct round *rd)
 
 		if (p->state != PIECE_HIT)
 			continue;
-		p->state = PIECE_NEW;
-		if (!kept_has(f, p->chunk))
+		p->state = p->len ? PIECE_NEW : PIECE_DONE;
+		if (!p->len || !kept_has(f, p->chunk))
 			continue;
 		rd->ios[n++] = (struct batch_io){
 			.src = f->data,
@@ -324,7 +324,7 @@ static void add_pieces(struct round *rd, struct batch_io *io, size_t *pos)
 /* Without the cache, which is somebody else's, or broken. */
 static void read_inner(struct cache_source *src, struct batch_io *ios, size_t n)
 {
-	struct batch_io inner[ROUND_PIECES];
+	struct batch_io inner[ROUND_PIECES] = { 0 };
 	size_t i = 0, k, m;
 
 	while (i < n) {
@@ -406,6 +406,29 @@ static int cache_read_now(struct source *s, void *buf, size_t len, uint64_t off)
 	return 0;
 }
 
+/* Fetches what is missing, and waits for it. */
+static void cache_prefetch(struct source *s, uint64_t off, uint64_t len)
+{
+	struct cache_source *src = container_of(s, struct cache_source, s);
+	size_t chunk = (size_t)(off / KEPT_CHUNK_BYTES);
+	size_t end = (size_t)div_round_up(off + len, KEPT_CHUNK_BYTES);
+	struct batch_io nobody = { .src = s };
+	struct round rd = { .src = src, .c = src->c };
+
+	/* What cannot be kept would be fetched for nothing. */
+	while (len && chunk < end && is_usable(src->c) && cache_has_room() &&
+	       !nobody.ret) {
+		for (; chunk < end && rd.n < ROUND_PIECES; chunk++)
+			if (!kept_has(&src->c->f, chunk))
+				rd.pieces[rd.n++] =
+					(struct piece){ .io = &nobody,
+							.chunk = chunk };
+		run_round(&rd);
+	}
+	while (rd.n && !nobody.ret)
+		run_round(&rd);
+}
+
 static int cache_find_hole(struct source *s, uint64_t off, uint64_t len,
 			   bool *ret_hole, uint64_t *ret_len)
 {
@@ -433,6 +456,7 @@ static const struct source_ops cache_source_ops = {
 	.read_all = cache_read_all,
 	.read_now = cache_read_now,
 	.find_hole = cache_find_hole,
+	.prefetch = cache_prefetch,
 	.identify = cache_identify,
 	.free = cache_free,
 };

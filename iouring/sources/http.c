@@ -15,7 +15,7 @@
 /* All that a batch wants of one object, from start() to finish(). */
 struct http_batch {
 	struct http_wait wait;
-	struct http_request *requests;
+	struct http_request **requests;
 	struct http_piece *pieces;
 	struct batch_io **ios; /* in order of their offsets */
 	size_t n_requests, n_pieces, n_ios;
@@ -57,6 +57,8 @@ static void batch_free(struct http_batch *b)
 {
 	if (!b)
 		return;
+	while (b->n_requests)
+		free(b->requests[--b->n_requests]);
 	pthread_mutex_destroy(&b->wait.lock);
 	pthread_cond_destroy(&b->wait.ended);
 	free(b->requests);
@@ -70,20 +72,20 @@ static struct http_batch *batch_new(const struct source *s,
 				    struct batch_io *ios, size_t n)
 {
 	struct http_batch *b = calloc(1, sizeof(*b));
-	size_t i, parts = 0;
+	size_t i, parts = 1;
 
 	if (!b)
 		return NULL;
 	pthread_mutex_init(&b->wait.lock, NULL);
 	pthread_cond_init(&b->wait.ended, NULL);
-	b->ios = calloc(n, sizeof(*b->ios));
+	b->ios = calloc(n, sizeof(struct batch_io *));
 	for (i = 0; b->ios && i < n; i++) {
 		if (!is_to_start(s, &ios[i]))
 			continue;
 		b->ios[b->n_ios++] = &ios[i];
 		parts += ios[i].len / REQUEST_BYTES + 2;
 	}
-	b->requests = calloc(parts, sizeof(*b->requests));
+	b->requests = calloc(parts, sizeof(struct http_request *));
 	b->pieces = calloc(parts * 2, sizeof(*b->pieces));
 	if (b->ios && b->requests && b->pieces)
 		return b;
@@ -94,7 +96,7 @@ static struct http_batch *batch_new(const struct source *s,
 static void add_piece(struct http_batch *b, struct batch_io *io, uint8_t *buf,
 		      size_t len)
 {
-	struct http_request *r = &b->requests[b->n_requests - 1];
+	struct http_request *r = b->requests[b->n_requests - 1];
 
 	b->pieces[b->n_pieces++] = (struct http_piece){ buf, len, io };
 	r->n_pieces++;
@@ -105,11 +107,12 @@ static void add_piece(struct http_batch *b, struct batch_io *io, uint8_t *buf,
 static bool joins(const struct http_batch *b, uint64_t off, size_t len,
 		  size_t *ret_gap)
 {
-	const struct http_request *r = &b->requests[b->n_requests - 1];
+	const struct http_request *r;
 	uint64_t end;
 
 	if (!b->n_requests)
 		return false;
+	r = b->requests[b->n_requests - 1];
 	end = r->off + r->len;
 	if (off < end || off - end > GAP_BYTES ||
 	    off + len - r->off > REQUEST_BYTES)
@@ -118,23 +121,34 @@ static bool joins(const struct http_batch *b, uint64_t off, size_t len,
 	return true;
 }
 
-static void add_part(struct http_batch *b, struct http_object *o,
+/* false: there is no memory. */
+static bool add_request(struct http_batch *b, struct http_object *o,
+			uint64_t off)
+{
+	struct http_request *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return false;
+	r->o = o;
+	r->wait = &b->wait;
+	r->off = off;
+	r->pieces = &b->pieces[b->n_pieces];
+	b->requests[b->n_requests++] = r;
+	return true;
+}
+
+static bool add_part(struct http_batch *b, struct http_object *o,
 		     struct batch_io *io, size_t pos, size_t len)
 {
 	uint64_t off = offset_of(io) + pos;
 	size_t gap = 0;
 
-	if (!joins(b, off, len, &gap)) {
-		b->requests[b->n_requests++] = (struct http_request){
-			.o = o,
-			.wait = &b->wait,
-			.off = off,
-			.pieces = &b->pieces[b->n_pieces],
-		};
-	} else if (gap) {
+	if (!joins(b, off, len, &gap) && !add_request(b, o, off))
+		return false;
+	if (gap)
 		add_piece(b, NULL, NULL, gap);
-	}
 	add_piece(b, io, (uint8_t *)io->buf + pos, len);
+	return true;
 }
 
 static void add_all(struct http_batch *b, struct http_object *o)
@@ -149,7 +163,10 @@ static void add_all(struct http_batch *b, struct http_object *o)
 		io->token = b;
 		for (pos = 0; pos < io->len; pos += len) {
 			len = min_size(io->len - pos, REQUEST_BYTES);
-			add_part(b, o, io, pos, len);
+			if (!add_part(b, o, io, pos, len)) {
+				io->ret = -ENOMEM;
+				break;
+			}
 		}
 	}
 }
@@ -162,6 +179,10 @@ static void http_start(struct source *s, struct batch_io *ios, size_t n,
 	size_t i;
 
 	read_ends(o, ios, n);
+	for (i = 0; i < n && !is_to_start(s, &ios[i]); i++)
+		;
+	if (i == n)
+		return; /* all was in memory */
 	b = batch_new(s, ios, n);
 	if (!b) {
 		for (i = 0; i < n; i++)
@@ -172,9 +193,7 @@ static void http_start(struct source *s, struct batch_io *ios, size_t n,
 	add_all(b, o);
 	b->wait.left = b->n_requests;
 	for (i = 0; i < b->n_requests; i++)
-		http_request_start(&b->requests[i]);
-	if (!b->n_requests)
-		batch_free(b);
+		http_request_start(b->requests[i]);
 }
 
 /* What came of the requests is what came of those whose bytes they brought. */
@@ -183,7 +202,7 @@ static void tell_ios(struct http_batch *b)
 	size_t i, k;
 
 	for (i = 0; i < b->n_requests; i++) {
-		const struct http_request *r = &b->requests[i];
+		const struct http_request *r = b->requests[i];
 
 		for (k = 0; r->ret < 0 && k < r->n_pieces; k++)
 			if (r->pieces[k].io)

@@ -12,7 +12,6 @@
 #include "iouring/sources/kept-file.h"
 #include "iouring/write.h"
 
-#define MAGIC	     "PLTKEPT1"
 #define TEXT_MAX     3900U
 #define SUMMED_BYTES (KEPT_PAGE_BYTES - 8)
 #define OPENS_MAX    8U /* where others remove it at the same time */
@@ -28,6 +27,8 @@ enum {
 	TEXT_AT = 32,
 	SUM_AT = SUMMED_BYTES
 };
+
+static const uint8_t magic[8] = { 'P', 'L', 'T', 'K', 'E', 'P', 'T', '1' };
 
 /* ---- what it is called ---- */
 
@@ -192,7 +193,7 @@ static void make_header(const struct kept_file *f,
 	uint32_t chunk = htole32(KEPT_CHUNK_BYTES), len;
 
 	memset(page, 0, KEPT_PAGE_BYTES);
-	memcpy(page + MAGIC_AT, MAGIC, 8);
+	memcpy(page + MAGIC_AT, magic, sizeof(magic));
 	memcpy(page + CHUNK_AT, &chunk, 4);
 	len = htole32((uint32_t)text_of(id, (char *)page + TEXT_AT));
 	memcpy(page + TEXT_BYTES_AT, &len, 4);

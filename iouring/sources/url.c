@@ -44,7 +44,7 @@ static char *decoded(const char *text, const char *end)
 	while (ret && text < end) {
 		if (*text == '%' && end - text > 2 && hex(text[1]) >= 0 &&
 		    hex(text[2]) >= 0) {
-			*to++ = (char)(hex(text[1]) << 4 | hex(text[2]));
+			*to++ = (char)(hex(text[1]) * 16 + hex(text[2]));
 			text += 3;
 		} else {
 			*to++ = *text++;

@@ -808,7 +808,7 @@ def exports_are_converted_and_compared(c):
         for args, said in ((("convert", s.uri("nothing"), c.path("x")),
                             "export"),
                            (("convert", "-f", "qcow2", s.uri(), c.path("x")),
-                            "is raw"),
+                            "though declared so"),
                            (("convert", "nbd+unix:///?socket=/nowhere",
                              c.path("x")), "/nowhere"),
                            (("convert", "nbd://[/", c.path("x")), "nbd://[/")):

@@ -380,10 +380,13 @@ def options_are_called_as_they_are_given(c):
          "-F", "raw", c.path("out.qcow2"), "1M"])
     run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b",
          "nbd+unix:///?socket=/s", "-F", "raw", c.path("nbd.qcow2"), "1M"])
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b",
+         "ssh://h/x", "-F", "raw", c.path("ssh.qcow2"), "1M"])
     for image, says, says_not in (
             ("luks.qcow2", "--key FILE", "key=FILE"),
             ("out.qcow2", "--allow DIR", "allow=DIR"),
-            ("nbd.qcow2", "are not supported", "allow")):
+            ("nbd.qcow2", "--allow URL", "allow=URL"),
+            ("ssh.qcow2", "are not supported", "allow")):
         err = run([os.environ["PLATTER"], "map", c.path(image)], ok=(1,))[2]
         is_true(says in err and says_not not in err, err)
 

@@ -115,6 +115,30 @@ START_TEST(what_was_read_once_is_on_the_disk)
 }
 END_TEST
 
+START_TEST(what_will_be_read_can_be_fetched_before)
+{
+	struct delay_source *far;
+	struct source *s;
+
+	start(1ULL << 30);
+	s = open_version("\"1\"", &far);
+	check(s, 2 * CHUNK, 10);
+	source_prefetch(s, CHUNK + 5, 3 * CHUNK);
+	source_prefetch(s, CHUNK + 5, 3 * CHUNK);
+	source_prefetch(s, BYTES - 1, 1);
+	source_prefetch(s, 0, 0);
+	ck_assert_uint_eq(atomic_load(&far->reads), 5);
+	check(s, CHUNK, 4 * CHUNK);
+	ck_assert_uint_eq(atomic_load(&far->reads), 5);
+	far->bad_end = BYTES;
+	far->bad_code = -EIO;
+	source_prefetch(s, 10 * CHUNK, 5 * CHUNK);
+	far->bad_end = 0;
+	check(s, 10 * CHUNK, 5 * CHUNK);
+	source_unref(s);
+}
+END_TEST
+
 START_TEST(another_version_is_another_object)
 {
 	struct delay_source *far;
@@ -550,6 +574,7 @@ END_TEST
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, what_was_read_once_is_on_the_disk);
+	tcase_add_test(tc, what_will_be_read_can_be_fetched_before);
 	tcase_add_test(tc, another_version_is_another_object);
 	tcase_add_test(tc, what_cannot_be_told_apart_is_not_kept);
 	tcase_add_test(tc, a_batch_misses_in_one_round_trip);
