@@ -317,7 +317,7 @@ static int open_local(const char *path, bool direct, struct place_file *ret,
 		      struct error *err)
 {
 	unsigned int flags = FILE_BLOCK_DEVICE | (direct ? FILE_DIRECT : 0);
-	CLEANUP(place_file_done) struct place_file f = { 0 };
+	struct place_file f = { 0 };
 	struct folder *folder = NULL;
 	CLEANUP(freep) char *inside = NULL;
 	int r = format_in_folder(path, &inside, err);
@@ -335,9 +335,10 @@ static int open_local(const char *path, bool direct, struct place_file *ret,
 		r = error_set(err, -ENOMEM, 0, "out of memory");
 	if (r < 0) {
 		error_prefix(err, "%s", path);
+		place_file_done(&f);
 		return r;
 	}
-	*ret = place_file_take(&f);
+	*ret = f;
 	return 0;
 }
 

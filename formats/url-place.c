@@ -61,10 +61,9 @@ static int web_place_new(const char *url, const char *login, bool named,
 static int open_web(const struct http_wish *wish, struct place_file *ret,
 		    struct error *err)
 {
-	CLEANUP(place_file_done) struct place_file f = { 0 };
+	struct place_file f = { .path = url_for_people(wish->url) };
 	int r;
 
-	f.path = url_for_people(wish->url);
 	if (!f.path)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = http_source_open(wish, &f.src, err);
@@ -75,10 +74,10 @@ static int open_web(const struct http_wish *wish, struct place_file *ret,
 				  err);
 	if (r < 0) {
 		error_prefix(err, "%s", f.path);
+		place_file_done(&f);
 		return r;
 	}
 	*ret = f;
-	f = (struct place_file){ 0 };
 	return 0;
 }
 
@@ -141,16 +140,17 @@ const char *url_place_format(const char *url)
 static int open_export(const char *uri, struct place_file *ret,
 		       struct error *err)
 {
-	CLEANUP(place_file_done) struct place_file f = { 0 };
+	struct place_file f = { 0 };
 	int r = nbd_source_open(uri, &f.src, err);
 
 	if (r < 0)
 		return r;
 	f.path = strdup(uri);
-	if (!f.path)
+	if (!f.path) {
+		place_file_done(&f);
 		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
 	*ret = f;
-	f = (struct place_file){ 0 };
 	return 0;
 }
 
