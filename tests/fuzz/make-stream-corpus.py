@@ -47,6 +47,8 @@ def gzips():
     yield "hostile-garbage", member(DATA) + b"garbage"
     yield "hostile-bgzf-size", bgzf(DATA[:60000], size=1) + bgzf(b"")
     yield "hostile-bgzf-smaller", bgzf(DATA[:60000], size=-9) + bgzf(MORE)
+    yield "hostile-bgzf-shifted", (bgzf(DATA[:60000], size=-9) +
+                                   bgzf(MORE[:50000], size=9))
     yield "hostile-bgzf-2-32", bgzf(b"x", size=(1 << 32) - 2)
     yield "valid-bgzf-lie", bgzf(DATA[:60000], lie=5) + bgzf(MORE[:50000])
 

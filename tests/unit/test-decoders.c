@@ -10,7 +10,7 @@
 #include "formats/streams/stream.h"
 #include "tests/lib/unit.h"
 
-#define PLAIN	(2U << 20)
+#define PLAIN	(5U << 20)
 #define THREADS 4U
 
 static uint8_t *plain, *packed, *twice;
@@ -18,19 +18,19 @@ static size_t packed_bytes, twice_bytes;
 static struct source *stream;
 static struct error err;
 
-/* Runs of noise, zeroes and a pattern. */
+/* Lines of a few kinds, so that what was before packs well and places to begin
+ * lie near each other; and noise. */
 static void make_plain(void)
 {
-	size_t i, n;
+	uint8_t lines[16][128];
+	unsigned int seed = 1;
+	size_t i;
 
 	plain = malloc(PLAIN);
-	for (i = 0; i < PLAIN; i += n) {
-		n = 60000 < PLAIN - i ? 60000 : PLAIN - i;
-		if (i / 60000 % 3 == 0)
-			unit_fill(plain + i, n, (unsigned int)i);
-		else
-			memset(plain + i, i / 60000 % 3 == 1 ? 0 : 'x', n);
-	}
+	unit_fill(lines, sizeof(lines), 1);
+	for (i = 0; i < PLAIN; i += sizeof(lines[0]))
+		memcpy(plain + i, lines[rand_r(&seed) % 16], sizeof(lines[0]));
+	unit_fill(plain + PLAIN / 2, PLAIN / 16, 2);
 }
 
 static size_t pack_gzip(uint8_t *to, size_t room, uint8_t *from, size_t len)
