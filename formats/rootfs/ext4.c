@@ -7,7 +7,7 @@
 #include "formats/rootfs/ext4.h"
 
 #include <errno.h>
-#include <pthread.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -24,7 +24,8 @@
 #define EXTENT_MAX     32768U /* blocks of one */
 #define FREE_BYTES_MIN (1ULL << 30) /* room to write, over the disk */
 #define FREE_INODES    65536U
-#define RUNS_MAX       (4U << 20)
+#define RUNS_MAX       (2U << 20)
+#define FILE_BYTES_MAX ((1ULL << 32) * BLOCK - BLOCK)
 #define LOST_FOUND     "lost+found"
 
 struct maker {
@@ -256,6 +257,11 @@ static int count(struct maker *m)
 		if (f->ino)
 			continue; /* another name */
 		f->ino = n == m->tree->root ? EXT2_ROOT_INO : next++;
+		if (f->bytes > FILE_BYTES_MAX)
+			return error_set(m->err, -EFBIG, 0,
+					 "a file of %" PRIu64 " bytes is over "
+					 "the limit of 16 TiB",
+					 f->bytes);
 		m->blocks += f->n_xattrs ? 1 : 0;
 		if (f->type == TAR_FOLDER)
 			m->blocks += folder_blocks(n, true);

@@ -36,17 +36,34 @@ static struct tree_node *find(const struct tree *t, struct tree_node *parent,
 	return found ? *found : NULL;
 }
 
-static void drop_file(struct tree_file *f)
+static size_t xattrs_bytes(const struct tar_xattr *x, size_t n)
+{
+	size_t bytes = 0, i;
+
+	for (i = 0; i < n; i++)
+		bytes += strlen(x[i].name) + x[i].bytes;
+	return bytes;
+}
+
+static void drop_xattrs(struct tree *t, struct tree_file *f)
 {
 	size_t i;
 
-	if (!f || --f->links)
-		return;
+	t->text_bytes -= xattrs_bytes(f->xattrs, f->n_xattrs);
 	for (i = 0; i < f->n_xattrs; i++) {
 		free(f->xattrs[i].name);
 		free(f->xattrs[i].value);
 	}
 	free(f->xattrs);
+}
+
+static void drop_file(struct tree *t, struct tree_file *f)
+{
+	if (!f || --f->links)
+		return;
+	drop_xattrs(t, f);
+	t->n_runs -= f->n_runs;
+	t->text_bytes -= f->target ? strlen(f->target) : 0;
 	free(f->runs);
 	free(f->target);
 	free(f);
@@ -55,7 +72,8 @@ static void drop_file(struct tree_file *f)
 /* @n is in no list and no index. */
 static void free_node(struct tree *t, struct tree_node *n)
 {
-	drop_file(n->file);
+	drop_file(t, n->file);
+	t->text_bytes -= n->name ? strlen(n->name) : 0;
 	free(n->name);
 	free(n);
 	t->n_nodes--;
@@ -124,6 +142,7 @@ static int add(struct tree *t, struct tree_node *parent, const char *name,
 	parent->end = &n->next;
 	file->links++;
 	t->n_nodes++;
+	t->text_bytes += strlen(name);
 	*ret = n;
 	return 0;
 }
@@ -341,15 +360,10 @@ static void whiteout(struct tree *t, struct tree_node *folder, const char *name)
 }
 
 /* A number of seconds, an owner, attributes: what a folder has, too. */
-static void take_over(struct tree_file *f, struct tar_entry *e)
+static void take_over(struct tree *t, struct tree_file *f, struct tar_entry *e)
 {
-	size_t i;
-
-	for (i = 0; i < f->n_xattrs; i++) {
-		free(f->xattrs[i].name);
-		free(f->xattrs[i].value);
-	}
-	free(f->xattrs);
+	drop_xattrs(t, f);
+	t->text_bytes += xattrs_bytes(e->xattrs, e->n_xattrs);
 	f->mode = e->mode;
 	f->uid = e->uid;
 	f->gid = e->gid;
@@ -363,7 +377,7 @@ static void take_over(struct tree_file *f, struct tar_entry *e)
 }
 
 /* To be freed by who gives it no name; NULL: no memory. */
-static struct tree_file *new_file(const struct tree *t, struct tar_entry *e)
+static struct tree_file *new_file(struct tree *t, struct tar_entry *e)
 {
 	struct tree_file *f = calloc(1, sizeof(*f));
 	struct member_run *one = NULL;
@@ -387,7 +401,9 @@ static struct tree_file *new_file(const struct tree *t, struct tar_entry *e)
 	}
 	f->runs = e->sparse ? TAKE_PTR(e->runs) : one;
 	f->n_runs = e->sparse ? e->n_runs : one != NULL;
-	take_over(f, e);
+	t->n_runs += f->n_runs;
+	t->text_bytes += f->target ? strlen(f->target) : 0;
+	take_over(t, f, e);
 	return f;
 }
 
@@ -437,7 +453,7 @@ static int put(struct way *w, struct tree_node *folder, const char *name,
 	int r;
 
 	if (old && e->type == TAR_FOLDER && tree_is_folder(old)) {
-		take_over(old->file, e);
+		take_over(w->t, old->file, e);
 		old->layer = w->t->layer;
 		return 0;
 	}
@@ -450,8 +466,30 @@ static int put(struct way *w, struct tree_node *folder, const char *name,
 	if (old)
 		drop(w->t, old);
 	r = add(w->t, folder, name, f, &n, w->err);
-	drop_file(f);
+	drop_file(w->t, f);
 	return r;
+}
+
+/* Will the tree, with @e, be within its limits? */
+static int check_room(const struct way *w, const struct tar_entry *e)
+{
+	const struct tree *t = w->t;
+	size_t link = e->link ? strlen(e->link) : 0;
+
+	if (link > PATH_BYTES_MAX)
+		return refuse(w, -EBADMSG, "it is a link of over 4095 bytes");
+	if (t->n_runs + e->n_runs >= TREE_RUNS_MAX)
+		return error_set(w->err, -EFBIG, 0,
+				 "more than %u runs of data in the files",
+				 TREE_RUNS_MAX);
+	if (t->text_bytes + link + strlen(e->name) +
+		    xattrs_bytes(e->xattrs, e->n_xattrs) >
+	    TREE_TEXT_MAX)
+		return error_set(w->err, -EFBIG, 0,
+				 "more than %u bytes of names, links and "
+				 "extended attributes",
+				 TREE_TEXT_MAX);
+	return 0;
 }
 
 static int add_entry(void *opaque, struct tar_entry *e, struct error *err)
@@ -465,7 +503,9 @@ static int add_entry(void *opaque, struct tar_entry *e, struct error *err)
 	if (climbs(e->name))
 		return refuse(&w, -EBADMSG,
 			      "its name leads out of the archive");
-	r = go(&w, e->name, &folder);
+	r = check_room(&w, e);
+	if (r >= 0)
+		r = go(&w, e->name, &folder);
 	if (r < 0)
 		return r;
 	touch(t, folder);

@@ -15,7 +15,10 @@
 
 #include "formats/containers/tar.h"
 
-#define TREE_NODES_MAX	(1U << 18)
+/* Of a tree: what it may take of memory. */
+#define TREE_NODES_MAX	(1U << 17)
+#define TREE_RUNS_MAX	(1U << 19) /* of data, of all files */
+#define TREE_TEXT_MAX	(16U << 20) /* bytes of names, targets, attributes */
 #define TREE_LAYERS_MAX 256U
 
 /* What names lead to; hard links are several names of one. */
@@ -49,7 +52,7 @@ struct tree_node {
 struct tree {
 	struct tree_node *root;
 	void *index; /* tsearch(3)'s, by parent and name */
-	size_t n_nodes;
+	size_t n_nodes, n_runs, text_bytes;
 	uint32_t layer; /* that is added now */
 };
 
