@@ -10,6 +10,12 @@
 #include "formats/rootfs/docker.h"
 #include "formats/streams/stream.h"
 
+/* The image service is handed what a stranger has packed. */
+static unsigned int ratio_max(const struct open_options *options)
+{
+	return options->alone ? STREAM_RATIO_ALONE : STREAM_RATIO_MAX;
+}
+
 int inside_unpack(struct source **src, const char *format, bool chosen,
 		  const struct open_options *options, unsigned int *depth,
 		  struct error *err)
@@ -24,7 +30,9 @@ int inside_unpack(struct source **src, const char *format, bool chosen,
 	/* Before it is read: what is written meanwhile is no image. */
 	if (options->lock && source_file(*src))
 		r = file_lock_reader(*src, err);
-	return r < 0 ? r : stream_peel(src, format || chosen, depth, err);
+	return r < 0 ? r
+		     : stream_peel(src, format || chosen, ratio_max(options),
+				   depth, err);
 }
 
 /* Where the container that @f is lies; of what is alone, nowhere. */
@@ -116,7 +124,7 @@ int inside_container(struct place_file *f, const struct open_options *options,
 		     struct container **ret, struct error *err)
 {
 	unsigned int streams = 0;
-	int r = stream_peel(&f->src, true, &streams, err);
+	int r = stream_peel(&f->src, true, ratio_max(options), &streams, err);
 
 	if (r >= 0)
 		r = container_open(f->src, place_of(f, options), f->path, true,

@@ -398,14 +398,14 @@ static int check_growth(const struct decoder *d, struct error *err)
 	int r = stream_check_bytes(d->out, err);
 
 	if (r < 0 || d->out < STREAM_RATIO_FREE_BYTES ||
-	    (d->out - STREAM_RATIO_FREE_BYTES) / STREAM_RATIO_MAX <= d->in.off)
+	    (d->out - STREAM_RATIO_FREE_BYTES) / d->s->ratio_max <= d->in.off)
 		return r;
 	return error_set(
 		err, -EFBIG, d->in.off,
 		"%s: %" PRIu64 " bytes of it unpack to over %llu and "
 		"%u times as many, which is the limit: unpack it first",
 		d->s->ops->what, d->in.off,
-		(unsigned long long)STREAM_RATIO_FREE_BYTES, STREAM_RATIO_MAX);
+		(unsigned long long)STREAM_RATIO_FREE_BYTES, d->s->ratio_max);
 }
 
 /* Who waits for it wants to know for how long. */

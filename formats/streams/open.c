@@ -249,7 +249,7 @@ static int make_index(struct stream *s, struct error *err)
 }
 
 int stream_open(struct source *src, const struct stream_ops *ops,
-		struct source **ret, struct error *err)
+		unsigned int ratio_max, struct source **ret, struct error *err)
 {
 	CLEANUP(stream_freep) struct stream *s = NULL;
 	int r = ops->need(err);
@@ -264,6 +264,7 @@ int stream_open(struct source *src, const struct stream_ops *ops,
 	s->src = source_ref(src);
 	s->level = source_is_stream(src) ? stream_of(src->root)->level + 1 : 0;
 	s->piece_bytes = STREAM_PIECE_BYTES;
+	s->ratio_max = ratio_max;
 	if (s->level > STREAM_DEPTH_MAX)
 		return error_set(err, -EFBIG, 0,
 				 "over %u streams in each other, which is the "
@@ -303,8 +304,8 @@ static int check_no_disk(const struct stream_ops *ops, struct source *src,
 		     : 0;
 }
 
-int stream_peel(struct source **src, bool sure, unsigned int *depth,
-		struct error *err)
+int stream_peel(struct source **src, bool sure, unsigned int ratio_max,
+		unsigned int *depth, struct error *err)
 {
 	CLEANUP(freep) uint8_t *head = malloc(HEAD_BYTES);
 	const struct stream_ops *ops = NULL;
@@ -326,7 +327,7 @@ int stream_peel(struct source **src, bool sure, unsigned int *depth,
 		if (!sure)
 			r = check_no_disk(ops, *src, head, bytes, err);
 		if (r >= 0)
-			r = stream_open(*src, ops, &inner, err);
+			r = stream_open(*src, ops, ratio_max, &inner, err);
 		if (r < 0)
 			break;
 		source_unref(*src);

@@ -32,6 +32,7 @@
 #define STREAM_INNER_MAX	(12ULL << 20) /* the same, of streams in streams */
 #define STREAM_DEPTH_MAX	8U /* streams and containers in each other */
 #define STREAM_RATIO_MAX	1100U /* by which a stream may grow that must be */
+#define STREAM_RATIO_ALONE	32U /* the same, of what anybody may hand us */
 #define STREAM_RATIO_FREE_BYTES (1ULL << 30) /* decoded once to be known */
 
 #define STREAM_PIECE_BYTES (64U << 10) /* unless the form says another */
@@ -120,6 +121,7 @@ struct stream {
 	unsigned int level; /* so many streams lie below */
 	uint32_t piece_bytes; /* a power of two */
 	uint64_t decoder_bytes; /* of memory that a decoder may take */
+	unsigned int ratio_max; /* by which it may grow in a pass */
 	struct stream_index index;
 	void *form; /* the form's own; free()d */
 	bool was_dear; /* look() read all of it */
@@ -181,18 +183,20 @@ const struct stream_ops *stream_probe(const uint8_t *head, size_t bytes);
 
 /*
  * Makes a source of @src, which is referred to, of what it decodes to. May take
- * long, where all is to be decoded once.
+ * long, where all is to be decoded once; see stream_peel() for @ratio_max.
  */
 int stream_open(struct source *src, const struct stream_ops *ops,
-		struct source **ret, struct error *err);
+		unsigned int ratio_max, struct source **ret, struct error *err);
 
 /*
  * *src, the caller's, is replaced by what is in it, as long as that is a stream,
  * and *depth raised by how many there were. Unless @sure, a stream that is a
  * disk, too, is -EBADMSG: a guest can write what begins one into its own disk.
+ * One that must be decoded to be known, and grows by more than @ratio_max, is
+ * -EFBIG.
  */
-int stream_peel(struct source **src, bool sure, unsigned int *depth,
-		struct error *err);
+int stream_peel(struct source **src, bool sure, unsigned int ratio_max,
+		unsigned int *depth, struct error *err);
 
 /* Is @src what a stream decodes to? */
 bool source_is_stream(const struct source *src);

@@ -3,6 +3,7 @@
 """API v2 of the image service by tables, data in and out, and the images as
 NBD exports."""
 
+import gzip
 import hashlib
 import http.client
 import json
@@ -1082,6 +1083,20 @@ def disks_in_containers_are_the_images(c):
             with Client(g.nbd_socket) as n:
                 n.go(f"{j}/{name}".encode())
                 is_equal(n.read(0, 65536), (0, c.disk[:65536]), name)
+        packed = gzip.compress(c.files["qcow2"])
+        k = create(g, "qcow2", container_format="compressed")
+        upload(g, k, packed)
+        is_equal(show(g, k)["virtual_size"], len(c.disk), "of a gzip'd disk")
+        with Client(g.nbd_socket) as n:
+            n.go(k.encode())
+            is_equal(n.read(0, 65536), (0, c.disk[:65536]), "compressed")
+        # What unpacks to too much is taken, and not looked into for long.
+        bomb = c.path("bomb.zst")
+        run(["sh", "-c", f"head -c 1300M /dev/zero | zstd -1 -q -o {bomb}"])
+        with open(bomb, "rb") as f:
+            k = create(g, "raw", container_format="compressed")
+            upload(g, k, f.read())
+        is_equal(show(g, k)["virtual_size"], None, "of a bomb")
         # Whatever is called a container is taken, and leads nowhere.
         secret = c.path("secret.img")
         with open(secret, "wb") as f:
