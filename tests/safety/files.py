@@ -181,8 +181,8 @@ def names_outside(f):
             ("file", "file:/etc/passwd", "--allow file:"),
             ("nbd", "nbd:127.0.0.1:1", "not supported"),
             ("nbd-unix", "nbd+unix:///?socket=/s",
-             "not supported"),
-            ("http", "http://127.0.0.1:1/x", "not supported"),
+             "is not permitted"),
+            ("http", "http://127.0.0.1:1/x", "is not permitted"),
             ("fat", "fat:rw:/tmp", "not supported"),
             ("terminal", "no\x1b[2J\nplatter: all is well", "\\x1b[2J\\x0a"),
     ):
