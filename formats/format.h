@@ -98,6 +98,10 @@ struct format_ops {
 	bool (*probe)(struct source *src, const uint8_t *head,
 		      size_t head_bytes);
 
+	/* What tells of it lies behind the data with which its file begins:
+	   these may look like a stream, and are none. */
+	bool told_behind;
+
 	/* Optional. A folder with a file of this name is one image, too. */
 	const char *folder_file;
 

@@ -721,6 +721,7 @@ static int dmg_check(struct layer *l, struct check_report *r, struct error *err)
 const struct format_ops dmg_format = {
 	.name = "dmg",
 	.probe = dmg_probe,
+	.told_behind = true,
 	.state_bytes = sizeof(struct dmg_state),
 	.open = dmg_open,
 	.close = dmg_close,

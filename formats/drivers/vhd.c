@@ -562,6 +562,7 @@ const struct format_ops vhd_format = {
 	.glance_name = "vhd",
 	.magic = { { COOKIE_AT, 8, "conectix" } },
 	.probe = vhd_probe,
+	.told_behind = true,
 	.state_bytes = sizeof(struct vhd_state),
 	.open = vhd_open,
 	.check_parent = vhd_check_parent,

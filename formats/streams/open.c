@@ -279,23 +279,27 @@ int stream_open(struct source *src, const struct stream_ops *ops,
 	return 0;
 }
 
-/* A disk could begin so, too: a guest writes what it likes into its own. */
+/* A disk could begin so, too: a guest writes what it likes into its own. Returns 1:
+ * it is a disk that begins with data, and no stream. */
 static int check_no_disk(const struct stream_ops *ops, struct source *src,
-			 const uint8_t *head, size_t bytes, struct error *err)
+			 bool sure, const uint8_t *head, size_t bytes,
+			 struct error *err)
 {
 	const struct format_ops *format = NULL;
 	const char *other = NULL;
-	int r = 0;
+	int r = format_probe(src, &format, sure ? NULL : err);
 
+	if (r >= 0 && format->told_behind)
+		return 1;
+	if (sure)
+		return 0;
 	if (bytes >= 512 && head[510] == 0x55 && head[511] == 0xaa)
 		other = "a disk with a boot sector";
 	else if (bytes >= 520 && !memcmp(head + 512, "EFI PART", 8))
 		other = "a disk with a GPT";
-	else
-		r = format_probe(src, &format, err);
-	if (r < 0)
+	else if (r < 0)
 		return r;
-	if (format && strcmp(format->name, "raw") != 0)
+	else if (strcmp(format->name, "raw") != 0)
 		other = format->name;
 	return other ? error_set(err, -EBADMSG, 0,
 				 "looks like %s and like %s: give %s",
@@ -319,13 +323,14 @@ int stream_peel(struct source **src, bool sure, unsigned int ratio_max,
 		ops = r < 0 ? NULL : stream_probe(head, bytes);
 		if (!ops)
 			break;
-		if (++*depth > STREAM_DEPTH_MAX)
+		r = check_no_disk(ops, *src, sure, head, bytes, err);
+		if (r == 1)
+			return 0;
+		if (r >= 0 && ++*depth > STREAM_DEPTH_MAX)
 			return error_set(err, -EFBIG, 0,
 					 "over %u streams and containers in "
 					 "each other, which is the limit",
 					 STREAM_DEPTH_MAX);
-		if (!sure)
-			r = check_no_disk(ops, *src, head, bytes, err);
 		if (r >= 0)
 			r = stream_open(*src, ops, ratio_max, &inner, err);
 		if (r < 0)
