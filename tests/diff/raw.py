@@ -18,16 +18,17 @@ from disk_diff import KIB, by_hand, main  # noqa: E402
 from server import Failure, compare, run, run_json, Server  # noqa: E402
 
 
-def serve_as_it_is(f, name):
+def serve_as_it_is(f, name, fmt=None):
     path = f.path(name)
-    with Server(path) as server:
+    with Server(path, fmt) as server:
         compare(server.uri(), path, f.totals)
     support.saw(path, support.SPECIFICATION)
 
 
-def must_tell(f, name, **wanted):
+def must_tell(f, name, *options, **wanted):
     """wanted: keys of platter info, with _ for -."""
-    data = run_json([os.environ["PLATTER"], "info", "--json", f.path(name)])
+    data = run_json([os.environ["PLATTER"], "info", "--json", *options,
+                     f.path(name)])
     data = data["format-specific"]["data"]
     for key, value in wanted.items():
         got = data.get(key.replace("_", "-"))
@@ -64,10 +65,12 @@ def initial_ram_disks(f):
          f">{f.path('initrd')} && gzip -n <{f.path('initrd')} "
          f">{f.path('initrd.gz')}"])
     must_tell(f, "initrd", content="initial RAM disk (cpio)")
-    must_tell(f, "initrd.gz",
+    # A compressed file is what is in it, unless it is declared to be the disk.
+    must_tell(f, "initrd.gz", content="initial RAM disk (cpio)")
+    must_tell(f, "initrd.gz", "--format", "raw",
               content="gzip stream (an initial RAM disk, perhaps)")
-    for name in ("initrd", "initrd.gz"):
-        serve_as_it_is(f, name)
+    serve_as_it_is(f, "initrd")
+    serve_as_it_is(f, "initrd.gz", "raw")
 
 
 @by_hand
