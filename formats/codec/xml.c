@@ -79,13 +79,13 @@ int xml_read(const struct xml_api *xml, const uint8_t *text, size_t bytes,
 	/* Some end in NULs, which are no XML. */
 	while (bytes && !text[bytes - 1])
 		bytes--;
+	if (!l->doctype && memmem(text, bytes, "<!DOCTYPE", 9))
+		return error_set(err, -EPERM, 0, "%s: a DTD is refused",
+				 l->what);
 	if (memmem(text, bytes, "<!ENTITY", 8) || memchr(text, 0, bytes))
 		return error_set(err, -EPERM, 0,
 				 "%s: entities are refused, and so are NUL "
 				 "bytes",
-				 l->what);
-	if (!l->doctype && memmem(text, bytes, "<!DOCTYPE", 9))
-		return error_set(err, -EPERM, 0, "%s: a DTD is refused",
 				 l->what);
 	/* Whatever encoding it declares: no other may hide an entity. */
 	doc = xml->read_memory((const char *)text, (int)bytes, NULL, "UTF-8",

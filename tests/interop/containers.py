@@ -307,7 +307,7 @@ def an_ovf_descriptor_says_what_is_what(c):
     is_equal(out.count("outside the image's folder"), 2, out)
     c.refuse("outside the image's folder", "--member", "disk-a", descriptor)
     for text, said in (("<!DOCTYPE x [<!ENTITY a 'b'>]><Envelope>&a;"
-                        "</Envelope> envelope", "entities are refused"),
+                        "</Envelope> envelope", "a DTD is refused"),
                        ("<Envelope xmlns='envelope'>" + "<a>" * 100 +
                         "</a>" * 100 + "</Envelope>", "more than 64 deep"),
                        ("<Envelope xmlns='envelope'>", "well-formed")):

@@ -16,8 +16,9 @@ from server import Failure, environment  # noqa: E402
 CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)),
                       "..", "corpus")
 # Not images; and what expand.c makes images of.
-OTHERS = ("json-patch", "meta-headers", "nbd", "ploop-descriptor", "ploop-snapshots",
-          "query", "tar", "vhd", "vhdx")
+OTHERS = ("json-patch", "meta-headers", "nbd", "ovf", "ploop-descriptor",
+          "ploop-snapshots", "query", "stream-bzip2", "stream-gzip",
+          "stream-lz4", "stream-xz", "stream-zstd", "tar", "vhd", "vhdx")
 VERBS = (["info"], ["info", "--json"], ["check"], ["map"])
 
 
