@@ -285,7 +285,7 @@ static int run_check(int argc, char **argv)
 	CLEANUP(container_unrefp) struct container *package = NULL;
 	bool chain = false, verbose = false;
 	struct error err = { 0 };
-	int opt, status;
+	int opt, status, r;
 
 	cmd_init(&c, &verb_check);
 	while ((opt = getopt_long(argc, argv, CMD_SHORT_OPTIONS "v", options,
@@ -306,11 +306,12 @@ static int run_check(int argc, char **argv)
 	status = cmd_image(&c, argc, argv);
 	if (status >= 0)
 		return status;
+	r = layers_open(&c, chain, &ls, &err);
 	if (!c.config.member && !c.config.format)
-		package_of(&c, &package);
+		package_of(&c, r, &ls, &package);
 	if (package)
 		return check_package(&c, package, verbose);
-	if (layers_open(&c, chain, &ls, &err) < 0)
+	if (r < 0)
 		return cmd_fail(&err);
 	return chain ? check_all(&c, &ls, verbose)
 		     : check_top(&c, &ls, verbose);

@@ -395,9 +395,8 @@ static int run_info(int argc, char **argv)
 	if (status >= 0)
 		return status;
 	r = open_layers(&c, &ls, &err);
-	if ((!c.config.format || c.config.member) &&
-	    !(r >= 0 && ls.layers[0]->ops->made))
-		package_of(&c, &package);
+	if (!c.config.format || c.config.member)
+		package_of(&c, r, &ls, &package);
 	if (r < 0 && package && !c.config.member)
 		show_package(&c, package);
 	if (r == -ENOTUNIQ && package)

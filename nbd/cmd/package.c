@@ -13,13 +13,22 @@
 #include "nbd/cmd/progress.h"
 #include "nbd/text.h"
 
-void package_of(const struct cmd *c, struct container **ret)
+/* A disk that lies in its image's file alone is in no container. */
+static bool may_be_one(const struct cmd *c, const struct layer *top)
+{
+	return !top->ops->made && (place_is_inner(top->place) ||
+				   strcmp(top->path, c->config.image) != 0);
+}
+
+void package_of(const struct cmd *c, int r, const struct layers *ls,
+		struct container **ret)
 {
 	struct open_options options;
 
 	*ret = NULL;
 	config_open_options(&c->config, &options);
-	if (!operand_is_more(c->config.image))
+	if (!operand_is_more(c->config.image) &&
+	    (r < 0 || may_be_one(c, ls->layers[0])))
 		chain_open_container(c->config.image, &options, ret, NULL);
 }
 

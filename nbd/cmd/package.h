@@ -7,10 +7,12 @@
 #include "nbd/cmd/cmd.h"
 
 /*
- * Of the container that the image's file is, if it is one: *ret, the caller's to
- * container_unref(); else NULL. What cannot be read is none.
+ * The container that the image's file is, if it is one: *ret, the caller's to
+ * container_unref(); else NULL. What cannot be read is none. @r: what layers_open()
+ * of it has given, which filled @ls; what that says to be none is not read again.
  */
-void package_of(const struct cmd *c, struct container **ret);
+void package_of(const struct cmd *c, int r, const struct layers *ls,
+		struct container **ret);
 
 /* The container, its machines and disks, as lines, or as members of @j. */
 void package_print(const struct cmd *cmd, const struct container *c);
