@@ -22,6 +22,7 @@ static int pack(const uint8_t *window, uint32_t bytes, struct checkpoint *ck,
 {
 	uint8_t *buf = malloc(LENGTH_BYTES + bytes);
 	uint32_t le = htole32(bytes);
+	uint8_t *small;
 	int n = 0;
 
 	if (!buf)
@@ -36,9 +37,10 @@ static int pack(const uint8_t *window, uint32_t bytes, struct checkpoint *ck,
 		n = (int)bytes;
 	}
 	ck->window_bytes = LENGTH_BYTES + (uint32_t)n;
-	ck->window = realloc(buf, ck->window_bytes);
-	if (!ck->window)
-		ck->window = buf; /* as it was, and longer */
+	ck->window = buf;
+	small = realloc(ck->window, ck->window_bytes);
+	if (small) /* else it is as it was, and longer */
+		ck->window = small;
 	return 0;
 }
 

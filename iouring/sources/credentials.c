@@ -36,17 +36,12 @@ bool credentials_are_same(const struct credentials *a,
 	return is_same(a->bearer, b->bearer) && is_same(a->login, b->login);
 }
 
-/* All of the file, with a NUL behind; the caller's to wipe(). */
-static int read_file(const char *path, char **ret, struct error *err)
+/* @text: of CREDENTIALS_BYTES_MAX and a NUL. */
+static int read_text(int fd, char *text, struct error *err)
 {
-	CLEANUP(closep)
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	CLEANUP(wipep) char *text = calloc(1, CREDENTIALS_BYTES_MAX + 1);
 	struct stat st;
 	ssize_t n;
 
-	if (!text)
-		return error_set(err, -ENOMEM, 0, "out of memory");
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return error_set(err, -EINVAL, 0, "%s", errno_text(errno));
 	if (!S_ISREG(st.st_mode))
@@ -59,8 +54,25 @@ static int read_file(const char *path, char **ret, struct error *err)
 	if (n < 0)
 		return error_set(err, -EINVAL, 0, "%s", errno_text(errno));
 	text[n] = '\0';
-	*ret = TAKE_PTR(text);
 	return 0;
+}
+
+/* All of the file, with a NUL behind; the caller's to wipe(). */
+static int read_file(const char *path, char **ret, struct error *err)
+{
+	CLEANUP(closep)
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	char *text = calloc(1, CREDENTIALS_BYTES_MAX + 1);
+	int r;
+
+	if (!text)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = read_text(fd, text, err);
+	if (r < 0)
+		wipep(&text);
+	else
+		*ret = text;
+	return r;
 }
 
 /* "[URL] KIND VALUE": cuts @line at its words. False: it is not so. */
