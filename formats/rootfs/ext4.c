@@ -835,8 +835,9 @@ static int finish(struct maker *m)
 	code = ext2fs.close_free(&m->fs);
 	if (code)
 		return failed(m, code, "the file system cannot be written");
-	qsort(m->disk->runs, m->disk->n_runs, sizeof(*m->disk->runs),
-	      compare_runs);
+	if (m->disk->n_runs)
+		qsort(m->disk->runs, m->disk->n_runs, sizeof(*m->disk->runs),
+		      compare_runs);
 	return ftruncate(m->fd, (off_t)m->disk->bytes) < 0
 		       ? failed(m, errno, "the file system cannot be written")
 		       : 0;

@@ -238,7 +238,7 @@ static void take_fetched(struct round *rd, size_t i, int code)
 			continue;
 		if (code)
 			p->io->ret = code;
-		else
+		else if (p->io->buf) /* else it was fetched for later */
 			memcpy((uint8_t *)p->io->buf + p->pos,
 			       (uint8_t *)f->buf + p->in_chunk, p->len);
 		p->state = PIECE_DONE;
