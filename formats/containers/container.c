@@ -27,6 +27,7 @@ void container_unref(struct container *c)
 		free(c->members[i].runs);
 	}
 	free(c->members);
+	free(c->sorted);
 	place_unref(c->place);
 	source_unref(c->src);
 	free(c->path);
@@ -93,11 +94,52 @@ int container_add(struct container *c, const struct member *m,
 	return r;
 }
 
+static int by_name(const void *a, const void *b, void *members)
+{
+	const struct member *m = members;
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	int r = strcmp(m[x].name, m[y].name);
+
+	return r ? r : x < y ? -1 : x > y;
+}
+
+int container_sort(struct container *c, struct error *err)
+{
+	uint32_t *grown = reallocarray(c->sorted, c->n + 1, sizeof(*grown));
+
+	if (!grown)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	c->sorted = grown;
+	for (c->n_sorted = 0; c->n_sorted < c->n; c->n_sorted++)
+		grown[c->n_sorted] = (uint32_t)c->n_sorted;
+	qsort_r(grown, c->n_sorted, sizeof(*grown), by_name, c->members);
+	return 0;
+}
+
+static const struct member *find_sorted(const struct container *c,
+					const char *name)
+{
+	size_t low = 0, high = c->n_sorted, middle;
+	const struct member *m;
+
+	while (low < high) {
+		middle = low + (high - low) / 2;
+		if (strcmp(c->members[c->sorted[middle]].name, name) > 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	m = low ? &c->members[c->sorted[low - 1]] : NULL;
+	return m && !strcmp(m->name, name) ? m : NULL;
+}
+
 const struct member *container_find(const struct container *c, const char *name)
 {
 	size_t i;
 
 	name = cut(name);
+	if (c->sorted)
+		return find_sorted(c, name);
 	for (i = c->n; i; i--)
 		if (!strcmp(c->members[i - 1].name, name))
 			return &c->members[i - 1];

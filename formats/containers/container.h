@@ -69,6 +69,8 @@ struct container {
 	struct member *members;
 	size_t n;
 	size_t names_bytes, n_runs;
+	uint32_t *sorted; /* members by name, of one the last last */
+	size_t n_sorted;
 };
 
 /*
@@ -90,7 +92,13 @@ void container_unrefp(struct container **c);
 int container_add(struct container *c, const struct member *m,
 		  struct error *err);
 
-/* The last member of that name, "./" before it or not; NULL: there is none. */
+/* For container_open(): those that were added so far are found by name quickly. */
+int container_sort(struct container *c, struct error *err);
+
+/*
+ * The last member of that name, "./" before it or not; NULL: there is none. After
+ * container_sort(), of those that it has sorted.
+ */
 const struct member *container_find(const struct container *c,
 				    const char *name);
 

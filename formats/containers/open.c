@@ -77,6 +77,8 @@ int container_open(struct source *src, struct place *place, const char *path,
 	r = c->path ? c->ops->list(c, err)
 		    : error_set(err, -ENOMEM, 0, "out of memory");
 	if (r >= 0)
+		r = container_sort(c, err);
+	if (r >= 0)
 		r = package_join(c, err);
 	if (r >= 0)
 		*ret = TAKE_PTR(c);

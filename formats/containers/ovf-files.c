@@ -214,5 +214,5 @@ int package_join(struct container *c, struct error *err)
 	for (i = 0; i < n && r >= 0; i++)
 		if (container_name_ends(c->members[i].name, ".000000000"))
 			r = join(c, c->members[i].name, err);
-	return r;
+	return r < 0 || c->n == n ? r : container_sort(c, err);
 }

@@ -334,6 +334,9 @@ static void hide(struct tree *t, struct tree_node *top)
 {
 	struct tree_node *n = top->first, *next;
 
+	if (top->hid == t->layer) /* once is enough, or it is the lowest */
+		return;
+	top->hid = t->layer;
 	for (; n; n = next) {
 		next = n->layer == t->layer && n->first ? n->first
 							: after(top, n);

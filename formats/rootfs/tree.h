@@ -47,6 +47,7 @@ struct tree_node {
 	struct tree_node *next, **link;
 	struct tree_file *file;
 	uint32_t layer; /* that put it here, or last touched it */
+	uint32_t hid; /* the layer that last hid what is below it; 0: none */
 };
 
 struct tree {
