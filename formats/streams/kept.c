@@ -20,6 +20,7 @@
 #include "formats/new-file.h"
 #include "formats/streams/kept.h"
 #include "formats/streams/xxh.h"
+#include "iouring/own-folder.h"
 #include "iouring/util.h"
 
 #define MAGIC	    "PLTRIDX1"
@@ -37,41 +38,13 @@ static char *folder_path;
 
 /* ---- the folder ---- */
 
-static int open_own(int at, const char *name, int *ret, struct error *err)
-{
-	struct stat st;
-	int fd;
-
-	if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
-		return error_set(err, -errno, 0, "%s cannot be made: %s", name,
-				 errno_text(errno));
-	fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		int code = -errno;
-
-		if (fd >= 0)
-			close(fd);
-		return error_set(err, code, 0, "%s: %s", name,
-				 errno_text(-code));
-	}
-	if (st.st_uid != geteuid() || st.st_mode & 022) {
-		close(fd);
-		return error_set(err, -EPERM, 0,
-				 "%s: others may write into it: its owner must "
-				 "be who runs this, and its mode 0700",
-				 name);
-	}
-	*ret = fd;
-	return 0;
-}
-
 int kept_configure(const char *path, struct error *err)
 {
 	CLEANUP(closep) int dir = -1;
-	int fd, r = open_own(AT_FDCWD, path, &dir, err);
+	int fd, r = own_folder_open(AT_FDCWD, path, 022, &dir, err);
 
 	if (r >= 0)
-		r = open_own(dir, "index", &fd, err);
+		r = own_folder_open(dir, "index", 022, &fd, err);
 	if (r < 0) {
 		error_prefix(err, "cache-dir");
 		return r;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "iouring/own-folder.h"
 #include "iouring/sources/disk-cache-inside.h"
 
 #define TICK_SEC   1
@@ -416,45 +417,15 @@ bool disk_cache_is_on(void)
 
 /* ---- where it is ---- */
 
-/* A folder of ours, made if it is not there. @open_to: bits that may not be. */
-static int open_folder(int at, const char *name, mode_t open_to, int *ret,
-		       struct error *err)
-{
-	struct stat st;
-	int fd;
-
-	if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
-		return error_set(err, -errno, 0, "%s cannot be made: %s", name,
-				 errno_text(errno));
-	fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		int code = -errno;
-
-		if (fd >= 0)
-			close(fd);
-		return error_set(err, code, 0, "%s: %s", name,
-				 errno_text(-code));
-	}
-	if (st.st_uid != geteuid() || st.st_mode & open_to) {
-		close(fd);
-		return error_set(err, -EPERM, 0,
-				 "%s: others may %s it: its owner must be who "
-				 "runs this, and its mode 0700",
-				 name, open_to & 044 ? "read" : "write into");
-	}
-	*ret = fd;
-	return 0;
-}
-
 int disk_cache_configure(const char *path, uint64_t bytes,
 			 void (*say)(const char *line), struct error *err)
 {
 	CLEANUP(closep) int dir = -1;
 	int objects, r;
 
-	r = open_folder(AT_FDCWD, path, 022, &dir, err);
+	r = own_folder_open(AT_FDCWD, path, 022, &dir, err);
 	if (r >= 0)
-		r = open_folder(dir, "objects", 077, &objects, err);
+		r = own_folder_open(dir, "objects", 077, &objects, err);
 	if (r < 0) {
 		error_prefix(err, "cache-dir");
 		return r;

@@ -475,6 +475,18 @@ def many_members_are_few_reads(c):
             c.refuse("over the limit of 100000 members", path)
 
 
+def many_chunks_are_one(c):
+    """Each is looked for by its name, among all."""
+    path = c.at("many-chunks.tar")
+    n = 60_000
+    with open(path, "wb") as f:
+        for i in range(n):
+            f.write(member(b"disk.img.%09d" % i, b"%08d" % i))
+        f.write(END)
+    told = json.loads(run([os.environ["PLATTER"], "info", "--json", path])[1])
+    is_equal(told["virtual-size"], 8 * n, "the size of what is put together")
+
+
 def main():
     environment("PLATTER", "NBD_COMPARE")
     need_programs("qemu-img", "qemu-io", "tar")
@@ -491,6 +503,7 @@ def main():
         the_manifest_and_its_signature_are_checked,
         an_overlay_over_a_member_is_temporary,
         many_members_are_few_reads,
+        many_chunks_are_one,
     ])
 
 
