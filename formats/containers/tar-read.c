@@ -484,9 +484,7 @@ static int tell(struct walk *w, struct tar_entry *e)
 	e->link = is_link ? x->link : NULL;
 	e->xattrs = x->xattrs;
 	e->n_xattrs = x->n_xattrs;
-	/* An owner that is no number matters to who makes files of them. */
-	if (!take_owner(w, e))
-		e->mode = e->uid = e->gid = 0;
+	e->has_owner = take_owner(w, e); /* who makes files of them asks */
 	r = w->each(w->opaque, e, w->err);
 	x->xattrs = e->xattrs; /* unless they were taken */
 	x->n_xattrs = e->n_xattrs;

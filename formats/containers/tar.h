@@ -34,6 +34,8 @@ struct tar_entry {
 	enum tar_type type;
 	uint32_t mode; /* permissions, 07777 */
 	uint32_t uid, gid;
+	bool has_owner; /* else the header has no numbers where mode, owner,
+			   time or device are */
 	uint32_t major, minor; /* of a device */
 	int64_t mtime_sec;
 	uint32_t mtime_nsec;

@@ -479,6 +479,9 @@ static int check_room(const struct way *w, const struct tar_entry *e)
 	const struct tree *t = w->t;
 	size_t link = e->link ? strlen(e->link) : 0;
 
+	if (!e->has_owner)
+		return refuse(w, -EBADMSG,
+			      "its mode, owner or time is no number");
 	if (link > PATH_BYTES_MAX)
 		return refuse(w, -EBADMSG, "it is a link of over 4095 bytes");
 	if (t->n_runs + e->n_runs >= TREE_RUNS_MAX)

@@ -372,6 +372,14 @@ def what_leads_out_is_refused(c):
             b"GNU.sparse.map", b"0,512")) + member(b"f", b"x" * 512) + END)
     status, _, err = run([PLATTER, "map", "--format", "docker", path], ok=None)
     is_true(status == 1 and "over the limit of 16 TiB" in err, err)
+    one = bytearray(member(b"f", b"x"))
+    one[108:116] = b"nobody\0\0"
+    one[148:156] = b" " * 8
+    one[148:156] = b"%06o\0 " % sum(one[:512])
+    with open(path, "wb") as f:
+        f.write(bytes(one) + END)
+    status, _, err = run([PLATTER, "map", "--format", "docker", path], ok=None)
+    is_true(status == 1 and "owner or time is no number" in err, err)
     # An absolute link leads inside: the root is the image's.
     t = Layer()
     t.add("way", tarfile.SYMTYPE, link="/etc/../../../inside")
