@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "formats/chain.h"
 #include "formats/containers/container.h"
 #include "iouring/util.h"
 #include "nbd/export-list.h"
@@ -89,8 +88,8 @@ static int list_member(void *opaque, const struct member *m)
 	return l->each(l->opaque, name, description);
 }
 
-int export_list_members(const char *path, const struct open_options *options,
-			const char *image, unsigned int max,
+int export_list_members(const struct container *c, const char *image,
+			unsigned int max,
 			int (*each)(void *opaque, const char *name,
 				    const char *description),
 			void *opaque)
@@ -98,9 +97,6 @@ int export_list_members(const char *path, const struct open_options *options,
 	struct listing l = {
 		.image = image, .left = max, .each = each, .opaque = opaque
 	};
-	CLEANUP(container_unrefp) struct container *c = NULL;
 
-	if (chain_open_container(path, options, &c, NULL) < 0 || !c)
-		return 0;
 	return container_each_disk(c, list_member, &l);
 }

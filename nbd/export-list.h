@@ -5,6 +5,8 @@
 
 #include "formats/history.h"
 
+struct container;
+
 /*
  * Calls @each with the name and description of each export of image @image (""
  * or that of export=, decoded) whose layers are @c, until it returns non-zero,
@@ -17,11 +19,10 @@ int export_list(const struct chain *c, const char *image, unsigned int max,
 		void *opaque);
 
 /*
- * The same for an image whose file, @path, opened by @options, is a container of
- * several disks: their names. What cannot be read has none.
+ * The same for an image whose file is a container of several disks: their names.
  */
-int export_list_members(const char *path, const struct open_options *options,
-			const char *image, unsigned int max,
+int export_list_members(const struct container *c, const char *image,
+			unsigned int max,
 			int (*each)(void *opaque, const char *name,
 				    const char *description),
 			void *opaque);

@@ -4,7 +4,9 @@
 #include <errno.h>
 
 #include "formats/cache.h"
+#include "formats/chain.h"
 #include "formats/codec/codec.h"
+#include "formats/containers/container.h"
 #include "glance/find.h"
 #include "nbd/control.h"
 #include "nbd/descriptors.h"
@@ -41,7 +43,25 @@ int service_complete(struct service *s, void (*say)(const char *line),
 	return r < 0 ? r : config_apply(&s->config, say, err);
 }
 
-static int open_one(struct service *s, const char *image, struct error *err)
+/* Its members are told of by what is open: to look again may take long. */
+static int keep_archive(struct service *s, const char *image, const char *path,
+			struct error *err)
+{
+	struct archive *a = &s->archives[s->n_archives];
+	struct open_options options;
+	int r;
+
+	config_open_options(&s->config, &options);
+	r = chain_open_container(path, &options, &a->container, err);
+	if (r < 0 || !a->container)
+		return r;
+	a->image = image;
+	s->n_archives++;
+	return 0;
+}
+
+static int open_one(struct service *s, const char *image, const char *path,
+		    struct error *err)
 {
 	int r = export_open_standing(&s->config, image,
 				     &s->standing[s->n_standing], err);
@@ -52,7 +72,7 @@ static int open_one(struct service *s, const char *image, struct error *err)
 	    (!*image && (s->config.overlay || s->config.overlay_temp)))
 		return r;
 	error_clear(err);
-	return 0;
+	return keep_archive(s, image, path, err);
 }
 
 static int open_standing(struct service *s, struct error *err)
@@ -62,12 +82,13 @@ static int open_standing(struct service *s, struct error *err)
 	int r = 0;
 
 	s->standing = calloc(c->n_exports + 1, sizeof(*s->standing));
-	if (!s->standing)
+	s->archives = calloc(c->n_exports + 1, sizeof(*s->archives));
+	if (!s->standing || !s->archives)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	if (c->image)
-		r = open_one(s, "", err);
+		r = open_one(s, "", c->image, err);
 	for (i = 0; i < c->n_exports && r >= 0; i++)
-		r = open_one(s, c->exports[i].name, err);
+		r = open_one(s, c->exports[i].name, c->exports[i].path, err);
 	return r;
 }
 
@@ -115,6 +136,9 @@ void service_done(struct service *s)
 	while (s->n_standing)
 		export_close(s->standing[--s->n_standing]);
 	free(TAKE_PTR(s->standing));
+	while (s->n_archives)
+		container_unref(s->archives[--s->n_archives].container);
+	free(TAKE_PTR(s->archives));
 	export_close_all();
 	config_done(&s->config);
 	cache_shutdown();
@@ -134,19 +158,20 @@ static int list_overlay(void *opaque, const char *name)
 }
 
 static int list_image(const struct service *s, const char *image,
-		      const char *path, unsigned int max,
-		      const struct lister *l)
+		      unsigned int max, const struct lister *l)
 {
-	struct open_options options;
 	size_t i;
 
 	for (i = 0; i < s->n_standing; i++)
 		if (!strcmp(s->standing[i]->id, image))
 			return export_list(&s->standing[i]->image->chain, image,
 					   max, l->each, l->opaque);
-	config_open_options(&s->config, &options);
-	return export_list_members(path, &options, image, max, l->each,
-				   l->opaque);
+	for (i = 0; i < s->n_archives; i++)
+		if (!strcmp(s->archives[i].image, image))
+			return export_list_members(s->archives[i].container,
+						   image, max, l->each,
+						   l->opaque);
+	return 0;
 }
 
 int service_list(const struct service *s, unsigned int max,
@@ -160,10 +185,9 @@ int service_list(const struct service *s, unsigned int max,
 	int r = 0;
 
 	if (c->image)
-		r = list_image(s, "", c->image, max, &l);
+		r = list_image(s, "", max, &l);
 	for (i = 0; i < c->n_exports && !r; i++)
-		r = list_image(s, c->exports[i].name, c->exports[i].path, max,
-			       &l);
+		r = list_image(s, c->exports[i].name, max, &l);
 	if (!r && s->glance)
 		r = glance_each_image(s->glance, max / 4, each, opaque);
 	/*

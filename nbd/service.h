@@ -25,6 +25,12 @@ struct service {
 	 */
 	struct export **standing;
 	size_t n_standing;
+	/* Containers of several disks; each is the image of an export's name. */
+	struct archive {
+		const char *image;
+		struct container *container;
+	} * archives;
+	size_t n_archives;
 };
 
 /* Before anything is opened. Takes what platter serve kept for us (keep.h). */

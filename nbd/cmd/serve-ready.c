@@ -5,6 +5,7 @@
 
 #include "formats/cache.h"
 #include "formats/chain.h"
+#include "formats/containers/container.h"
 #include "formats/report.h"
 #include "iouring/batch.h"
 #include "iouring/sources/disk-cache.h"
@@ -34,6 +35,7 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 			  const char *shown)
 {
 	CLEANUP(chain_done) struct chain chain = { 0 };
+	CLEANUP(container_unrefp) struct container *archive = NULL;
 	enum reference_verdict verdict;
 	struct open_options options;
 	size_t n = json_array_size(s->exports);
@@ -51,8 +53,10 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 	n = EXPORTS_MAX - n;
 	chain_open_partial(path, &options, &chain, &verdict, NULL);
 	if (!chain.depth && !options.member)
-		export_list_members(path, &options, name, (unsigned int)n,
-				    add_export, s->exports);
+		chain_open_container(path, &options, &archive, NULL);
+	if (archive)
+		export_list_members(archive, name, (unsigned int)n, add_export,
+				    s->exports);
 	if (!chain.depth)
 		return;
 	cmd_remark(chain.layers[0], shown);
