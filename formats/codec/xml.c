@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "formats/codec/xml.h"
@@ -102,4 +103,26 @@ int xml_read(const struct xml_api *xml, const uint8_t *text, size_t bytes,
 	else
 		*ret = doc;
 	return r;
+}
+
+void *xml_list_grow(const char *what, void *list, size_t *n, size_t max,
+		    size_t bytes, const char *things, struct error *err)
+{
+	uint8_t *grown = list;
+
+	if (*n == max) {
+		error_set(err, -EFBIG, 0, "%s: more than %zu %s", what, max,
+			  things);
+		return NULL;
+	}
+	/* At 0, 1, 2, 4, ... it is full. */
+	if (!(*n & (*n - 1)))
+		grown = reallocarray(list, *n ? 2 * *n : 1, bytes);
+	if (!grown) {
+		error_set(err, -ENOMEM, 0, "out of memory");
+		return NULL;
+	}
+	memset(grown + *n * bytes, 0, bytes);
+	++*n;
+	return grown;
 }

@@ -46,4 +46,13 @@ struct xml_limits {
 int xml_read(const struct xml_api *xml, const uint8_t *text, size_t bytes,
 	     const struct xml_limits *limits, xmlDoc **ret, struct error *err);
 
+/*
+ * Makes room for one more of a list that a document fills: *@n of @bytes each, at
+ * most @max, @things in messages. The new one is zeroed, and counted in *@n.
+ * Returns the list, which may have moved; NULL: -EFBIG or -ENOMEM, and the old one
+ * stands. A long list costs what it has, not its square.
+ */
+void *xml_list_grow(const char *what, void *list, size_t *n, size_t max,
+		    size_t bytes, const char *things, struct error *err);
+
 #endif

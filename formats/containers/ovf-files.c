@@ -190,13 +190,17 @@ static int join(struct container *c, const char *first, struct error *err)
 		p = container_find(c, part);
 		if (!p || p->sparse || p->outside || p->unreadable)
 			break;
-		runs = reallocarray(m.runs, m.n_runs + 1, sizeof(*runs));
-		if (!runs) {
-			free(m.runs);
-			return error_set(err, -ENOMEM, 0, "out of memory");
+		if (!(m.n_runs & (m.n_runs - 1))) {
+			runs = reallocarray(m.runs, m.n_runs ? 2 * m.n_runs : 1,
+					    sizeof(*runs));
+			if (!runs) {
+				free(m.runs);
+				return error_set(err, -ENOMEM, 0,
+						 "out of memory");
+			}
+			m.runs = runs;
 		}
-		m.runs = runs;
-		runs[m.n_runs++] =
+		m.runs[m.n_runs++] =
 			(struct member_run){ m.bytes, p->bytes, p->off };
 		m.bytes += p->bytes;
 	}

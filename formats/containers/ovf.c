@@ -164,25 +164,11 @@ static uint64_t in_bytes(uint64_t n, const char *unit)
 
 /* ---- what is taken ---- */
 
-/* One more of an array, zeroed; NULL: too many, or no memory. */
-static void *grow(struct parse *p, void *array, size_t *n, size_t max,
-		  size_t bytes, const char *what)
+static void *grow(struct parse *p, void *list, size_t *n, size_t max,
+		  size_t bytes, const char *things)
 {
-	uint8_t *grown = NULL;
-
-	if (*n == max)
-		error_set(p->err, -EFBIG, 0, "OVF descriptor: more than %zu %s",
-			  max, what);
-	else
-		grown = reallocarray(array, *n + 1, bytes);
-	if (!grown) {
-		if (*n < max)
-			error_set(p->err, -ENOMEM, 0, "out of memory");
-		return NULL;
-	}
-	memset(grown + *n * bytes, 0, bytes);
-	++*n;
-	return grown;
+	return xml_list_grow("OVF descriptor", list, n, max, bytes, things,
+			     p->err);
 }
 
 static int take_file(struct parse *p, const xmlNode *n)

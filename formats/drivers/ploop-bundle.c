@@ -102,25 +102,10 @@ struct guid bundle_parent(const struct bundle *b, const struct guid *guid)
 	return (struct guid){ 0 };
 }
 
-/* Makes room for one more of an array, zeroed. */
-static void *grow(void *array, size_t *n, size_t max, size_t bytes,
-		  const char *what, struct error *err)
+static void *grow(void *list, size_t *n, size_t max, size_t bytes,
+		  const char *things, struct error *err)
 {
-	uint8_t *grown;
-
-	if (*n == max) {
-		error_set(err, -EFBIG, 0,
-			  "more than %zu %s in " BUNDLE_XML_NAME, max, what);
-		return NULL;
-	}
-	grown = reallocarray(array, *n + 1, bytes);
-	if (!grown) {
-		error_set(err, -ENOMEM, 0, "out of memory");
-		return NULL;
-	}
-	memset(grown + *n * bytes, 0, bytes);
-	++*n;
-	return grown;
+	return xml_list_grow(BUNDLE_XML_NAME, list, n, max, bytes, things, err);
 }
 
 static bool is_element(const xmlNode *n, const char *name)

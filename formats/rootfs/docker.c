@@ -447,10 +447,11 @@ static int docker_map(struct layer *l, uint64_t guest_off, uint64_t len,
 {
 	const struct docker *d = l->state;
 	size_t i = find_run(&d->disk, guest_off);
-	const struct ext4_run *r = &d->disk.runs[i];
+	const struct ext4_run *r =
+		i < d->disk.n_runs ? d->disk.runs + i : NULL;
 
 	ret->kind = EXTENT_DATA;
-	if (i < d->disk.n_runs && r->at <= guest_off) {
+	if (r && r->at <= guest_off) {
 		ret->src = d->layers[r->layer];
 		ret->host_off = r->off + (guest_off - r->at);
 		ret->len = min_u64(len, r->at + r->len - guest_off);
@@ -459,7 +460,7 @@ static int docker_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	/* Tables, folders, and the zeroes behind files' ends. */
 	ret->src = d->meta;
 	ret->host_off = guest_off;
-	ret->len = i < d->disk.n_runs ? min_u64(len, r->at - guest_off) : len;
+	ret->len = r ? min_u64(len, r->at - guest_off) : len;
 	return 0;
 }
 
