@@ -63,6 +63,15 @@ int unit_main(const char *name, void (*add)(TCase *tc))
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+unsigned int unit_rounds(unsigned int usual)
+{
+	const char *percent = getenv("PLATTER_ROUNDS");
+	unsigned int n = percent ? usual * (unsigned int)atoi(percent) / 100
+				 : usual;
+
+	return n ? n : 1;
+}
+
 const char *unit_path(const char *fmt, ...)
 {
 	static char paths[32][PATH_MAX];

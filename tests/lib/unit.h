@@ -35,6 +35,12 @@ void unit_write(const char *path, const void *data, size_t len);
  */
 void unit_need_openat2(void);
 
+/*
+ * How many rounds a test with chance in it makes instead of @usual: $PLATTER_ROUNDS
+ * per cent of them, and one at least.
+ */
+unsigned int unit_rounds(unsigned int usual);
+
 /* How many descriptors this process has open. */
 unsigned int unit_open_fds(void);
 

@@ -180,11 +180,11 @@ static const struct {
 
 START_TEST(reads_what_the_model_has_after_any_steps)
 {
-	unsigned int round, i;
+	unsigned int rounds = unit_rounds(12), round, i;
 
 	seed = 4711 + (unsigned int)_i;
 	make(DISK_BYTES, kinds[_i].with_base);
-	for (round = 0; round < 12; round++) {
+	for (round = 0; round < rounds; round++) {
 		reopen(kinds[_i].detect);
 		is_as_the_model();
 		for (i = 0; i < 150; i++)
@@ -641,14 +641,14 @@ START_TEST(a_revert_goes_back_to_any_snapshot)
 {
 	static uint8_t then[8 * DISK_BYTES];
 	char name[2] = { 0 };
-	unsigned int n = 0, at, round, i;
+	unsigned int rounds = unit_rounds(40), n = 0, at, round, i;
 
 	seed = 177 + (unsigned int)_i;
 	make(DISK_BYTES, kinds[_i].with_base);
 	reopen(kinds[_i].detect);
 	for (i = 0; i < 8; i++)
 		unlink(unit_path("top@%c.qcow2", 'a' + (int)i));
-	for (round = 0; round < 40; round++) {
+	for (round = 0; round < rounds; round++) {
 		for (i = 0; i < 15; i++)
 			step();
 		if (n < 8 && (!n || rnd(3))) {
@@ -1264,8 +1264,7 @@ START_TEST(a_power_cut_loses_nothing_that_was_flushed)
 	struct powered p = { .w = { before, after },
 			     .lock = PTHREAD_MUTEX_INITIALIZER,
 			     .durable = calloc(1, CUT_FILE_BYTES) };
-	const char *more = getenv("PLATTER_POWER_CUTS");
-	unsigned int cuts = more ? (unsigned int)atoi(more) : 40, i;
+	unsigned int cuts = unit_rounds(40), i;
 
 	ck_assert_ptr_nonnull(p.durable);
 	seed = 815 + (unsigned int)_i;
@@ -1375,8 +1374,7 @@ START_TEST(a_power_cut_under_load_loses_nothing_that_was_flushed)
 			     .lock = PTHREAD_MUTEX_INITIALIZER,
 			     .durable = calloc(1, CUT_FILE_BYTES),
 			     .ends = true };
-	const char *more = getenv("PLATTER_POWER_CUTS");
-	unsigned int cuts = more ? (unsigned int)atoi(more) : 20, i;
+	unsigned int cuts = unit_rounds(20), i;
 
 	ck_assert_ptr_nonnull(p.durable);
 	cutting = &p;
@@ -1410,11 +1408,11 @@ START_TEST(a_power_cut_in_a_merge_harms_nothing)
 			     .lock = PTHREAD_MUTEX_INITIALIZER,
 			     .durable = calloc(1, CUT_FILE_BYTES) };
 	uint64_t last;
-	unsigned int i, k;
+	unsigned int cuts = unit_rounds(40), i, k;
 
 	ck_assert_ptr_nonnull(p.durable);
 	seed = 31 + (unsigned int)_i;
-	for (i = 0; i < 60; i++) {
+	for (i = 0; i < cuts; i++) {
 		unlink(unit_path("top@cut.qcow2"));
 		unlink(unit_path("kept.qcow2"));
 		make(DISK_BYTES, true);
