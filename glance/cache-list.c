@@ -12,6 +12,7 @@ struct entry {
 	char id[37];
 	uint64_t bytes, hits;
 	int64_t entered_usec, used_usec;
+	bool asked; /* for, and not downloaded since */
 };
 
 struct cache_list {
@@ -63,6 +64,12 @@ static struct entry *make_room(struct cache_list *c)
 	return oldest;
 }
 
+static bool is_queued(const struct entry *e, int64_t now)
+{
+	return e->asked &&
+	       now - e->entered_usec < (int64_t)CACHE_QUEUED_SEC * 1000000;
+}
+
 /* The first download only brings it in. */
 void cache_list_enter(struct cache_list *c, const char *id, uint64_t bytes,
 		      bool hit)
@@ -76,9 +83,11 @@ void cache_list_enter(struct cache_list *c, const char *id, uint64_t bytes,
 		e = make_room(c);
 		*e = (struct entry){ .bytes = bytes,
 				     .entered_usec = now,
-				     .used_usec = now };
+				     .used_usec = now,
+				     .asked = !hit };
 		snprintf(e->id, sizeof(e->id), "%s", id);
 	} else if (hit) {
+		e->asked = false;
 		e->hits++;
 		e->used_usec = now;
 	}
@@ -97,31 +106,44 @@ bool cache_list_drop(struct cache_list *c, const char *id)
 	return e;
 }
 
-void cache_list_clear(struct cache_list *c)
+void cache_list_clear(struct cache_list *c, bool cached, bool queued)
 {
+	int64_t now = time_now_usec();
+	size_t i, n = 0;
+
 	pthread_mutex_lock(&c->lock);
-	c->n = 0;
+	for (i = 0; i < c->n; i++)
+		if (is_queued(&c->of[i], now) ? !queued : !cached)
+			c->of[n++] = c->of[i];
+	c->n = n;
 	pthread_mutex_unlock(&c->lock);
+}
+
+static json_t *entry_json(const struct entry *e)
+{
+	return json_pack("{s:s, s:I, s:f, s:f, s:I}", "image_id", e->id, "hits",
+			 (json_int_t)e->hits, "last_accessed",
+			 (double)e->used_usec / 1e6, "last_modified",
+			 (double)e->entered_usec / 1e6, "size",
+			 (json_int_t)e->bytes);
 }
 
 json_t *cache_list_json(struct cache_list *c)
 {
-	json_t *list = json_array();
+	json_t *cached = json_array(), *queued = json_array();
+	int64_t now = time_now_usec();
+	const struct entry *e;
 	size_t i;
 
 	pthread_mutex_lock(&c->lock);
 	for (i = 0; i < c->n; i++) {
-		const struct entry *e = &c->of[i];
-
-		json_array_append_new(
-			list,
-			json_pack("{s:s, s:I, s:f, s:f, s:I}", "image_id",
-				  e->id, "hits", (json_int_t)e->hits,
-				  "last_accessed", (double)e->used_usec / 1e6,
-				  "last_modified",
-				  (double)e->entered_usec / 1e6, "size",
-				  (json_int_t)e->bytes));
+		e = &c->of[i];
+		if (is_queued(e, now))
+			json_array_append_new(queued, json_string(e->id));
+		else
+			json_array_append_new(cached, entry_json(e));
 	}
 	pthread_mutex_unlock(&c->lock);
-	return list;
+	return json_pack("{s:o, s:o}", "cached_images", cached, "queued_images",
+			 queued);
 }

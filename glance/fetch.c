@@ -197,13 +197,23 @@ static bool port_ok(const struct fetch_rules *r, const char *port)
 	return false;
 }
 
+/* libcurl forgives other numbers of slashes, and takes a name of the path. */
+static bool has_authority(const char *url)
+{
+	const char *colon = strchr(url, ':');
+
+	return colon && !strncmp(colon, "://", 3) && colon[3] &&
+	       colon[3] != '/';
+}
+
 static int check_parts(const struct fetch_rules *r, const struct curl_lib *curl,
 		       CURLU *u, const char *url, struct error *err)
 {
 	char *scheme = NULL, *host = NULL, *port = NULL;
 	int code = 0;
 
-	if (curl->url_set(u, CURLUPART_URL, url, 0) != CURLUE_OK ||
+	if (!has_authority(url) ||
+	    curl->url_set(u, CURLUPART_URL, url, 0) != CURLUE_OK ||
 	    curl->url_get(u, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
 	    curl->url_get(u, CURLUPART_HOST, &host, 0) != CURLUE_OK ||
 	    curl->url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) !=

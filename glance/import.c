@@ -667,6 +667,32 @@ static int end_well(struct index_tx *tx, void *opaque, struct error *err)
 				   err);
 }
 
+/* The stores that were asked for will not get it. */
+static int say_all_failed(const struct run *r, struct record *image,
+			  struct error *err)
+{
+	size_t i;
+	int code = 0;
+
+	if (!record_property(image, IMPORT_TO_COME))
+		return 0;
+	for (i = 0; i < r->n_keys && code >= 0; i++)
+		code = import_reached(image, stores_name(r->g, r->keys[i]),
+				      false, err);
+	return code;
+}
+
+/* @image is as it was before. */
+static int give_up(struct run *r, struct record *image, struct error *err)
+{
+	record_remove_property(image, IMPORT_LOCK);
+	if (r->copies)
+		return 0;
+	image->status = IMAGE_QUEUED;
+	image->has_size = false;
+	return say_all_failed(r, image, err);
+}
+
 static int end_badly(struct index_tx *tx, void *opaque, struct error *err)
 {
 	struct run *r = opaque;
@@ -674,14 +700,11 @@ static int end_badly(struct index_tx *tx, void *opaque, struct error *err)
 	int code = tombstone_drop(tx, TOMBSTONE_STAGED, r->image_id, err);
 
 	if (code >= 0 && load_locked(tx, r, &image)) {
-		record_remove_property(&image, IMPORT_LOCK);
-		if (!r->copies) {
-			image.status = IMAGE_QUEUED;
-			image.has_size = false;
-		}
+		code = give_up(r, &image, err);
 		r->deleted = !strcmp(r->task->type, TASK_IMPORT);
-		code = r->deleted ? record_delete(tx, &image, err)
-				  : record_update(tx, &image, err);
+		if (code >= 0)
+			code = r->deleted ? record_delete(tx, &image, err)
+					  : record_update(tx, &image, err);
 	}
 	return code < 0 ? code
 			: task_end(tx, r->task->id, TASK_FAILURE, NULL,

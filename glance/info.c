@@ -128,13 +128,9 @@ static void get_cache(struct request *q)
 	struct glance *g = q->app;
 
 	if (may_cache(q, "list"))
-		respond_json_value(q, 200,
-				   json_pack("{s:o, s:[]}", "cached_images",
-					     cache_list_json(g->cached),
-					     "queued_images"));
+		respond_json_value(q, 200, cache_list_json(g->cached));
 }
 
-/* What waits is never anything. */
 static void clear_cache(struct request *q)
 {
 	const char *target = request_header(q, "X-Image-Cache-Clear-Target");
@@ -150,8 +146,8 @@ static void clear_cache(struct request *q)
 			"'cache', 'queue' or empty string.");
 		return;
 	}
-	if (!target || strcasecmp(target, "queue") != 0)
-		cache_list_clear(g->cached);
+	cache_list_clear(g->cached, !target || strcasecmp(target, "queue") != 0,
+			 !target || strcasecmp(target, "cache") != 0);
 	respond_empty(q, 204);
 }
 

@@ -447,8 +447,7 @@ static int docker_map(struct layer *l, uint64_t guest_off, uint64_t len,
 {
 	const struct docker *d = l->state;
 	size_t i = find_run(&d->disk, guest_off);
-	const struct ext4_run *r =
-		i < d->disk.n_runs ? d->disk.runs + i : NULL;
+	const struct ext4_run *r = i < d->disk.n_runs ? d->disk.runs + i : NULL;
 
 	ret->kind = EXTENT_DATA;
 	if (r && r->at <= guest_off) {

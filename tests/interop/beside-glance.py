@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from beside_steps import RESOURCE_TYPES, TOKENS, steps  # noqa: E402
 from glance import Answer, Glance  # noqa: E402
 from keystone import free_port  # noqa: E402
-from real_glance import GLANCE, RealGlance  # noqa: E402
+from real_glance import GLANCE, SCHEMA, RealGlance  # noqa: E402
 from server import Failure, environment, need_programs, skip  # noqa: E402
 from web import Web  # noqa: E402
 
@@ -257,8 +257,8 @@ def compare(folder):
 if __name__ == "__main__":
     environment("PLATTER", "PLATTER_PLUGIN", "PLATTER_SOURCE")
     need_programs("nbdkit")
-    if not os.path.exists(GLANCE):
-        skip("no Glance is installed (python3-glance)")
+    if not os.path.exists(GLANCE) or not os.path.exists(SCHEMA):
+        skip("no Glance is installed (python3-glance, glance-common)")
     with tempfile.TemporaryDirectory(prefix="platter-beside-") as folder:
         try:
             compare(folder)

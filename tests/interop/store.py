@@ -380,6 +380,8 @@ def a_dead_server_keeps_nobody_out(c):
     run(["nbdkit", "-P", pidfile, "-U", c.path("nbd"),
          os.environ["PLATTER_PLUGIN"], f"store={store}",
          f"glance=unix:{http}"])
+    wait_for(lambda: os.path.exists(pidfile) and os.path.getsize(pidfile),
+             "it does not say its number")
     with open(pidfile, encoding="ascii") as f:
         pid = int(f.read())
     try:

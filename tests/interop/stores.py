@@ -292,13 +292,20 @@ def the_cache_tells_what_was_wanted(c):
         i, j, queued = upload(g, c.disk), upload(g, c.disk), new(g)
 
         def cached():
-            return {e["image_id"]: e["hits"] for e in run_row(g, Row(
-                "GET", "/v2/cache", 200, {"queued_images": []})).json[
-                    "cached_images"]}
+            return {e["image_id"]: e["hits"] for e in g.request(
+                "GET", "/v2/cache").json["cached_images"]}
+
+        def waiting():
+            return g.request("GET", "/v2/cache").json["queued_images"]
 
         run_row(g, Row("PUT", "/v2/cache/" + i, 202))
         run_row(g, Row("PUT", "/v2/cache/" + queued, 400, "status active"))
         run_row(g, Row("PUT", "/v2/cache/x", 404, "Image x not found."))
+        is_equal(waiting() or [i], [i], "what is queued")
+        deadline = time.monotonic() + 60
+        while waiting():
+            is_true(time.monotonic() < deadline, "it is queued for ever")
+            time.sleep(0.1)
         is_equal(cached(), {i: 0}, "what is cached")
         for _ in range(2):
             for image in (i, j):
@@ -317,10 +324,14 @@ def the_cache_tells_what_was_wanted(c):
         is_equal(cached(), {j: 1}, "what is cached")
         run_row(g, Row("DELETE", "/v2/images/" + j, 204))
         is_equal(cached(), {}, "what is deleted")
-        run_row(g, Row("PUT", "/v2/cache/" + i, 202))
+        g.request("GET", f"/v2/images/{i}/file")
+        is_equal(cached(), {i: 0}, "what was downloaded")
         run_row(g, Row("DELETE", "/v2/cache", 204, headers={
             "x-image-cache-clear-target": "Cache"}))
         is_equal(cached(), {}, "what is cleared")
+        run_row(g, Row("PUT", "/v2/cache/" + i, 202))
+        run_row(g, Row("DELETE", "/v2/cache", 204))
+        is_equal((waiting(), cached()), ([], {}), "what is cleared")
 
 
 def others_may_not(c):

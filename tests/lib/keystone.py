@@ -54,7 +54,7 @@ class Keystone:
         try:
             self._prepare()
             self._start()
-            self._add_image_service(image_url)
+            self.add_image_service("image", image_url)
         except BaseException:
             self.end()
             raise
@@ -146,9 +146,9 @@ password_hash_rounds = 4
                                   "domain": {"id": "default"}}}}})
         return (headers["X-Subject-Token"], body["token"]["project"]["id"])
 
-    def _add_image_service(self, url):
+    def add_image_service(self, kind, url):
         service = self.request("POST", "/v3/services", {"service": {
-            "name": "glance", "type": "image"}}, self.token)[0]["service"]
+            "name": "glance", "type": kind}}, self.token)[0]["service"]
         self.request("POST", "/v3/endpoints", {"endpoint": {
             "service_id": service["id"], "interface": "public", "url": url,
             "region": "RegionOne"}}, self.token)

@@ -13,6 +13,8 @@ from keystone import free_port
 from server import Failure, STOP_SEC, dies_with_us, run
 
 START_SEC = 120
+# What an operator has from the package glance-common.
+SCHEMA = "/usr/share/glance-common/schema-image.json"
 GLANCE = "/usr/lib/python3/dist-packages/glance/cmd/api.py"
 
 PASTE = """
@@ -100,6 +102,8 @@ class RealGlance:
         for name, text in (("paste.ini", PASTE), ("believe.py", BELIEVE)):
             with open(self.path(name), "w") as f:
                 f.write(text)
+        if os.path.exists(SCHEMA):
+            shutil.copy(SCHEMA, self.folder)
         several = len(stores) > 1
         backends = ", ".join(f"{s}:file" for s in stores)
         for name in (*stores, "staging", "tasks", "work", "locks"):

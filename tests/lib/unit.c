@@ -66,8 +66,8 @@ int unit_main(const char *name, void (*add)(TCase *tc))
 unsigned int unit_rounds(unsigned int usual)
 {
 	const char *percent = getenv("PLATTER_ROUNDS");
-	unsigned int n = percent ? usual * (unsigned int)atoi(percent) / 100
-				 : usual;
+	unsigned int n =
+		percent ? usual * (unsigned int)atoi(percent) / 100 : usual;
 
 	return n ? n : 1;
 }

@@ -87,7 +87,7 @@ class Web:
         return f"http://127.0.0.1:{self.port}/{path}"
 
     def allowed(self):
-        return [f"import-ports={self.port}", "import-nets=127.0.0.1/32"]
+        return [f"import-ports=80,{self.port}", "import-nets=127.0.0.1/32"]
 
     def end(self):
         self.go.set()

@@ -93,6 +93,9 @@ static const struct {
 	{ "file:///etc/passwd", "not an absolute URL" },
 	{ "gopher://example.org/", "scheme is gopher" },
 	{ "//example.org/a", "not an absolute URL" },
+	{ "http:///example.org/a", "not an absolute URL" },
+	{ "http:/example.org/a", "not an absolute URL" },
+	{ "http:example.org/a", "not an absolute URL" },
 	{ "example.org", "not an absolute URL" },
 	{ "", "not an absolute URL" },
 };
