@@ -8,7 +8,10 @@
 #include <string.h>
 
 #include "glance/copies.h"
+#include "glance/digest.h"
+#include "glance/fetch.h"
 #include "glance/import-state.h"
+#include "glance/locations.h"
 #include "glance/log.h"
 #include "glance/record-rows.h"
 #include "glance/stores.h"
@@ -30,23 +33,35 @@ static int fail(const char *what, int code, struct error *err)
 			 "a copy cannot be %s: %s", what, errno_text(-code));
 }
 
-static int write_all(int fd, const char *p, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, p, len);
+/* Where a copy comes from: a file, or a web server, and who may stop it. */
+struct origin {
+	int fd; /* -1: none */
+	const struct fetch_rules *rules;
+	char *url;
+	uint64_t bytes;
+	char sha512[129]; /* "": nobody has said; then, what was read */
+	char md5[33]; /* of what was read */
+	bool (*stop)(void *opaque);
+	void *opaque;
+};
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		p += n;
-		len -= (size_t)n;
-	}
-	return 0;
+static void digest_freep(struct digest **d)
+{
+	digest_free(*d);
 }
 
-static int copy_data(int from, int to, bool (*stop)(void *opaque), void *opaque,
-		     struct error *err)
+static void origin_done(struct origin *from)
+{
+	free(from->url);
+	closep(&from->fd);
+}
+
+static bool is_stopped(const struct origin *from)
+{
+	return from->stop && from->stop(from->opaque);
+}
+
+static int copy_file(const struct origin *from, int to, struct error *err)
 {
 	CLEANUP(freep) char *buf = malloc(COPY_BYTES);
 	off_t off = 0;
@@ -55,32 +70,77 @@ static int copy_data(int from, int to, bool (*stop)(void *opaque), void *opaque,
 	if (!buf)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	for (;;) {
-		ssize_t n = pread(from, buf, COPY_BYTES, off);
+		ssize_t n = pread(from->fd, buf, COPY_BYTES, off);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n < 0 ? fail("read", -errno, err) : 0;
-		if (stop && stop(opaque))
+		if (is_stopped(from))
 			return error_set(err, -ECANCELED, 0, "stopped");
-		r = write_all(to, buf, (size_t)n);
+		r = store_write(to, buf, (size_t)n, (uint64_t)off);
 		if (r < 0)
 			return fail("written", r, err);
 		off += n;
 	}
 }
 
+struct download {
+	const struct origin *from;
+	int to;
+	uint64_t off;
+	struct digest *digest;
+};
+
+static int take(void *opaque, const void *data, size_t len, struct error *err)
+{
+	struct download *d = opaque;
+	int r = store_write(d->to, data, len, d->off);
+
+	d->off += len;
+	return r < 0 ? fail("written", r, err)
+		     : digest_add(d->digest, data, len, err);
+}
+
+static bool stop_download(void *opaque)
+{
+	return is_stopped(((struct download *)opaque)->from);
+}
+
+/* What a web server has now must be what the image was made of. */
+static int download(struct origin *from, int to, struct error *err)
+{
+	CLEANUP(digest_freep) struct digest *digest = NULL;
+	struct download d = { .from = from, .to = to };
+	const struct fetch_sink sink = { take, stop_download, &d };
+	char sha512[129];
+	int r = digest_new(&digest, err);
+
+	d.digest = digest;
+	if (r >= 0 && from->bytes)
+		r = fetch_part(from->rules, from->url, 0, from->bytes, &sink,
+			       err);
+	if (r >= 0)
+		r = digest_end(digest, from->md5, sha512, err);
+	if (r >= 0 && *from->sha512 && strcmp(sha512, from->sha512) != 0)
+		r = error_set(err, -EBADMSG, 0,
+			      "what the location has is not the image any "
+			      "more: its digest is another");
+	if (r >= 0)
+		strcpy(from->sha512, sha512);
+	return r;
+}
+
 /* To incoming/ of @to; *ret: it, open. */
-static int bring(struct store *to, const char *id, int fd,
-		 bool (*stop)(void *opaque), void *opaque, int *ret,
-		 struct error *err)
+static int bring(struct store *to, const char *id, struct origin *from,
+		 int *ret, struct error *err)
 {
 	CLEANUP(closep) int copy = -1;
 	int r = store_incoming_open(to, id, &copy, err);
 
 	if (r < 0)
 		return r;
-	r = copy_data(fd, copy, stop, opaque, err);
+	r = from->url ? download(from, copy, err) : copy_file(from, copy, err);
 	if (r >= 0 && fsync(copy) < 0)
 		r = fail("written", -errno, err);
 	if (r < 0)
@@ -93,8 +153,9 @@ static int bring(struct store *to, const char *id, int fd,
 int copies_put(struct store *to, const char *id, int fd,
 	       bool (*stop)(void *opaque), void *opaque, struct error *err)
 {
+	struct origin from = { .fd = fd, .stop = stop, .opaque = opaque };
 	CLEANUP(closep) int copy = -1;
-	int r = bring(to, id, fd, stop, opaque, &copy, err);
+	int r = bring(to, id, &from, &copy, err);
 
 	if (r >= 0)
 		r = store_commit(to, STORE_INCOMING, id, copy, err);
@@ -172,6 +233,7 @@ int copies_forget(struct glance *g, struct index_tx *tx, struct record *r,
 struct copying {
 	struct glance *g;
 	const char *id, *key, *task;
+	struct origin from;
 };
 
 /* -EEXIST: the image is not the task's any more. */
@@ -195,6 +257,20 @@ static int mark(struct index_tx *tx, void *opaque, struct error *err)
 	return r < 0 ? r : tombstone_add(tx, TOMBSTONE_COPY, c->id, err);
 }
 
+/* What nobody has said of the data, and was seen when they were read. */
+static int say_digests(const struct origin *from, struct record *r,
+		       struct error *err)
+{
+	int code = 0;
+
+	if (*from->md5 && !r->checksum)
+		code = record_set(&r->checksum, from->md5, err);
+	if (code < 0 || !*from->md5 || r->hash_value)
+		return code;
+	code = record_set(&r->hash_algo, DIGEST_ALGO, err);
+	return code < 0 ? code : record_set(&r->hash_value, from->sha512, err);
+}
+
 static int say(struct index_tx *tx, void *opaque, struct error *err)
 {
 	const struct copying *c = opaque;
@@ -203,6 +279,8 @@ static int say(struct index_tx *tx, void *opaque, struct error *err)
 
 	if (r >= 0)
 		r = copies_say(&image, c->key, err);
+	if (r >= 0)
+		r = say_digests(&c->from, &image, err);
 	if (r >= 0)
 		r = import_reached(&image, stores_name(c->g, c->key), true,
 				   err);
@@ -232,9 +310,28 @@ static int place(struct copying *c, struct store *to, int copy,
 	return r;
 }
 
+/* No store of ours has it, but a web server. */
+static int at_server(struct glance *g, const struct record *image,
+		     struct origin *ret, struct error *err)
+{
+	const char *url = location_http(image);
+
+	if (!url || !image->has_size)
+		return error_set(err, -ENOENT, 0,
+				 "no store has data of image %s", image->id);
+	ret->rules = g->fetch;
+	ret->bytes = image->size;
+	if (image->hash_value && image->hash_algo &&
+	    !strcmp(image->hash_algo, DIGEST_ALGO))
+		snprintf(ret->sha512, sizeof(ret->sha512), "%s",
+			 image->hash_value);
+	ret->url = strdup(url);
+	return ret->url ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
 /* 0: it is there already, by a server that has ended; 1: *ret. */
-static int open_source(struct glance *g, const char *id, const char *to,
-		       int *ret, struct error *err)
+static int find_origin(struct glance *g, const char *id, const char *to,
+		       struct origin *ret, struct error *err)
 {
 	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
 	CLEANUP(record_done) struct record image = { 0 };
@@ -246,12 +343,12 @@ static int open_source(struct glance *g, const char *id, const char *to,
 		r = record_load(tx, id, &image, err);
 	if (r < 0 || record_is_in(&image, to))
 		return r;
-	r = error_set(err, -ENOENT, 0, "no store has data of image %s", id);
+	r = at_server(g, &image, ret, err);
 	for (i = 0; r < 0 && (key = stores_key(g, i)); i++) {
 		if (!record_is_in(&image, key))
 			continue;
 		error_clear(err);
-		r = store_data_open(stores_find(g, key), id, ret, err);
+		r = store_data_open(stores_find(g, key), id, &ret->fd, err);
 	}
 	return r < 0 ? r : 1;
 }
@@ -260,16 +357,20 @@ int copies_add(struct glance *g, const char *id, const char *key,
 	       const char *task, bool (*stop)(void *opaque), void *opaque,
 	       struct error *err)
 {
-	struct copying c = { g, id, key, task };
+	struct copying c = {
+		g, id, key, task, { .fd = -1, .stop = stop, .opaque = opaque }
+	};
 	struct store *to = stores_find(g, key);
-	CLEANUP(closep) int from = -1;
 	CLEANUP(closep) int copy = -1;
-	int r = to ? open_source(g, id, key, &from, err)
+	int r = to ? find_origin(g, id, key, &c.from, err)
 		   : error_set(err, -ENOENT, 0, "there is no store %s", key);
 
 	if (r > 0)
-		r = bring(to, id, from, stop, opaque, &copy, err);
-	return r < 0 || copy < 0 ? r : place(&c, to, copy, err);
+		r = bring(to, id, &c.from, &copy, err);
+	if (r >= 0 && copy >= 0)
+		r = place(&c, to, copy, err);
+	origin_done(&c.from);
+	return r;
 }
 
 /* ---- what is not wanted ---- */

@@ -396,6 +396,7 @@ struct run {
 	size_t n_keys;
 	bool all; /* each of them must have it */
 	bool copies; /* the image is, and stays, active */
+	bool downloads;
 };
 
 static int add_bytes(void *opaque, const void *data, size_t len,
@@ -449,6 +450,7 @@ static int download(struct run *r, const char *uri, struct error *err)
 		upload_begin(r->g, NULL, r->image_id, UPLOAD_IMPORT, &u, err);
 
 	r->upload = u;
+	r->downloads = true;
 	if (code >= 0)
 		code = upload_set_stores(u, r->keys, r->n_keys, r->all, err);
 	if (code >= 0)
@@ -667,14 +669,14 @@ static int end_well(struct index_tx *tx, void *opaque, struct error *err)
 				   err);
 }
 
-/* The stores that were asked for will not get it. */
+/* The stores that were asked for will not get what could not be fetched. */
 static int say_all_failed(const struct run *r, struct record *image,
 			  struct error *err)
 {
 	size_t i;
 	int code = 0;
 
-	if (!record_property(image, IMPORT_TO_COME))
+	if (!r->downloads || !record_property(image, IMPORT_TO_COME))
 		return 0;
 	for (i = 0; i < r->n_keys && code >= 0; i++)
 		code = import_reached(image, stores_name(r->g, r->keys[i]),

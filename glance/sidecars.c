@@ -38,22 +38,6 @@ struct sidecars {
 	size_t n_items;
 };
 
-static int write_all(int fd, const char *text, size_t len)
-{
-	ssize_t n;
-
-	while (len) {
-		n = write(fd, text, len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		text += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 /* @usec becomes the file's time, by which it is known to be in step. */
 static int write_new(struct store *s, const char *id, const char *text,
 		     int64_t usec, struct error *err)
@@ -70,7 +54,7 @@ static int write_new(struct store *s, const char *id, const char *text,
 			    O_WRONLY | O_CREAT | O_EXCL, &fd, err);
 	if (r < 0)
 		return r;
-	r = write_all(fd, text, strlen(text));
+	r = store_write(fd, text, strlen(text), 0);
 	if (r >= 0 && futimens(fd, times) < 0)
 		r = -errno;
 	return r < 0 ? error_set(err, r, 0, "the sidecar of %s: %s", id,

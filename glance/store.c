@@ -688,3 +688,21 @@ int store_fd(const struct store *s)
 {
 	return s->fd;
 }
+
+int store_write(int fd, const void *data, size_t len, uint64_t off)
+{
+	const uint8_t *p = data;
+	ssize_t n;
+
+	while (len) {
+		n = pwrite(fd, p, len, (off_t)off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		p += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}

@@ -155,4 +155,7 @@ const char *store_index_path(const struct store *s);
 const char *store_path(const struct store *s);
 int store_fd(const struct store *s); /* the folder */
 
+/* All of @data to @fd at @off. 0, or a negative errno. */
+int store_write(int fd, const void *data, size_t len, uint64_t off);
+
 #endif

@@ -296,24 +296,6 @@ const char *upload_id(const struct upload *u)
 	return u->id;
 }
 
-static int write_all(int fd, const void *data, size_t len, uint64_t off)
-{
-	const uint8_t *p = data;
-	ssize_t n;
-
-	while (len) {
-		n = pwrite(fd, p, len, (off_t)off);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		p += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 /* @before: bytes that were there before the last ones came. */
 static void start_writeback(const struct upload *u, uint64_t before)
 {
@@ -342,7 +324,7 @@ int upload_add(struct upload *u, const void *data, size_t len,
 	       struct error *err)
 {
 	uint64_t before = u->bytes;
-	int r = write_all(u->fd, data, len, before);
+	int r = store_write(u->fd, data, len, before);
 
 	if (r == -ENOSPC || r == -EDQUOT)
 		return error_set(err, -ENOSPC, 0,

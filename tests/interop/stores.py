@@ -4,6 +4,7 @@
 copies that come and go; servers that are killed meanwhile."""
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from checks import is_equal, is_true, run_checks  # noqa: E402
 from glance import Glance, Row, run_row  # noqa: E402
 from nbd import Client  # noqa: E402
 from server import Failure, environment, need_programs  # noqa: E402
+from web import Web  # noqa: E402
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
@@ -287,6 +289,42 @@ def killed_servers_lose_nothing(c):
                 "other data")
 
 
+def what_a_web_server_has_is_copied(c):
+    """An image that is nowhere but at a location, whole, or refused."""
+    folders, web_folder = c.folders(), os.path.join(c.folder, "web")
+    os.mkdir(web_folder)
+    with open(os.path.join(web_folder, "disk"), "wb") as f:
+        f.write(c.disk)
+    sha512 = hashlib.sha512(c.disk).hexdigest()
+    with Web(web_folder) as web, c.service(
+            folders, "show-locations=true", *web.allowed()) as g:
+        images = [new(g), new(g)]
+        for i in images:
+            run_row(g, Row("PATCH", f"/v2/images/{i}", 200, send=[
+                {"op": "add", "path": "/locations/-", "value": {
+                    "url": web.url("disk"), "metadata": {},
+                    "validation_data": {"os_hash_algo": "sha512",
+                                        "os_hash_value": sha512,
+                                        "checksum": hashlib.md5(
+                                            c.disk).hexdigest()}}}],
+                headers=PATCH))
+        begin(g, images[0], "copy-image", stores=["second"])
+        is_equal(wait_for_task(g, images[0])["status"], "success", "the task")
+        is_equal(kept(folders, images[0]), ["second"], "where it is")
+        with open(place(folders[1], images[0]), "rb") as f:
+            is_true(f.read() == c.disk, "another copy")
+        with open(os.path.join(web_folder, "disk"), "r+b") as f:
+            f.write(b"another")
+        begin(g, images[1], "copy-image", stores=["second"])
+        task = wait_for_task(g, images[1])
+        is_equal(task["status"], "failure", "the task")
+        is_true("digest" in task["message"], task["message"])
+        is_equal(show(g, images[1])["os_glance_failed_import"], "second",
+                 "what failed")
+        is_equal(kept(folders, images[1]), [], "where it is")
+        is_equal(left_behind(folders), [], "what is left behind")
+
+
 def the_cache_tells_what_was_wanted(c):
     with Glance() as g:
         i, j, queued = upload(g, c.disk), upload(g, c.disk), new(g)
@@ -373,5 +411,6 @@ if __name__ == "__main__":
         imports_go_to_several,
         killed_servers_lose_nothing,
         the_cache_tells_what_was_wanted,
+        what_a_web_server_has_is_copied,
         others_may_not,
     ])
