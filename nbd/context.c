@@ -65,7 +65,9 @@ int context_each(const struct export *e,
 
 	if (!r && !e->from)
 		r = each(opaque, CONTEXT_DEPTH);
-	if (!r && e->overlay)
+	if (!r && export_is_writable(e))
+		r = tell_dirty(&n, EXPORT_STATE_BASE);
+	if (!r && export_is_writable(e))
 		r = overlay_each_snapshot(e->overlay, tell_snapshot, &n);
 	else if (!r && bitmaps_of(e))
 		r = layer_bitmaps(bitmaps_of(e), tell_bitmap, &n, err);
@@ -98,16 +100,20 @@ static int open_dirty(const struct export *e, const char *name,
 	struct search s = { name, ret };
 	int r;
 
-	if (!e->overlay)
+	if (!export_is_writable(e))
 		return bitmaps_of(e) ? layer_bitmaps(bitmaps_of(e),
 						     match_bitmap, &s, err)
 				     : 0;
+	ret->kind = KIND_CHANGES;
+	if (!strcmp(name, EXPORT_STATE_BASE)) {
+		ret->from = image_ref(e->image);
+		return 1;
+	}
 	r = overlay_open_snapshot(e->overlay, name, &ret->from, err);
 	if (r == -ENOENT) {
 		error_clear(err);
 		return 0;
 	}
-	ret->kind = KIND_CHANGES;
 	return r < 0 ? r : 1;
 }
 
@@ -250,6 +256,9 @@ static int walk_extents(const struct export *e, uint64_t off, uint64_t len,
 {
 	uint64_t end;
 
+	if (e->from && e->overlay)
+		return overlay_walk_changes(e->overlay, e->from, off, len,
+					    add_change, t, &end, err);
 	if (e->from)
 		return difference_walk(
 			&(struct difference){ .from = e->from, .to = e->image },

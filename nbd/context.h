@@ -9,6 +9,10 @@
  *	qemu:dirty-bitmap:BITMAP	changed, says a bitmap inside a qcow2 image
  *	qemu:dirty-bitmap:SNAPSHOT	changed since the snapshot of an overlay,
  *					say the tables
+ *	qemu:dirty-bitmap::base		the overlay's own: what is not, or may
+ *					not be, as in the image below it
+ *
+ * No snapshot of an overlay can be called ":base".
  *
  * Absence is not emptiness: a bitmap that may be wrong is no context at all, one
  * that cannot be read is an error of the request, and a snapshot is held while a
@@ -17,6 +21,7 @@
 #ifndef NBD_CONTEXT_H
 #define NBD_CONTEXT_H
 
+#include "nbd/export-name.h"
 #include "nbd/export.h"
 
 #define CONTEXT_ALLOCATION     "base:allocation"

@@ -117,7 +117,7 @@ static int list_export(void *opaque, const struct export *e,
 			      (int)connections, "size",
 			      (json_int_t)export_bytes(e));
 
-	if (j && e->overlay)
+	if (j && export_is_writable(e))
 		json_object_set_new(j, "overlay", overlay_json(e->overlay));
 	return json_array_append_new(opaque, j);
 }
@@ -228,7 +228,7 @@ static json_t *answer_overlay(struct control *k, const json_t *ask,
 		r = export_open_by_operator(k->config, name, &e, &err);
 	if (r < 0)
 		return failure(&err);
-	if (!e->overlay)
+	if (!export_is_writable(e))
 		r = error_set(&err, -EINVAL, 0, "export \"%s\" has no overlay",
 			      name);
 	else if (!overlay_is_made(e->overlay))

@@ -3,7 +3,8 @@
  * The names of exports.
  *
  *	NAME[/MEMBER][@STATE][+OVERLAY[@STATE]][~GRANT]
- *	STATE: SNAPSHOT, or FROM..TO for what changed between the two
+ *	STATE: SNAPSHOT, or FROM..TO for what changed between the two;
+ *	of an overlay FROM may be ":base", the image below it
  *
  * Each part is written with '%', '/', '@', '+', '~' and dots that could be
  * taken for ".." as %XX; any byte may be written so, but for control
@@ -20,6 +21,9 @@
 
 /* As long as the NBD protocol lets a name be, without the ending NUL. */
 #define EXPORT_NAME_MAX 4096
+
+/* What no snapshot of an overlay is called. */
+#define EXPORT_STATE_BASE ":base"
 
 /* A moment of an image or an overlay, or the way from one to another. */
 struct export_state {

@@ -297,13 +297,20 @@ static int get_overlay(const struct target *t, const struct export *e,
 			    err);
 }
 
-/* Puts the snapshot in the place of @image, which lies below it. */
-static int take_snapshot(struct overlay *o, const char *name,
-			 struct image **image, struct error *err)
+/*
+ * Puts the state @name in the place of @image. ":base" is the image @base, and
+ * only where a difference begins.
+ */
+static int take_state(struct overlay *o, const char *name, struct image *base,
+		      struct image **image, struct error *err)
 {
-	struct image *snapshot;
-	int r = overlay_open_snapshot(o, name, &snapshot, err);
+	struct image *snapshot = NULL;
+	int r = 0;
 
+	if (base && !strcmp(name, EXPORT_STATE_BASE))
+		snapshot = image_ref(base);
+	else
+		r = overlay_open_snapshot(o, name, &snapshot, err);
 	if (r < 0)
 		return r;
 	image_unref(*image);
@@ -311,9 +318,19 @@ static int take_snapshot(struct overlay *o, const char *name,
 	return 0;
 }
 
+/* The overlay as it is from now on; its entry is @e's. */
+static void take_live(struct export *e, struct entry *entry)
+{
+	e->overlay_entry = entry;
+	e->overlay = entry_object(entry);
+	if (!e->image)
+		e->image = image_ref(entry_object(e->live_entry));
+}
+
 /*
- * A snapshot of an overlay, or a difference of two. @e->image is the live
- * image, or NULL where only the overlay can have that state; then it is open.
+ * A snapshot of an overlay, a difference of two, or what changed since one.
+ * @e->image is the live image, or NULL where only the overlay can have that
+ * state; then it is open.
  */
 static int open_overlay_state(struct target *t, const struct export_state *s,
 			      struct export *e, struct error *err)
@@ -322,7 +339,7 @@ static int open_overlay_state(struct target *t, const struct export_state *s,
 	struct overlay *o;
 	int r;
 
-	if (!s->at || (s->difference && !s->from))
+	if (s->difference ? !s->from : !s->at)
 		return export_name_unknown(e->name, err);
 	if (e->image)
 		r = get_overlay(t, e, false, &entry, err);
@@ -333,11 +350,16 @@ static int open_overlay_state(struct target *t, const struct export_state *s,
 	if (r < 0)
 		return r;
 	o = entry_object(entry);
-	r = take_snapshot(o, s->at, &e->image, err);
-	if (r >= 0 && s->difference)
-		r = take_snapshot(o, s->from, &e->from, err);
-	registry_put(&overlays, entry);
 	e->live = false;
+	if (s->at)
+		r = take_state(o, s->at, NULL, &e->image, err);
+	if (r >= 0 && s->difference)
+		r = take_state(o, s->from, entry_object(e->live_entry),
+			       &e->from, err);
+	if (r >= 0 && !s->at)
+		take_live(e, entry);
+	else
+		registry_put(&overlays, entry);
 	return r;
 }
 
@@ -374,7 +396,7 @@ static int open_parts(struct target *t, struct export *e, struct error *err)
 	int r = open_state(t, e, err);
 
 	if (r == -ENOENT && e->live_entry && !t->name.overlay &&
-	    t->name.state.at && c->overlay) {
+	    (t->name.state.at || t->name.state.from) && c->overlay) {
 		/* The only overlay's snapshots are called like the image's. */
 		error_clear(err);
 		image_unref(TAKE_PTR(e->image));
@@ -487,7 +509,7 @@ int export_create(const struct config *c, const char *text, struct error *err)
 
 	if (r < 0)
 		return r;
-	if (!e->overlay) {
+	if (!export_is_writable(e)) {
 		r = error_set(err, -EINVAL, 0, "export \"%s\" has no overlay",
 			      text);
 	} else {
@@ -546,6 +568,11 @@ int export_run_alone(struct export *e,
 	return error_set(err, -EBUSY, 0,
 			 "export \"%s\" is open: %u connection%s", e->name,
 			 others, others == 1 ? "" : "s");
+}
+
+bool export_is_writable(const struct export *e)
+{
+	return e->overlay && !e->from;
 }
 
 uint64_t export_bytes(const struct export *e)

@@ -31,8 +31,9 @@ void export_use_store(int (*find)(struct glance *g, const struct glance_wish *w,
 struct export
 {
 	struct image *image; /* what is read */
-	struct image *from; /* of a difference that ends there; or NULL */
-	struct overlay *overlay; /* what takes writes, over image; or NULL */
+	/* Of a difference that ends at image, or at the live overlay; or NULL. */
+	struct image *from;
+	struct overlay *overlay; /* what is read, over image; or NULL */
 	char *name; /* however the client spelled it */
 	char *id; /* of the store's image; else its name, "" for image= */
 	char *path; /* of the image's file */
@@ -85,6 +86,9 @@ int export_run_alone(struct export *e,
 		     int (*run)(void *opaque, struct export *e,
 				struct error *err),
 		     void *opaque, struct error *err);
+
+/* Does it take writes? */
+bool export_is_writable(const struct export *e);
 
 uint64_t export_bytes(const struct export *e); /* virtual size */
 

@@ -81,7 +81,7 @@ static void describe(const struct export *e, char *ret, size_t ret_bytes)
 {
 	const char *kind = e->from ? "changes of the " : "";
 
-	if (e->overlay)
+	if (export_is_writable(e))
 		kind = "overlay of the ";
 	else if (!e->live && !e->from)
 		kind = "earlier state of the ";
@@ -100,7 +100,7 @@ bool session_traits(struct connection *c, struct session_traits *ret)
 			  : e->image->chain.layers[0]->unit_bytes;
 	*ret = (struct session_traits){
 		.bytes = export_bytes(e),
-		.writable = e->overlay,
+		.writable = export_is_writable(e),
 		/* A flush is of the overlay, whoever wrote; but each may have
 		 * its own. */
 		.multi_conn = !(e->overlay && e->lone),

@@ -319,9 +319,14 @@ int overlay_walk_changes(struct overlay *o, struct image *from, uint64_t off,
 	int r;
 
 	pthread_rwlock_rdlock(&o->gate);
-	r = o->file ? qcow2_file_walk_changes(o->file, from, off, len, each,
-					      opaque, ret_end, err)
-		    : error_set(err, -ENOENT, 0, "has no snapshots");
+	if (o->file) {
+		r = qcow2_file_walk_changes(o->file, from, off, len, each,
+					    opaque, ret_end, err);
+	} else {
+		/* It has no snapshots, and nothing of its own. */
+		*ret_end = off + len;
+		r = each(opaque, off, len, CHANGE_NONE);
+	}
 	pthread_rwlock_unlock(&o->gate);
 	return r;
 }

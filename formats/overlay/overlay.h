@@ -170,8 +170,8 @@ int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
 		 void *opaque, uint64_t *ret_end, struct error *err);
 
 /*
- * What is not as in @from, a snapshot of this overlay (overlay_open_snapshot()),
- * as far as tables tell, while requests go on: see difference_walk(), without
+ * What is not as in @from, a snapshot of this overlay (overlay_open_snapshot())
+ * or what lies below, as far as tables tell, while requests go on: see difference_walk(), without
  * compare. It stays true when that snapshot, or others, are deleted or made
  * meanwhile: what was moved by it is told as changed.
  */

@@ -25,6 +25,7 @@ from server import (Failure, Server, environment, listens,  # noqa: E402
 SIZE = (24 << 20) + 512
 DEPTH = "qemu:allocation-depth"
 DIRTY = "qemu:dirty-bitmap:"
+BASE = ":base"
 # name, granularity
 BITMAPS = [("b0", 65536), ("fine", 512), ("coarse", 2 << 20),
            ("with space", 4096), ("ü ☃", 65536), ("a:b/c@d~e+f%20", 65536)]
@@ -173,8 +174,8 @@ def one_that_may_be_wrong_is_not_offered(c):
                 "a snapshot's")
         is_true(DIRTY + "b0" in contexts_of(s.uri()), "b0 is not offered")
     with Server(image, more=["--overlay", "temp"]) as s:
-        is_true(not any(DIRTY in x for x in contexts_of(s.uri())),
-                "a base's, over which is written")
+        is_equal([x for x in contexts_of(s.uri()) if DIRTY in x],
+                 [DIRTY + BASE], "a base's, over which is written")
     directory = directory_of(image)
     flags = struct.unpack(">I", peek(image, directory + 12, 4))[0]
     for wrong in (flags | 1, flags | 8):
@@ -303,16 +304,67 @@ def increments_of_a_live_overlay_make_the_whole_disk(c):
             guest.step()
         listed = contexts_of(s.uri("+vm"))
         is_equal(sorted(x for x in listed if DIRTY in x),
-                 sorted(DIRTY + name for name in states), "those of snapshots")
+                 sorted(DIRTY + name for name in [*states, BASE]),
+                 "those of snapshots and of the base")
+        states[BASE] = disk
         for name, old in states.items():
             new, changed = increment(s, "+vm", name, old)
             is_true(new == bytes(guest.model), f"since {name}: not the disk")
             is_true(0 < changed < SIZE, f"{changed} bytes since {name}")
+        del states[BASE]
         c.overlay("resize", "+vm", str(SIZE + (1 << 20)))
         guest.close()
         new, _ = increment(s, "+vm", "monday", states["monday"])
         is_true(new == bytes(guest.model) + bytes(1 << 20), "a longer disk")
         states_come_and_go(c, s, states)
+
+
+def what_a_live_overlay_changed_is_an_export(c):
+    """It reads as the overlay does now, and its holes are the base's."""
+    os.mkdir(c.path("live"))
+    disk = random.Random(10).randbytes(SIZE)
+    with open(c.path("live.raw"), "wb") as f:
+        f.write(disk)
+    with Server(c.path("live.raw"), fmt="raw",
+                more=["--overlays", c.path("live"), "--control",
+                      c.control]) as s:
+        name = "+vm@:base.."
+        # Nothing has been written: there is no file, and no difference.
+        is_equal(nbd_map(s.uri("+vm"), DIRTY + BASE), [[0, SIZE, 0]], "dirty")
+        is_equal(nbd_map(s.uri(name), "base:allocation"), [[0, SIZE, 1]],
+                 "the map of no change")
+        is_equal(os.listdir(c.path("live")), [], "files")
+        with Client(s.socket) as w, Client(s.socket) as n:
+            w.go(b"+vm")
+            is_equal(w.write(4 << 20, b"x" * 8192), 0, "the error")
+            is_equal(w.zero(8 << 20, 65536), 0, "the error")
+            is_equal(nbd_map(s.uri(name), "base:allocation"),
+                     [[0, 4 << 20, 1], [4 << 20, 8192, 0],
+                      [(4 << 20) + 8192, (4 << 20) - 8192, 1],
+                      [8 << 20, 65536, 3],
+                      [(8 << 20) + 65536, SIZE - (8 << 20) - 65536, 1]],
+                     "the map of changes")
+            is_equal(n.go(name.encode()), SIZE, "the size")
+            is_true(run_json(["nbdinfo", "--json", s.uri(name)])["exports"][0]
+                    ["is_read_only"], "it can be written")
+            is_true(n.write(0, b"y") != 0, "it was written")
+            # It is live: what is written now is there now.
+            is_equal(w.write(12 << 20, b"z" * 4096), 0, "the error")
+            is_equal(n.read(12 << 20, 4096), (0, b"z" * 4096), "what is new")
+            is_equal(n.read(100, 100), (0, disk[100:200]), "what is old")
+            c.overlay("snapshot", "+vm", "s1")
+            is_equal(w.write(16 << 20, b"1" * 4096), 0, "the error")
+            is_equal([e[:2] for e in nbd_map(s.uri("+vm@s1.."),
+                                             "base:allocation")
+                      if e[2] == 0], [[16 << 20, 4096]], "since s1")
+            is_equal(len([e for e in nbd_map(s.uri("+vm@:base..s1"),
+                                             "base:allocation")
+                          if e[2] == 0]), 2, "up to s1")
+        status, _, err = run([os.environ["PLATTER"], "overlay", "snapshot",
+                              "--control", c.control, name, "s2"], ok=None)
+        is_true(status and "has no overlay" in err, f"{status}: {err}")
+        for wrong in ("+vm@:base", "+vm@..:base", "+vm@:base..nothing"):
+            is_true(run(["nbdinfo", s.uri(wrong)], ok=None)[0], wrong)
 
 
 def dirty_now(n, ident, size):
@@ -388,6 +440,7 @@ def main():
         damage_is_an_error_and_not_clean,
         several_are_told_in_one_answer,
         increments_of_a_live_overlay_make_the_whole_disk,
+        what_a_live_overlay_changed_is_an_export,
     ])
 
 
