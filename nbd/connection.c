@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -16,7 +17,9 @@ struct connection {
 	struct export *export; /* NULL: was shut; changes under the lock */
 	struct context *contexts[CONTEXTS_MAX]; /* of it; under the lock */
 	unsigned int n_contexts;
-	char *name; /* what the client called it, without its right to it */
+	/* What the client called it, without its right to it, and its epoch. */
+	char *name;
+	uint64_t epoch;
 	char *peer;
 	char *identity;
 	pthread_mutex_t noting;
@@ -24,6 +27,7 @@ struct connection {
 	int slot; /* where; -1: nowhere */
 	time_t since;
 	atomic_uint requests; /* under way */
+	atomic_uint changes; /* those of them that change something */
 	atomic_bool shut;
 	unsigned int shutting; /* by so many: it is not freed under them */
 	struct connection *next;
@@ -45,7 +49,7 @@ static void connection_free(struct connection *c)
 }
 
 /* NULL: no memory for it, or no name. */
-static char *bare_name(const char *text)
+static char *bare_name(const char *text, uint64_t *ret_epoch)
 {
 	CLEANUP(export_name_done) struct export_name n = { 0 };
 	struct export_name bare;
@@ -54,6 +58,8 @@ static char *bare_name(const char *text)
 		return NULL;
 	bare = n;
 	bare.grant = NULL;
+	bare.epoch = 0;
+	*ret_epoch = n.epoch;
 	return export_name_format(&bare);
 }
 
@@ -67,7 +73,7 @@ static struct connection *connection_new(const struct peer *peer,
 	pthread_mutex_init(&c->noting, NULL);
 	c->slot = -1;
 	c->since = time(NULL);
-	c->name = bare_name(name);
+	c->name = bare_name(name, &c->epoch);
 	c->peer = strdup(peer->text);
 	c->identity = strdup(peer->identity);
 	if (c->peer && c->identity)
@@ -152,6 +158,19 @@ static void delist(struct connection *c)
 	pthread_mutex_unlock(&lock);
 }
 
+static int check_epoch(const struct connection *c, const struct export *e,
+		       struct error *err)
+{
+	uint64_t epoch = e->overlay ? overlay_epoch(e->overlay) : 0;
+
+	if (!export_is_writable(e) || c->epoch >= epoch)
+		return 0;
+	return error_set(err, -ESTALE, 0,
+			 "%s: export \"%s\": epoch %" PRIu64
+			 " is over, it is at %" PRIu64,
+			 c->peer, e->name, c->epoch, epoch);
+}
+
 static int open_export(const struct config *config, const char *name,
 		       struct connection *c, struct error *err)
 {
@@ -163,6 +182,8 @@ static int open_export(const struct config *config, const char *name,
 	if (r < 0)
 		return r;
 	r = check_peer(c, e, err);
+	if (r >= 0)
+		r = check_epoch(c, e, err);
 	if (r < 0) {
 		export_close(e);
 		return r;
@@ -226,7 +247,32 @@ void connection_close(struct connection *c)
 	connection_free(c);
 }
 
-int connection_will_change(struct connection *c, struct error *err)
+/*
+ * As with connection_enter(): he has counted himself, and looks at the epoch; who
+ * fences has raised it, and looks whether somebody is in.
+ */
+static int check_fence(struct connection *c, struct error *err)
+{
+	struct overlay *o = c->export->overlay;
+	uint64_t epoch = overlay_epoch(o);
+	int r = 0;
+
+	if (c->epoch >= epoch && overlay_has_epoch(o, c->epoch))
+		return 0;
+	if (c->epoch >= epoch)
+		r = connection_fence(c->export, c->epoch, err);
+	if (r < 0 && r != -ESTALE)
+		return r;
+	if (r >= 0 && c->epoch >= epoch)
+		return 0;
+	error_clear(err);
+	return error_set(err, -ESHUTDOWN, 0,
+			 "%s: is fenced off: epoch %" PRIu64
+			 " of export \"%s\" is over",
+			 c->peer, c->epoch, c->export->name);
+}
+
+static int note_change(struct connection *c, struct error *err)
 {
 	int r = 0;
 
@@ -239,6 +285,24 @@ int connection_will_change(struct connection *c, struct error *err)
 	}
 	pthread_mutex_unlock(&c->noting);
 	return r;
+}
+
+int connection_will_change(struct connection *c, struct error *err)
+{
+	int r;
+
+	atomic_fetch_add(&c->changes, 1);
+	r = check_fence(c, err);
+	if (r >= 0)
+		r = note_change(c, err);
+	if (r < 0)
+		connection_has_changed(c);
+	return r;
+}
+
+void connection_has_changed(struct connection *c)
+{
+	atomic_fetch_sub_explicit(&c->changes, 1, memory_order_release);
 }
 
 /*
@@ -272,6 +336,7 @@ void connection_each(int (*each)(void *opaque, const struct connection_info *i),
 			.peer = c->peer,
 			.since = c->since,
 			.requests = atomic_load(&c->requests),
+			.epoch = c->epoch,
 		};
 
 		if (i.export)
@@ -281,19 +346,47 @@ void connection_each(int (*each)(void *opaque, const struct connection_info *i),
 }
 
 /*
- * Under the lock, which it lets go of while it waits: requests may take as long
- * as a disk that hangs.
+ * Until @n, requests of @c, are none. Under the lock, which it lets go of while it
+ * waits: requests may take as long as a disk that hangs. @c is there when it
+ * returns.
  */
+static void wait_for(struct connection *c, const atomic_uint *n)
+{
+	c->shutting++;
+	pthread_mutex_unlock(&lock);
+	while (atomic_load(n))
+		usleep(WAIT_USEC);
+	pthread_mutex_lock(&lock);
+	c->shutting--;
+	pthread_cond_broadcast(&was_shut);
+}
+
+static void wait_for_lower(void *opaque, uint64_t epoch)
+{
+	struct connection *c;
+
+	pthread_mutex_lock(&lock);
+	for (c = connections; c; c = c->next)
+		if (c->epoch < epoch && c->export &&
+		    c->export->overlay == opaque)
+			wait_for(c, &c->changes);
+	pthread_mutex_unlock(&lock);
+}
+
+int connection_fence(struct export *e, uint64_t epoch, struct error *err)
+{
+	return overlay_fence(e->overlay, epoch, wait_for_lower, e->overlay,
+			     err);
+}
+
+/* The same, and nobody enters any more. */
 static void shut(struct connection *c)
 {
 	struct export *e;
 
 	c->shutting++;
 	atomic_store(&c->shut, true);
-	pthread_mutex_unlock(&lock);
-	while (atomic_load(&c->requests))
-		usleep(WAIT_USEC);
-	pthread_mutex_lock(&lock);
+	wait_for(c, &c->requests);
 	e = TAKE_PTR(c->export);
 	pthread_mutex_unlock(&lock);
 	connection_drop_contexts(c);

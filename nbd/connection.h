@@ -20,7 +20,8 @@ struct peer {
 
 /*
  * Opens export @name for a client. *ret is the caller's to connection_close(),
- * when no request is under way. -EPERM: what he wrote is lost.
+ * when no request is under way. -EPERM: what he wrote is lost. -ESTALE: the
+ * overlay has a later epoch than @name.
  */
 int connection_open(const struct config *c, const char *name,
 		    const struct peer *peer, struct connection **ret,
@@ -36,9 +37,11 @@ void connection_leave(struct connection *c);
 
 /*
  * Before a change of the export, by who has entered: its client has something
- * to lose from then on.
+ * to lose from then on. -ESHUTDOWN: he is fenced off. One of a later epoch than the
+ * overlay's fences all others off, which may wait for them, and for disks.
  */
 int connection_will_change(struct connection *c, struct error *err);
+void connection_has_changed(struct connection *c); /* after it, if it was let */
 
 /*
  * Hands @x, a context of the connection's export, to it, by who has entered: it is
@@ -54,7 +57,14 @@ struct connection_info {
 	const char *peer;
 	time_t since;
 	unsigned int requests; /* under way */
+	uint64_t epoch; /* that he came with */
 };
+
+/*
+ * The overlay of @e, which takes writes, is at @epoch when it returns 0, durably:
+ * see overlay_fence(). @e's holder need not be a client.
+ */
+int connection_fence(struct export *e, uint64_t epoch, struct error *err);
 
 /* Calls @each with every connection. */
 void connection_each(int (*each)(void *opaque, const struct connection_info *i),

@@ -33,6 +33,7 @@ struct job {
 	struct control *control;
 	int fd; /* the client */
 	json_t *ask;
+	const struct overlay_command *command;
 	uint64_t total_bytes;
 	uint64_t told_nsec;
 	pthread_t thread;
@@ -103,11 +104,12 @@ static json_t *overlay_json(struct overlay *o)
 
 	overlay_get_stats(o, &s);
 	overlay_each_snapshot(o, list_snapshot, snapshots);
-	return json_pack("{s:I, s:I, s:I, s:I, s:o}", "file-bytes",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "file-bytes",
 			 (json_int_t)s.file_bytes, "room-bytes",
 			 (json_int_t)s.room_bytes, "flushes",
 			 (json_int_t)s.flushes, "syncs", (json_int_t)s.syncs,
-			 "snapshots", snapshots);
+			 "epoch", (json_int_t)overlay_epoch(o), "snapshots",
+			 snapshots);
 }
 
 static int list_export(void *opaque, const struct export *e,
@@ -124,9 +126,10 @@ static int list_export(void *opaque, const struct export *e,
 
 static int list_client(void *opaque, const struct connection_info *i)
 {
-	json_t *j = json_pack("{s:s, s:s, s:I, s:i}", "export", i->export,
+	json_t *j = json_pack("{s:s, s:s, s:I, s:i, s:I}", "export", i->export,
 			      "peer", i->peer, "since", (json_int_t)i->since,
-			      "requests", (int)i->requests);
+			      "requests", (int)i->requests, "epoch",
+			      (json_int_t)i->epoch);
 
 	return json_array_append_new(opaque, j);
 }
@@ -211,11 +214,19 @@ static json_t *answer_create(struct control *k, const json_t *ask)
 	return r < 0 ? failure(&err) : json_object();
 }
 
-/* A command of one overlay that there is; it is opened if it is not. */
-static json_t *answer_overlay(struct control *k, const json_t *ask,
-			      void *opaque,
-			      int (*run)(void *opaque, struct export *e,
-					 const json_t *ask, struct error *err))
+/* A command of one overlay. */
+struct overlay_command {
+	const char *name;
+	int (*run)(struct job *j, struct export *e, const json_t *ask,
+		   struct error *err);
+	bool takes_long; /* it is a job's */
+	bool makes; /* there need not be a file yet */
+};
+
+/* The overlay is opened if it is not. @j: NULL where it takes not long. */
+static json_t *answer_overlay(struct control *k, struct job *j,
+			      const struct overlay_command *command,
+			      const json_t *ask)
 {
 	const char *name = json_string_value(json_object_get(ask, "export"));
 	struct error err = { 0 };
@@ -231,14 +242,14 @@ static json_t *answer_overlay(struct control *k, const json_t *ask,
 	if (!export_is_writable(e))
 		r = error_set(&err, -EINVAL, 0, "export \"%s\" has no overlay",
 			      name);
-	else if (!overlay_is_made(e->overlay))
+	else if (!command->makes && !overlay_is_made(e->overlay))
 		r = error_set(&err, -ENOENT, 0,
 			      "there is no overlay \"%s\": nothing has been "
 			      "written to it (\"platter overlay create\" makes "
 			      "one)",
 			      name);
 	else
-		r = run(opaque, e, ask, &err);
+		r = command->run(j, e, ask, &err);
 	export_close(e);
 	return r < 0 ? failure(&err) : json_object();
 }
@@ -255,7 +266,7 @@ static const char *snapshot_name(const json_t *ask, struct error *err)
 	return NULL;
 }
 
-static int run_snapshot(void *opaque, struct export *e, const json_t *ask,
+static int run_snapshot(struct job *j, struct export *e, const json_t *ask,
 			struct error *err)
 {
 	const char *name = snapshot_name(ask, err);
@@ -275,7 +286,7 @@ static int revert_alone(void *opaque, struct export *e, struct error *err)
 	return overlay_revert(e->overlay, r->name, r->discard, err);
 }
 
-static int run_revert(void *opaque, struct export *e, const json_t *ask,
+static int run_revert(struct job *j, struct export *e, const json_t *ask,
 		      struct error *err)
 {
 	struct revert r = { .name = snapshot_name(ask, err),
@@ -285,7 +296,7 @@ static int run_revert(void *opaque, struct export *e, const json_t *ask,
 	return r.name ? export_run_alone(e, revert_alone, &r, err) : -EINVAL;
 }
 
-static int run_resize(void *opaque, struct export *e, const json_t *ask,
+static int run_resize(struct job *j, struct export *e, const json_t *ask,
 		      struct error *err)
 {
 	json_int_t bytes = json_integer_value(json_object_get(ask, "size"));
@@ -314,10 +325,28 @@ static json_t *answer_close(const json_t *ask)
 			 name ? (int)connection_shut(name) : 0);
 }
 
-static int run_flush(void *opaque, struct export *e, const json_t *ask,
+static int run_flush(struct job *j, struct export *e, const json_t *ask,
 		     struct error *err)
 {
 	return overlay_flush(e->overlay, err);
+}
+
+static int run_fence(struct job *j, struct export *e, const json_t *ask,
+		     struct error *err)
+{
+	json_int_t epoch = json_integer_value(json_object_get(ask, "epoch"));
+
+	if (epoch <= 0)
+		return error_set(err, -EINVAL, 0,
+				 "an epoch is a number above 0");
+	/* What has no name in the export's has no place for an epoch either. */
+	if (!strchr(e->name, '+'))
+		return error_set(
+			err, -EINVAL, 0,
+			"export \"%s\" has no overlay of a name, whose "
+			"clients could tell their epochs",
+			e->name);
+	return connection_fence(e, (uint64_t)epoch, err);
 }
 
 /* ---- jobs ---- */
@@ -347,11 +376,10 @@ static int tell_progress(void *opaque, uint64_t done_bytes)
 	return 0;
 }
 
-static int run_delete(void *opaque, struct export *e, const json_t *ask,
+static int run_delete(struct job *j, struct export *e, const json_t *ask,
 		      struct error *err)
 {
 	const char *name = snapshot_name(ask, err);
-	struct job *j = opaque;
 	int r;
 
 	if (!name)
@@ -367,7 +395,7 @@ static void *work_on_job(void *opaque)
 {
 	struct job *j = opaque;
 
-	send_line(j->fd, answer_overlay(j->control, j->ask, j, run_delete));
+	send_line(j->fd, answer_overlay(j->control, j, j->command, j->ask));
 	closep(&j->fd);
 	json_decref(j->ask);
 	atomic_store(&j->ended, true);
@@ -375,7 +403,8 @@ static void *work_on_job(void *opaque)
 }
 
 /* Takes over the client. */
-static json_t *begin_job(struct control *k, struct client *c, json_t *ask)
+static json_t *begin_job(struct control *k, struct client *c,
+			 const struct overlay_command *command, json_t *ask)
 {
 	struct job *j = calloc(1, sizeof(*j));
 	int r = ENOMEM;
@@ -383,6 +412,7 @@ static json_t *begin_job(struct control *k, struct client *c, json_t *ask)
 	if (j) {
 		j->control = k;
 		j->ask = json_incref(ask);
+		j->command = command;
 		j->fd = c->fd;
 		r = pthread_create(&j->thread, NULL, work_on_job, j);
 	}
@@ -417,6 +447,41 @@ static void reap_jobs(struct control *k, bool wait)
 
 /* ---- commands ---- */
 
+static const struct overlay_command *find_command(const char *name)
+{
+	static const struct overlay_command commands[] = {
+		{ .name = "snapshot", .run = run_snapshot },
+		{ .name = "revert", .run = run_revert },
+		{ .name = "resize", .run = run_resize },
+		{ .name = "flush", .run = run_flush },
+		{ .name = "delete", .run = run_delete, .takes_long = true },
+		{ .name = "fence",
+		  .run = run_fence,
+		  .takes_long = true,
+		  .makes = true },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(name, commands[i].name))
+			return &commands[i];
+	return NULL;
+}
+
+static json_t *answer_command(struct control *k, struct client *c, json_t *ask,
+			      const char *name)
+{
+	const struct overlay_command *command = find_command(name);
+
+	if (!command)
+		return json_pack("{s:s}", "error",
+				 "there are the commands list, stats, create, "
+				 "snapshot, revert, delete, resize, flush, "
+				 "fence, close");
+	return command->takes_long ? begin_job(k, c, command, ask)
+				   : answer_overlay(k, NULL, command, ask);
+}
+
 /* NULL: a job has begun, which answers. */
 static json_t *answer(struct control *k, struct client *c, json_t *ask)
 {
@@ -435,21 +500,8 @@ static json_t *answer(struct control *k, struct client *c, json_t *ask)
 		ret = answer_close(ask);
 	else if (!strcmp(command, "create"))
 		ret = answer_create(k, ask);
-	else if (!strcmp(command, "resize"))
-		ret = answer_overlay(k, ask, NULL, run_resize);
-	else if (!strcmp(command, "delete"))
-		ret = begin_job(k, c, ask);
-	else if (!strcmp(command, "snapshot"))
-		ret = answer_overlay(k, ask, NULL, run_snapshot);
-	else if (!strcmp(command, "revert"))
-		ret = answer_overlay(k, ask, NULL, run_revert);
-	else if (!strcmp(command, "flush"))
-		ret = answer_overlay(k, ask, NULL, run_flush);
 	else
-		ret = json_pack("{s:s}", "error",
-				"there are the commands list, stats, create, "
-				"snapshot, revert, delete, resize, flush, "
-				"close");
+		ret = answer_command(k, c, ask, command);
 	return ret;
 }
 

@@ -6,9 +6,10 @@
  *	{"command": "list"}
  *		-> {"exports": [{"name": "+vm1", "connections": 1, "size": ...,
  *		    "overlay": {"file-bytes": ..., "room-bytes": ...,
- *		    "flushes": ..., "syncs": ..., "snapshots": ["monday"]}}],
+ *		    "flushes": ..., "syncs": ..., "epoch": 2,
+ *		    "snapshots": ["monday"]}}],
  *		    "clients": [{"export": "+vm1", "peer": "pid 4711",
- *		    "since": SECONDS, "requests": UNDER_WAY}]}
+ *		    "since": SECONDS, "requests": UNDER_WAY, "epoch": 2}]}
  *	{"command": "stats"}
  *		-> {"traffic": OPS, "exports": [{"name": ..., "traffic": OPS}],
  *		    "cache": {...}}; OPS: "read", "write" ... with "requests",
@@ -21,6 +22,8 @@
  *		-> {"progress": {"done": ..., "total": ...}} now and then, then {}
  *	{"command": "resize", "export": "+vm1", "size": BYTES} -> {}
  *	{"command": "flush", "export": "+vm1"} -> {}
+ *	{"command": "fence", "export": "+vm1", "epoch": 2} -> {}: clients of lower
+ *		epochs write no more, see connection_fence()
  *	{"command": "close", "export": "+vm1"} -> {"connections": 2}
  *	whatever fails -> {"error": "why"}
  */

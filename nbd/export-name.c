@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -97,6 +98,24 @@ static int take_state(const char *s, const char *end, struct export_state *ret)
 	return r;
 }
 
+/* "vm1", "vm1=7" */
+static int take_overlay(const char *s, const char *end, struct export_name *ret)
+{
+	const char *equals = memchr(s, '=', (size_t)(end - s)), *p;
+
+	for (p = equals ? equals + 1 : end; p < end; p++) {
+		uint64_t digit = (uint64_t)(*p - '0');
+
+		if (*p < '0' || *p > '9' ||
+		    ret->epoch > (EXPORT_EPOCH_MAX - digit) / 10)
+			return -ENOENT;
+		ret->epoch = ret->epoch * 10 + digit;
+	}
+	if (equals && equals + 1 == end)
+		return -ENOENT;
+	return take_some(s, equals ? equals : end, &ret->overlay);
+}
+
 /* The part that @separator began, at [@s, @end). */
 static int take(char separator, const char *s, const char *end,
 		struct export_name *ret)
@@ -116,8 +135,7 @@ static int take(char separator, const char *s, const char *end,
 	case '@':
 		return stated ? -ENOENT : take_state(s, end, state);
 	case '+':
-		return ret->overlay ? -ENOENT
-				    : take_some(s, end, &ret->overlay);
+		return ret->overlay ? -ENOENT : take_overlay(s, end, ret);
 	default:
 		return take_some(s, end, &ret->grant);
 	}
@@ -188,7 +206,8 @@ static bool put_part(FILE *fp, const char *before, const char *part)
 	for (s = part; *s; s++) {
 		if (is_control((unsigned char)*s))
 			return false;
-		if (strchr("%" SEPARATORS, *s) || is_loose_dot(part, s))
+		if (strchr("%" SEPARATORS, *s) || is_loose_dot(part, s) ||
+		    (*s == '=' && *before == '+'))
 			fprintf(fp, "%%%02X", (unsigned char)*s);
 		else
 			putc(*s, fp);
@@ -207,6 +226,13 @@ static bool put_state(FILE *fp, const struct export_state *s)
 	return put_part(fp, "", s->at);
 }
 
+static bool put_epoch(FILE *fp, uint64_t epoch)
+{
+	if (epoch)
+		fprintf(fp, "=%" PRIu64, epoch);
+	return true;
+}
+
 char *export_name_format(const struct export_name *n)
 {
 	CLEANUP(freep) char *text = NULL;
@@ -218,7 +244,8 @@ char *export_name_format(const struct export_name *n)
 		return NULL;
 	ok = put_part(fp, "", n->image) && put_part(fp, "/", n->member) &&
 	     put_state(fp, &n->state) && put_part(fp, "+", n->overlay) &&
-	     put_state(fp, &n->overlay_state) && put_part(fp, "~", n->grant);
+	     put_epoch(fp, n->epoch) && put_state(fp, &n->overlay_state) &&
+	     put_part(fp, "~", n->grant);
 	if (fclose(fp) || !ok || bytes > EXPORT_NAME_MAX)
 		return NULL;
 	return TAKE_PTR(text);

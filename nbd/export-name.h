@@ -2,7 +2,7 @@
 /*
  * The names of exports.
  *
- *	NAME[/MEMBER][@STATE][+OVERLAY[@STATE]][~GRANT]
+ *	NAME[/MEMBER][@STATE][+OVERLAY[=EPOCH][@STATE]][~GRANT]
  *	STATE: SNAPSHOT, or FROM..TO for what changed between the two;
  *	of an overlay FROM may be ":base", the image below it
  *
@@ -10,12 +10,13 @@
  * taken for ".." as %XX; any byte may be written so, but for control
  * characters, which no part has. An empty NAME is the image of the command
  * line; an empty FROM or TO (not both) is the live state; no other part may
- * be empty. Whether there is such an export is not known here.
+ * be empty. EPOCH is a number: see overlay_fence(). Whether there is such an export is not known here.
  */
 #ifndef NBD_EXPORT_NAME_H
 #define NBD_EXPORT_NAME_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "iouring/error.h"
 
@@ -32,12 +33,17 @@ struct export_state {
 	bool difference; /* else @from is NULL */
 };
 
+/* As JSON has it. */
+#define EXPORT_EPOCH_MAX ((uint64_t)INT64_MAX)
+
 /* The parts, decoded. */
 struct export_name {
 	char *image; /* "": that of the command line */
 	char *member; /* of a container; NULL: none is named */
 	struct export_state state; /* of the image */
 	char *overlay; /* NULL: the image itself, read-only */
+	uint64_t
+		epoch; /* of who wants to write the overlay; 0: none is given */
 	struct export_state overlay_state; /* all NULL without overlay */
 	char *grant; /* NULL: none is given */
 };

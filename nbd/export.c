@@ -272,13 +272,17 @@ static int open_wished(void *opaque, void **ret, struct error *err)
 {
 	const struct overlay_wish *w = opaque;
 	const struct target *t = w->target;
+	unsigned int how = 0;
 	struct overlay *o;
 	int r;
 
-	r = t->name.overlay
-		    ? overlays_open_named(t->config, &w->base, t->name.overlay,
-					  t->how == OPEN_CREATE, &o, err)
-		    : overlays_open_only(t->config, &w->base, &o, err);
+	if (t->how == OPEN_CREATE)
+		how |= OVERLAYS_WANTED;
+	if (t->name.epoch)
+		how |= OVERLAYS_STANDBY;
+	r = t->name.overlay ? overlays_open_named(t->config, &w->base,
+						  t->name.overlay, how, &o, err)
+			    : overlays_open_only(t->config, &w->base, &o, err);
 	if (r >= 0)
 		*ret = o;
 	return r;
@@ -442,6 +446,7 @@ static int name_target(struct target *t, struct error *err)
 	struct export_name bare = t->name;
 
 	bare.grant = NULL;
+	bare.epoch = 0;
 	free(t->text);
 	t->text = export_name_format(&bare);
 	bare.image = t->id ? t->id : bare.image;

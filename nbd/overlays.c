@@ -82,6 +82,7 @@ static int hold(struct image *base, struct error *err)
 enum making {
 	MAKE_NOW, /* where there is none */
 	MAKE_LATER, /* with the first change */
+	MAKE_STANDBY, /* the same; where it is another process's, when it is not */
 	MAKE_WANTED, /* now, whatever overlays-create says; -EEXIST */
 };
 
@@ -109,7 +110,7 @@ static int check_may_be(const struct config *c, const char *path,
 				 "empty disk is not put in its place (give it "
 				 "its file back, or move its snapshots away)",
 				 path, orphan);
-	if (c->overlays_explicit && making == MAKE_LATER)
+	if (c->overlays_explicit && making != MAKE_WANTED)
 		return error_set(err, -ENOENT, 0,
 				 "there is no overlay %s: \"platter overlay "
 				 "create\" makes one (%s)",
@@ -155,7 +156,7 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 		r = making == MAKE_NOW ? 0 : check_may_be(c, path, making, err);
 		if (r < 0)
 			return r;
-		if (making == MAKE_LATER)
+		if (making != MAKE_NOW && making != MAKE_WANTED)
 			return overlay_open_unmade(path, base->image, &n,
 						   &options, ret, err);
 		r = overlay_create(path, &n, err);
@@ -166,8 +167,13 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 		error_clear(err); /* somebody else was as quick */
 		r = 0;
 	}
-	return r < 0 ? r
-		     : overlay_open(path, base->image, n.base_name, &options,
+	if (r >= 0)
+		r = overlay_open(path, base->image, n.base_name, &options, ret,
+				 err);
+	if (r != -EBUSY || making != MAKE_STANDBY)
+		return r;
+	error_clear(err);
+	return overlay_open_standby(path, base->image, n.base_name, &options,
 				    ret, err);
 }
 
@@ -323,10 +329,13 @@ static int open_named(const struct config *c, const struct overlay_base *base,
 }
 
 int overlays_open_named(const struct config *c, const struct overlay_base *base,
-			const char *name, bool wanted, struct overlay **ret,
-			struct error *err)
+			const char *name, unsigned int how,
+			struct overlay **ret, struct error *err)
 {
-	return open_named(c, base, name, wanted ? MAKE_WANTED : MAKE_LATER, ret,
+	enum making making = how & OVERLAYS_STANDBY ? MAKE_STANDBY : MAKE_LATER;
+
+	return open_named(c, base, name,
+			  how & OVERLAYS_WANTED ? MAKE_WANTED : making, ret,
 			  err);
 }
 

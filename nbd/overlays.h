@@ -25,12 +25,17 @@ int overlays_open_only(const struct config *c, const struct overlay_base *base,
  * The overlay @name over @base in the folder of parameter overlays=: NAME.qcow2,
  * or ID+NAME.qcow2 of an image of the store; PROJECT:NAME of one: the same in a
  * folder of that project's. Where there is none it is made with the first
- * change. @wanted: at once, and -EEXIST where there is one. A name that may not
- * be a file's is -ENOENT, as is every name without that parameter.
+ * change. A name that may not be a file's is -ENOENT, as is every name without
+ * that parameter. @how: or'ed.
  */
+enum {
+	OVERLAYS_WANTED = 1 << 0, /* at once, and -EEXIST where there is one */
+	/* One that another process has is taken when that lets it go. */
+	OVERLAYS_STANDBY = 1 << 1,
+};
 int overlays_open_named(const struct config *c, const struct overlay_base *base,
-			const char *name, bool wanted, struct overlay **ret,
-			struct error *err);
+			const char *name, unsigned int how,
+			struct overlay **ret, struct error *err);
 
 /* May @name be a part of an overlay's or a snapshot's file name? */
 bool overlays_name_ok(const char *name);

@@ -172,6 +172,12 @@ static bool begin_change(struct call *r, struct connection *c,
 	return false;
 }
 
+static int end_change(const struct call *r, int code)
+{
+	connection_has_changed(r->connection);
+	return end(r, code);
+}
+
 static int read_export(const struct export *e, void *buf, uint32_t len,
 		       uint64_t off, struct zero_runs *zeroes,
 		       struct error *err)
@@ -220,8 +226,9 @@ int session_write(struct connection *c, const void *buf, uint32_t len,
 
 	if (!begin_change(&q, c, TRAFFIC_WRITE, len, ret_fault))
 		return -1;
-	return end(&q, overlay_write(q.export->overlay, buf, len, off,
-				     flags & SESSION_FUA, &ret_fault->err));
+	return end_change(&q,
+			  overlay_write(q.export->overlay, buf, len, off,
+					flags & SESSION_FUA, &ret_fault->err));
 }
 
 int session_zero(struct connection *c, uint32_t len, uint64_t off,
@@ -238,8 +245,8 @@ int session_zero(struct connection *c, uint32_t len, uint64_t off,
 		how |= OVERLAY_DURABLE;
 	if (flags & SESSION_FAST)
 		how |= OVERLAY_FAST;
-	return end(&q, overlay_zero(q.export->overlay, off, len, how,
-				    &ret_fault->err));
+	return end_change(&q, overlay_zero(q.export->overlay, off, len, how,
+					   &ret_fault->err));
 }
 
 int session_trim(struct connection *c, uint32_t len, uint64_t off,
@@ -249,8 +256,9 @@ int session_trim(struct connection *c, uint32_t len, uint64_t off,
 
 	if (!begin_change(&q, c, TRAFFIC_TRIM, len, ret_fault))
 		return -1;
-	return end(&q, overlay_trim(q.export->overlay, off, len,
-				    flags & SESSION_FUA, &ret_fault->err));
+	return end_change(&q,
+			  overlay_trim(q.export->overlay, off, len,
+				       flags & SESSION_FUA, &ret_fault->err));
 }
 
 int session_flush(struct connection *c, struct fault *ret_fault)

@@ -262,6 +262,17 @@ static int take_crypto(struct layer *l, const uint8_t *data, size_t bytes,
 				 s->crypto_bytes, 1, l->src->bytes, at, err);
 }
 
+static void take_epoch(struct qcow2_state *s, const uint8_t *data, size_t bytes,
+		       size_t at)
+{
+	struct cursor c = { .buf = data, .len = bytes };
+
+	if (bytes != QCOW2_EPOCH_BYTES)
+		return;
+	s->epoch_off = at;
+	s->epoch = cursor_be64_at(&c, 0);
+}
+
 static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
 			  size_t bytes, size_t at, struct error *err)
 {
@@ -288,6 +299,9 @@ static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
 			o->s.mark_off = at;
 			memcpy(o->s.mark, data, bytes);
 		}
+		return 0;
+	case QCOW2_EXT_EPOCH:
+		take_epoch(&o->s, data, bytes, at);
 		return 0;
 	default:
 		return 0;

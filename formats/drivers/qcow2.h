@@ -73,6 +73,12 @@ enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
  */
 #define QCOW2_EXT_MARK		 0x706c7472U /* "pltr" */
 #define QCOW2_MARK_BYTES	 32U
+/*
+ * The same: the epoch of those who may write it, 8 bytes, see overlay_fence().
+ * A file that has none is of epoch 0.
+ */
+#define QCOW2_EXT_EPOCH		 0x706c7465U /* "plte" */
+#define QCOW2_EPOCH_BYTES	 8U
 
 /* Limits: QEMU's own, so that what it makes is read */
 #define QCOW2_CLUSTER_BITS_MIN	 9U
@@ -186,6 +192,10 @@ struct qcow2_state {
 	/* The mark of its log: where in the file (0: nowhere), and what. */
 	uint64_t mark_off;
 	uint8_t mark[QCOW2_MARK_BYTES];
+
+	/* Of the epoch: where in the file (0: nowhere), and what. */
+	uint64_t epoch_off;
+	uint64_t epoch;
 
 	/* Bitmaps extension, as it is, checked by who uses it; 0: none. */
 	uint32_t bitmaps;

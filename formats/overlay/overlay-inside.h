@@ -35,6 +35,13 @@ struct overlay {
 	pthread_rwlock_t gate, swap;
 	struct qcow2_file *file; /* NULL: not made yet */
 	struct overlay_plan *plan; /* how it shall be made; or NULL */
+
+	atomic_bool standby; /* the file is another process's still */
+	pthread_mutex_t fence_lock; /* of fencing; never over I/O */
+	pthread_cond_t fenced;
+	bool fencing; /* somebody is, who alone changes the following */
+	/* What is being fenced off, and what the file says: no more than that. */
+	_Atomic uint64_t fence, epoch;
 };
 
 /* -ENOENT: nothing has been written, so that there is no file. */

@@ -17,6 +17,7 @@
 #include "formats/backing-name.h"
 #include "formats/file-lock.h"
 #include "formats/overlay/overlay-inside.h"
+#include "formats/overlay/qcow2-header.h"
 #include "iouring/write.h"
 
 /* What is below the new file: the frozen one, and what is below that. */
@@ -67,6 +68,8 @@ static int replace_top(struct overlay *o, const char *temp,
 	struct qcow2_file *top = NULL;
 	int r = open_new_top(o, temp, base_name, base, &top, err);
 
+	if (r >= 0 && o->file->s->epoch)
+		r = qcow2_set_epoch(top, o->file->s->epoch, err);
 	if (r >= 0)
 		r = log_will_be_beside(top, o->path, err);
 	if (r >= 0 && rename(temp, o->path) < 0)

@@ -26,6 +26,7 @@ static int init_lock(pthread_rwlock_t *lock)
 /* What is needed to make the file when it is wanted. */
 struct overlay_plan {
 	struct overlay_new n; /* its strings are ours */
+	bool standby; /* it is there, and another process's */
 	struct image *base;
 	struct overlay_options options;
 };
@@ -50,7 +51,7 @@ static struct overlay_plan *plan_new(const struct overlay_new *n,
 		return NULL;
 	p->n.bytes = n->bytes;
 	p->n.base_name = strdup(n->base_name);
-	p->n.base_format = strdup(n->base_format);
+	p->n.base_format = strdup(n->base_format ? n->base_format : "");
 	p->options = *options;
 	p->base = image_ref(base);
 	if (p->n.base_name && p->n.base_format)
@@ -66,6 +67,8 @@ static void overlay_free(struct overlay *o)
 	pthread_rwlock_destroy(&o->gate);
 	pthread_rwlock_destroy(&o->swap);
 	pthread_mutex_destroy(&o->chain);
+	pthread_mutex_destroy(&o->fence_lock);
+	pthread_cond_destroy(&o->fenced);
 	free(o->path);
 	free(o);
 }
@@ -84,6 +87,8 @@ static struct overlay *overlay_new(const char *path,
 	o->direct = options->open.direct;
 	o->log = options->log;
 	pthread_mutex_init(&o->chain, NULL);
+	pthread_mutex_init(&o->fence_lock, NULL);
+	pthread_cond_init(&o->fenced, NULL);
 	o->path = path ? strdup(path) : NULL;
 	if ((path && !o->path) || init_lock(&o->gate) < 0 ||
 	    init_lock(&o->swap) < 0) {
@@ -94,6 +99,13 @@ static struct overlay *overlay_new(const char *path,
 	return o;
 }
 
+/* What its file says. */
+static void take_epoch(struct overlay *o)
+{
+	atomic_store(&o->epoch, o->file->s->epoch);
+	atomic_store(&o->fence, o->file->s->epoch);
+}
+
 static int opened(struct overlay *o, int r, struct overlay **ret)
 {
 	if (r < 0) {
@@ -102,6 +114,7 @@ static int opened(struct overlay *o, int r, struct overlay **ret)
 	}
 	o->bytes = o->file->bytes;
 	o->unit_bytes = o->file->sub_bytes;
+	take_epoch(o);
 	*ret = o;
 	return 0;
 }
@@ -142,12 +155,85 @@ int overlay_open_unmade(const char *path, struct image *base,
 	return 0;
 }
 
+/* What the header of a file says that somebody may be writing. */
+static int peek(struct overlay *o, struct error *err)
+{
+	const struct open_options options = { .format = "qcow2",
+					      .alone = true,
+					      .share = true };
+	const struct qcow2_state *s;
+	struct layer *top;
+	int r = chain_open_top(o->path, &options, &top, err);
+
+	if (r < 0)
+		return r;
+	s = top->state;
+	o->bytes = top->bytes;
+	o->unit_bytes = OVERLAY_UNIT_BYTES;
+	atomic_store(&o->epoch, s->epoch);
+	atomic_store(&o->fence, s->epoch);
+	layer_unref(top);
+	return 0;
+}
+
+int overlay_open_standby(const char *path, struct image *base,
+			 const char *base_name,
+			 const struct overlay_options *options,
+			 struct overlay **ret, struct error *err)
+{
+	const struct overlay_new n = { .base_name = base_name };
+	struct overlay *o = overlay_new(path, options);
+	int r;
+
+	if (o)
+		o->plan = plan_new(&n, base, options);
+	if (!o || !o->plan) {
+		if (o)
+			overlay_free(o);
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	o->plan->standby = true;
+	atomic_store(&o->standby, true);
+	r = peek(o, err);
+	if (r < 0) {
+		overlay_free(o);
+		return r;
+	}
+	*ret = o;
+	return 0;
+}
+
+/* Swap and gate are held, as of make_file(). */
+static int take_file(struct overlay *o, struct error *err)
+{
+	const struct overlay_plan *p = o->plan;
+	int r = qcow2_file_open(o->path, p->base, p->n.base_name, &p->options,
+				&o->gate, &o->file, err);
+
+	if (r < 0)
+		return r;
+	/* Its clients have been told how long it is. */
+	if (o->file->bytes < overlay_bytes(o)) {
+		qcow2_file_close(TAKE_PTR(o->file));
+		return error_set(err, -EIO, 0, "%s: has become shorter",
+				 o->path);
+	}
+	o->bytes = o->file->bytes;
+	take_epoch(o);
+	plan_free(TAKE_PTR(o->plan));
+	atomic_store(&o->standby, false);
+	return 0;
+}
+
 /* Swap and gate are held: nobody else is here. */
 static int make_file(struct overlay *o, struct error *err)
 {
 	const struct overlay_plan *p = o->plan;
-	int r = overlay_create(o->path, &p->n, err);
+	int r;
 
+	if (p->standby)
+		return take_file(o, err);
+	r = overlay_create(o->path, &p->n, err);
 	if (r == -EEXIST) {
 		error_clear(err);
 		return error_set(err, -EBUSY, 0,
@@ -185,6 +271,22 @@ bool overlay_is_made(struct overlay *o)
 	made = o->file;
 	pthread_rwlock_unlock(&o->gate);
 	return made;
+}
+
+/*
+ * Gate is held for reading when it returns 0. One that is another process's is
+ * taken first, or that waits for who may wait.
+ */
+static int enter_to_read(struct overlay *o, struct error *err)
+{
+	int r;
+
+	if (atomic_load(&o->standby)) {
+		r = may_wait() ? overlay_make(o, err) : -EAGAIN;
+		if (r < 0)
+			return r;
+	}
+	return rdlock_or_again(&o->gate);
 }
 
 int overlay_check_made(struct overlay *o, struct error *err)
@@ -266,7 +368,7 @@ int overlay_read(struct overlay *o, void *buf, size_t len, uint64_t off,
 int overlay_read_sparse(struct overlay *o, void *buf, size_t len, uint64_t off,
 			struct zero_runs *zeroes, struct error *err)
 {
-	int r = rdlock_or_again(&o->gate);
+	int r = enter_to_read(o, err);
 
 	if (r < 0)
 		return r;
@@ -298,7 +400,7 @@ int overlay_walk(struct overlay *o, uint64_t off, uint64_t len,
 		 void *opaque, uint64_t *ret_end, struct error *err)
 {
 	struct below b = { each, opaque };
-	int r = rdlock_or_again(&o->gate);
+	int r = enter_to_read(o, err);
 
 	if (r < 0)
 		return r;
@@ -316,9 +418,10 @@ int overlay_walk_changes(struct overlay *o, struct image *from, uint64_t off,
 				     enum change change),
 			 void *opaque, uint64_t *ret_end, struct error *err)
 {
-	int r;
+	int r = enter_to_read(o, err);
 
-	pthread_rwlock_rdlock(&o->gate);
+	if (r < 0)
+		return r;
 	if (o->file) {
 		r = qcow2_file_walk_changes(o->file, from, off, len, each,
 					    opaque, ret_end, err);

@@ -106,7 +106,17 @@ int overlay_open_unmade(const char *path, struct image *base,
 			const struct overlay_new *n,
 			const struct overlay_options *options,
 			struct overlay **ret, struct error *err);
-/* Makes it now; 0 where it is there already. */
+/*
+ * The file @path, which another process has: it is taken when that lets go of it,
+ * by who reads, changes or fences it or by overlay_make(); until then these are
+ * -EBUSY. As long and of the epoch that its header tells now. Else as
+ * overlay_open(); what @options point to outlives the overlay.
+ */
+int overlay_open_standby(const char *path, struct image *base,
+			 const char *base_name,
+			 const struct overlay_options *options,
+			 struct overlay **ret, struct error *err);
+/* Makes it now, or takes it; 0 where it is there already. */
 int overlay_make(struct overlay *o, struct error *err);
 bool overlay_is_made(struct overlay *o);
 
@@ -246,6 +256,26 @@ int overlay_rebase(struct overlay *o, struct image *base, const char *name,
 		   const char *format, bool unsafe,
 		   int (*progress)(void *opaque, uint64_t done_bytes),
 		   void *opaque, struct error *err);
+
+/*
+ * Who may write. Writers come with an epoch, a number; that of the overlay is kept
+ * in its file, only rises, and stays with it through snapshots and reverts. Those
+ * of lower ones are told nothing here: the caller refuses their changes, by
+ * overlay_epoch() after they have been counted where @drain looks.
+ */
+uint64_t overlay_epoch(const struct overlay *o); /* lower ones are fenced off */
+/* Is it at @epoch, or a later one, as far as its file is ours? */
+bool overlay_has_epoch(const struct overlay *o, uint64_t epoch);
+
+/*
+ * Those below @epoch write no more from now on: new requests of theirs are
+ * refused while @drain waits for what is under way, and what they wrote is flushed.
+ * Durable when it returns 0, and not done at all when it fails. -ESTALE: there is
+ * a later one. May wait for another fence, and for disks.
+ */
+int overlay_fence(struct overlay *o, uint64_t epoch,
+		  void (*drain)(void *opaque, uint64_t epoch), void *opaque,
+		  struct error *err);
 
 /* What lies below; NULL: nothing. The overlay's. */
 const struct image *overlay_base(const struct overlay *o);

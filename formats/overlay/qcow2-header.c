@@ -36,6 +36,7 @@ struct header {
 	uint8_t sector[SECTOR_BYTES];
 	size_t used; /* of the sector */
 	size_t mark_off; /* of the mark's data; 0: it has none */
+	size_t epoch_off; /* of the epoch; 0: it has none */
 };
 
 /* Appends an extension, head and padding included. False: no room. */
@@ -47,6 +48,8 @@ static bool add_extension(struct header *h, uint32_t type, const uint8_t *ext,
 		return false;
 	if (type == QCOW2_EXT_MARK && bytes == 8 + QCOW2_MARK_BYTES)
 		h->mark_off = h->used + 8;
+	if (type == QCOW2_EXT_EPOCH && bytes == 8 + QCOW2_EPOCH_BYTES)
+		h->epoch_off = h->used + 8;
 	memcpy(h->sector + h->used, ext, bytes);
 	h->used += bytes;
 	return true;
@@ -70,7 +73,7 @@ static bool copy_extensions(struct header *h, const struct qcow2_file *f,
 	memset(h->sector, 0, sizeof(h->sector));
 	memcpy(h->sector, h->old, at);
 	h->used = at;
-	h->mark_off = 0;
+	h->mark_off = h->epoch_off = 0;
 	if (format && strlen(format) > SECTOR_BYTES - 24 - at)
 		return false;
 	if (format)
@@ -140,10 +143,39 @@ static struct qcow2_header *known_header(struct qcow2_file *f)
 	return &s->h;
 }
 
-static int set_base(struct qcow2_file *f, struct header *h, const char *name,
-		    const char *format, struct error *err)
+/* Room for the epoch, where there is none and it is not 0. */
+static int add_epoch(struct header *h, uint64_t epoch, struct error *err)
+{
+	uint8_t ext[8 + QCOW2_EPOCH_BYTES];
+
+	if (h->epoch_off || !epoch)
+		return 0;
+	put_be32(ext, 0, QCOW2_EXT_EPOCH);
+	put_be32(ext, 4, QCOW2_EPOCH_BYTES);
+	put_be64(ext, 8, epoch);
+	return add_extension(h, QCOW2_EXT_EPOCH, ext, sizeof(ext))
+		       ? 0
+		       : error_set(err, -ENOTSUP, 0,
+				   "the header has no room for an epoch");
+}
+
+/* What is known of the header once it is written. */
+static void adopt(struct qcow2_file *f, const struct header *h, uint64_t epoch)
 {
 	struct cursor c = { .buf = h->sector, .len = sizeof(h->sector) };
+	struct qcow2_state *s = f->top->state;
+
+	known_header(f)->backing_off = cursor_be64_at(&c, QCOW2_BACKING_OFF_AT);
+	known_header(f)->backing_bytes =
+		cursor_be32_at(&c, QCOW2_BACKING_BYTES_AT);
+	s->mark_off = h->mark_off;
+	s->epoch_off = h->epoch_off;
+	s->epoch = epoch;
+}
+
+static int set_base(struct qcow2_file *f, struct header *h, const char *name,
+		    const char *format, uint64_t epoch, struct error *err)
+{
 	uint8_t mark[8 + QCOW2_MARK_BYTES];
 	int r = source_read(f->src, h->old, h->old_bytes, 0, err);
 
@@ -154,6 +186,9 @@ static int set_base(struct qcow2_file *f, struct header *h, const char *name,
 		return error_set(err, -ENOTSUP, f->s->h.header_bytes,
 				 "the header's extensions leave no room for a "
 				 "backing format");
+	r = add_epoch(h, epoch, err);
+	if (r < 0)
+		return r;
 	qcow2_put_mark(mark, 0);
 	if (!h->mark_off)
 		add_extension(h, QCOW2_EXT_MARK, mark, sizeof(mark));
@@ -163,16 +198,13 @@ static int set_base(struct qcow2_file *f, struct header *h, const char *name,
 		r = source_write(f->src, h->sector, sizeof(h->sector), 0, err);
 	if (r >= 0)
 		r = disk_sync(f, err);
-	if (r < 0)
-		return r;
-	known_header(f)->backing_off = cursor_be64_at(&c, QCOW2_BACKING_OFF_AT);
-	known_header(f)->backing_bytes = name ? (uint32_t)strlen(name) : 0;
-	((struct qcow2_state *)f->top->state)->mark_off = h->mark_off;
-	return 0;
+	if (r >= 0)
+		adopt(f, h, epoch);
+	return r;
 }
 
-int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
-		   struct error *err)
+static int change_header(struct qcow2_file *f, const char *name,
+			 const char *format, uint64_t epoch, struct error *err)
 {
 	struct header h = { .old_bytes = f->cluster_bytes };
 	int r;
@@ -183,9 +215,33 @@ int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
 				 "limit of %u",
 				 strlen(name), QCOW2_BACKING_NAME_MAX);
 	h.old = malloc(h.old_bytes);
-	r = h.old ? set_base(f, &h, name, format, err)
+	r = h.old ? set_base(f, &h, name, format, epoch, err)
 		  : error_set(err, -ENOMEM, 0, "out of memory");
 	free(h.old);
+	return r;
+}
+
+int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
+		   struct error *err)
+{
+	return change_header(f, name, format, f->s->epoch, err);
+}
+
+int qcow2_set_epoch(struct qcow2_file *f, uint64_t epoch, struct error *err)
+{
+	const struct parent_ref *p = &f->top->parent;
+	struct qcow2_state *s = f->top->state;
+	uint8_t buf[QCOW2_EPOCH_BYTES];
+	int r;
+
+	if (!s->epoch_off)
+		return change_header(f, p->name, p->format, epoch, err);
+	put_be64(buf, 0, epoch);
+	r = source_write(f->src, buf, sizeof(buf), s->epoch_off, err);
+	if (r >= 0)
+		r = disk_sync(f, err);
+	if (r >= 0)
+		s->epoch = epoch;
 	return r;
 }
 

@@ -31,6 +31,12 @@ int qcow2_make_room_for_mark(struct qcow2_file *f, struct error *err);
 int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
 		   struct error *err);
 
+/*
+ * The file is of @epoch from now on. Durable when it returns 0. -ENOTSUP: the
+ * header has no room. Gate is held for writing, or nobody else is there.
+ */
+int qcow2_set_epoch(struct qcow2_file *f, uint64_t epoch, struct error *err);
+
 /* ---- qcow2-grow.c ---- */
 
 /*

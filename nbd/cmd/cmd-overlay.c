@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* platter overlay: what a running server does with its overlays. */
-#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 
 #include "nbd/cmd/cmd-overlay.h"
-#include "nbd/cmd/progress.h"
+#include "nbd/cmd/control-client.h"
 #include "nbd/text.h"
 
 static const char help[] =
@@ -20,6 +17,7 @@ static const char help[] =
 	"       platter overlay delete   --control PATH EXPORT NAME\n"
 	"       platter overlay resize   --control PATH EXPORT SIZE\n"
 	"       platter overlay flush    --control PATH EXPORT\n"
+	"       platter overlay fence    --control PATH EXPORT EPOCH\n"
 	"       platter overlay close    --control PATH EXPORT\n"
 	"\n"
 	"       platter overlay recover  [options] [--discard] FILE\n"
@@ -42,6 +40,8 @@ static const char help[] =
 	"          interrupted, the next attempt goes on with\n"
 	"resize    the disk grows to SIZE; clients see it when they connect anew\n"
 	"flush     makes durable what clients wrote\n"
+	"fence     clients that come without an epoch (EXPORT=EPOCH), or with a lower\n"
+	"          one, write no more; takes the overlay from a server that let it go\n"
 	"close     shuts the connections of EXPORT, and closes its overlay's file\n"
 	"\n"
 	"\n"
@@ -69,74 +69,6 @@ static const char help[] =
 	"      --json           for programs\n"
 	"  -q, --quiet          show no progress\n"
 	"  -h, --help\n";
-
-static FILE *connect_control(const char *path, struct error *err)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	FILE *fp = NULL;
-	int fd;
-
-	if (strlen(path) >= sizeof(sa.sun_path)) {
-		error_set(err, -EINVAL, 0, "%s: the path is over %zu bytes",
-			  path, sizeof(sa.sun_path) - 1);
-		return NULL;
-	}
-	strcpy(sa.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && !connect(fd, (struct sockaddr *)&sa, sizeof(sa)))
-		fp = fdopen(fd, "r+");
-	if (!fp) {
-		error_set(err, -errno, 0, "%s: %s", path, errno_text(errno));
-		closep(&fd);
-	}
-	return fp;
-}
-
-/* The answer, after any lines of how far it is. NULL: there is none. */
-static json_t *take_answer(FILE *fp, struct progress *p)
-{
-	json_int_t done, total;
-	json_t *answer;
-
-	while ((answer = json_loadf(fp, JSON_DISABLE_EOF_CHECK, NULL)) &&
-	       !json_unpack(answer, "{s:{s:I, s:I}}", "progress", "done", &done,
-			    "total", &total)) {
-		if (!p->total_bytes)
-			progress_begin(p, "delete", (uint64_t)total, p->quiet);
-		progress_tell(p, (uint64_t)done);
-		json_decref(answer);
-	}
-	if (p->total_bytes)
-		progress_end(p);
-	return answer;
-}
-
-/* Asks and takes the answer. NULL: it failed, or the server says so. */
-static json_t *talk(const char *path, json_t *ask, bool quiet,
-		    struct error *err)
-{
-	FILE *fp = connect_control(path, err);
-	struct progress p = { .quiet = quiet };
-	json_t *answer = NULL;
-	const char *why;
-
-	if (fp) {
-		json_dumpf(ask, fp, JSON_COMPACT);
-		fputc('\n', fp);
-		fflush(fp);
-		answer = take_answer(fp, &p);
-		fclose(fp);
-		if (!answer)
-			error_set(err, -EIO, 0, "%s: does not answer", path);
-	}
-	json_decref(ask);
-	why = json_string_value(json_object_get(answer, "error"));
-	if (!why)
-		return answer;
-	error_set(err, -EIO, 0, "%s", why);
-	json_decref(answer);
-	return NULL;
-}
 
 static void print_export(const json_t *e)
 {
@@ -308,6 +240,11 @@ static json_t *question(int n, char **operands)
 		return json_pack("{s:s, s:s, s:I}", "command", "resize",
 				 "export", operands[1], "size",
 				 (json_int_t)bytes);
+	if (n == 3 && !strcmp(operands[0], "fence") &&
+	    config_size(operands[2], &bytes) && bytes <= INT64_MAX)
+		return json_pack("{s:s, s:s, s:I}", "command", "fence",
+				 "export", operands[1], "epoch",
+				 (json_int_t)bytes);
 	return NULL;
 }
 
@@ -382,11 +319,13 @@ static int run_overlay(int argc, char **argv)
 	ask = question(argc - optind, argv + optind);
 	if (!ask)
 		return cmd_usage(&c, "list, stats, snapshot|revert|delete "
-				     "EXPORT NAME, resize EXPORT SIZE, or "
-				     "create|flush|close EXPORT is wanted");
+				     "EXPORT NAME, resize EXPORT SIZE, fence "
+				     "EXPORT EPOCH, or create|flush|close "
+				     "EXPORT is wanted");
 	if (discard)
 		json_object_set_new(ask, "discard", json_true());
-	answer = talk(control, ask, file.quiet || c.json, &err);
+	answer =
+		control_ask(control, ask, "delete", file.quiet || c.json, &err);
 	if (!answer)
 		return cmd_fail(&err);
 	if (c.json)

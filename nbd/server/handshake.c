@@ -123,6 +123,10 @@ static bool answer_not_opened(struct client *c, const struct option *o, int why)
 			c, o->number, NBD_REP_ERR_POLICY,
 			"the export is in use: another process has its overlay "
 			"or its image open for writing, or locked");
+	case -ESTALE:
+		return option_answer_text(
+			c, o->number, NBD_REP_ERR_POLICY,
+			"the epoch is over: somebody else has the overlay now");
 	case -EUSERS:
 		return option_answer_text(c, o->number, NBD_REP_ERR_POLICY,
 					  "there are too many connections");

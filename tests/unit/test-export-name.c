@@ -13,6 +13,7 @@ struct parts {
 	const char *image, *member, *at, *overlay, *overlay_at, *grant;
 	/* "": there is a difference, from the live state */
 	const char *from, *overlay_from;
+	uint64_t epoch;
 };
 
 static const struct {
@@ -38,6 +39,18 @@ static const struct {
 	{ "@%2e", { .image = "", .at = "." }, "@%2E" },
 	{ "+vm7", { .image = "", .overlay = "vm7" } },
 	{ "i+vm7@s", { .image = "i", .overlay = "vm7", .overlay_at = "s" } },
+	{ "+vm7=9@s",
+	  { .image = "", .overlay = "vm7", .overlay_at = "s", .epoch = 9 } },
+	{ "i+vm7=9223372036854775807~g",
+	  { .image = "i",
+	    .overlay = "vm7",
+	    .grant = "g",
+	    .epoch = INT64_MAX } },
+	{ "i=3+vm7=003",
+	  { .image = "i=3", .overlay = "vm7", .epoch = 3 },
+	  "i=3+vm7=3" },
+	{ "+vm7=0", { .image = "", .overlay = "vm7" }, "+vm7" },
+	{ "+p%3D1", { .image = "", .overlay = "p=1" } },
 	{ "i@s+vm7", { .image = "i", .at = "s", .overlay = "vm7" } },
 	{ "i@s+o@a..b",
 	  { .image = "i",
@@ -88,6 +101,7 @@ START_TEST(a_name_is_taken_apart_and_put_together)
 	same(n.member, p->member);
 	state_is(&n.state, p->at, p->from);
 	same(n.overlay, p->overlay);
+	ck_assert_uint_eq(n.epoch, p->epoch);
 	state_is(&n.overlay_state, p->overlay_at, p->overlay_from);
 	same(n.grant, p->grant);
 

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "iouring/util.h"
+#include "nbd/cmd/control-client.h"
+#include "nbd/cmd/progress.h"
+
+static FILE *connect_control(const char *path, struct error *err)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	FILE *fp = NULL;
+	int fd;
+
+	if (strlen(path) >= sizeof(sa.sun_path)) {
+		error_set(err, -EINVAL, 0, "%s: the path is over %zu bytes",
+			  path, sizeof(sa.sun_path) - 1);
+		return NULL;
+	}
+	strcpy(sa.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && !connect(fd, (struct sockaddr *)&sa, sizeof(sa)))
+		fp = fdopen(fd, "r+");
+	if (!fp) {
+		error_set(err, -errno, 0, "%s: %s", path, errno_text(errno));
+		closep(&fd);
+	}
+	return fp;
+}
+
+/* The answer, after any lines of how far it is. NULL: there is none. */
+static json_t *take_answer(FILE *fp, const char *what, struct progress *p)
+{
+	json_int_t done, total;
+	json_t *answer;
+
+	while ((answer = json_loadf(fp, JSON_DISABLE_EOF_CHECK, NULL)) &&
+	       !json_unpack(answer, "{s:{s:I, s:I}}", "progress", "done", &done,
+			    "total", &total)) {
+		if (!p->total_bytes)
+			progress_begin(p, what, (uint64_t)total, p->quiet);
+		progress_tell(p, (uint64_t)done);
+		json_decref(answer);
+	}
+	if (p->total_bytes)
+		progress_end(p);
+	return answer;
+}
+
+json_t *control_ask(const char *path, json_t *ask, const char *what, bool quiet,
+		    struct error *err)
+{
+	FILE *fp = connect_control(path, err);
+	struct progress p = { .quiet = quiet };
+	json_t *answer = NULL;
+	const char *why;
+
+	if (fp) {
+		json_dumpf(ask, fp, JSON_COMPACT);
+		fputc('\n', fp);
+		fflush(fp);
+		answer = take_answer(fp, what, &p);
+		fclose(fp);
+		if (!answer)
+			error_set(err, -EIO, 0, "%s: does not answer", path);
+	}
+	json_decref(ask);
+	why = json_string_value(json_object_get(answer, "error"));
+	if (!why)
+		return answer;
+	error_set(err, -EIO, 0, "%s", why);
+	json_decref(answer);
+	return NULL;
+}
