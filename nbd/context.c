@@ -286,7 +286,7 @@ int context_walk(const struct export *e, const struct context *x, uint64_t off,
 			     .opaque = opaque,
 			     .one = one,
 			     .depth = x && x->kind == KIND_DEPTH,
-			     .apply = e->diff_apply };
+			     .apply = e->diff_apply && !e->own };
 	uint64_t end;
 
 	if (x && x->kind == KIND_BITMAP)

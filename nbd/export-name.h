@@ -4,7 +4,8 @@
  *
  *	NAME[/MEMBER][@STATE][+OVERLAY[=EPOCH][@STATE]][~GRANT]
  *	STATE: SNAPSHOT, or FROM..TO for what changed between the two;
- *	of an overlay FROM may be ":base", the image below it
+ *	of an overlay FROM may be ":base", the image below it, and a STATE
+ *	":own", itself with a map of what it holds
  *
  * Each part is written with '%', '/', '@', '+', '~' and dots that could be
  * taken for ".." as %XX; any byte may be written so, but for control
@@ -25,6 +26,7 @@
 
 /* What no snapshot of an overlay is called. */
 #define EXPORT_STATE_BASE ":base"
+#define EXPORT_STATE_OWN  ":own"
 
 /* A moment of an image or an overlay, or the way from one to another. */
 struct export_state {

@@ -332,6 +332,18 @@ static void take_live(struct export *e, struct entry *entry)
 }
 
 /*
+ * The live overlay to who moves it to where the base is: he leaves out what is
+ * told as a hole.
+ */
+static void take_own(struct export *e, struct entry *entry)
+{
+	take_live(e, entry);
+	e->from = image_ref(entry_object(e->live_entry));
+	e->own = true;
+	e->live = false;
+}
+
+/*
  * A snapshot of an overlay, a difference of two, or what changed since one.
  * @e->image is the live image, or NULL where only the overlay can have that
  * state; then it is open.
@@ -353,6 +365,10 @@ static int open_overlay_state(struct target *t, const struct export_state *s,
 			    : export_name_unknown(e->name, err);
 	if (r < 0)
 		return r;
+	if (s->at && !s->difference && !strcmp(s->at, EXPORT_STATE_OWN)) {
+		take_own(e, entry);
+		return 0;
+	}
 	o = entry_object(entry);
 	e->live = false;
 	if (s->at)
@@ -553,7 +569,11 @@ struct alone {
 static int run_alone(void *opaque, struct error *err)
 {
 	const struct alone *a = opaque;
+	struct entry *overlay = a->export->overlay_entry;
 
+	/* Exports that tell what it changed have it open as well. */
+	if (overlay && registry_holders(&overlays, overlay) > 1)
+		return -EBUSY;
 	return a->run(a->opaque, a->export, err);
 }
 
@@ -569,6 +589,11 @@ int export_run_alone(struct export *e,
 
 	if (r != -EBUSY || (err && err->code))
 		return r;
+	if (export_connections(e) <= 1)
+		return error_set(
+			err, -EBUSY, 0,
+			"export \"%s\" is open by another of its names",
+			e->name);
 	others = export_connections(e) - 1;
 	return error_set(err, -EBUSY, 0,
 			 "export \"%s\" is open: %u connection%s", e->name,
@@ -577,7 +602,7 @@ int export_run_alone(struct export *e,
 
 bool export_is_writable(const struct export *e)
 {
-	return e->overlay && !e->from;
+	return e->overlay && (!e->from || e->own);
 }
 
 uint64_t export_bytes(const struct export *e)

@@ -38,6 +38,7 @@ struct export
 	char *id; /* of the store's image; else its name, "" for image= */
 	char *path; /* of the image's file */
 	bool live; /* else a snapshot, a layer, or a difference */
+	bool own; /* a difference of the live overlay that takes writes */
 	bool lone; /* of one connection */
 	bool diff_apply; /* of a difference: see config.h */
 	bool standing; /* one of its holders is the server */

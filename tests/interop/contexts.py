@@ -360,6 +360,19 @@ def what_a_live_overlay_changed_is_an_export(c):
             is_equal(len([e for e in nbd_map(s.uri("+vm@:base..s1"),
                                              "base:allocation")
                           if e[2] == 0]), 2, "up to s1")
+        with Client(s.socket) as n, Client(s.socket) as w:
+            n.go(b"+vm@:own")
+            w.go(b"+vm")
+            is_equal(n.write(20 << 20, b"q" * 4096), 0, "the error")
+            is_equal(w.read(20 << 20, 4096), (0, b"q" * 4096), "one disk")
+            told = nbd_map(s.uri("+vm@:own"), "base:allocation")
+            is_equal([e[0] for e in told if e[2] == 0],
+                     [4 << 20, 12 << 20, 16 << 20, 20 << 20], "its own")
+            w.socket.close()
+            status, _, err = run(
+                [os.environ["PLATTER"], "overlay", "revert", "--control",
+                 c.control, "+vm", "s1"], ok=None)
+            is_true(status and "another of its names" in err, f"{err}")
         status, _, err = run([os.environ["PLATTER"], "overlay", "snapshot",
                               "--control", c.control, name, "s2"], ok=None)
         is_true(status and "has no overlay" in err, f"{status}: {err}")
