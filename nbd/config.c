@@ -218,6 +218,21 @@ const char *config_export_path(const struct config *c, const char *name)
 	return NULL;
 }
 
+size_t config_overlay_of(const struct config *c, const char *name)
+{
+	size_t i;
+
+	for (i = 0; *name && i < c->n_exports; i++)
+		if (!strcmp(c->exports[i].name, name))
+			return i + !!c->image;
+	return 0;
+}
+
+size_t config_overlays(const struct config *c)
+{
+	return c->n_exports + !!c->image;
+}
+
 /* What is in it can be a part of a file's name: overlays' are called so. */
 static const char *export_name_fault(const struct config *c, const char *name)
 {
@@ -807,10 +822,14 @@ int config_check(const struct config *c, struct error *err)
 		  AS_GIVEN(
 			  "no image was given: a FILE, export=NAME=FILE or store=DIR",
 			  "no image was given: a FILE, --export NAME=FILE or --store DIR") },
-		{ (c->overlay || c->overlay_temp) && !c->image,
+		{ c->overlay && !c->image,
 		  AS_GIVEN(
-			  "overlay= is of one image, by image= or as the only operand; overlays=DIR is for several",
-			  "--overlay is of one image, the only operand; --overlays DIR is for several") },
+			  "overlay=FILE is of one image, by image= or as the only operand; overlays=DIR is for several",
+			  "--overlay FILE is of one image, the only operand; --overlays DIR is for several") },
+		{ c->overlay_temp && !c->image && !c->n_exports,
+		  AS_GIVEN(
+			  "overlay=temp needs an image: a FILE or export=NAME=FILE",
+			  "--overlay temp needs an image: a FILE or --export NAME=FILE") },
 		{ c->overlays && !c->image && !c->n_exports && !c->glance.store,
 		  AS_GIVEN(
 			  "overlays= needs an image: a FILE, export=NAME=FILE or store=DIR",

@@ -74,6 +74,12 @@ int config_set(struct config *c, const char *key, const char *value,
 
 /* The path of export= @name; NULL: there is none such. */
 const char *config_export_path(const struct config *c, const char *name);
+/*
+ * Of the overlays over each of the images given, that over @name, "" being the
+ * image without one; at most config_overlays().
+ */
+size_t config_overlay_of(const struct config *c, const char *name);
+size_t config_overlays(const struct config *c);
 
 /* Points into @c, which must outlive the result's use. */
 void config_open_options(const struct config *c, struct open_options *ret);

@@ -103,6 +103,7 @@ struct target {
 	char *text; /* the name */
 	char *key; /* the same with the image's id */
 	char *id, *path;
+	bool stored; /* it is an image of the store */
 	struct source *src; /* the store's file, open; NULL: by its path */
 	struct open_options options; /* of the image's file */
 	enum how how;
@@ -171,6 +172,7 @@ static int find_in_store(struct target *t, struct error *err)
 	if (r < 0)
 		return r;
 	owner = i.project;
+	t->stored = true;
 	t->name.grant = NULL;
 	r = take_image(t, &i, err);
 	if (r < 0 || !owner || !wish.overlay)
@@ -386,8 +388,8 @@ static int open_overlay_state(struct target *t, const struct export_state *s,
 /* Does a name that names no overlay, nor a member, mean one all the same? */
 static bool has_only_overlay(const struct target *t, const struct export *e)
 {
-	return e->live && !*e->id && !t->name.member &&
-	       (t->config->overlay || t->config->overlay_temp);
+	return e->live && !t->name.member && !t->stored &&
+	       (t->config->overlay_temp || (t->config->overlay && !*e->id));
 }
 
 static int open_overlay(struct target *t, struct export *e, struct error *err)
@@ -477,9 +479,8 @@ static bool is_lone(const struct target *t)
 {
 	const struct export_name *n = &t->name;
 
-	ANALYSER_ASSUME(t->id);
 	return t->config->overlay_temp && t->config->overlay_per_connection &&
-	       !*t->id && !n->member && !n->overlay && !n->state.at &&
+	       !t->stored && !n->member && !n->overlay && !n->state.at &&
 	       !n->state.difference;
 }
 

@@ -3,80 +3,128 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "formats/new-file.h"
 #include "iouring/util.h"
 #include "nbd/keep.h"
 
-/* The first of them, as a number. */
+/* The first of them and how many there are: "FIRST:N". */
 #define VARIABLE "PLATTER_KEPT_FD"
 
-static int taken[KEEP_FILES] = { -1, -1, -1 };
+/* Those of a server before, and what it opens, lie beneath. */
+#define FD_MIN 100
+
+static int taken_first;
+static size_t taken;
 
 const char *keep_folder(void)
 {
 	return new_file_temp_folder();
 }
 
-int keep_open(int ret[KEEP_FILES], struct error *err)
+static int open_one(int min, int *ret, struct error *err)
 {
-	int fds[KEEP_FILES] = { -1, -1, -1 }, i, fd = -1, r = 0;
+	int fd = -1, r = new_file_nameless(keep_folder(), &fd, err);
 
-	for (i = 0; i < KEEP_FILES && r >= 0; i++) {
-		r = new_file_nameless(keep_folder(), &fd, err);
-		if (r < 0)
-			break;
-		/* Out of the way of those that a server gets. */
-		fds[i] = fcntl(fd, F_DUPFD_CLOEXEC, 100);
-		close(fd);
-		if (fds[i] < 0)
-			r = error_set(err, -errno, 0, "temporary overlay: %s",
-				      errno_text(errno));
-	}
-	if (r < 0) {
-		keep_done(fds);
+	if (r < 0)
 		return r;
-	}
-	for (i = 0; i < KEEP_FILES; i++)
-		ret[i] = fds[i];
+	*ret = fcntl(fd, F_DUPFD_CLOEXEC, min);
+	if (*ret < 0)
+		r = error_set(err, -errno, 0, "temporary overlay: %s",
+			      errno_text(errno));
+	close(fd);
+	return r;
+}
+
+int keep_open(size_t overlays, struct keep *ret, struct error *err)
+{
+	size_t n = 1 + 2 * overlays;
+	struct keep k = { 0 };
+	int r = 0;
+
+	if (overlays > KEEP_OVERLAYS_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "%zu temporary overlays are over the limit of "
+				 "%u",
+				 overlays, KEEP_OVERLAYS_MAX);
+	k.fds = calloc(n, sizeof(*k.fds));
+	if (!k.fds)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	/* Out of the way of where a server gets them. */
+	for (; k.n < n && r >= 0; k.n += r >= 0)
+		r = open_one(FD_MIN + (int)n, &k.fds[k.n], err);
+	if (r < 0)
+		keep_done(&k);
+	else
+		*ret = k;
+	return r;
+}
+
+int keep_adopt(const int *fds, size_t n, struct keep *ret, struct error *err)
+{
+	ret->fds = n ? malloc(n * sizeof(*fds)) : NULL;
+	if (n && !ret->fds)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	if (n)
+		memcpy(ret->fds, fds, n * sizeof(*fds));
+	ret->n = n;
 	return 0;
 }
 
-void keep_done(int fds[KEEP_FILES])
+void keep_done(struct keep *k)
 {
-	int i;
-
-	for (i = 0; i < KEEP_FILES; i++) {
-		closep(&fds[i]);
-		fds[i] = -1;
-	}
+	while (k->n)
+		close(k->fds[--k->n]);
+	free(TAKE_PTR(k->fds));
 }
 
-int keep_hand_on(const int fds[KEEP_FILES], int first)
+int keep_hand_on(const struct keep *k, int first)
 {
-	char text[16];
-	int i;
+	char text[32];
+	size_t i;
 
-	for (i = 0; i < KEEP_FILES; i++)
-		if (dup2(fds[i], first + i) < 0)
+	for (i = 0; i < k->n; i++)
+		if (dup2(k->fds[i], first + (int)i) < 0)
 			return -1;
-	snprintf(text, sizeof(text), "%d", first);
-	return setenv(VARIABLE, text, 1);
+	snprintf(text, sizeof(text), "%d:%zu", first, k->n);
+	return k->n ? setenv(VARIABLE, text, 1) : 0;
 }
 
 void keep_take(void)
 {
 	const char *text = getenv(VARIABLE);
-	int first = text ? atoi(text) : 0, i;
+	unsigned int n = 0, i;
+	int first = 0;
 
-	for (i = 0; i < KEEP_FILES && first > STDERR_FILENO; i++)
-		if (!fcntl(first + i, F_SETFD, FD_CLOEXEC))
-			taken[i] = first + i;
+	if (text && sscanf(text, "%d:%u", &first, &n) == 2 &&
+	    first > STDERR_FILENO && n <= KEEP_FILES_MAX) {
+		for (i = 0; i < n; i++)
+			if (fcntl(first + (int)i, F_SETFD, FD_CLOEXEC))
+				break;
+		taken_first = first;
+		taken = i;
+	}
 	unsetenv(VARIABLE);
 }
 
-int keep_fd(enum keep which)
+static int keep_fd(size_t i)
 {
-	return taken[which];
+	return i < taken ? taken_first + (int)i : -1;
+}
+
+int keep_peers(void)
+{
+	return keep_fd(0);
+}
+
+int keep_disk(size_t overlay)
+{
+	return keep_fd(1 + 2 * overlay);
+}
+
+int keep_log(size_t overlay)
+{
+	return keep_fd(2 + 2 * overlay);
 }

@@ -6,30 +6,43 @@
 #ifndef NBD_KEEP_H
 #define NBD_KEEP_H
 
+#include <stddef.h>
+
 #include "iouring/error.h"
 
-enum keep {
-	KEEP_DISK, /* of the temporary overlay */
-	KEEP_LOG, /* its log */
-	KEEP_PEERS, /* who writes to an overlay of his connection alone */
-	KEEP_FILES
+/* Two files each are kept of at most that many temporary overlays. */
+#define KEEP_OVERLAYS_MAX 100U
+#define KEEP_FILES_MAX	  (1 + 2 * KEEP_OVERLAYS_MAX)
+
+/*
+ * The first, of clients who write to an overlay of their connection alone; then
+ * the disk and the log of each temporary overlay. { 0 }: there are none.
+ */
+struct keep {
+	int *fds;
+	size_t n;
 };
 
 /* Where the disk of a temporary overlay lies. */
 const char *keep_folder(void);
 
-/* Opens them; *ret are the caller's to keep_done(). */
-int keep_open(int ret[KEEP_FILES], struct error *err);
-void keep_done(int fds[KEEP_FILES]);
+/* Opens those for @overlays; *ret is the caller's to keep_done(). */
+int keep_open(size_t overlays, struct keep *ret, struct error *err);
+/* Takes over @n descriptors from @fds, as keep_open() made them. */
+int keep_adopt(const int *fds, size_t n, struct keep *ret, struct error *err);
+void keep_done(struct keep *k);
 
 /*
- * In a child that is about to become a server: the descriptors @fds are from
+ * In a child that is about to become a server: the descriptors of @k are from
  * @first on then, and the environment says so. Returns 0 or -1.
  */
-int keep_hand_on(const int fds[KEEP_FILES], int first);
+int keep_hand_on(const struct keep *k, int first);
 
 /* In a server, once, before it has threads: takes what was handed on. */
 void keep_take(void);
-int keep_fd(enum keep which); /* -1: there is none */
+/* Each: -1: there is none. */
+int keep_peers(void);
+int keep_disk(size_t overlay);
+int keep_log(size_t overlay);
 
 #endif

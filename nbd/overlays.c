@@ -177,24 +177,25 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 				    ret, err);
 }
 
-static int open_temp(const struct config *c, struct image *base,
+static int open_temp(const struct config *c, const struct overlay_base *base,
 		     struct overlay **ret, struct error *err)
 {
 	struct overlay_options options = overlay_options(c);
-	const struct overlay_kept kept = { keep_fd(KEEP_DISK),
-					   keep_fd(KEEP_LOG) };
+	size_t i = config_overlay_of(c, base->id);
+	const struct overlay_kept kept = { keep_disk(i), keep_log(i) };
 
 	/* One of a connection's own is gone with the connection. */
 	if (!c->overlay_per_connection && kept.fd >= 0 && kept.log_fd >= 0)
 		options.kept = &kept;
-	return overlay_open_temp(keep_folder(), base, &options, ret, err);
+	return overlay_open_temp(keep_folder(), base->image, &options, ret,
+				 err);
 }
 
 int overlays_open_only(const struct config *c, const struct overlay_base *base,
 		       struct overlay **ret, struct error *err)
 {
 	return c->overlay ? open_file(c, base, c->overlay, MAKE_NOW, ret, err)
-			  : open_temp(c, base->image, ret, err);
+			  : open_temp(c, base, ret, err);
 }
 
 /* Letters, digits, '-', '_' and dots, which do not come first. */

@@ -14,9 +14,8 @@ struct overlay_base {
 };
 
 /*
- * The overlay of parameter overlay= over @base, the image of the command
- * line: a file, made if it is not there, or a temporary one. Held by the
- * caller.
+ * The overlay of parameter overlay= over @base, an image of the command line: a
+ * file, made if it is not there, or a temporary one. Held by the caller.
  */
 int overlays_open_only(const struct config *c, const struct overlay_base *base,
 		       struct overlay **ret, struct error *err);

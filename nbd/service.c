@@ -68,8 +68,8 @@ static int open_one(struct service *s, const char *image, const char *path,
 
 	s->n_standing += r >= 0;
 	/* An overlay is over one of them. */
-	if (r != -ENOTUNIQ ||
-	    (!*image && (s->config.overlay || s->config.overlay_temp)))
+	if (r != -ENOTUNIQ || s->config.overlay_temp ||
+	    (!*image && s->config.overlay))
 		return r;
 	error_clear(err);
 	return keep_archive(s, image, path, err);
@@ -105,7 +105,7 @@ int service_prepare(struct service *s, const struct nbd_door *door,
 		s->glance->nbd = *door;
 	}
 	if (r >= 0)
-		r = peers_use(keep_fd(KEEP_PEERS), err);
+		r = peers_use(keep_peers(), err);
 	if (r >= 0)
 		r = open_standing(s, err);
 	if (r >= 0 && s->config.control)

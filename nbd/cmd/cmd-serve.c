@@ -67,7 +67,8 @@ static const char help[] =
 	"      --diff MODE      what has not changed in an export \"@A..B\" is a hole\n"
 	"                       (holes), or a hole that reads as zeroes (apply)\n"
 	"      --overlay FILE   take writes into this qcow2 file, made if need be;\n"
-	"                       \"temp\": into one that is gone at the end\n"
+	"                       \"temp\": into one that is gone at the end, for\n"
+	"                       each image one\n"
 	"      --overlay-scope export|connection\n"
 	"                       who shares a temporary one (default: export)\n"
 	"      --overlays DIR   take writes to export \"+NAME\" into DIR/NAME.qcow2\n"
@@ -106,7 +107,7 @@ static const char help[] =
 static void serve_done(struct serve *s)
 {
 	listener_done(&s->listener);
-	keep_done(s->kept);
+	keep_done(&s->kept);
 	json_decref(s->exports);
 	json_decref(s->images);
 	closep(&s->ready_fd);
@@ -179,7 +180,7 @@ static int hand_on(void *opaque, int first)
 {
 	const struct serve *s = opaque;
 
-	return s->kept[0] < 0 ? 0 : keep_hand_on(s->kept, first);
+	return keep_hand_on(&s->kept, first);
 }
 
 /* The server's words up to its parameters. @plugin: nbdkit's. */
@@ -630,7 +631,7 @@ static int make_lasting(struct serve *s, struct error *err)
 	r = make_listener(s, err);
 	/* A temporary overlay outlives the server that writes it. */
 	if (r >= 0 && s->cmd.config.overlay_temp)
-		r = keep_open(s->kept, err);
+		r = keep_open(config_overlays(&s->cmd.config), &s->kept, err);
 	return r;
 }
 
@@ -652,8 +653,7 @@ static bool note_command(struct serve *s, int argc, char **argv)
 static int run_serve(int argc, char **argv)
 {
 	CLEANUP(serve_done)
-	struct serve s = { .kept = { -1, -1, -1 },
-			   .rights = { 0600, (uid_t)-1, (gid_t)-1 },
+	struct serve s = { .rights = { 0600, (uid_t)-1, (gid_t)-1 },
 			   .ready_fd = -1 };
 	struct error err = { 0 };
 	int status;

@@ -116,7 +116,7 @@ void serve_went_down(const struct serve *s)
  * with the sockets on which clients wait meanwhile, and the temporary overlay.
  * This variable says which descriptors those are:
  *
- *	PID:KEPT:KEPT:KEPT (each one more than it is, 0: none):BEHIND:SOCKETS
+ *	PID:HOW-MANY:KEPT:KEPT ...:BEHIND:SOCKETS
  *
  * with the sockets as listener_write() has them. TRIAL: it only says whether it
  * takes its options.
@@ -163,13 +163,14 @@ static bool name_what_stays(const struct serve *s)
 	CLEANUP(freep) char *text = NULL;
 	size_t bytes;
 	FILE *fp = open_memstream(&text, &bytes);
-	int i;
+	size_t i;
 
 	if (!fp)
 		return false;
 	fprintf(fp, "%d:", getpid());
-	for (i = 0; i < KEEP_FILES; i++)
-		fprintf(fp, "%d:", s->kept[i] + 1);
+	fprintf(fp, "%zu:", s->kept.n);
+	for (i = 0; i < s->kept.n; i++)
+		fprintf(fp, "%d:", s->kept.fds[i]);
 	fprintf(fp, "%d:", s->fork);
 	listener_write(&s->listener, fp);
 	return !fclose(fp) && !setenv(VARIABLE, text, 1);
@@ -178,14 +179,13 @@ static bool name_what_stays(const struct serve *s)
 /* Of what stays: it is not closed with this program, or is. */
 static void keep_open_over_exec(const struct serve *s, bool stays)
 {
-	int flags = stays ? 0 : FD_CLOEXEC, k;
-	unsigned int i;
+	int flags = stays ? 0 : FD_CLOEXEC;
+	size_t i;
 
 	for (i = 0; i < s->listener.n_fds; i++)
 		fcntl(s->listener.fds[i], F_SETFD, flags);
-	for (k = 0; k < KEEP_FILES; k++)
-		if (s->kept[k] >= 0)
-			fcntl(s->kept[k], F_SETFD, flags);
+	for (i = 0; i < s->kept.n; i++)
+		fcntl(s->kept.fds[i], F_SETFD, flags);
 }
 
 void serve_replace(struct serve *s)
@@ -201,19 +201,29 @@ void serve_replace(struct serve *s)
 		   s->program, errno_text(errno));
 }
 
+static bool take_kept(struct serve *s, char **text)
+{
+	int fds[KEEP_FILES_MAX];
+	uintmax_t n, fd;
+	size_t i;
+
+	if (!text_take_number(text, ':', ARRAY_SIZE(fds), &n))
+		return false;
+	for (i = 0; i < n; i++) {
+		if (!text_take_number(text, ':', INT_MAX, &fd))
+			return false;
+		fds[i] = (int)fd;
+	}
+	return keep_adopt(fds, (size_t)n, &s->kept, NULL) >= 0;
+}
+
 static bool take_text(struct serve *s, char *text)
 {
-	uintmax_t pid, behind, fd;
-	int k;
+	uintmax_t pid, behind;
 
 	if (!text_take_number(&text, ':', INT_MAX, &pid) ||
-	    (pid_t)pid != getpid())
+	    (pid_t)pid != getpid() || !take_kept(s, &text))
 		return false;
-	for (k = 0; k < KEEP_FILES; k++) {
-		if (!text_take_number(&text, ':', INT_MAX, &fd))
-			return false;
-		s->kept[k] = (int)fd - 1;
-	}
 	if (!text_take_number(&text, ':', 1, &behind))
 		return false;
 	if (behind)

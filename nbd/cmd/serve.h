@@ -35,7 +35,7 @@ struct serve {
 	int n_extra;
 
 	struct listener listener;
-	int kept[KEEP_FILES]; /* -1: nothing is */
+	struct keep kept;
 	json_t *images; /* name, image, format, virtual-size of each */
 	json_t *exports; /* name and description of each, ours first */
 	bool abortable; /* this nbdkit, by a client */

@@ -138,6 +138,43 @@ def each_has_overlays_of_its_own(c):
     shutil.rmtree(folder)
 
 
+def each_has_a_temporary_overlay_of_its_own(c):
+    """What is written to one image is in no other, outlives a server that is
+    killed and one that is replaced, and is gone at the end."""
+    program = c.path("platter")
+    plugin = "nbdkit-platter-plugin.so"
+    shutil.copy(os.environ["PLATTER"], program)
+    shutil.copy(os.path.join(os.path.dirname(os.environ["PLATTER"]), plugin),
+                c.path(plugin))
+    names = ("a.raw", "c d.raw", "b")
+    with Serve("-U", c.socket, "--overlay", "temp", c.path("a.raw"),
+               c.path("c d.raw"), "--export", f"b={c.path('b=b.raw')}",
+               program=program) as s:
+        for n, name in enumerate(names[:2]):
+            with c.client(name) as client:
+                is_equal(client.write(0, b"%d%d" % (n, n)), 0, "the write")
+                is_equal(client.write(MIB - 2, b"%d!" % n), 0, "the write")
+        written = [b"00", b"11", b"bb"]
+        is_equal([c.first(n) for n in names], written, "the first bytes")
+        os.kill(s.said["server-pid"], signal.SIGKILL)
+        wait(lambda: c.first("b") == b"bb", "another server")
+        is_equal([c.first(n) for n in names], written, "after a kill")
+        os.kill(s.process.pid, signal.SIGUSR2)
+        said = ""
+        while "in the place of the one before" not in said:
+            said += wait(s.process.stderr.readline, "a line")
+        is_equal([c.first(n) for n in names], written, "after another start")
+        with c.client("c d.raw") as client:
+            is_equal(client.read(MIB - 2, 2), (0, b"1!"), "its end")
+    with Serve("-U", c.socket, "--overlay", "temp", "--overlay-scope",
+               "connection", c.path("a.raw"), c.path("c d.raw")):
+        with c.client("a.raw") as client:
+            is_equal(client.write(0, b"xy"), 0, "the write")
+            is_equal([c.first(n) for n in names[:2]], [b"aa", b"cc"],
+                     "what others see")
+            is_equal(client.read(0, 2), (0, b"xy"), "what it sees itself")
+
+
 def what_gives_no_name_is_refused(c):
     is_true("use --export NAME=FILE" in
             refused(c.path("a.raw"), c.path("b=b.raw")), "another message")
@@ -151,8 +188,12 @@ def what_gives_no_name_is_refused(c):
                      ("n=", "not NAME=FILE"),
                      ("01234567-89ab-cdef-0123-456789abcdef=x", "store")):
         is_true(why in refused("--export", bad), f"another message for {bad}")
-    is_true("--overlay is of one image" in
-            refused("--overlay", "temp", c.path("a.raw"), c.path("c d.raw")),
+    is_true("--overlay FILE is of one image" in
+            refused("--overlay", c.path("o.qcow2"), c.path("a.raw"),
+                    c.path("c d.raw")), "another message")
+    many = [f"--export=n{i}={c.path('a.raw')}" for i in range(101)]
+    is_true("over the limit of 100" in
+            refused("--overlay", "temp", *many, status=1),
             "another message")
 
 
@@ -436,6 +477,7 @@ if __name__ == "__main__":
         images_are_exports_by_their_names,
         one_image_stays_the_default_beside_others,
         each_has_overlays_of_its_own,
+        each_has_a_temporary_overlay_of_its_own,
         what_gives_no_name_is_refused,
         habits_are_answered,
         what_is_packed_is_not_taken_for_a_disk_in_silence,
