@@ -28,6 +28,16 @@ struct source *source_ref(struct source *s)
 	return s;
 }
 
+struct source *source_ref_unless_gone(struct source *s)
+{
+	unsigned int refs = atomic_load(&s->refs);
+
+	while (refs)
+		if (atomic_compare_exchange_weak(&s->refs, &refs, refs + 1))
+			return s;
+	return NULL;
+}
+
 void source_unref(struct source *s)
 {
 	if (!s ||

@@ -183,6 +183,11 @@ void source_init(struct source *s, const struct source_ops *ops,
 		 uint64_t bytes);
 
 struct source *source_ref(struct source *s);
+/*
+ * The same for who has no reference, and keeps ops->free() from ending
+ * meanwhile. NULL: it is about to be freed.
+ */
+struct source *source_ref_unless_gone(struct source *s);
 void source_unref(struct source *s); /* NULL is fine */
 void source_unrefp(struct source **s);
 

@@ -21,6 +21,7 @@
 /* A passphrase; nobody types more. */
 #define KEY_BYTES_MAX	 65536U
 #define CACHE_BYTES_MAX	 (1ULL << 40)
+#define FILL_BYTES_MIN	 (64ULL << 10)
 #define CONNECTIONS_MAX	 1000000U
 #define EXPORTS_MAX	 10000U
 #define EXPORT_BYTES_MAX 255U /* of a name */
@@ -45,6 +46,9 @@ const char config_help[] =
 	"cache-dir=DIR    where what was read of URLs, and indexes of compressed\n"
 	"                 files, are kept [nowhere]\n"
 	"cache-size=SIZE  what copies may take of the disk [10G]\n"
+	"fill=off|on|idle|RATE   fetch all of what is open into cache-dir=: while\n"
+	"                 nobody waits, while nobody has waited for a second, or\n"
+	"                 RATE bytes a second [off]\n"
 	"cache=SIZE       memory for tables, decoded clusters and decoding [64M]\n"
 	"io=auto|uring|sync  how files are read [auto]\n"
 	"direct=true      bypass the page cache (O_DIRECT) [false]\n"
@@ -566,6 +570,28 @@ static int set_cache_size(struct config *c, const char *value,
 	return 0;
 }
 
+static int set_fill(struct config *c, const char *value, struct error *err)
+{
+	static const char *const words[] = { "off", "on", "idle" };
+	size_t i;
+
+	c->fill_bytes_sec = 0;
+	for (i = 0; i < ARRAY_SIZE(words); i++)
+		if (!strcmp(value, words[i])) {
+			c->fill = (enum disk_cache_fill)i;
+			return 0;
+		}
+	c->fill = DISK_CACHE_FILL_ON;
+	if (!config_size(value, &c->fill_bytes_sec) ||
+	    c->fill_bytes_sec < FILL_BYTES_MIN ||
+	    c->fill_bytes_sec > CACHE_BYTES_MAX)
+		return error_set(err, -EINVAL, 0,
+				 "fill: \"%s\" is none of off, on, idle, nor "
+				 "from 64K to 1T bytes a second",
+				 value);
+	return 0;
+}
+
 static int set_overlay(struct config *c, const char *value, struct error *err)
 {
 	char *path;
@@ -723,6 +749,7 @@ static const struct {
 	{ "remote-timeout", set_remote_timeout },
 	{ "cache-dir", set_cache_dir },
 	{ "cache-size", set_cache_size },
+	{ "fill", set_fill },
 	{ "cache", set_cache },
 	{ "spare", set_spare },
 	{ "io", set_io },
@@ -799,6 +826,7 @@ int config_apply(const struct config *c, void (*say)(const char *line),
 						 c->cache_dir_bytes, say, err);
 		if (r < 0)
 			return r;
+		disk_cache_fill(c->fill, c->fill_bytes_sec);
 	}
 	if (c->io != ENGINE_URING)
 		return 0;
@@ -846,6 +874,9 @@ int config_check(const struct config *c, struct error *err)
 		  AS_GIVEN(
 			  "overlay-scope=connection is for overlay=temp",
 			  "--overlay-scope connection is for --overlay temp") },
+		{ c->fill != DISK_CACHE_FILL_OFF && !c->cache_dir,
+		  AS_GIVEN("fill= needs a folder: cache-dir=DIR",
+			   "--fill needs a folder: --cache-dir DIR") },
 		{ c->glance.listen && !c->glance.store,
 		  AS_GIVEN("glance= needs a store: store=DIR",
 			   "--glance needs a store: --store DIR") },

@@ -13,6 +13,7 @@
 #include "glance/config.h"
 #include "iouring/batch.h"
 #include "iouring/error.h"
+#include "iouring/sources/disk-cache.h"
 
 /* An image that is an export by a name of its own. */
 struct config_export {
@@ -37,6 +38,8 @@ struct config {
 	unsigned int remote_seconds;
 	char *cache_dir; /* absolute path; NULL: none */
 	uint64_t cache_dir_bytes;
+	enum disk_cache_fill fill;
+	uint64_t fill_bytes_sec; /* 0: at any rate */
 	uint64_t cache_bytes;
 	bool spare_given; /* which there was once */
 	unsigned int connections_max; /* 0: no limit of its own */
@@ -64,7 +67,7 @@ void config_done(struct config *c); /* wipes the key */
 /*
  * Sets parameter @key: image, export (may repeat), format, member, snapshot, key, allow (may repeat),
  * force, credentials, ca, proxy, remote-timeout, cache-dir,
- * cache-size, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
+ * cache-size, fill, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
  * overlay-max, overlay-free, detect, control, max-connections,
  * max-connections-per-address. Returns 0, -ENOENT when there is no such parameter (and
  * @err is not touched), or -EINVAL with the reason.

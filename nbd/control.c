@@ -10,6 +10,8 @@
 #include <sys/socket.h>
 
 #include "formats/cache.h"
+#include "formats/report.h"
+#include "iouring/sources/disk-cache.h"
 #include "iouring/unix-socket.h"
 #include "nbd/connection.h"
 #include "nbd/control.h"
@@ -202,6 +204,32 @@ static json_t *answer_stats(void)
 			 (json_int_t)cache.room_bytes, "room-waits",
 			 (json_int_t)cache.room_waits, "table-misses",
 			 (json_int_t)cache.meta_misses);
+}
+
+static int list_object(void *opaque, const struct disk_cache_object *o)
+{
+	json_array_append_new(
+		opaque,
+		json_pack("{s:o, s:I, s:I, s:b, s:b, s:i}", "name",
+			  report_text(o->name), "size", (json_int_t)o->bytes,
+			  "kept", (json_int_t)o->kept_bytes, "mine", o->mine,
+			  "filling", o->filling, "failures", (int)o->failures));
+	return 0;
+}
+
+static json_t *answer_cache(void)
+{
+	json_t *list = json_array();
+
+	disk_cache_each(list_object, list);
+	return json_pack("{s:o}", "objects", list);
+}
+
+static json_t *answer_warm(const json_t *ask)
+{
+	const char *name = json_string_value(json_object_get(ask, "name"));
+
+	return json_pack("{s:i}", "objects", (int)disk_cache_want(name));
 }
 
 static json_t *answer_create(struct control *k, const json_t *ask)
@@ -477,7 +505,7 @@ static json_t *answer_command(struct control *k, struct client *c, json_t *ask,
 		return json_pack("{s:s}", "error",
 				 "there are the commands list, stats, create, "
 				 "snapshot, revert, delete, resize, flush, "
-				 "fence, close");
+				 "fence, close, cache, warm");
 	return command->takes_long ? begin_job(k, c, command, ask)
 				   : answer_overlay(k, NULL, command, ask);
 }
@@ -496,6 +524,10 @@ static json_t *answer(struct control *k, struct client *c, json_t *ask)
 		ret = answer_list();
 	else if (!strcmp(command, "stats"))
 		ret = answer_stats();
+	else if (!strcmp(command, "cache"))
+		ret = answer_cache();
+	else if (!strcmp(command, "warm"))
+		ret = answer_warm(ask);
 	else if (!strcmp(command, "close"))
 		ret = answer_close(ask);
 	else if (!strcmp(command, "create"))

@@ -25,6 +25,12 @@
  *	{"command": "fence", "export": "+vm1", "epoch": 2} -> {}: clients of lower
  *		epochs write no more, see connection_fence()
  *	{"command": "close", "export": "+vm1"} -> {"connections": 2}
+ *	{"command": "cache"}
+ *		-> {"objects": [{"name": URL, "size": ..., "kept": BYTES, "mine":
+ *		    false where another process keeps it, "filling": ...,
+ *		    "failures": IN_A_ROW}]}: what is open of cache-dir=
+ *	{"command": "warm"} -> {"objects": HOW_MANY}, filled from now on
+ *	{"command": "warm", "name": URL} -> {"objects": 1}
  *	whatever fails -> {"error": "why"}
  */
 #ifndef NBD_CONTROL_H

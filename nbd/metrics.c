@@ -84,16 +84,29 @@ static int count_connection(void *opaque, const struct connection_info *i)
 	return 0;
 }
 
+static int add_object(void *opaque, const struct disk_cache_object *o)
+{
+	*(uint64_t *)opaque += o->bytes - o->kept_bytes;
+	return 0;
+}
+
 static void add_disk_cache(struct text_buf *b)
 {
 	struct disk_cache_counts n;
+	uint64_t left = 0;
 
 	disk_cache_count(&n);
+	disk_cache_each(add_object, &left);
 	add_counter(b, "platter_disk_cache_hit_bytes_total",
 		    "Bytes of remote images read from cache-dir=.",
 		    n.hit_bytes);
 	add_counter(b, "platter_disk_cache_fetched_bytes_total",
 		    "Those that were fetched first.", n.fetched_bytes);
+	add_counter(b, "platter_disk_cache_behind_bytes_total",
+		    "Of these: ahead of readers, and by fill=.",
+		    n.behind_bytes);
+	add_gauge(b, "platter_disk_cache_missing_bytes",
+		  "What is not there of the images that are open.", left);
 	add_counter(b, "platter_disk_cache_evicted_bytes_total",
 		    "Those that went, to make room.", n.evicted_bytes);
 }

@@ -8,6 +8,7 @@
 #include "formats/codec/codec.h"
 #include "formats/containers/container.h"
 #include "glance/find.h"
+#include "iouring/sources/disk-cache.h"
 #include "nbd/control.h"
 #include "nbd/descriptors.h"
 #include "nbd/export-list.h"
@@ -120,6 +121,8 @@ int service_start(struct service *s, struct error *err)
 	descriptors_raise();
 	if (s->glance)
 		r = glance_start(s->glance, err);
+	if (r >= 0)
+		r = disk_cache_start(err);
 	if (r >= 0 && s->control)
 		r = control_start(s->control, &s->config, err);
 	return r;
@@ -129,6 +132,7 @@ void service_stop(struct service *s)
 {
 	control_free(TAKE_PTR(s->control));
 	glance_free(TAKE_PTR(s->glance));
+	disk_cache_stop();
 }
 
 void service_done(struct service *s)

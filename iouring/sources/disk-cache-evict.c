@@ -163,6 +163,7 @@ static uint64_t take_away(struct cached *c, struct cache_flight **victims,
 			freed += len;
 		land_chunk(c, victims[i], -EAGAIN);
 	}
+	atomic_store(&c->whole, false);
 	return freed;
 }
 

@@ -20,12 +20,6 @@
 #define FETCHES_MAX  ROUND_PIECES
 #define USED_BITS    8U
 
-struct cache_source {
-	struct source s;
-	struct source *inner;
-	struct cached *c;
-};
-
 /* ---- buffers ---- */
 
 static struct {
@@ -95,6 +89,8 @@ struct round {
 	struct fetch fetches[FETCHES_MAX];
 	size_t n_fetches;
 	struct batch_io ios[ROUND_PIECES];
+	bool behind; /* nobody waits for it */
+	bool waited; /* not all was there */
 };
 
 static void mark_used(struct cached *c, size_t chunk)
@@ -225,7 +221,8 @@ static void take_fetched(struct round *rd, size_t i, int code)
 	size_t k, chunk = f->flight->chunk;
 
 	if (!code) {
-		cache_note_fetched(kept_chunk_bytes(&rd->c->f, chunk));
+		cache_note_fetched(kept_chunk_bytes(&rd->c->f, chunk),
+				   rd->behind);
 		land_chunk(rd->c, f->flight,
 			   store(rd->c, chunk, f->buf) ? 0 : -EAGAIN);
 	} else {
@@ -248,6 +245,7 @@ static void take_fetched(struct round *rd, size_t i, int code)
 
 static void fetch_ours(struct round *rd)
 {
+	uint64_t began;
 	size_t i;
 
 	for (i = 0; i < rd->n_fetches; i++) {
@@ -260,8 +258,13 @@ static void fetch_ours(struct round *rd)
 			.len = kept_chunk_bytes(&rd->c->f, chunk)
 		};
 	}
-	if (rd->n_fetches)
-		batch_run(rd->ios, rd->n_fetches);
+	if (!rd->n_fetches)
+		return;
+	began = now_nsec();
+	if (!batch_run(rd->ios, rd->n_fetches))
+		ahead_note_trip(rd->c,
+				(uint64_t)rd->n_fetches * KEPT_CHUNK_BYTES,
+				now_nsec() - began);
 	for (i = 0; i < rd->n_fetches; i++)
 		take_fetched(rd, i, rd->ios[i].ret);
 }
@@ -285,14 +288,33 @@ static void await_theirs(struct round *rd)
 	}
 }
 
+static bool has_to_wait(const struct round *rd)
+{
+	size_t i;
+
+	for (i = 0; i < rd->n; i++)
+		if (rd->pieces[i].state == PIECE_OURS ||
+		    rd->pieces[i].state == PIECE_THEIRS)
+			return true;
+	return false;
+}
+
 static void run_round(struct round *rd)
 {
 	size_t i, left = 0;
 
+	bool waits;
+
 	classify(rd);
+	waits = !rd->behind && has_to_wait(rd);
+	if (waits)
+		fill_note_demand(true);
 	read_hits(rd);
 	fetch_ours(rd);
 	await_theirs(rd);
+	if (waits)
+		fill_note_demand(false);
+	rd->waited |= waits;
 	for (i = 0; i < rd->n; i++)
 		if (rd->pieces[i].state == PIECE_NEW)
 			rd->pieces[left++] = rd->pieces[i];
@@ -347,9 +369,13 @@ static void read_inner(struct cache_source *src, struct batch_io *ios, size_t n)
 	}
 }
 
-static bool is_usable(struct cached *c)
+static void note_read(struct cache_source *src, uint64_t off, size_t len,
+		      bool waited)
 {
-	return atomic_load(&c->has_file) && !atomic_load(&c->f.broken);
+	if (len)
+		ahead_note(src, (size_t)(off / KEPT_CHUNK_BYTES),
+			   (size_t)((off + len - 1) / KEPT_CHUNK_BYTES),
+			   waited);
 }
 
 static void cache_read_all(struct source *s, struct batch_io *ios, size_t n)
@@ -358,13 +384,14 @@ static void cache_read_all(struct source *s, struct batch_io *ios, size_t n)
 	struct round rd;
 	size_t i, pos;
 
-	if (!is_usable(src->c)) {
+	if (!cache_is_usable(src->c)) {
 		read_inner(src, ios, n);
 		return;
 	}
 	rd.src = src;
 	rd.c = src->c;
 	rd.n = 0;
+	rd.behind = rd.waited = false;
 	for (i = 0; i < n; i++) {
 		if (ios[i].src->root != s)
 			continue;
@@ -377,6 +404,10 @@ static void cache_read_all(struct source *s, struct batch_io *ios, size_t n)
 	}
 	while (rd.n)
 		run_round(&rd);
+	for (i = 0; i < n; i++)
+		if (ios[i].src->root == s)
+			note_read(src, ios[i].src->root_off + ios[i].off,
+				  ios[i].len, rd.waited);
 }
 
 static bool has_all(const struct kept_file *f, uint64_t off, size_t len)
@@ -391,10 +422,11 @@ static bool has_all(const struct kept_file *f, uint64_t off, size_t len)
 
 static int cache_read_now(struct source *s, void *buf, size_t len, uint64_t off)
 {
-	struct cached *c = container_of(s, struct cache_source, s)->c;
+	struct cache_source *src = container_of(s, struct cache_source, s);
+	struct cached *c = src->c;
 	int r = -EAGAIN;
 
-	if (!is_usable(c) || pthread_rwlock_tryrdlock(&c->gate))
+	if (!cache_is_usable(c) || pthread_rwlock_tryrdlock(&c->gate))
 		return -EAGAIN;
 	if (has_all(&c->f, off, len))
 		r = nowait_read_file(source_file(c->f.data), buf, len, off);
@@ -403,20 +435,20 @@ static int cache_read_now(struct source *s, void *buf, size_t len, uint64_t off)
 		return r;
 	mark_used(c, (size_t)(off / KEPT_CHUNK_BYTES));
 	cache_note_hit(len);
+	note_read(src, off, len, false);
 	return 0;
 }
 
-/* Fetches what is missing, and waits for it. */
-static void cache_prefetch(struct source *s, uint64_t off, uint64_t len)
+/* Fetches what is missing, and waits for it; @behind: nobody else does. */
+static int fetch_chunks(struct cache_source *src, size_t chunk, size_t n,
+			bool behind)
 {
-	struct cache_source *src = container_of(s, struct cache_source, s);
-	size_t chunk = (size_t)(off / KEPT_CHUNK_BYTES);
-	size_t end = (size_t)div_round_up(off + len, KEPT_CHUNK_BYTES);
-	struct batch_io nobody = { .src = s };
-	struct round rd = { .src = src, .c = src->c };
+	struct batch_io nobody = { .src = &src->s };
+	struct round rd = { .src = src, .c = src->c, .behind = behind };
+	size_t end = chunk + n;
 
 	/* What cannot be kept would be fetched for nothing. */
-	while (len && chunk < end && is_usable(src->c) && cache_has_room() &&
+	while (chunk < end && cache_is_usable(src->c) && cache_has_room() &&
 	       !nobody.ret) {
 		for (; chunk < end && rd.n < ROUND_PIECES; chunk++)
 			if (!kept_has(&src->c->f, chunk))
@@ -427,6 +459,23 @@ static void cache_prefetch(struct source *s, uint64_t off, uint64_t len)
 	}
 	while (rd.n && !nobody.ret)
 		run_round(&rd);
+	return nobody.ret;
+}
+
+static int fetch_behind(struct cache_source *src, size_t chunk, size_t n)
+{
+	return fetch_chunks(src, chunk, n, true);
+}
+
+static void cache_prefetch(struct source *s, uint64_t off, uint64_t len)
+{
+	size_t chunk = (size_t)(off / KEPT_CHUNK_BYTES);
+
+	if (len)
+		fetch_chunks(container_of(s, struct cache_source, s), chunk,
+			     (size_t)div_round_up(off + len, KEPT_CHUNK_BYTES) -
+				     chunk,
+			     false);
 }
 
 static int cache_find_hole(struct source *s, uint64_t off, uint64_t len,
@@ -445,6 +494,7 @@ static void cache_free(struct source *s)
 {
 	struct cache_source *src = container_of(s, struct cache_source, s);
 
+	fill_remove(src);
 	cached_put(src->c);
 	source_unref(src->inner);
 	free(src);
@@ -482,5 +532,7 @@ void disk_cache_over(struct source **src)
 	source_init(&s->s, &cache_source_ops, (*src)->bytes);
 	s->s.read_bytes = KEPT_CHUNK_BYTES;
 	s->inner = *src;
+	s->fetch = fetch_behind;
 	*src = &s->s;
+	fill_add(s);
 }

@@ -17,6 +17,17 @@ struct cache_flight {
 	int code; /* when done: 0, -EAGAIN: look again, or what it failed with */
 };
 
+#define CACHE_READERS 8U
+
+/* Somebody who reads one chunk after the other; under the object's ahead_lock. */
+struct cache_reader {
+	unsigned int reads; /* one after the other */
+	size_t next; /* chunk that he reads next */
+	size_t end; /* up to here it is, or was, fetched ahead of him */
+	size_t window; /* so many chunks ahead */
+	uint64_t used; /* by the object's clock; 0: there is nobody */
+};
+
 /* An object of which there are copies; one for all who have it open. */
 struct cached {
 	struct cached *next; /* of all that are open */
@@ -40,7 +51,42 @@ struct cached {
 	pthread_mutex_t lock; /* of flights */
 	pthread_cond_t landed;
 	struct cache_flight *flights;
+
+	pthread_mutex_t
+		ahead_lock; /* of readers, nothing is waited for in it */
+	struct cache_reader readers[CACHE_READERS];
+	uint64_t clock;
+	uint64_t trip_nsec; /* the shortest that a fetch took; 0: not known */
+	uint64_t bytes_sec; /* the most that one brought */
+	atomic_size_t last_chunk; /* that was read */
+
+	/* Of who fills it; what is not atomic is under his lock. */
+	atomic_bool whole; /* every chunk is there, as far as is known */
+	atomic_bool wanted; /* to be filled, whatever disk_cache_fill() said */
+	size_t cursor; /* where it is filled next */
+	atomic_uint failures; /* in a row */
+	uint64_t not_before; /* nsec */
 };
+
+/* The cache over one source. */
+struct cache_source {
+	struct source s;
+	struct source *inner;
+	struct cached *c;
+	struct cache_source *next; /* of all; under the filler's lock */
+
+	/*
+	 * Fetches what is missing of the @n chunks from @chunk on, for later, and
+	 * waits for it. Returns 0 or the first negative errno.
+	 */
+	int (*fetch)(struct cache_source *src, size_t chunk, size_t n);
+};
+
+/* Its files are there, and can be relied on. */
+static inline bool cache_is_usable(struct cached *c)
+{
+	return atomic_load(&c->has_file) && !atomic_load(&c->f.broken);
+}
 
 /* ---- disk-cache-flight.c: chunks, once ---- */
 
@@ -64,11 +110,40 @@ bool cache_has_room(void);
 void cache_note_stored(uint64_t bytes);
 void cache_note_full(void); /* nothing can be written now */
 void cache_note_hit(uint64_t bytes);
-void cache_note_fetched(uint64_t bytes);
+void cache_note_fetched(uint64_t bytes, bool behind);
 
 /* NULL: it cannot be kept. Its user's to cached_put() with his source. */
 struct cached *cached_get(const struct source_identity *id);
 void cached_put(struct cached *c);
+
+/* The folder; -1: there is none. */
+int cache_folder(void);
+
+/*
+ * Calls @each, which must not wait, with what is open, until it returns non-zero,
+ * and returns that.
+ */
+int cache_each_open(int (*each)(void *opaque, struct cached *c), void *opaque);
+
+/* ---- disk-cache-fill.c: what is fetched while nobody waits ---- */
+
+void fill_add(struct cache_source *src);
+void fill_remove(struct cache_source *src); /* by ops->free() */
+
+/* Somebody waits for bytes from afar, from now on; or does not any more. */
+void fill_note_demand(bool begins);
+
+/* Unless there is nobody who would, or too much is asked for. Does not wait. */
+void fill_ahead(struct cache_source *src, size_t chunk, size_t n);
+
+/* ---- disk-cache-ahead.c ---- */
+
+/* Chunks were read; @waited: not all were there. Does not wait. */
+void ahead_note(struct cache_source *src, size_t first, size_t last,
+		bool waited);
+
+/* So many bytes came from afar in so long. Does not wait. */
+void ahead_note_trip(struct cached *c, uint64_t bytes, uint64_t nsec);
 
 /* ---- disk-cache-evict.c ---- */
 

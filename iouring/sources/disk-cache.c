@@ -35,7 +35,8 @@ static struct {
 	atomic_uint_fast64_t unflushed; /* bytes, stored since the last tick */
 	atomic_uint_fast64_t bytes; /* about; what others add is not in it */
 	atomic_uint_fast64_t full_until; /* nsec: nothing can be written */
-	atomic_uint_fast64_t hit, fetched, evicted;
+	atomic_uint_fast64_t hit, fetched, evicted, behind;
+	atomic_bool told_too_small;
 } cache = { .dir = -1,
 	    .lock = PTHREAD_MUTEX_INITIALIZER,
 	    .opened = PTHREAD_COND_INITIALIZER,
@@ -79,16 +80,20 @@ void cache_note_hit(uint64_t bytes)
 	atomic_fetch_add_explicit(&cache.hit, bytes, memory_order_relaxed);
 }
 
-void cache_note_fetched(uint64_t bytes)
+void cache_note_fetched(uint64_t bytes, bool behind)
 {
 	atomic_fetch_add_explicit(&cache.fetched, bytes, memory_order_relaxed);
+	if (behind)
+		atomic_fetch_add_explicit(&cache.behind, bytes,
+					  memory_order_relaxed);
 }
 
 void disk_cache_count(struct disk_cache_counts *ret)
 {
 	*ret = (struct disk_cache_counts){ atomic_load(&cache.hit),
 					   atomic_load(&cache.fetched),
-					   atomic_load(&cache.evicted) };
+					   atomic_load(&cache.evicted),
+					   atomic_load(&cache.behind) };
 }
 
 /* ---- the keeper ---- */
@@ -249,6 +254,7 @@ static void cached_free(struct cached *c)
 	kept_close(&c->f);
 	pthread_rwlock_destroy(&c->gate);
 	pthread_mutex_destroy(&c->lock);
+	pthread_mutex_destroy(&c->ahead_lock);
 	pthread_cond_destroy(&c->landed);
 	free(c->used);
 	free(c->name);
@@ -276,7 +282,9 @@ static struct cached *cached_new(const struct source_identity *id)
 		return NULL;
 	gate_init(&c->gate);
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->ahead_lock, NULL);
 	pthread_cond_init(&c->landed, NULL);
+	atomic_init(&c->last_chunk, SIZE_MAX);
 	c->refs = 1;
 	c->opening = true;
 	c->name = strdup(id->name);
@@ -402,12 +410,50 @@ struct cached *cached_get(const struct source_identity *id)
 	return c;
 }
 
+bool disk_cache_holds_all(void)
+{
+	const uint64_t most = cache.bytes_max - cache.bytes_max / 16;
+	const struct cached *c;
+	uint64_t bytes = 0;
+
+	pthread_mutex_lock(&cache.lock);
+	for (c = cache.open; c; c = c->next)
+		bytes += c->identity.bytes; /* 4096 of 4 TiB are not too many */
+	pthread_mutex_unlock(&cache.lock);
+	if (bytes <= most)
+		return true;
+	if (!atomic_exchange(&cache.told_too_small, true))
+		tell("fill: the images that are open have %" PRIu64
+		     " bytes, over 15/16 of the cache-size of %" PRIu64
+		     ": what is read of them is kept, and no more",
+		     bytes, cache.bytes_max);
+	return false;
+}
+
+int cache_each_open(int (*each)(void *opaque, struct cached *c), void *opaque)
+{
+	struct cached *c;
+	int r = 0;
+
+	pthread_mutex_lock(&cache.lock);
+	for (c = cache.open; c && !r; c = c->next)
+		if (!c->opening)
+			r = each(opaque, c);
+	pthread_mutex_unlock(&cache.lock);
+	return r;
+}
+
 void disk_cache_leave(void)
 {
 	assert(!cache.open);
 	if (cache.dir >= 0)
 		close(cache.dir);
 	cache.dir = -1;
+}
+
+int cache_folder(void)
+{
+	return cache.dir;
 }
 
 bool disk_cache_is_on(void)

@@ -17,6 +17,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "iouring/source.h"
 
@@ -43,11 +44,88 @@ bool disk_cache_is_on(void);
  */
 void disk_cache_over(struct source **src);
 
+/* ---- what nobody waits for ---- */
+
+enum disk_cache_fill {
+	DISK_CACHE_FILL_OFF, /* what is read is kept, and no more */
+	DISK_CACHE_FILL_ON, /* all, giving way to who waits */
+	DISK_CACHE_FILL_IDLE, /* ... and only where nobody has waited lately */
+};
+
+/*
+ * Before disk_cache_start(): whether objects that are open are fetched whole, and
+ * at how many bytes a second at most (0: at any rate). Where all that is open is
+ * more than the cache may have, nothing is.
+ */
+void disk_cache_fill(enum disk_cache_fill how, uint64_t bytes_sec);
+
+/*
+ * When no fork comes any more: threads fetch ahead of who reads one byte after
+ * the other, and fill. Without it nobody does. -EAGAIN: there are no threads.
+ */
+int disk_cache_start(struct error *err);
+
+/* They end, having waited for what they were at; see http_engine_stop(). */
+void disk_cache_stop(void);
+
+/* An object that is open. */
+struct disk_cache_object {
+	const char *name; /* its URL, without secrets */
+	uint64_t bytes, kept_bytes;
+	bool mine; /* else another process keeps it */
+	bool filling; /* what is missing is being fetched */
+	unsigned int failures; /* of it, in a row */
+};
+
+/*
+ * Calls @each with every object that is open, which must not wait, until it
+ * returns non-zero, and returns that.
+ */
+int disk_cache_each(int (*each)(void *opaque,
+				const struct disk_cache_object *o),
+		    void *opaque);
+
+/*
+ * Has what is open, and is called @name (NULL: all of it), filled from now on,
+ * whatever disk_cache_fill() said. Returns how many these are.
+ */
+unsigned int disk_cache_want(const char *name);
+
+/*
+ * Does all that is open go into what the cache may have, so that it can be
+ * filled? Where not, say() is told once.
+ */
+bool disk_cache_holds_all(void);
+
+/* An object of which the folder has something, whoever made it. */
+struct disk_cache_entry {
+	const char *name; /* its URL, without secrets */
+	uint64_t bytes, kept_bytes;
+	time_t used; /* last */
+	bool in_use; /* a process has it open */
+};
+
+/*
+ * Calls @each with all that the folder has, until it returns non-zero, and
+ * returns that, or a negative errno.
+ */
+int disk_cache_list(int (*each)(void *opaque, const struct disk_cache_entry *e),
+		    void *opaque, struct error *err);
+
+/*
+ * Removes what the folder has of the URL @name, of all its versions; NULL: of all.
+ * *ret_busy: how many processes have open, and stay. Returns how many went, or a
+ * negative errno.
+ */
+int disk_cache_drop(const char *name, unsigned int *ret_busy,
+		    struct error *err);
+
 /* Of all objects since the start: for metrics and tests. */
 struct disk_cache_counts {
 	uint64_t hit_bytes; /* read from the disk */
 	uint64_t fetched_bytes; /* of misses, read from afar */
 	uint64_t evicted_bytes;
+	uint64_t behind_bytes; /* of those fetched: that nobody waited for */
 };
 void disk_cache_count(struct disk_cache_counts *ret);
 

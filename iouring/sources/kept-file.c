@@ -461,6 +461,71 @@ int kept_flush(struct kept_file *f, struct error *err)
 	return r < 0 ? break_off(f, r) : 0;
 }
 
+/* ---- for people ---- */
+
+/* Who else has it locked? */
+static bool is_locked(int fd)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	return !fcntl(fd, F_OFD_GETLK, &l) && l.l_type != F_UNLCK;
+}
+
+/* Of whatever object it is. */
+static bool take_header(const uint8_t *page, struct kept_file *f,
+			struct kept_info *ret)
+{
+	uint32_t chunk, len;
+
+	memcpy(&chunk, page + CHUNK_AT, 4);
+	memcpy(&len, page + TEXT_BYTES_AT, 4);
+	len = le32toh(len);
+	f->bytes = get_le64(page + BYTES_AT);
+	f->salt = get_le64(page + SALT_AT);
+	if (memcmp(page, magic, sizeof(magic)) != 0 ||
+	    get_le64(page + SUM_AT) != sum(page, SUM_AT, 0) ||
+	    le32toh(chunk) != KEPT_CHUNK_BYTES || len > TEXT_MAX ||
+	    f->bytes > (uint64_t)KEPT_CHUNKS_MAX * KEPT_CHUNK_BYTES)
+		return false;
+	memcpy(ret->text, page + TEXT_AT, len);
+	memset(ret->text + len, 0, sizeof(ret->text) - len);
+	ret->version = ret->text + strlen(ret->text) + 1;
+	ret->bytes = f->bytes;
+	f->n_chunks = (size_t)div_round_up(f->bytes, KEPT_CHUNK_BYTES);
+	f->bits = calloc((size_t)div_round_up(f->n_chunks, WORD_BITS),
+			 sizeof(*f->bits));
+	return f->bits;
+}
+
+int kept_look(int dir, const char *name, struct kept_info *ret)
+{
+	CLEANUP(closep) int fd = -1;
+	CLEANUP(kept_close) struct kept_file f = { 0 };
+	uint8_t page[KEPT_PAGE_BYTES];
+	struct stat st;
+	char map[64];
+	size_t i;
+
+	file_name(map, name, "map");
+	fd = open_beneath(dir, map, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0,
+			  BENEATH_NO_LINKS);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0 ||
+	    pread(fd, page, sizeof(page), 0) != sizeof(page) ||
+	    !take_header(page, &f, ret))
+		return -EBADMSG;
+	for (i = 0; i < n_pages(&f); i++)
+		if (pread(fd, page, sizeof(page),
+			  (off_t)(i + 1) * KEPT_PAGE_BYTES) == sizeof(page))
+			take_page(&f, i, page);
+	ret->kept_bytes =
+		min_u64(f.bytes, (uint64_t)kept_count(&f) * KEPT_CHUNK_BYTES);
+	ret->used = st.st_mtim;
+	ret->in_use = is_locked(fd);
+	return 0;
+}
+
 int kept_remove(int dir, const char *name)
 {
 	CLEANUP(closep) int fd = -1;

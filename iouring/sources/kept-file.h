@@ -90,6 +90,21 @@ bool kept_is_dirty(const struct kept_file *f);
 /* How many chunks there are. */
 size_t kept_count(const struct kept_file *f);
 
+/* What a map says, for people. */
+struct kept_info {
+	char text[4096]; /* the object's name, NUL, its version */
+	const char *version; /* in it */
+	uint64_t bytes, kept_bytes;
+	struct timespec used; /* last */
+	bool in_use; /* somebody has it open */
+};
+
+/*
+ * Looks at the files of that name, which may be open, and changes nothing.
+ * -EBADMSG: the map says nothing.
+ */
+int kept_look(int dir, const char *name, struct kept_info *ret);
+
 /*
  * Removes the files of that name, unless somebody has them open (-EBUSY).
  */

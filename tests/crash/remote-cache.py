@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A server is killed while it fills a cache that is too small for its image: what
 the cache says that it has afterwards is what the web server has, and what is read
-by way of it, too. Other kills come while two servers share the folder.
+by way of it, too. Other kills come while two servers share the folder, or while
+all of the image is being filled into one that is large enough.
 
 PLATTER_CACHE_KILLS: how many [6, with PLATTER_FULL 200]; PLATTER_KILL_SEED
 """
@@ -26,7 +27,7 @@ from server import Failure, dies_with_us, environment  # noqa: E402
 
 MIB = 1 << 20
 SIZE = 100 * MIB + 77 * 512
-CACHE = "64M"
+CACHE, LARGE = "64M", "1G"
 READERS = 3
 START_SEC = 30
 
@@ -34,14 +35,15 @@ START_SEC = 30
 class Death:
     """A server, and readers who compare what they get until it is dead."""
 
-    def __init__(self, folder, number, url, data, rng):
+    def __init__(self, folder, number, url, data, rng, fills):
         self.path = os.path.join(folder, f"s{number}")
         self.log = open(os.path.join(folder, f"log{number}"), "w+")
         self.data, self.failure, self.read = data, None, 0
         self.p = subprocess.Popen(dies_with_us(
             [os.environ["PLATTER"], "serve", "--no-supervise", "-U", self.path,
              "-f", "raw", "--cache-dir", os.path.join(folder, "cache"),
-             "--cache-size", CACHE, url]),
+             "--cache-size", LARGE if fills else CACHE,
+             "--fill", "60M" if fills else "off", url]),
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         self.readers = [threading.Thread(target=self._read,
                                          args=(rng.random(),))
@@ -106,8 +108,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="platter-crash-") as folder, \
             BadWeb(data) as web:
         for n in range(kills):
-            two = n % 3 == 2
-            deaths = [Death(folder, i, web.url("good"), data, rng)
+            two, fills = n % 3 == 2, n % 2 == 0
+            deaths = [Death(folder, i, web.url("good"), data, rng, fills)
                       for i in range(1 + two)]
             time.sleep(rng.uniform(0.1, 1.6))
             said = [d.kill() for d in deaths]

@@ -9,7 +9,7 @@ OPT_EXPORT_NAME, OPT_ABORT, OPT_LIST, OPT_STARTTLS, OPT_GO = 1, 2, 3, 5, 7
 OPT_STRUCTURED, OPT_LIST_CONTEXT, OPT_SET_CONTEXT = 8, 9, 10
 REP_ACK, REP_SERVER, REP_INFO, REP_CONTEXT = 1, 2, 3, 4
 CMD_READ, CMD_WRITE, CMD_DISC, CMD_FLUSH, CMD_TRIM, CMD_ZERO = 0, 1, 2, 3, 4, 6
-CMD_STATUS = 7
+CMD_CACHE, CMD_STATUS = 5, 7
 FLAG_FUA, FLAG_NO_HOLE, FLAG_ONE = 1, 2, 8
 _OPTION = 0x49484156454F5054
 _REQUEST = 0x25609513
@@ -161,6 +161,9 @@ class Client:
 
     def zero(self, off, length, flags=0):
         return self._plain(CMD_ZERO, off, length, flags)
+
+    def cache(self, off, length):
+        return self._plain(CMD_CACHE, off, length, 0)
 
     def _plain(self, command, off, length, flags):
         self.request(command, off, length, flags=flags)

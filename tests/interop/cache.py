@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""cache-dir= filled: by fill=, by readers' own speed, and by platter cache."""
+
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                "..", "lib"))
+from bad_web import BadWeb  # noqa: E402
+from checks import is_equal, is_true, run_checks  # noqa: E402
+from kept import CHUNK, kept_in  # noqa: E402
+from nbd import Client  # noqa: E402
+from server import Server, environment, need_programs, run, run_json  # noqa: E402
+
+MIB = 1 << 20
+SIZE = 24 * MIB + 512
+EVENT_SEC = 60
+
+
+class Context:
+    def __init__(self, folder):
+        self.folder = folder
+        self.data = b"".join(b"%015d\n" % i for i in range(SIZE // 16))
+        self.n = 0
+
+    def at(self, name):
+        return os.path.join(self.folder, name)
+
+    def fresh(self):
+        self.n += 1
+        return self.at(f"cache{self.n}")
+
+
+def until(what, said):
+    end = time.monotonic() + EVENT_SEC
+    while not what():
+        is_true(time.monotonic() < end, f"{said}: not in {EVENT_SEC} s")
+        time.sleep(0.02)
+
+
+def fetched(web, kind="good"):
+    """How often each 64 KiB were asked for, but by who looks at the image before
+    it is served, and knows no cache: he takes its ends."""
+    count = {}
+    for r in web.ranges(kind):
+        a, b = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", r).groups())
+        if b - a <= 128 << 10:
+            continue
+        for unit in range(a >> 16, (b >> 16) + 1):
+            count[unit] = count.get(unit, 0) + 1
+    return count
+
+
+def is_whole(c, folder):
+    kept = kept_in(folder)
+    return len(kept) == 1 and len(kept[0].chunks) == -(-SIZE // CHUNK) and \
+        not kept[0].differences(c.data)
+
+
+def cache(*words, ok=(0,)):
+    return run([os.environ["PLATTER"], "cache", *words], ok=ok)
+
+
+def objects(*words):
+    return run_json([os.environ["PLATTER"], "cache", "list", "--json",
+                     *words])["objects"]
+
+
+def served(c, url, folder, *more):
+    return Server(url, fmt="raw", more=[
+        "--cache-dir", folder, "--control", c.at("control"), *more])
+
+
+def client(s):
+    n = Client(s.socket)
+    n.go()
+    return n
+
+
+def an_image_is_filled_while_nobody_reads(c):
+    """And nothing is fetched twice, whoever reads meanwhile."""
+    folder = c.fresh()
+    with c_web(c) as web:
+        web.delay = 0.02
+        with served(c, web.url("good"), folder, "--fill", "on") as s:
+            n = client(s)
+            for off in range(SIZE - 4096, 0, -3 * MIB):
+                is_equal(n.read(off, 4096), (0, c.data[off:off + 4096]),
+                         f"what is read at {off}")
+            until(lambda: is_whole(c, folder), "it is whole")
+            until(lambda: not objects("--control", c.at("control"))[0]
+                  ["filling"], "the filler has ended")
+            twice = [u for u, k in fetched(web).items() if k > 1]
+            is_equal(twice, [], "what was fetched twice")
+            asked = len(web.asked)
+            is_equal(n.read(0, MIB), (0, c.data[:MIB]), "the beginning")
+            is_equal(len(web.asked), asked, "requests, when it is whole")
+    print(f"{SIZE // MIB} MiB: {asked} requests")
+
+
+def c_web(c):
+    return BadWeb(c.data)
+
+
+def a_filler_gives_way_to_who_waits(c):
+    """With idle it does nothing while somebody reads what is not there."""
+    folder = c.fresh()
+    with c_web(c) as web:
+        web.delay = 0.05
+        with served(c, web.url("good"), folder, "--fill", "idle") as s:
+            n = client(s)
+            stop = threading.Event()
+            reads = []
+
+            def read():
+                # From the end, far apart: none is ahead of the other.
+                for off in range(SIZE - CHUNK, 0, -2 * CHUNK):
+                    if stop.is_set():
+                        return
+                    n.read(off, 512)
+                    reads.append(off)
+
+            t = threading.Thread(target=read)
+            t.start()
+            until(lambda: len(reads) > 10, "ten were read")
+            before = len(web.asked)
+            until(lambda: len(reads) > 30, "twenty more were read")
+            more = len(web.asked) - before
+            stop.set()
+            t.join()
+            is_true(more < 30, f"{more} requests for 20 reads")
+            until(lambda: is_whole(c, folder), "it is whole, later")
+
+
+def a_filler_keeps_its_rate(c):
+    folder = c.fresh()
+    with c_web(c) as web:
+        begun = time.monotonic()
+        with served(c, web.url("good"), folder, "--fill", "8M"):
+            until(lambda: is_whole(c, folder), "it is whole")
+        took = time.monotonic() - begun
+    is_true(took > SIZE / MIB / 8 - 0.7, f"{took:.1f} s: faster than 8M")
+
+
+def what_does_not_fit_is_not_filled(c):
+    with BadWeb(c.data * 3) as web:
+        with served(c, web.url("good"), c.fresh(), "--fill", "on",
+                    "--cache-size", "64M") as s:
+            until(lambda: "over 15/16 of the cache-size" in s.messages(),
+                  "it is said")
+            asked = len(web.asked)
+            is_equal(client(s).read(0, 512), (0, c.data[:512]), "a sector")
+            is_true(len(web.asked) <= asked + 1, "more was asked for")
+
+
+def a_server_is_told_to_fill(c):
+    folder = c.fresh()
+    with c_web(c) as web:
+        with served(c, web.url("good"), folder) as s:
+            is_equal(client(s).read(0, 512), (0, c.data[:512]), "a sector")
+            o = objects("--control", c.at("control"))
+            is_equal([(x["name"], x["size"], x["kept"], x["filling"])
+                      for x in o],
+                     [(web.url("good"), SIZE, CHUNK, False)], "what it has")
+            err = cache("warm", "--control", c.at("control"), "http://no/x",
+                        ok=(1,))[2]
+            is_true("has nothing open that is called so" in err, err)
+            cache("warm", "--control", c.at("control"), web.url("good"))
+            until(lambda: is_whole(c, folder), "it is whole")
+            metrics = stats(c)
+            is_true(metrics["objects"][0]["kept"] == SIZE, metrics)
+            # Two at a folder: one is told whose it is.
+            err = cache("warm", "--cache-dir", folder, "-f", "raw", "-q",
+                        web.url("good"), ok=(1,))[2]
+            is_true("another process keeps it" in err, err)
+            is_equal(cache("drop", "--cache-dir", folder, "--all",
+                           ok=(1,))[2], "platter: 1 in use\n", "a drop")
+
+
+def stats(c):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(c.at("control"))
+        s.sendall(b'{"command": "cache"}\n')
+        return json.loads(s.makefile().readline())
+
+
+def an_image_is_fetched_without_a_server(c):
+    folder = c.fresh()
+    with c_web(c) as web:
+        top = c.at("top.qcow2")
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b",
+             web.url("good"), "-F", "raw", top, str(SIZE)])
+        cache("warm", "--cache-dir", folder, "--allow", web.url("good", ""),
+              top)
+        is_true(is_whole(c, folder), "it is not whole")
+        asked = len(web.asked)
+        cache("warm", "--cache-dir", folder, "-f", "raw", web.url("good"))
+        is_true(len(web.asked) <= asked + 2, "it was fetched again")
+        o = objects("--cache-dir", folder)
+        is_equal([(x["name"], x["size"], x["kept"], x["in-use"]) for x in o],
+                 [(web.url("good"), SIZE, SIZE, False)], "what there is")
+        is_true("100%" in cache("list", "--cache-dir", folder)[1], "the list")
+        err = cache("drop", "--cache-dir", folder, "http://no/x", ok=(1,))[2]
+        is_true("there is nothing of" in err, err)
+        is_equal(cache("drop", "--cache-dir", folder, web.url("good"))[1],
+                 "1 removed\n", "the drop")
+        is_equal(objects("--cache-dir", folder), [], "what is left")
+        for kind, said in (("nameless", "nothing of it is kept"),
+                           ("down", "cannot be had now")):
+            err = cache("warm", "--cache-dir", folder, "-f", "raw",
+                        "--remote-timeout", 1, web.url(kind), ok=(1,))[2]
+            is_true(said in err, f"{kind}: {err}")
+    local = c.at("local.raw")
+    with open(local, "wb") as f:
+        f.write(c.data)
+    err = cache("warm", "--cache-dir", folder, "-f", "raw", local, ok=(1,))[2]
+    is_true("nothing of it is kept" in err, err)
+    with BadWeb(c.data * 3) as web:
+        err = cache("warm", "--cache-dir", folder, "-f", "raw",
+                    "--cache-size", "64M", web.url("good"), ok=(1,))[2]
+    is_true("is more than --cache-size may hold" in err, err)
+
+
+def who_reads_on_finds_it_fetched(c):
+    """Read-ahead: a reader of one request at a time does not wait for each; who
+    jumps about costs no more than what he reads."""
+    delay = 0.1
+    with c_web(c) as web:
+        with served(c, web.url("good"), c.fresh()) as s:
+            n = client(s)
+            web.delay = delay
+            begun = time.monotonic()
+            for off in range(0, 16 * MIB, 64 << 10):
+                is_equal(n.read(off, 64 << 10),
+                         (0, c.data[off:off + (64 << 10)]), f"at {off}")
+            took = time.monotonic() - begun
+        twice = [u for u, k in fetched(web).items() if k > 1]
+        is_equal(twice, [], "what was fetched twice")
+    is_true(took < 64 * delay / 2, f"{took:.1f} s for 64 chunks")
+    print(f"64 chunks one after the other: {took:.2f} s where an answer takes "
+          f"{delay} s")
+    with c_web(c) as web:
+        with served(c, web.url("good"), c.fresh()) as s:
+            n = client(s)
+            asked = len(web.asked)
+            for i in range(24):
+                n.read(i * 7 % 24 * MIB, 512)
+            is_equal(len(web.asked) - asked, 24, "requests for 24 jumps")
+
+
+def nbd_cmd_cache_fetches(c):
+    with c_web(c) as web:
+        with served(c, web.url("good"), c.fresh()) as s:
+            n = client(s)
+            is_equal(n.cache(4 * MIB, 3 * MIB), 0, "its error")
+            asked = len(web.asked)
+            is_equal(n.read(5 * MIB, MIB), (0, c.data[5 * MIB:6 * MIB]),
+                     "what is read")
+            is_equal(len(web.asked), asked, "requests after it")
+
+
+def main():
+    environment("PLATTER")
+    need_programs("qemu-img")
+    run_checks(Context, [
+        an_image_is_filled_while_nobody_reads,
+        a_filler_gives_way_to_who_waits,
+        a_filler_keeps_its_rate,
+        what_does_not_fit_is_not_filled,
+        a_server_is_told_to_fill,
+        an_image_is_fetched_without_a_server,
+        who_reads_on_finds_it_fetched,
+        nbd_cmd_cache_fetches,
+    ])
+
+
+if __name__ == "__main__":
+    main()
