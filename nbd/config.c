@@ -49,6 +49,7 @@ const char config_help[] =
 	"fill=off|on|idle|RATE   fetch all of what is open into cache-dir=: while\n"
 	"                 nobody waits, while nobody has waited for a second, or\n"
 	"                 RATE bytes a second [off]\n"
+	"trace=FILE|URL   what is fetched first, see platter trace [IMAGE.trace]\n"
 	"cache=SIZE       memory for tables, decoded clusters and decoding [64M]\n"
 	"io=auto|uring|sync  how files are read [auto]\n"
 	"direct=true      bypass the page cache (O_DIRECT) [false]\n"
@@ -131,6 +132,7 @@ void config_done(struct config *c)
 	free(c->snapshot);
 	free(c->credentials);
 	free(c->cache_dir);
+	free(c->trace);
 	free(c->ca);
 	free(c->proxy);
 	free(c->overlay);
@@ -592,6 +594,19 @@ static int set_fill(struct config *c, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_trace(struct config *c, const char *value, struct error *err)
+{
+	char *path;
+	int r = *value ? image_path(value, &path, err)
+		       : error_set(err, -EINVAL, 0, "trace: the name is empty");
+
+	if (r < 0)
+		return r;
+	free(c->trace);
+	c->trace = path;
+	return 0;
+}
+
 static int set_overlay(struct config *c, const char *value, struct error *err)
 {
 	char *path;
@@ -750,6 +765,7 @@ static const struct {
 	{ "cache-dir", set_cache_dir },
 	{ "cache-size", set_cache_size },
 	{ "fill", set_fill },
+	{ "trace", set_trace },
 	{ "cache", set_cache },
 	{ "spare", set_spare },
 	{ "io", set_io },
@@ -877,6 +893,10 @@ int config_check(const struct config *c, struct error *err)
 		{ c->fill != DISK_CACHE_FILL_OFF && !c->cache_dir,
 		  AS_GIVEN("fill= needs a folder: cache-dir=DIR",
 			   "--fill needs a folder: --cache-dir DIR") },
+		{ c->trace && !(c->image && c->cache_dir),
+		  AS_GIVEN(
+			  "trace= is of one image, and needs a folder: cache-dir=DIR",
+			  "--trace is of one image, and needs a folder: --cache-dir DIR") },
 		{ c->glance.listen && !c->glance.store,
 		  AS_GIVEN("glance= needs a store: store=DIR",
 			   "--glance needs a store: --store DIR") },

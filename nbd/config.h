@@ -38,6 +38,7 @@ struct config {
 	unsigned int remote_seconds;
 	char *cache_dir; /* absolute path; NULL: none */
 	uint64_t cache_dir_bytes;
+	char *trace; /* absolute path, or a URL; NULL: beside the image */
 	enum disk_cache_fill fill;
 	uint64_t fill_bytes_sec; /* 0: at any rate */
 	uint64_t cache_bytes;
@@ -67,7 +68,7 @@ void config_done(struct config *c); /* wipes the key */
 /*
  * Sets parameter @key: image, export (may repeat), format, member, snapshot, key, allow (may repeat),
  * force, credentials, ca, proxy, remote-timeout, cache-dir,
- * cache-size, fill, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
+ * cache-size, fill, trace, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
  * overlay-max, overlay-free, detect, control, max-connections,
  * max-connections-per-address. Returns 0, -ENOENT when there is no such parameter (and
  * @err is not touched), or -EINVAL with the reason.

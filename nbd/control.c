@@ -22,6 +22,7 @@
 #define LINE_BYTES_MAX 65536U
 #define CLIENTS_MAX    16U
 #define PROGRESS_NSEC  100000000ULL
+#define WORD_MSEC      200
 
 /* Who is connected; lines are short, and come one at a time. */
 struct client {
@@ -35,7 +36,8 @@ struct job {
 	struct control *control;
 	int fd; /* the client */
 	json_t *ask;
-	const struct overlay_command *command;
+	const struct overlay_command *command; /* NULL: none */
+	json_t *(*run)(struct job *j); /* its answer */
 	uint64_t total_bytes;
 	uint64_t told_nsec;
 	pthread_t thread;
@@ -419,11 +421,75 @@ static int run_delete(struct job *j, struct export *e, const json_t *ask,
 	return r;
 }
 
+static json_t *answer_long(struct job *j)
+{
+	return answer_overlay(j->control, j, j->command, j->ask);
+}
+
+/* Until the client says another word, or hangs up. */
+static void wait_for_word(const struct job *j)
+{
+	struct pollfd p = { j->fd, POLLIN, 0 };
+
+	while (!atomic_load(&j->control->stopping) &&
+	       poll(&p, 1, WORD_MSEC) <= 0)
+		;
+}
+
+static json_t *trace_json(const struct trace *t, bool full)
+{
+	json_t *list = json_array();
+	size_t i;
+
+	for (i = 0; i < t->n; i++)
+		json_array_append_new(
+			list, json_pack("[I, I]", (json_int_t)t->ranges[i].off,
+					(json_int_t)t->ranges[i].len));
+	return json_pack("{s:I, s:b, s:o}", "bytes", (json_int_t)t->bytes,
+			 "full", full, "ranges", list);
+}
+
+/* The export is held meanwhile, whoever opens and closes it. */
+static int record(struct job *j, struct export *e, json_t **ret,
+		  struct error *err)
+{
+	CLEANUP(trace_done) struct trace t = { 0 };
+	bool full;
+	int r = export_trace_begin(e, err);
+
+	if (r < 0)
+		return r;
+	send_line(j->fd, json_pack("{s:{}}", "recording"));
+	wait_for_word(j);
+	r = export_trace_end(e, &t, &full);
+	if (r < 0)
+		return error_set(err, r, 0, "out of memory");
+	*ret = trace_json(&t, full);
+	return 0;
+}
+
+static json_t *answer_trace(struct job *j)
+{
+	const char *name = json_string_value(json_object_get(j->ask, "export"));
+	struct error err = { 0 };
+	json_t *ret = NULL;
+	struct export *e;
+	int r = name ? export_open_by_operator(j->control->config, name, &e,
+					       &err)
+		     : error_set(&err, -EINVAL, 0, "no export is named");
+
+	if (r < 0)
+		return failure(&err);
+	r = record(j, e, &ret, &err);
+	export_close(e);
+	return r < 0 ? failure(&err) : ret;
+}
+
 static void *work_on_job(void *opaque)
 {
 	struct job *j = opaque;
 
-	send_line(j->fd, answer_overlay(j->control, j, j->command, j->ask));
+	send_line(j->fd, j->run(j));
 	closep(&j->fd);
 	json_decref(j->ask);
 	atomic_store(&j->ended, true);
@@ -432,13 +498,15 @@ static void *work_on_job(void *opaque)
 
 /* Takes over the client. */
 static json_t *begin_job(struct control *k, struct client *c,
-			 const struct overlay_command *command, json_t *ask)
+			 const struct overlay_command *command,
+			 json_t *(*run)(struct job *j), json_t *ask)
 {
 	struct job *j = calloc(1, sizeof(*j));
 	int r = ENOMEM;
 
 	if (j) {
 		j->control = k;
+		j->run = run;
 		j->ask = json_incref(ask);
 		j->command = command;
 		j->fd = c->fd;
@@ -505,8 +573,8 @@ static json_t *answer_command(struct control *k, struct client *c, json_t *ask,
 		return json_pack("{s:s}", "error",
 				 "there are the commands list, stats, create, "
 				 "snapshot, revert, delete, resize, flush, "
-				 "fence, close, cache, warm");
-	return command->takes_long ? begin_job(k, c, command, ask)
+				 "fence, close, cache, warm, trace");
+	return command->takes_long ? begin_job(k, c, command, answer_long, ask)
 				   : answer_overlay(k, NULL, command, ask);
 }
 
@@ -532,6 +600,8 @@ static json_t *answer(struct control *k, struct client *c, json_t *ask)
 		ret = answer_close(ask);
 	else if (!strcmp(command, "create"))
 		ret = answer_create(k, ask);
+	else if (!strcmp(command, "trace"))
+		ret = begin_job(k, c, NULL, answer_trace, ask);
 	else
 		ret = answer_command(k, c, ask, command);
 	return ret;

@@ -31,6 +31,10 @@
  *		    "failures": IN_A_ROW}]}: what is open of cache-dir=
  *	{"command": "warm"} -> {"objects": HOW_MANY}, filled from now on
  *	{"command": "warm", "name": URL} -> {"objects": 1}
+ *	{"command": "trace", "export": ""} -> {"recording": {}}, and when another
+ *		line comes {"bytes": SIZE, "full": whether there was more,
+ *		"ranges": [[OFFSET, LENGTH], ...]} of what was read meanwhile,
+ *		see trace.h
  *	whatever fails -> {"error": "why"}
  */
 #ifndef NBD_CONTROL_H

@@ -10,6 +10,7 @@
 #include "nbd/export.h"
 #include "nbd/overlays.h"
 #include "nbd/registry.h"
+#include "nbd/replay.h"
 
 /*
  * What is open: exports by their names, live images by their ids, overlays by
@@ -60,6 +61,8 @@ static void export_free(struct export *e)
 	image_unref(e->from);
 	if (e->live_entry)
 		registry_put(&live_images, e->live_entry);
+	pthread_rwlock_destroy(&e->tracing);
+	trace_recorder_free(e->trace);
 	free(e->name);
 	free(e->id);
 	free(e->path);
@@ -442,6 +445,7 @@ static int open_new(void *opaque, void **ret, struct error *err)
 
 	if (!e)
 		return error_set(err, -ENOMEM, 0, "out of memory");
+	pthread_rwlock_init(&e->tracing, NULL);
 	e->diff_apply = t->config->diff_apply;
 	e->failures = (struct line_budget){ .burst = 10, .per_second = 1 };
 	e->name = strdup(t->text);
@@ -454,6 +458,8 @@ static int open_new(void *opaque, void **ret, struct error *err)
 		export_free(e);
 		return r;
 	}
+	if (e->live && !t->src)
+		replay_add(e->image, e->path, *e->id ? NULL : t->config->trace);
 	*ret = e;
 	return 0;
 }
@@ -559,6 +565,52 @@ int export_open_standing(const struct config *c, const char *image,
 unsigned int export_connections(const struct export *e)
 {
 	return registry_holders(&exports, e->entry) - e->standing;
+}
+
+/* ---- traces ---- */
+
+int export_trace_begin(struct export *e, struct error *err)
+{
+	struct trace_recorder *r = trace_recorder_new(export_bytes(e));
+	int code = 0;
+
+	if (!r)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	pthread_rwlock_wrlock(&e->tracing);
+	if (e->trace)
+		code = error_set(err, -EBUSY, 0,
+				 "a trace of export \"%s\" is being recorded",
+				 e->name);
+	else
+		e->trace = TAKE_PTR(r);
+	atomic_store(&e->traced, e->trace);
+	pthread_rwlock_unlock(&e->tracing);
+	trace_recorder_free(r);
+	return code;
+}
+
+int export_trace_end(struct export *e, struct trace *ret, bool *ret_full)
+{
+	struct trace_recorder *r;
+	bool ok;
+
+	pthread_rwlock_wrlock(&e->tracing);
+	atomic_store(&e->traced, false);
+	r = TAKE_PTR(e->trace);
+	pthread_rwlock_unlock(&e->tracing);
+	ok = trace_take(r, ret, ret_full);
+	trace_recorder_free(r);
+	return ok ? 0 : -ENOMEM;
+}
+
+void export_note_read(struct export *e, uint64_t off, uint64_t len)
+{
+	if (!atomic_load_explicit(&e->traced, memory_order_relaxed))
+		return;
+	pthread_rwlock_rdlock(&e->tracing);
+	if (e->trace)
+		trace_note(e->trace, off, len);
+	pthread_rwlock_unlock(&e->tracing);
 }
 
 struct alone {

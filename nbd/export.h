@@ -14,6 +14,7 @@
 #include "nbd/config.h"
 #include "nbd/line-budget.h"
 #include "nbd/registry.h"
+#include "nbd/trace.h"
 #include "nbd/traffic.h"
 
 struct glance;
@@ -44,6 +45,9 @@ struct export
 	bool standing; /* one of its holders is the server */
 	struct traffic_meter traffic; /* all connections' */
 	struct line_budget failures; /* lines for requests that fail */
+	pthread_rwlock_t tracing; /* of: */
+	struct trace_recorder *trace; /* NULL: nobody records what is read */
+	atomic_bool traced; /* trace is not NULL */
 	struct entry *entry, *live_entry, *overlay_entry; /* registry.h */
 };
 
@@ -75,6 +79,17 @@ int export_create(const struct config *c, const char *name, struct error *err);
  */
 int export_open_standing(const struct config *c, const char *image,
 			 struct export **ret, struct error *err);
+
+/*
+ * Notes what is read from now on, by whose open export @e is. -EBUSY: somebody
+ * does so already.
+ */
+int export_trace_begin(struct export *e, struct error *err);
+/* What was read since; see trace_take(). -ENOMEM */
+int export_trace_end(struct export *e, struct trace *ret, bool *ret_full);
+
+/* A read of it. Any thread. */
+void export_note_read(struct export *e, uint64_t off, uint64_t len);
 
 /* Connections that have it open; @e's holder is one. */
 unsigned int export_connections(const struct export *e);

@@ -6,6 +6,7 @@
 #include "iouring/sources/disk-cache.h"
 #include "nbd/connection.h"
 #include "nbd/metrics.h"
+#include "nbd/replay.h"
 
 static uint64_t load(const _Atomic uint64_t *n)
 {
@@ -107,6 +108,8 @@ static void add_disk_cache(struct text_buf *b)
 		    n.behind_bytes);
 	add_gauge(b, "platter_disk_cache_missing_bytes",
 		  "What is not there of the images that are open.", left);
+	add_counter(b, "platter_trace_bytes_total",
+		    "Bytes of disks that traces had fetched.", replay_bytes());
 	add_counter(b, "platter_disk_cache_evicted_bytes_total",
 		    "Those that went, to make room.", n.evicted_bytes);
 }

@@ -9,6 +9,7 @@
 #include "formats/containers/container.h"
 #include "glance/find.h"
 #include "iouring/sources/disk-cache.h"
+#include "iouring/sources/http-engine.h"
 #include "nbd/control.h"
 #include "nbd/descriptors.h"
 #include "nbd/export-list.h"
@@ -17,6 +18,7 @@
 #include "nbd/metrics.h"
 #include "nbd/overlays.h"
 #include "nbd/peers.h"
+#include "nbd/replay.h"
 
 void service_init(struct service *s)
 {
@@ -41,6 +43,7 @@ int service_complete(struct service *s, void (*say)(const char *line),
 {
 	int r = config_check(&s->config, err);
 
+	replay_configure(say);
 	return r < 0 ? r : config_apply(&s->config, say, err);
 }
 
@@ -123,6 +126,8 @@ int service_start(struct service *s, struct error *err)
 		r = glance_start(s->glance, err);
 	if (r >= 0)
 		r = disk_cache_start(err);
+	if (r >= 0)
+		replay_start();
 	if (r >= 0 && s->control)
 		r = control_start(s->control, &s->config, err);
 	return r;
@@ -132,6 +137,8 @@ void service_stop(struct service *s)
 {
 	control_free(TAKE_PTR(s->control));
 	glance_free(TAKE_PTR(s->glance));
+	http_engine_stop();
+	replay_stop();
 	disk_cache_stop();
 }
 

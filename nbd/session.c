@@ -178,10 +178,10 @@ static int end_change(const struct call *r, int code)
 	return end(r, code);
 }
 
-static int read_export(const struct export *e, void *buf, uint32_t len,
-		       uint64_t off, struct zero_runs *zeroes,
-		       struct error *err)
+static int read_export(struct export *e, void *buf, uint32_t len, uint64_t off,
+		       struct zero_runs *zeroes, struct error *err)
 {
+	export_note_read(e, off, len);
 	return e->overlay ? overlay_read_sparse(e->overlay, buf, len, off,
 						zeroes, err)
 			  : image_read_sparse(e->image, buf, len, off, zeroes,

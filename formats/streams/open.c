@@ -205,6 +205,23 @@ static void explain(struct source *src, uint64_t off, uint64_t len,
 		err->code = -EIO;
 }
 
+/* What is decoded for it, where a table tells. */
+static void prefetch(struct source *src, uint64_t off, uint64_t len)
+{
+	struct stream *s = stream_of(src);
+	struct checkpoint from, to;
+	uint64_t end;
+
+	len = min_u64(len, src->bytes - min_u64(off, src->bytes));
+	if (!len || !s->ops->find || s->ops->find(s, off, &from, NULL) < 0 ||
+	    s->ops->find(s, off + len - 1, &to, NULL) < 0)
+		return;
+	/* The last one is about as long as what comes of it. */
+	end = min_u64(to.in + s->piece_bytes, s->src->bytes);
+	if (from.in < end)
+		source_prefetch(s->src, from.in, end - from.in);
+}
+
 static const struct source_ops stream_source_ops = {
 	.name = "stream",
 	.pread = read_some,
@@ -212,6 +229,7 @@ static const struct source_ops stream_source_ops = {
 	.read_now = read_now,
 	.find_hole = find_hole,
 	.explain = explain,
+	.prefetch = prefetch,
 	.free = free_source,
 };
 

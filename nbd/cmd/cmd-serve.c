@@ -60,6 +60,7 @@ static const char help[] =
 	"                      keep what was read of URLs, and indexes of compressed\n"
 	"                      files, in a folder\n"
 	"      --fill on|idle|RATE   fetch all of what is open into it\n"
+	"      --trace FILE     fetch first what it names, see platter trace\n"
 	"      --cache SIZE     memory for caches (default 64M)\n"
 	"      --io MODE        auto, uring or sync\n"
 	"      --direct         read with O_DIRECT\n"

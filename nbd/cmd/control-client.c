@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -9,7 +10,7 @@
 #include "nbd/cmd/control-client.h"
 #include "nbd/cmd/progress.h"
 
-static FILE *connect_control(const char *path, struct error *err)
+FILE *control_connect(const char *path, struct error *err)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 	FILE *fp = NULL;
@@ -50,28 +51,51 @@ static json_t *take_answer(FILE *fp, const char *what, struct progress *p)
 	return answer;
 }
 
+/* What the server says is wrong; else @answer. */
+static json_t *check_answer(json_t *answer, const char *path, struct error *err)
+{
+	const char *why = json_string_value(json_object_get(answer, "error"));
+
+	if (answer && !why)
+		return answer;
+	if (answer)
+		error_set(err, -EIO, 0, "%s", why);
+	else
+		error_set(err, -EIO, 0, "%s: does not answer", path);
+	json_decref(answer);
+	return NULL;
+}
+
+/* Past @fp, which is read from: what it has in its buffer stays there. */
+static void send_question(FILE *fp, json_t *ask)
+{
+	char *text = json_dumps(ask, JSON_COMPACT);
+
+	dprintf(fileno(fp), "%s\n", text ? text : "{}");
+	free(text);
+	json_decref(ask);
+}
+
+json_t *control_talk(FILE *fp, json_t *ask, const char *path, struct error *err)
+{
+	send_question(fp, ask);
+	return check_answer(json_loadf(fp, JSON_DISABLE_EOF_CHECK, NULL), path,
+			    err);
+}
+
 json_t *control_ask(const char *path, json_t *ask, const char *what, bool quiet,
 		    struct error *err)
 {
-	FILE *fp = connect_control(path, err);
+	FILE *fp = control_connect(path, err);
 	struct progress p = { .quiet = quiet };
-	json_t *answer = NULL;
-	const char *why;
+	json_t *answer;
 
-	if (fp) {
-		json_dumpf(ask, fp, JSON_COMPACT);
-		fputc('\n', fp);
-		fflush(fp);
-		answer = take_answer(fp, what, &p);
-		fclose(fp);
-		if (!answer)
-			error_set(err, -EIO, 0, "%s: does not answer", path);
+	if (!fp) {
+		json_decref(ask);
+		return NULL;
 	}
-	json_decref(ask);
-	why = json_string_value(json_object_get(answer, "error"));
-	if (!why)
-		return answer;
-	error_set(err, -EIO, 0, "%s", why);
-	json_decref(answer);
-	return NULL;
+	send_question(fp, ask);
+	answer = take_answer(fp, what, &p);
+	fclose(fp);
+	return check_answer(answer, path, err);
 }

@@ -1,16 +1,29 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Asks a running server by its control socket (nbd/control.h). */
+/* Asking a running server by its control socket (nbd/control.h). */
 #ifndef NBD_CMD_CONTROL_CLIENT_H
 #define NBD_CMD_CONTROL_CLIENT_H
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "iouring/error.h"
 
+/* *ret is the caller's to fclose(); NULL, with @err: nobody listens there. */
+FILE *control_connect(const char *path, struct error *err);
+
 /*
- * Asks, drops @ask, and takes the answer, the caller's. NULL: it failed, or the
- * server says so. @what: is called so while it shows how far it is, unless @quiet.
+ * One question, which is dropped, to a server that was connected to, called @path in
+ * messages, and its answer, which is the caller's; NULL, with @err: there is none, or
+ * it tells what is wrong.
+ */
+json_t *control_talk(FILE *fp, json_t *ask, const char *path,
+		     struct error *err);
+
+/*
+ * Asks who listens on @path, drops @ask, and waits for the answer, which is the
+ * caller's; how far it is is shown, as @what, unless @quiet. NULL, with @err: it failed, or
+ * the server says so.
  */
 json_t *control_ask(const char *path, json_t *ask, const char *what, bool quiet,
 		    struct error *err);

@@ -5,7 +5,9 @@
 import json
 import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -48,7 +50,9 @@ def fetched(web, kind="good"):
     """How often each 64 KiB were asked for, but by who looks at the image before
     it is served, and knows no cache: he takes its ends."""
     count = {}
-    for r in web.ranges(kind):
+    for k, path, r, _ in list(web.asked):
+        if k != kind or path.endswith(".trace"):
+            continue
         a, b = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", r).groups())
         if b - a <= 128 << 10:
             continue
@@ -265,6 +269,102 @@ def nbd_cmd_cache_fetches(c):
             is_equal(len(web.asked), asked, "requests after it")
 
 
+def trace_of(c, image, path, *reads, fmt="raw"):
+    """Has @reads, (offset, length) each, recorded to @path."""
+    with Server(image, fmt=fmt, more=["--control", c.at("control")]) as s:
+        p = subprocess.Popen(
+            [os.environ["PLATTER"], "trace", "record", "--control",
+             c.at("control"), "--overwrite", path],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True)
+        is_true("recording" in p.stderr.readline(), "it does not record")
+        n = client(s)
+        for off, length in reads:
+            n.read(off, length)
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=EVENT_SEC)
+        is_equal((p.returncode, err), (0, ""), f"the recording ({out})")
+
+
+def replayed(web, units):
+    """Has all that lies in these pieces of the cache been asked for?"""
+    have = fetched(web)
+    return all(have.get(u * 4 + k) for u in units for k in range(4))
+
+
+def what_a_boot_read_is_fetched_before_the_next(c):
+    trace = c.at("disk.trace")
+    reads = [(20 * MIB, 4096), (0, 512), (3 * MIB + 100, 70000),
+             (20 * MIB, 512), (SIZE - 512, 512)]
+    raw = c.at("disk.raw")
+    with open(raw, "wb") as f:
+        f.write(c.data)
+    trace_of(c, raw, trace, *reads)
+    unit = 32 << 10
+    with open(trace) as f:
+        is_equal(f.read().splitlines(), [
+            "platter-trace 1", f"bytes {SIZE}", f"{20 * MIB} {unit}",
+            f"0 {unit}", f"{3 * MIB} {3 * unit}",
+            f"{SIZE // unit * unit} {SIZE % unit}"], "the trace")
+    pieces = [80, 0, 12, 96 - 1]
+    # Given, and beside the image; of a qcow2 of the same disk.
+    packed = c.at("disk.qcow2")
+    run(["qemu-img", "convert", "-c", "-O", "qcow2", raw, packed])
+    with c_web(c) as web, open(packed, "rb") as q, open(trace, "rb") as t:
+        web.files = {"d.qcow2": q.read(), "d.qcow2.trace": t.read()}
+        with served(c, web.url("good"), c.fresh(), "--trace", trace) as s:
+            until(lambda: replayed(web, pieces[:3]), "it was replayed")
+            asked = len(web.asked)
+            n = client(s)
+            for off, length in reads[:4]:
+                is_equal(n.read(off, length), (0, c.data[off:off + length]),
+                         f"at {off}")
+            is_true(len(web.asked) == asked, "requests after the replay: "
+                    f"{web.asked[asked:]}")
+            is_true(len(fetched(web)) < 4 * 8, "too much was fetched")
+        with Server(web.url("files", "d.qcow2"), more=[
+                "--cache-dir", c.fresh()]) as s:
+            until(lambda: any(a[1].endswith(".trace") for a in web.asked),
+                  "it asked for the trace")
+            until(lambda: quiet(web), "it was replayed")
+            asked = len(web.asked)
+            n = client(s)
+            for off, length in reads:
+                is_equal(n.read(off, length), (0, c.data[off:off + length]),
+                         f"at {off}")
+            is_true(len(web.asked) == asked, "requests after the replay: "
+                    f"{web.asked[asked:]}")
+
+
+def quiet(web):
+    """Nobody has asked for anything for a while."""
+    before = len(web.asked)
+    time.sleep(0.5)
+    return len(web.asked) == before
+
+
+def what_is_no_trace_is_told(c):
+    path = c.at("bad.trace")
+    for text, said in (
+            ("", "is no trace: its first line"),
+            ("platter-trace 1\n", "how many bytes"),
+            ("platter-trace 1\nbytes 5\n", "another size"),
+            (f"platter-trace 1\nbytes {SIZE}\n0 0\n", "range 1 is not"),
+            (f"platter-trace 1\nbytes {SIZE}\n0 512\n5 {SIZE}\n",
+             "range 2 is not"),
+            (f"platter-trace 1\nbytes {SIZE}\n{1 << 64} 1\n",
+             "range 1 is not"),
+            (f"platter-trace 1\nbytes {SIZE}\n" + "0 1\n" * 65537,
+             "has over 65536 ranges"),
+            ("x" * (2 * MIB + 1), "has over 2097152 bytes")):
+        with open(path, "w") as f:
+            f.write(text)
+        with c_web(c) as web:
+            with served(c, web.url("good"), c.fresh(), "--trace", path) as s:
+                until(lambda: said in s.messages(), said)
+                is_equal(client(s).read(0, 512), (0, c.data[:512]), "a read")
+
+
 def main():
     environment("PLATTER")
     need_programs("qemu-img")
@@ -277,6 +377,8 @@ def main():
         an_image_is_fetched_without_a_server,
         who_reads_on_finds_it_fetched,
         nbd_cmd_cache_fetches,
+        what_a_boot_read_is_fetched_before_the_next,
+        what_is_no_trace_is_told,
     ])
 
 
