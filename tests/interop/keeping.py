@@ -7,7 +7,6 @@ export name, and what a crash leaves of a change of the chain."""
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from checks import is_equal, is_true, run_checks  # noqa: E402
-from nbd import Client, Refused as NoExport  # noqa: E402
+from nbd import Client, Refused as NoExport, greets  # noqa: E402
 from server import (Failure, Refused, Server, bare_server,  # noqa: E402
                     environment, need_programs, run)
 
@@ -64,15 +63,10 @@ def qemu_writes(path, fmt="qcow2", *options):
                           path], stdin=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 20
-        while True:
-            try:
-                with socket.socket(socket.AF_UNIX) as s:
-                    s.connect(sock)
-                break
-            except OSError:
-                if p.poll() is not None or time.monotonic() > end:
-                    raise Failure("qemu-nbd does not start") from None
-                time.sleep(0.01)
+        while not greets(sock):
+            if p.poll() is not None or time.monotonic() > end:
+                raise Failure("qemu-nbd does not start")
+            time.sleep(0.01)
         yield
     finally:
         p.terminate()

@@ -19,7 +19,7 @@ import zipfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from checks import is_equal, is_true, run_checks  # noqa: E402
-from nbd import Client, Refused  # noqa: E402
+from nbd import Client, Refused, greets  # noqa: E402
 from server import (Failure, dies_with_us, environment,  # noqa: E402
                     front_end, run)
 
@@ -400,7 +400,7 @@ def who_meets_a_lock_is_told(c):
     other = subprocess.Popen(
         dies_with_us(["qemu-nbd", "-t", "-f", "qcow2", "-k", c.path("other"),
                       c.path("vms/one.qcow2")]))
-    wait(lambda: os.path.exists(c.path("other")), "qemu-nbd")
+    wait(lambda: greets(c.path("other")), "qemu-nbd")
     with Serve("-U", c.socket, "--overlays", c.path("vms"), c.path("a.raw")):
         for name, told in (("+one", True), ("+/", False)):
             err = run(["qemu-img", "info",

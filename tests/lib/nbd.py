@@ -21,6 +21,16 @@ class Refused(Exception):
     """The server does not have that export, or does not let us in."""
 
 
+def greets(path):
+    """Does a server speak there? qemu-nbd listens before it opens its image, and
+    takes its locks; it greets when it has them."""
+    try:
+        with Client(path) as c:
+            return c.take(8) == b"NBDMAGIC"
+    except OSError:
+        return False
+
+
 class Client:
     greeted = False
 
