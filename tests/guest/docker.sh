@@ -74,6 +74,7 @@ make_image()
 
 # list FOLDER: each entry there, with all that is to be the same in the guest.
 # Its own text, so that the guest runs the same.
+# shellcheck disable=SC2016 # the guest's shell expands it
 list_script='cd "$1" && find . -xdev ! -path ./lost+found | sort | while read -r f; do
 	kind="$(stat -c "%F %a %u %g %Y" "$f")"
 	case $kind in
@@ -125,7 +126,7 @@ END
 }
 
 make_image
-PATH= /bin/busybox sh -c "$list_script" list "$work/all/rootfs" >"$work/want"
+PATH='' /bin/busybox sh -c "$list_script" list "$work/all/rootfs" >"$work/want"
 make_initramfs
 sum=$(sha256sum <"$work/image.tar")
 serve_start --overlay temp "$work/image.tar"
