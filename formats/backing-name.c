@@ -112,7 +112,7 @@ static int walk_json(struct backing_name *n, json_t *root, struct error *err)
 		file = json_string_value(
 			member(root, node, prefix, "filename"));
 		url = json_string_value(member(root, node, prefix, "url"));
-		if (url && url_is_http(url) && driver &&
+		if (url && url_is_web(url) && driver &&
 		    (!strcmp(driver, "http") || !strcmp(driver, "https"))) {
 			n->url = true;
 			file = url;
@@ -202,8 +202,8 @@ static int check_url(const struct backing_name *n, const struct allow *allow,
 
 	if (!n->url || allow_has_url(allow, n->path))
 		return 0;
-	people = url_is_http(n->path) ? url_for_people(n->path)
-				      : strdup(n->path);
+	people =
+		url_is_web(n->path) ? url_for_people(n->path) : strdup(n->path);
 	return error_set(err, -EPERM, 0,
 			 "backing file %s is not permitted: %s, with the URL "
 			 "or what it begins with, permits it",
@@ -222,7 +222,7 @@ int backing_name_parse(struct backing_name *ret, const char *name,
 	bool known = len && (!strncmp(name, "json:", len) ||
 			     !strncmp(name, "file:", len));
 
-	if (url_is_http(name) || nbd_source_is_uri(name))
+	if (url_is_web(name) || nbd_source_is_uri(name))
 		n.url = true;
 	else
 		r = check_prefix(name, len, known, allow, err);
@@ -255,7 +255,7 @@ int backing_name_parse(struct backing_name *ret, const char *name,
 
 int backing_name_write(const char *path, char **ret, struct error *err)
 {
-	bool is_web = url_is_http(path);
+	bool is_web = url_is_web(path);
 	bool odd = !is_web && !nbd_source_is_uri(path) &&
 		   path[strcspn(path, ":/")] == ':';
 	CLEANUP(url_done) struct url u = { 0 };

@@ -206,7 +206,7 @@ static int append(const char ***list, size_t *n, const char *value,
 static int add_url(struct allow *a, const char *value, struct error *err)
 {
 	CLEANUP(url_done) struct url u = { 0 };
-	int r = url_is_http(value) ? url_parse(value, &u, err) : 0;
+	int r = url_is_web(value) ? url_parse(value, &u, err) : 0;
 
 	if (r < 0) {
 		error_prefix(err, "%s", AS_GIVEN("allow", "--allow"));
@@ -247,7 +247,7 @@ int allow_add(struct allow *a, const char *value, struct error *err)
 	}
 	if (len && value[len - 1] == ':' && !strchr(value, '/'))
 		return append(&a->prefixes, &a->n_prefixes, value, err);
-	if (url_is_http(value) || nbd_source_is_uri(value))
+	if (url_is_web(value) || nbd_source_is_uri(value))
 		return add_url(a, value, err);
 	if (stat(value, &st) < 0 || !S_ISDIR(st.st_mode))
 		return error_set(err, -EINVAL, 0,

@@ -128,7 +128,7 @@ static const struct place_ops web_ops = {
 
 bool url_place_knows(const char *name)
 {
-	return url_is_http(name) || nbd_source_is_uri(name);
+	return url_is_web(name) || nbd_source_is_uri(name);
 }
 
 const char *url_place_format(const char *url)

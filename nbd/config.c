@@ -344,7 +344,7 @@ static int set_allow(struct config *c, const char *value, struct error *err)
 	if (!values)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	c->allow_values = values;
-	if (!strcmp(value, "guessed") || url_is_http(value) ||
+	if (!strcmp(value, "guessed") || url_is_web(value) ||
 	    nbd_source_is_uri(value) || (len && value[len - 1] == ':'))
 		copy = strdup(value);
 	else if (absolute_path(value, &copy, err) < 0)

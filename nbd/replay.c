@@ -108,8 +108,8 @@ static int open_file(const char *name, struct source **ret, struct error *err)
 					.named = true,
 					.kept = true };
 
-	return url_is_http(name) ? http_source_open(&wish, ret, err)
-				 : file_source_open(name, 0, ret, err);
+	return url_is_web(name) ? http_source_open(&wish, ret, err)
+				: file_source_open(name, 0, ret, err);
 }
 
 /*

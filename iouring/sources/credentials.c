@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -22,6 +23,10 @@ void credentials_done(struct credentials *c)
 {
 	wipe(c->bearer);
 	wipe(c->login);
+	wipe(c->keys);
+	wipe(c->token);
+	free(c->endpoint);
+	free(c->region);
 	*c = (struct credentials){ 0 };
 }
 
@@ -33,7 +38,30 @@ static bool is_same(const char *a, const char *b)
 bool credentials_are_same(const struct credentials *a,
 			  const struct credentials *b)
 {
-	return is_same(a->bearer, b->bearer) && is_same(a->login, b->login);
+	return is_same(a->bearer, b->bearer) && is_same(a->login, b->login) &&
+	       is_same(a->keys, b->keys) && is_same(a->token, b->token);
+}
+
+static bool copy_text(const char *text, char **ret)
+{
+	*ret = text ? strdup(text) : NULL;
+	return !text || *ret;
+}
+
+int credentials_copy(const struct credentials *c, struct credentials *ret)
+{
+	struct credentials n = { .by_host = c->by_host };
+
+	if (!copy_text(c->bearer, &n.bearer) ||
+	    !copy_text(c->login, &n.login) || !copy_text(c->keys, &n.keys) ||
+	    !copy_text(c->token, &n.token) ||
+	    !copy_text(c->endpoint, &n.endpoint) ||
+	    !copy_text(c->region, &n.region)) {
+		credentials_done(&n);
+		return -ENOMEM;
+	}
+	*ret = n;
+	return 0;
 }
 
 /* @text: of CREDENTIALS_BYTES_MAX and a NUL. */
@@ -75,37 +103,80 @@ static int read_file(const char *path, char **ret, struct error *err)
 	return r;
 }
 
-/* "[URL] KIND VALUE": cuts @line at its words. False: it is not so. */
-static bool split(char *line, char **url, char **kind, char **value)
-{
-	static const char spaces[] = " \t\r";
-	char *words[4] = { 0 }, *rest = NULL, *w;
-	size_t n = 0;
+/* A line's words, in it. */
+struct words {
+	const char *url; /* NULL: there is none */
+	const char *kind, *value;
+	const char *endpoint, *region;
+	bool by_host;
+};
 
-	for (w = strtok_r(line, spaces, &rest); w && n < 4;
-	     w = strtok_r(NULL, spaces, &rest))
-		words[n++] = w;
-	if (n != 2 && n != 3)
-		return false;
-	*url = n == 3 ? words[0] : NULL;
-	*kind = words[n - 2];
-	*value = words[n - 1];
-	return !strcmp(*kind, "bearer") ||
-	       (!strcmp(*kind, "basic") && strchr(*value, ':'));
+static bool is_kind(const char *word)
+{
+	return !strcmp(word, "bearer") || !strcmp(word, "basic") ||
+	       !strcmp(word, "s3") || !strcmp(word, "token");
 }
 
-static int take(struct credentials *c, const char *kind, const char *value,
-		struct error *err)
+static bool take_option(struct words *w, const char *word)
 {
-	char *copy = strdup(value);
+	if (!strcmp(w->kind, "bearer") || !strcmp(w->kind, "basic"))
+		return false;
+	if (!strncmp(word, "endpoint=", 9))
+		w->endpoint = word + 9;
+	else if (!strncmp(word, "region=", 7) && word[7])
+		w->region = word + 7;
+	else if (!strncmp(word, "style=", 6))
+		w->by_host = !strcmp(word + 6, "host");
+	else
+		return false;
+	return true;
+}
 
-	if (!copy)
+/* "[URL] KIND VALUE OPTION...": cuts @line at its words. False: it is not so. */
+static bool split(char *line, struct words *ret)
+{
+	static const char spaces[] = " \t\r";
+	struct words w = { 0 };
+	char *rest = NULL, *word = strtok_r(line, spaces, &rest);
+
+	if (word && !is_kind(word)) {
+		w.url = word;
+		word = strtok_r(NULL, spaces, &rest);
+	}
+	w.kind = word;
+	w.value = word ? strtok_r(NULL, spaces, &rest) : NULL;
+	if (!w.value || !is_kind(w.kind))
+		return false;
+	if ((!strcmp(w.kind, "basic") || !strcmp(w.kind, "s3")) &&
+	    !strchr(w.value, ':'))
+		return false;
+	while ((word = strtok_r(NULL, spaces, &rest)))
+		if (!take_option(&w, word))
+			return false;
+	*ret = w;
+	return true;
+}
+
+static int take(struct credentials *c, const struct words *w, struct error *err)
+{
+	const bool bearer = !strcmp(w->kind, "bearer");
+	const bool keys = !strcmp(w->kind, "s3");
+	const bool token = !strcmp(w->kind, "token");
+	char *value = (char *)(uintptr_t)w->value;
+	struct credentials all = {
+		.bearer = bearer ? value : NULL,
+		.login = bearer || keys || token ? NULL : value,
+		.keys = keys ? value : NULL,
+		.token = token ? value : NULL,
+		.endpoint = (char *)(uintptr_t)w->endpoint,
+		.region = (char *)(uintptr_t)w->region,
+		.by_host = w->by_host,
+	}, copy;
+
+	if (credentials_copy(&all, &copy) < 0)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	credentials_done(c);
-	if (!strcmp(kind, "bearer"))
-		c->bearer = copy;
-	else
-		c->login = copy;
+	*c = copy;
 	return 0;
 }
 
@@ -129,20 +200,23 @@ int credentials_read(const char *path, const struct url *u, bool named,
 {
 	CLEANUP(wipep) char *text = NULL;
 	struct credentials c = { 0 };
-	char *line, *rest = NULL, *url, *kind, *value;
+	char *line, *rest = NULL;
+	struct words w;
 	int r = read_file(path, &text, err), best = 0, how;
 
 	for (line = r < 0 ? NULL : strtok_r(text, "\n", &rest); line && r >= 0;
 	     line = strtok_r(NULL, "\n", &rest)) {
 		if (*line == '#' || !line[strspn(line, " \t\r")])
 			continue;
-		how = split(line, &url, &kind, &value)
-			      ? fit(url, u, named, err)
+		how = split(line, &w)
+			      ? fit(w.url, u, named, err)
 			      : error_set(err, -EINVAL, 0,
 					  "a line is not \"[URL] bearer "
-					  "TOKEN\" or \"[URL] basic "
-					  "USER:PASSWORD\"");
-		r = how > best ? take(&c, kind, value, err) : how;
+					  "TOKEN\", \"[URL] basic "
+					  "USER:PASSWORD\", \"[URL] s3 "
+					  "ACCESS:SECRET\" or \"[URL] token "
+					  "TOKEN\"");
+		r = how > best ? take(&c, &w, err) : how;
 		if (how > best)
 			best = how;
 	}

@@ -17,11 +17,13 @@
 /* An object of a web server, as it was when it was opened. */
 struct http_object {
 	struct source s;
-	struct url url; /* as it was named */
+	struct url given; /* as it was named */
+	struct url url; /* where it is asked for */
 	char *text; /* to be asked for */
 	char *people; /* for messages */
 	char *name; /* of its identity */
 	bool named; /* by the user */
+	bool constant; /* its name says what it is */
 	struct url *allowed; /* where redirects may lead, too */
 	size_t n_allowed;
 

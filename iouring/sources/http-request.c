@@ -16,6 +16,7 @@
 #include "iouring/net.h"
 #include "iouring/sources/http-inside.h"
 #include "iouring/sources/remote-options.h"
+#include "iouring/sources/s3-sign.h"
 
 #define NSEC		1000000000ULL
 #define WELL_NSEC	(NSEC / 2)
@@ -333,17 +334,14 @@ static bool choose_credentials(struct http_request *r, const struct url *to)
 {
 	const char *file = remote_options()->credentials;
 	struct http_object *o = r->o;
-	bool ok = true;
+	bool ok;
 
 	credentials_done(&r->used);
 	if (!url_is_same_origin(to, &o->url))
 		return !file || credentials_read(file, to, false, &r->used,
 						 &r->why) >= 0;
 	pthread_mutex_lock(&o->lock);
-	if (o->credentials.bearer)
-		ok = (r->used.bearer = strdup(o->credentials.bearer));
-	if (o->credentials.login)
-		ok = (r->used.login = strdup(o->credentials.login));
+	ok = credentials_copy(&o->credentials, &r->used) >= 0;
 	pthread_mutex_unlock(&o->lock);
 	return ok;
 }
@@ -382,7 +380,26 @@ static bool add_header(struct http_request *r, const char *name,
 	return more;
 }
 
-static bool set_headers(struct http_request *r, CURL *easy)
+/* What is asked of @to, by who has keys to a store. */
+static bool add_signature(struct http_request *r, const struct url *to)
+{
+	const char *region = r->used.region, *keys = r->used.keys;
+	const char *session = s3_session(keys);
+	struct s3_signature s = { 0 };
+	bool ok = s3_sign_load(NULL) >= 0 &&
+		  s3_sign(to, keys, region ? region : S3_REGION, time(NULL),
+			  &s) >= 0 &&
+		  add_header(r, "Authorization", s.authorization) &&
+		  add_header(r, "x-amz-date", s.date) &&
+		  add_header(r, "x-amz-content-sha256", S3_EMPTY_SHA256) &&
+		  (!session || add_header(r, "x-amz-security-token", session));
+
+	free(s.authorization);
+	return ok;
+}
+
+static bool set_headers(struct http_request *r, const struct url *to,
+			CURL *easy)
 {
 	CLEANUP(freep) char *bearer = NULL;
 	bool ok = add_header(r, "Accept-Encoding", "identity");
@@ -396,6 +413,10 @@ static bool set_headers(struct http_request *r, CURL *easy)
 		if (bearer)
 			explicit_bzero(bearer, strlen(bearer));
 	}
+	if (r->used.keys)
+		ok = ok && add_signature(r, to);
+	if (r->used.token)
+		ok = ok && add_header(r, "X-Auth-Token", r->used.token);
 	if (r->used.login) {
 		curl->easy_setopt(easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
 		curl->easy_setopt(easy, CURLOPT_USERPWD, r->used.login);
@@ -474,7 +495,7 @@ static bool request_begin(struct transfer *t, CURL *easy)
 		return false;
 	}
 	if (!choose_url(r) || url_parse(r->url, &to, &r->why) < 0 ||
-	    !choose_credentials(r, &to) || !set_headers(r, easy)) {
+	    !choose_credentials(r, &to) || !set_headers(r, &to, easy)) {
 		error_set(&r->why, -ENOMEM, 0, "out of memory");
 		curl->slist_free_all(TAKE_PTR(r->headers));
 		fail(r);
@@ -568,8 +589,8 @@ static bool renew(struct http_request *r)
 	CLEANUP(credentials_done) struct credentials c = { 0 };
 	struct http_object *o = r->o;
 
-	if (!file || r->renewed || o->url.login ||
-	    credentials_read(file, &o->url, o->named, &c, NULL) < 0 ||
+	if (!file || r->renewed || o->given.login ||
+	    credentials_read(file, &o->given, o->named, &c, NULL) < 0 ||
 	    credentials_are_same(&c, &r->used))
 		return false;
 	r->renewed = true;
@@ -600,6 +621,10 @@ static int check_move(struct http_request *r, const struct url *to)
 	if (++r->redirects > HTTP_REDIRECTS_MAX)
 		return error_set(&r->why, -ELOOP, 0, "over %u redirects",
 				 HTTP_REDIRECTS_MAX);
+	if (strcmp(to->scheme, "http") && strcmp(to->scheme, "https"))
+		return error_set(&r->why, -EPERM, 0,
+				 "not a URL that can be used: it is not of "
+				 "http or https");
 	if (!strcmp(r->o->url.scheme, "https") && !strcmp(to->scheme, "http"))
 		return error_set(&r->why, -EPERM, 0,
 				 "it is redirected from https to http");

@@ -5,7 +5,9 @@
 
 #include "iouring/sources/http-ends.h"
 #include "iouring/sources/http-inside.h"
+#include "iouring/sources/object-store.h"
 #include "iouring/sources/remote-options.h"
+#include "iouring/sources/s3-sign.h"
 
 /* What one request brings at most: longer reads go by several connections. */
 #define REQUEST_BYTES (1U << 20)
@@ -236,7 +238,10 @@ static void http_identify(const struct source *s, struct source_identity *ret)
 
 	ret->kind = SOURCE_OBJECT;
 	ret->name = o->name;
-	ret->version = *o->etag ? o->etag : *o->modified ? o->modified : NULL;
+	if (*o->etag || *o->modified)
+		ret->version = *o->etag ? o->etag : o->modified;
+	else
+		ret->version = o->constant ? "constant" : NULL;
 }
 
 static void object_free(struct http_object *o)
@@ -249,6 +254,7 @@ static void object_free(struct http_object *o)
 		url_done(&o->allowed[i]);
 	free(o->allowed);
 	credentials_done(&o->credentials);
+	url_done(&o->given);
 	url_done(&o->url);
 	free(o->text);
 	free(o->people);
@@ -289,23 +295,48 @@ static int take_allowed(struct http_object *o, const struct http_wish *w,
 	return r;
 }
 
-/* Those of the URL count, else those of who named it, else the file's. */
+/* Those of the URL count, else of those who named it, else the file's. */
 static int take_credentials(struct http_object *o, const struct http_wish *w,
 			    struct error *err)
 {
 	const char *file = remote_options()->credentials;
 
-	if (!o->url.login && w->login) {
-		o->url.login = strdup(w->login);
-		if (!o->url.login)
+	if (!o->given.login && w->login) {
+		o->given.login = strdup(w->login);
+		if (!o->given.login)
 			return error_set(err, -ENOMEM, 0, "out of memory");
 	}
-	if (!o->url.login)
-		return file ? credentials_read(file, &o->url, o->named,
+	if (!o->given.login)
+		return file ? credentials_read(file, &o->given, o->named,
 					       &o->credentials, err)
 			    : 0;
-	o->credentials.login = strdup(o->url.login);
+	o->credentials.login = strdup(o->given.login);
 	return o->credentials.login
+		       ? 0
+		       : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+/* Where it lies, and how it is signed. */
+static int resolve(struct http_object *o, struct error *err)
+{
+	CLEANUP(freep) char *text = url_text(&o->given);
+	int r = o->credentials.keys ? s3_sign_load(err) : 0;
+
+	if (r < 0)
+		return r;
+	if (!text)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = url_is_store(text)
+		    ? object_store_resolve(&o->given, &o->credentials, &o->url,
+					   err)
+		    : url_parse(text, &o->url, err);
+	if (r < 0)
+		return r;
+	o->constant = object_store_is_constant(&o->given);
+	o->text = url_text(&o->url);
+	o->people = url_for_people(text);
+	o->name = url_name(&o->url);
+	return o->text && o->people && o->name
 		       ? 0
 		       : error_set(err, -ENOMEM, 0, "out of memory");
 }
@@ -313,19 +344,15 @@ static int take_credentials(struct http_object *o, const struct http_wish *w,
 static int object_set_up(struct http_object *o, const struct http_wish *w,
 			 struct error *err)
 {
-	int r = url_parse(w->url, &o->url, err);
+	int r = url_parse(w->url, &o->given, err);
 
 	o->named = w->named;
 	o->queue_end = &o->queue;
-	if (r < 0)
-		return r;
-	o->text = url_text(&o->url);
-	o->people = url_for_people(o->text ? o->text : "");
-	o->name = url_name(&o->url);
-	if (!o->text || !o->people || !o->name)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = take_allowed(o, w, err);
-	return r < 0 ? r : take_credentials(o, w, err);
+	if (r >= 0)
+		r = take_allowed(o, w, err);
+	if (r >= 0)
+		r = take_credentials(o, w, err);
+	return r < 0 ? r : resolve(o, err);
 }
 
 /* What is there? Waits for the answer. */
@@ -341,7 +368,7 @@ static int probe(struct http_object *o, struct error *err)
 	http_wait(&wait);
 	if (r.ret < 0)
 		return error_set(err, r.ret, 0, "%s", r.why.msg);
-	if (!*o->etag && !*o->modified)
+	if (!*o->etag && !*o->modified && !o->constant)
 		remote_say("%s: the server tells neither ETag nor date of it: "
 			   "whether it changes cannot be seen",
 			   o->people);

@@ -16,6 +16,27 @@ bool url_is_http(const char *text)
 	       !strncasecmp(text, "https://", 8);
 }
 
+/* Their names are as they are written: of buckets and containers, no hosts. */
+static const char *const stores[] = { "s3", "swift", "pithos", "glance" };
+
+bool url_is_store(const char *text)
+{
+	size_t i, len;
+
+	for (i = 0; i < ARRAY_SIZE(stores); i++) {
+		len = strlen(stores[i]);
+		if (!strncasecmp(text, stores[i], len) &&
+		    !strncmp(text + len, "://", 3))
+			return true;
+	}
+	return false;
+}
+
+bool url_is_web(const char *text)
+{
+	return url_is_http(text) || url_is_store(text);
+}
+
 void url_done(struct url *u)
 {
 	free(u->scheme);
@@ -69,6 +90,7 @@ static const char *parse_host(struct url *u, const char *at, const char *end)
 {
 	static const char good[] = "abcdefghijklmnopqrstuvwxyz"
 				   "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+	bool is_store = strncmp(u->scheme, "http", 4) != 0;
 	const char *stop = at;
 	unsigned long port;
 	char *rest;
@@ -81,7 +103,10 @@ static const char *parse_host(struct url *u, const char *at, const char *end)
 		return "its host is no address";
 	if (stop == at || stop > end || (stop < end && *stop != ':'))
 		return "its host is no name";
-	u->host = lowered(at, stop);
+	u->host =
+		is_store ? strndup(at, (size_t)(stop - at)) : lowered(at, stop);
+	if (is_store)
+		return stop < end ? "it has no port" : NULL;
 	u->port = !strcmp(u->scheme, "https") ? HTTPS_PORT : HTTP_PORT;
 	if (stop >= end - 1)
 		return NULL; /* "HOST:" is HOST */
@@ -98,8 +123,8 @@ static const char *parse(const char *text, struct url *u)
 {
 	const char *at = strstr(text, "://"), *end, *login, *stop;
 
-	if (!url_is_http(text) || !at)
-		return "it is not of http or https";
+	if (!url_is_web(text) || !at)
+		return "it is not of http, https, s3, swift, pithos or glance";
 	u->scheme = lowered(text, at);
 	if (!u->scheme)
 		return "out of memory";
@@ -180,8 +205,8 @@ bool url_is_beneath(const struct url *u, const struct url *prefix)
 
 static bool has_own_port(const struct url *u)
 {
-	return u->port !=
-	       (!strcmp(u->scheme, "https") ? HTTPS_PORT : HTTP_PORT);
+	return u->port && u->port != (!strcmp(u->scheme, "https") ? HTTPS_PORT
+								  : HTTP_PORT);
 }
 
 static char *put_together(const struct url *u, const char *query)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * URLs of http and https: which server, which of two lies beneath the other, and
+ * URLs of http, https and object stores: which server, which of two lies beneath the other, and
  * what of them people may see. Text alone; nothing is resolved or asked.
  */
 #ifndef IOURING_SOURCES_URL_H
@@ -14,16 +14,24 @@
 #define URL_BYTES_MAX 8192U
 
 struct url {
-	char *scheme; /* "http" or "https" */
-	char *host; /* in small letters; of IPv6 with its brackets */
+	char *scheme; /* "http", "https", or a store's */
+	char *host; /* in small letters; of IPv6 with its brackets; of a store
+		       the bucket or container, as it is written */
 	char *login; /* "USER:PASSWORD", decoded; NULL: there is none */
-	unsigned int port; /* the scheme's own, if none is given */
+	unsigned int
+		port; /* the scheme's own, if none is given; of a store 0 */
 	char *path; /* begins with '/' */
 	char *query; /* without its '?'; NULL: there is none */
 };
 
 /* Is @text one of http or https? Looks at its scheme alone. */
 bool url_is_http(const char *text);
+
+/* Is it one of an object store: s3, swift, pithos, glance (object-store.h)? */
+bool url_is_store(const char *text);
+
+/* Either of them. */
+bool url_is_web(const char *text);
 
 /*
  * @ret is the caller's to url_done(), and written on success only. -EINVAL: it

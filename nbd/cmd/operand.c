@@ -35,7 +35,7 @@ bool operand_is_more(const char *text)
 	CLEANUP(freep) char *path = strdup(text);
 
 	return nbd_source_is_uri(text) ||
-	       (!url_is_http(text) && path && cut_state(path));
+	       (!url_is_web(text) && path && cut_state(path));
 }
 
 /* @state: NULL or empty: the live one. */
@@ -96,7 +96,7 @@ static int open_live(const struct config *c, const char *text,
 	*ret_path = strdup(text);
 	if (!*ret_path)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	*ret_state = url_is_http(text) ? NULL : cut_state(*ret_path);
+	*ret_state = url_is_web(text) ? NULL : cut_state(*ret_path);
 	config_open_options(c, &options);
 	options.format = format;
 	return image_open(*ret_path, &options, ret_live, err);

@@ -24,7 +24,14 @@ static const struct {
 	  "me:it", NULL },
 	{ "http://h/do bearer one\n", false, NULL, NULL, NULL },
 	{ "bearer\n", true, NULL, NULL, "a line is not" },
-	{ "token one\n", true, NULL, NULL, "a line is not" },
+	{ "tokens one\n", true, NULL, NULL, "a line is not" },
+	{ "token one\nhttp://h/d bearer one", true, "one", NULL, NULL },
+	{ "bearer one\nhttp://h/d token two", true, NULL, NULL, NULL },
+	{ "bearer one\nhttp://h/d s3 a:b", true, NULL, NULL, NULL },
+	{ "s3 a\n", true, NULL, NULL, "a line is not" },
+	{ "s3 a:b c\n", true, NULL, NULL, "a line is not" },
+	{ "s3 a:b region=\n", true, NULL, NULL, "a line is not" },
+	{ "bearer a endpoint=http://h\n", true, NULL, NULL, "a line is not" },
 	{ "basic me\n", true, NULL, NULL, "a line is not" },
 	{ "http://h/ bearer one two\n", true, NULL, NULL, "a line is not" },
 	{ "ftp://h/ bearer one\n", true, NULL, NULL, "not a URL" },
@@ -73,8 +80,38 @@ START_TEST(a_file_that_is_none_is_refused)
 }
 END_TEST
 
+START_TEST(what_a_store_needs_is_taken)
+{
+	static const char file[] = "swift://C/ token t endpoint=http://h/v1\n"
+				   "s3://b/d s3 a:b:c style=host region=r "
+				   "endpoint=https://e\n";
+	const char *path = unit_path("credentials");
+	CLEANUP(credentials_done) struct credentials c = { 0 }, d = { 0 };
+	CLEANUP(url_done) struct url s3 = { 0 };
+	CLEANUP(url_done) struct url swift = { 0 };
+	struct error err = { 0 };
+
+	unit_write(path, file, strlen(file));
+	must(url_parse("s3://b/d/x", &s3, &err), err);
+	must(credentials_read(path, &s3, true, &c, &err), err);
+	ck_assert_str_eq(c.keys, "a:b:c");
+	ck_assert_str_eq(c.endpoint, "https://e");
+	ck_assert_str_eq(c.region, "r");
+	ck_assert(c.by_host);
+	must(url_parse("swift://C/x", &swift, &err), err);
+	must(credentials_read(path, &swift, true, &d, &err), err);
+	ck_assert_str_eq(d.token, "t");
+	ck_assert_str_eq(d.endpoint, "http://h/v1");
+	ck_assert(!d.by_host && !credentials_are_same(&c, &d));
+	credentials_done(&d);
+	must(credentials_copy(&c, &d), err);
+	ck_assert(d.by_host && credentials_are_same(&c, &d));
+}
+END_TEST
+
 static void add(TCase *tc)
 {
+	tcase_add_test(tc, what_a_store_needs_is_taken);
 	LOOP(tc, the_nearest_line_counts, files);
 	tcase_add_test(tc, a_file_that_is_none_is_refused);
 }

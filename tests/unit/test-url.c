@@ -29,6 +29,10 @@ static const struct {
 	{ "http://[::1]:81/", "http", "[::1]", NULL, 81, "/", NULL,
 	  "http://[::1]:81/" },
 	{ "http://h?a@b", "http", "h", NULL, 80, "/", "a@b", "http://h/?a@b" },
+	{ "s3://My.Bucket/a/b", "s3", "My.Bucket", NULL, 0, "/a/b", NULL,
+	  "s3://My.Bucket/a/b" },
+	{ "glance://4f-1", "glance", "4f-1", NULL, 0, "/", NULL,
+	  "glance://4f-1/" },
 	{ "http://h:/x", "http", "h", NULL, 80, "/x", NULL, "http://h/x" },
 };
 
