@@ -98,32 +98,41 @@ static bool parse_range(struct line *l, uint64_t bytes, struct trace_range *ret)
 	       ret->off < bytes && ret->len <= bytes - ret->off;
 }
 
+static int parse_ranges(const char *text, const char *end, struct trace *t,
+			struct error *err)
+{
+	struct line l;
+
+	while (take_line(&text, end, &l)) {
+		if (t->n == TRACE_RANGES_MAX)
+			return error_set(err, -EFBIG, 0, "has over %u ranges",
+					 TRACE_RANGES_MAX);
+		if (!parse_range(&l, t->bytes, &t->ranges[t->n++]))
+			return error_set(err, -EBADMSG, 0,
+					 "range %zu is not \"OFFSET LENGTH\" "
+					 "inside the disk's %" PRIu64 " bytes",
+					 t->n, t->bytes);
+	}
+	return 0;
+}
+
 int trace_parse(const char *text, size_t len, struct trace *ret,
 		struct error *err)
 {
-	CLEANUP(trace_done) struct trace t = { 0 };
+	struct trace t = { 0 };
 	const char *end = text + len;
-	struct line l;
 	int r = parse_head(&text, end, &t.bytes, err);
 
 	if (r < 0)
 		return r;
 	t.ranges = calloc(TRACE_RANGES_MAX, sizeof(*t.ranges));
-	if (!t.ranges)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	while (take_line(&text, end, &l)) {
-		if (t.n == TRACE_RANGES_MAX)
-			return error_set(err, -EFBIG, 0, "has over %u ranges",
-					 TRACE_RANGES_MAX);
-		if (!parse_range(&l, t.bytes, &t.ranges[t.n++]))
-			return error_set(err, -EBADMSG, 0,
-					 "range %zu is not \"OFFSET LENGTH\" "
-					 "inside the disk's %" PRIu64 " bytes",
-					 t.n, t.bytes);
-	}
-	*ret = t;
-	t = (struct trace){ 0 };
-	return 0;
+	r = t.ranges ? parse_ranges(text, end, &t, err)
+		     : error_set(err, -ENOMEM, 0, "out of memory");
+	if (r < 0)
+		trace_done(&t);
+	else
+		*ret = t;
+	return r;
 }
 
 void trace_write(const struct trace *t, FILE *fp)
