@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "formats/cache.h"
 #include "formats/report.h"
@@ -23,6 +24,9 @@
 #define CLIENTS_MAX    16U
 #define PROGRESS_NSEC  100000000ULL
 #define WORD_MSEC      200
+#define BUSY_TRIES     250U /* of PAUSE_USEC */
+#define PAUSE_USEC     20000U
+#define STEP_BYTES_MAX (2U << 20) /* of overlay_pull() over data */
 
 /* Who is connected; lines are short, and come one at a time. */
 struct client {
@@ -40,6 +44,8 @@ struct job {
 	json_t *(*run)(struct job *j); /* its answer */
 	uint64_t total_bytes;
 	uint64_t told_nsec;
+	/* Of a pull: bytes a second, 0: no limit; how far it was; fetched. */
+	uint64_t rate, began_nsec, last_bytes, fetched_bytes;
 	pthread_t thread;
 	atomic_bool ended;
 	struct job *next;
@@ -108,12 +114,12 @@ static json_t *overlay_json(struct overlay *o)
 
 	overlay_get_stats(o, &s);
 	overlay_each_snapshot(o, list_snapshot, snapshots);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "file-bytes",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "file-bytes",
 			 (json_int_t)s.file_bytes, "room-bytes",
 			 (json_int_t)s.room_bytes, "flushes",
 			 (json_int_t)s.flushes, "syncs", (json_int_t)s.syncs,
-			 "epoch", (json_int_t)overlay_epoch(o), "snapshots",
-			 snapshots);
+			 "epoch", (json_int_t)overlay_epoch(o), "pulling",
+			 overlay_is_pulled(o), "snapshots", snapshots);
 }
 
 static int list_export(void *opaque, const struct export *e,
@@ -421,6 +427,62 @@ static int run_delete(struct job *j, struct export *e, const json_t *ask,
 	return r;
 }
 
+/* So that it is no faster than it shall be. */
+static int hold_back(void *opaque, uint64_t done_bytes)
+{
+	struct job *j = opaque;
+	uint64_t due_nsec;
+	int r = tell_progress(j, done_bytes);
+
+	if (!j->began_nsec)
+		j->began_nsec = now_nsec();
+	/* A longer step was over what is there, or zero. */
+	if (done_bytes - j->last_bytes <= STEP_BYTES_MAX)
+		j->fetched_bytes += done_bytes - j->last_bytes;
+	j->last_bytes = done_bytes;
+	due_nsec = j->rate ? (uint64_t)((double)j->fetched_bytes * 1e9 /
+					(double)j->rate)
+			   : 0;
+	while (!r && now_nsec() - j->began_nsec < due_nsec) {
+		usleep(PAUSE_USEC);
+		r = tell_progress(j, done_bytes);
+	}
+	return r;
+}
+
+static int make_pulled(void *opaque, struct export *e, struct error *err)
+{
+	return overlay_make_pulled(e->overlay, opaque, err);
+}
+
+static int run_pull(struct job *j, struct export *e, const json_t *ask,
+		    struct error *err)
+{
+	const char *from = json_string_value(json_object_get(ask, "from"));
+	json_int_t rate = json_integer_value(json_object_get(ask, "rate"));
+	const struct overlay_base base = { e->image, e->path, e->id };
+	unsigned int tries = 0;
+	int r = 0;
+
+	if (from && !overlay_is_pulled(e->overlay))
+		r = export_run_alone(e, make_pulled, (void *)(uintptr_t)from,
+				     err);
+	if (r < 0)
+		return r;
+	j->total_bytes = overlay_bytes(e->overlay);
+	j->rate = rate > 0 ? (uint64_t)rate : 0;
+	/* One whose user was killed a moment ago is about to end. */
+	while ((r = overlays_pull(e->overlay, &base, hold_back, j, err)) ==
+		       -EBUSY &&
+	       tries++ < BUSY_TRIES && !is_unwanted(j)) {
+		error_clear(err);
+		usleep(PAUSE_USEC);
+	}
+	if (r == -ECANCELED)
+		error_set(err, r, 0, "was interrupted; nothing is lost");
+	return r;
+}
+
 static json_t *answer_long(struct job *j)
 {
 	return answer_overlay(j->control, j, j->command, j->ask);
@@ -551,6 +613,10 @@ static const struct overlay_command *find_command(const char *name)
 		{ .name = "resize", .run = run_resize },
 		{ .name = "flush", .run = run_flush },
 		{ .name = "delete", .run = run_delete, .takes_long = true },
+		{ .name = "pull",
+		  .run = run_pull,
+		  .takes_long = true,
+		  .makes = true },
 		{ .name = "fence",
 		  .run = run_fence,
 		  .takes_long = true,
@@ -573,7 +639,7 @@ static json_t *answer_command(struct control *k, struct client *c, json_t *ask,
 		return json_pack("{s:s}", "error",
 				 "there are the commands list, stats, create, "
 				 "snapshot, revert, delete, resize, flush, "
-				 "fence, close, cache, warm, trace");
+				 "pull, fence, close, cache, warm, trace");
 	return command->takes_long ? begin_job(k, c, command, answer_long, ask)
 				   : answer_overlay(k, NULL, command, ask);
 }

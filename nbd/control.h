@@ -6,7 +6,7 @@
  *	{"command": "list"}
  *		-> {"exports": [{"name": "+vm1", "connections": 1, "size": ...,
  *		    "overlay": {"file-bytes": ..., "room-bytes": ...,
- *		    "flushes": ..., "syncs": ..., "epoch": 2,
+ *		    "flushes": ..., "syncs": ..., "epoch": 2, "pulling": false,
  *		    "snapshots": ["monday"]}}],
  *		    "clients": [{"export": "+vm1", "peer": "pid 4711",
  *		    "since": SECONDS, "requests": UNDER_WAY, "epoch": 2}]}
@@ -24,6 +24,10 @@
  *	{"command": "flush", "export": "+vm1"} -> {}
  *	{"command": "fence", "export": "+vm1", "epoch": 2} -> {}: clients of lower
  *		epochs write no more, see connection_fence()
+ *	{"command": "pull", "export": "+vm1", "from": "nbd://HOST/+vm1",
+ *	 "rate": BYTES}: makes it, with "from", see overlay_make_pulled(), and
+ *		fetches all of it, so many bytes a second at most
+ *		-> {"progress": ...} now and then, then {}
  *	{"command": "close", "export": "+vm1"} -> {"connections": 2}
  *	{"command": "cache"}
  *		-> {"objects": [{"name": URL, "size": ..., "kept": BYTES, "mine":

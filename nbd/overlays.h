@@ -36,6 +36,14 @@ int overlays_open_named(const struct config *c, const struct overlay_base *base,
 			const char *name, unsigned int how,
 			struct overlay **ret, struct error *err);
 
+/*
+ * overlay_pull() of @o, which was opened over @base: what the file names then is
+ * what a new one would.
+ */
+int overlays_pull(struct overlay *o, const struct overlay_base *base,
+		  int (*progress)(void *opaque, uint64_t done_bytes),
+		  void *opaque, struct error *err);
+
 /* May @name be a part of an overlay's or a snapshot's file name? */
 bool overlays_name_ok(const char *name);
 

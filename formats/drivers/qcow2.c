@@ -303,6 +303,9 @@ static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
 	case QCOW2_EXT_EPOCH:
 		take_epoch(&o->s, data, bytes, at);
 		return 0;
+	case QCOW2_EXT_PULL:
+		o->s.pulling = true;
+		return 0;
 	default:
 		return 0;
 	}

@@ -79,6 +79,12 @@ enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
  */
 #define QCOW2_EXT_EPOCH		 0x706c7465U /* "plte" */
 #define QCOW2_EPOCH_BYTES	 8U
+/*
+ * The same: what it has as its backing file is copied to it, and it will have
+ * another then, see overlay_pull(). 8 bytes of 0, for what may come.
+ */
+#define QCOW2_EXT_PULL		 0x706c7470U /* "pltp" */
+#define QCOW2_PULL_BYTES	 8U
 
 /* Limits: QEMU's own, so that what it makes is read */
 #define QCOW2_CLUSTER_BITS_MIN	 9U
@@ -196,6 +202,7 @@ struct qcow2_state {
 	/* Of the epoch: where in the file (0: nowhere), and what. */
 	uint64_t epoch_off;
 	uint64_t epoch;
+	bool pulling; /* QCOW2_EXT_PULL */
 
 	/* Bitmaps extension, as it is, checked by who uses it; 0: none. */
 	uint32_t bitmaps;

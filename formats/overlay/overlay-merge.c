@@ -38,9 +38,12 @@
 #include "iouring/write.h"
 
 /* Copied at once, while requests wait. */
-#define PULL_BYTES (256U << 10)
+#define PULL_BYTES  (256U << 10)
+/* The same of what was fetched before. */
+#define AHEAD_BYTES (2U << 20)
+#define ZERO_BYTES  (64U << 20)
 /* Looked at at once, while they do not. */
-#define LOOK_BYTES (1ULL << 30)
+#define LOOK_BYTES  (1ULL << 30)
 
 struct pull {
 	struct qcow2_file *file; /* is pulled into */
@@ -51,6 +54,12 @@ struct pull {
 	bool all; /* whatever lies below, be it nothing */
 	bool as_zeroes; /* and whatever it is, it shall be zeroes */
 	uint8_t *buf; /* PULL_BYTES, when it is needed; to be freed */
+	/*
+	 * AHEAD_BYTES, where the base is far: what it has from ahead_off on, read
+	 * while requests go on. NULL: it is near.
+	 */
+	uint8_t *ahead;
+	uint64_t ahead_off;
 	int (*progress)(void *opaque, uint64_t done_bytes);
 	void *opaque;
 
@@ -74,7 +83,8 @@ static bool must_pull(const struct pull *p, uint64_t off,
 static int find(void *opaque, uint64_t off, const struct extent *e)
 {
 	struct pull *p = opaque;
-	bool zero = p->as_zeroes || e->kind == EXTENT_ZERO;
+	bool zero = p->as_zeroes || e->kind == EXTENT_ZERO ||
+		    e->kind == EXTENT_HOLE;
 
 	if (!must_pull(p, off, e))
 		return p->len ? 1 : 0;
@@ -105,15 +115,30 @@ static int look(struct pull *p, uint64_t off, uint64_t len, uint64_t *ret_end,
  * What is below is the very data. Gate is held for writing: nobody else looks
  * at the options.
  */
-static int write_all_the_same(struct pull *p, struct error *err)
+static int write_all_the_same(struct pull *p, const uint8_t *buf,
+			      struct error *err)
 {
 	unsigned int *detect = &p->file->options.detect, was = *detect;
 	int r;
 
 	*detect &= ~(unsigned int)OVERLAY_DETECT_BASE;
-	r = qcow2_file_write(p->file, p->buf, p->len, p->off, err);
+	r = qcow2_file_write(p->file, buf, p->len, p->off, err);
 	*detect = was;
 	return r;
+}
+
+/* Data of the base, found by a look. Gate is held for writing. */
+static int pull_data_held(struct pull *p, struct error *err)
+{
+	int r;
+
+	if (p->ahead)
+		return write_all_the_same(p, p->ahead + (p->off - p->ahead_off),
+					  err);
+	if (!p->buf && !(p->buf = malloc(PULL_BYTES)))
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = qcow2_file_read(p->file, p->buf, p->len, p->off, NULL, err);
+	return r < 0 ? r : write_all_the_same(p, p->buf, err);
 }
 
 /* [@off, @off + @len), as it is now that nobody writes. Gate is held so. */
@@ -123,37 +148,51 @@ static int pull_held(struct pull *p, uint64_t off, uint64_t len,
 	uint64_t end = off + len, next;
 	int r = 0;
 
-	if (!p->buf && !(p->buf = malloc(PULL_BYTES)))
-		return error_set(err, -ENOMEM, 0, "out of memory");
 	for (; off < end && r >= 0; off = next) {
 		r = look(p, off, end - off, &next, err);
 		if (r < 0 || !p->len)
 			continue;
-		if (p->zero) {
-			r = qcow2_file_zero(p->file, p->off, p->len,
-					    OVERLAY_MAY_TRIM, err);
-			continue;
-		}
-		r = qcow2_file_read(p->file, p->buf, p->len, p->off, NULL, err);
-		if (r >= 0)
-			r = write_all_the_same(p, err);
+		r = p->zero ? qcow2_file_zero(p->file, p->off, p->len,
+					      OVERLAY_MAY_TRIM, err)
+			    : pull_data_held(p, err);
 	}
 	return r;
+}
+
+/* So that those who wait do not wait for a disk, or a network, as well. */
+static int read_ahead(struct pull *p, uint64_t off, uint64_t len,
+		      struct error *err)
+{
+	struct image *base = p->file->base;
+	uint64_t n =
+		base && off < base->bytes ? min_u64(len, base->bytes - off) : 0;
+
+	if (!p->ahead) {
+		if (n)
+			image_prefetch(base, off, n, NULL);
+		return 0;
+	}
+	p->ahead_off = off;
+	memset(p->ahead + n, 0, len - n);
+	return n ? image_read(base, p->ahead, n, off, err) : 0;
 }
 
 static int pull_range(struct pull *p, uint64_t off, uint64_t len,
 		      struct error *err)
 {
-	struct image *base = p->file->base;
+	/* Reading ahead is for data; of zeroes much can be done at once. */
+	bool zero = p->zero && p->ahead;
 	uint64_t n;
 	int r = 0;
 
 	for (; len && r >= 0; off += n, len -= n) {
-		n = min_u64(len, PULL_BYTES);
-		/* So that those who wait do not wait for a disk as well. */
-		if (base && off < base->bytes)
-			image_prefetch(base, off, min_u64(n, base->bytes - off),
-				       NULL);
+		n = min_u64(len, zero	    ? ZERO_BYTES
+				 : p->ahead ? AHEAD_BYTES
+					    : PULL_BYTES);
+		if (!zero)
+			r = read_ahead(p, off, n, err);
+		if (r < 0)
+			break;
 		pthread_rwlock_wrlock(p->gate);
 		r = pull_held(p, off, n, err);
 		pthread_rwlock_unlock(p->gate);
@@ -401,6 +440,70 @@ int overlay_delete(struct overlay *o, const char *name,
 		r = overlay_remove_frozen(path, err);
 	/* Of one that stays, too. */
 	overlay_spare(path);
+	overlay_leave_chain(o);
+	return r;
+}
+
+/* ---- all of a base that is far ---- */
+
+/* It has all of the disk: what is afar is let go. Swap and gate are held. */
+static int detach(struct overlay *o, struct image *base, const char *name,
+		  const char *format, struct error *err)
+{
+	int r;
+
+	o->file->gate_held = true;
+	r = flush_run(o->file, err);
+	o->file->gate_held = false;
+	if (r >= 0)
+		r = qcow2_end_pull(o->file, name, format, err);
+	if (r < 0)
+		return r;
+	image_unref(o->file->base);
+	o->file->base = image_ref(base);
+	return 0;
+}
+
+static int pull_whole(struct overlay *o, struct pull *p, struct error *err)
+{
+	int r;
+
+	p->file = o->file;
+	p->gate = &o->gate;
+	p->all = true;
+	p->ahead = malloc(AHEAD_BYTES);
+	r = p->ahead ? pull_all(p, err)
+		     : error_set(err, -ENOMEM, 0, "out of memory");
+	free(p->ahead);
+	free(p->buf);
+	return r;
+}
+
+int overlay_pull(struct overlay *o, struct image *base, const char *name,
+		 const char *format,
+		 int (*progress)(void *opaque, uint64_t done_bytes),
+		 void *opaque, struct error *err)
+{
+	struct pull p = { .progress = progress, .opaque = opaque };
+	int r = overlay_take_chain(o, err);
+
+	if (r < 0)
+		return r;
+	r = o->file->s->pulling
+		    ? pull_whole(o, &p, err)
+		    : error_set(err, -EINVAL, 0,
+				"is not of another server's disk, or is whole");
+	if (r) {
+		overlay_leave_chain(o);
+		return r;
+	}
+	pthread_rwlock_wrlock(&o->swap);
+	r = qcow2_file_flush(o->file, err);
+	pthread_rwlock_wrlock(&o->gate);
+	if (r >= 0)
+		r = detach(o, base, name, format, err);
+	pthread_rwlock_unlock(&o->gate);
+	pthread_rwlock_unlock(&o->swap);
 	overlay_leave_chain(o);
 	return r;
 }

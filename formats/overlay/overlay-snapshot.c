@@ -153,6 +153,10 @@ int overlay_snapshot(struct overlay *o, const char *name, struct error *err)
 	if (r >= 0 && !access(frozen, F_OK))
 		r = error_set(err, -EEXIST, 0, "there is a snapshot \"%s\"",
 			      name);
+	if (r >= 0 && overlay_is_pulled(o))
+		r = error_set(err, -EBUSY, 0,
+			      "the overlay is not whole yet: it is being "
+			      "pulled");
 	if (r >= 0)
 		r = overlay_take_chain(o, err);
 	if (r < 0)

@@ -298,6 +298,66 @@ int overlay_check_made(struct overlay *o, struct error *err)
 				   "it has no file yet");
 }
 
+const char *overlay_path(const struct overlay *o)
+{
+	return o->path;
+}
+
+bool overlay_is_pulled(struct overlay *o)
+{
+	bool is;
+
+	pthread_rwlock_rdlock(&o->gate);
+	is = o->file && o->file->s->pulling;
+	pthread_rwlock_unlock(&o->gate);
+	return is;
+}
+
+/* Swap and gate are held: nobody else is here. */
+static int make_pulled(struct overlay *o, const char *from, uint64_t bytes,
+		       struct error *err)
+{
+	const struct overlay_new n = { .bytes = bytes,
+				       .base_name = from,
+				       .base_format = "raw",
+				       .pulling = true };
+	int r;
+
+	if (o->file)
+		return o->file->s->pulling
+			       ? 0
+			       : error_set(err, -EEXIST, 0,
+					   "%s is there already", o->path);
+	r = overlay_create(o->path, &n, err);
+	if (r >= 0)
+		r = qcow2_file_open(o->path, o->plan->base, NULL,
+				    &o->plan->options, &o->gate, &o->file, err);
+	if (r < 0)
+		return r;
+	o->bytes = bytes;
+	plan_free(TAKE_PTR(o->plan));
+	return 0;
+}
+
+int overlay_make_pulled(struct overlay *o, const char *from, struct error *err)
+{
+	struct open_options options = { .format = "raw" };
+	CLEANUP(image_unrefp) struct image *afar = NULL;
+	int r;
+
+	if (!o->path)
+		return error_set(err, -ENOTSUP, 0, "is a temporary overlay");
+	r = overlay_is_pulled(o) ? 0 : image_open(from, &options, &afar, err);
+	if (r < 0)
+		return r;
+	pthread_rwlock_wrlock(&o->swap);
+	pthread_rwlock_wrlock(&o->gate);
+	r = make_pulled(o, from, afar ? afar->bytes : 0, err);
+	pthread_rwlock_unlock(&o->gate);
+	pthread_rwlock_unlock(&o->swap);
+	return r;
+}
+
 /* Gate is held for reading when it returns 0, and there is a file. */
 static int enter_to_change(struct overlay *o, struct error *err)
 {

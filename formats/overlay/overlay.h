@@ -75,6 +75,7 @@ struct overlay_new {
 	uint64_t bytes; /* virtual size */
 	const char *base_name; /* NULL: nothing below */
 	const char *base_format; /* with a base_name */
+	bool pulling; /* see overlay_pull() */
 };
 
 /* Makes the file @path, whole or not at all; -EEXIST where there is one. */
@@ -276,6 +277,31 @@ bool overlay_has_epoch(const struct overlay *o, uint64_t epoch);
 int overlay_fence(struct overlay *o, uint64_t epoch,
 		  void (*drain)(void *opaque, uint64_t epoch), void *opaque,
 		  struct error *err);
+
+/*
+ * Makes the file of an overlay that has none yet, over what is at the URL @from,
+ * raw and as long as that, which allow= must have: until overlay_pull() is done the
+ * disk is that, with what is written. 0 where it was made so before. Nobody
+ * may use the overlay meanwhile. -EEXIST: there is a file that was not.
+ */
+int overlay_make_pulled(struct overlay *o, const char *from, struct error *err);
+
+/* Is it that still? */
+bool overlay_is_pulled(struct overlay *o);
+
+/*
+ * Fetches what it has not of that, all of the disk, while requests go on, and puts
+ * @base below it then, which the file names @name, of @format: what is afar is
+ * needed no more. @progress as in overlay_delete(), as is what ends it. -EINVAL: it
+ * was not made so.
+ */
+int overlay_pull(struct overlay *o, struct image *base, const char *name,
+		 const char *format,
+		 int (*progress)(void *opaque, uint64_t done_bytes),
+		 void *opaque, struct error *err);
+
+/* Where its file is, or would be; NULL: it is temporary. */
+const char *overlay_path(const struct overlay *o);
 
 /* What lies below; NULL: nothing. The overlay's. */
 const struct image *overlay_base(const struct overlay *o);

@@ -37,6 +37,8 @@ struct header {
 	size_t used; /* of the sector */
 	size_t mark_off; /* of the mark's data; 0: it has none */
 	size_t epoch_off; /* of the epoch; 0: it has none */
+	uint64_t epoch; /* that it shall have */
+	bool pulling; /* shall it be that, if it is? */
 };
 
 /* Appends an extension, head and padding included. False: no room. */
@@ -53,6 +55,20 @@ static bool add_extension(struct header *h, uint32_t type, const uint8_t *ext,
 	memcpy(h->sector + h->used, ext, bytes);
 	h->used += bytes;
 	return true;
+}
+
+static bool is_kept(const struct header *h, uint32_t type, bool features)
+{
+	switch (type) {
+	case QCOW2_EXT_BACKING_FORMAT:
+		return false;
+	case QCOW2_EXT_FEATURE_NAMES:
+		return features;
+	case QCOW2_EXT_PULL:
+		return h->pulling;
+	default:
+		return true;
+	}
 }
 
 /*
@@ -87,8 +103,7 @@ static bool copy_extensions(struct header *h, const struct qcow2_file *f,
 			break;
 		if (whole > c.len - at)
 			return false;
-		if (type != QCOW2_EXT_BACKING_FORMAT &&
-		    (features || type != QCOW2_EXT_FEATURE_NAMES) &&
+		if (is_kept(h, type, features) &&
 		    !add_extension(h, type, h->old + at, whole))
 			return false;
 		at += whole;
@@ -144,15 +159,15 @@ static struct qcow2_header *known_header(struct qcow2_file *f)
 }
 
 /* Room for the epoch, where there is none and it is not 0. */
-static int add_epoch(struct header *h, uint64_t epoch, struct error *err)
+static int add_epoch(struct header *h, struct error *err)
 {
 	uint8_t ext[8 + QCOW2_EPOCH_BYTES];
 
-	if (h->epoch_off || !epoch)
+	if (h->epoch_off || !h->epoch)
 		return 0;
 	put_be32(ext, 0, QCOW2_EXT_EPOCH);
 	put_be32(ext, 4, QCOW2_EPOCH_BYTES);
-	put_be64(ext, 8, epoch);
+	put_be64(ext, 8, h->epoch);
 	return add_extension(h, QCOW2_EXT_EPOCH, ext, sizeof(ext))
 		       ? 0
 		       : error_set(err, -ENOTSUP, 0,
@@ -160,7 +175,7 @@ static int add_epoch(struct header *h, uint64_t epoch, struct error *err)
 }
 
 /* What is known of the header once it is written. */
-static void adopt(struct qcow2_file *f, const struct header *h, uint64_t epoch)
+static void adopt(struct qcow2_file *f, const struct header *h)
 {
 	struct cursor c = { .buf = h->sector, .len = sizeof(h->sector) };
 	struct qcow2_state *s = f->top->state;
@@ -170,11 +185,12 @@ static void adopt(struct qcow2_file *f, const struct header *h, uint64_t epoch)
 		cursor_be32_at(&c, QCOW2_BACKING_BYTES_AT);
 	s->mark_off = h->mark_off;
 	s->epoch_off = h->epoch_off;
-	s->epoch = epoch;
+	s->epoch = h->epoch;
+	s->pulling = s->pulling && h->pulling;
 }
 
 static int set_base(struct qcow2_file *f, struct header *h, const char *name,
-		    const char *format, uint64_t epoch, struct error *err)
+		    const char *format, struct error *err)
 {
 	uint8_t mark[8 + QCOW2_MARK_BYTES];
 	int r = source_read(f->src, h->old, h->old_bytes, 0, err);
@@ -186,7 +202,7 @@ static int set_base(struct qcow2_file *f, struct header *h, const char *name,
 		return error_set(err, -ENOTSUP, f->s->h.header_bytes,
 				 "the header's extensions leave no room for a "
 				 "backing format");
-	r = add_epoch(h, epoch, err);
+	r = add_epoch(h, err);
 	if (r < 0)
 		return r;
 	qcow2_put_mark(mark, 0);
@@ -199,14 +215,17 @@ static int set_base(struct qcow2_file *f, struct header *h, const char *name,
 	if (r >= 0)
 		r = disk_sync(f, err);
 	if (r >= 0)
-		adopt(f, h, epoch);
+		adopt(f, h);
 	return r;
 }
 
 static int change_header(struct qcow2_file *f, const char *name,
-			 const char *format, uint64_t epoch, struct error *err)
+			 const char *format, uint64_t epoch, bool pulling,
+			 struct error *err)
 {
-	struct header h = { .old_bytes = f->cluster_bytes };
+	struct header h = { .old_bytes = f->cluster_bytes,
+			    .epoch = epoch,
+			    .pulling = pulling };
 	int r;
 
 	if (name && strlen(name) > QCOW2_BACKING_NAME_MAX)
@@ -215,7 +234,7 @@ static int change_header(struct qcow2_file *f, const char *name,
 				 "limit of %u",
 				 strlen(name), QCOW2_BACKING_NAME_MAX);
 	h.old = malloc(h.old_bytes);
-	r = h.old ? set_base(f, &h, name, format, epoch, err)
+	r = h.old ? set_base(f, &h, name, format, err)
 		  : error_set(err, -ENOMEM, 0, "out of memory");
 	free(h.old);
 	return r;
@@ -224,7 +243,21 @@ static int change_header(struct qcow2_file *f, const char *name,
 int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
 		   struct error *err)
 {
-	return change_header(f, name, format, f->s->epoch, err);
+	return change_header(f, name, format, f->s->epoch, true, err);
+}
+
+int qcow2_end_pull(struct qcow2_file *f, const char *name, const char *format,
+		   struct error *err)
+{
+	return change_header(f, name, format, f->s->epoch, false, err);
+}
+
+size_t qcow2_put_pull(uint8_t *buf, size_t at)
+{
+	put_be32(buf, at, QCOW2_EXT_PULL);
+	put_be32(buf, at + 4, QCOW2_PULL_BYTES);
+	memset(buf + at + 8, 0, QCOW2_PULL_BYTES);
+	return at + 8 + QCOW2_PULL_BYTES;
 }
 
 int qcow2_set_epoch(struct qcow2_file *f, uint64_t epoch, struct error *err)
@@ -235,7 +268,7 @@ int qcow2_set_epoch(struct qcow2_file *f, uint64_t epoch, struct error *err)
 	int r;
 
 	if (!s->epoch_off)
-		return change_header(f, p->name, p->format, epoch, err);
+		return change_header(f, p->name, p->format, epoch, true, err);
 	put_be64(buf, 0, epoch);
 	r = source_write(f->src, buf, sizeof(buf), s->epoch_off, err);
 	if (r >= 0)

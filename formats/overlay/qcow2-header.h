@@ -31,6 +31,13 @@ int qcow2_make_room_for_mark(struct qcow2_file *f, struct error *err);
 int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
 		   struct error *err);
 
+/* The same for what says that it is being pulled. */
+size_t qcow2_put_pull(uint8_t *buf, size_t at);
+
+/* As qcow2_set_base(), and it is being pulled no more. */
+int qcow2_end_pull(struct qcow2_file *f, const char *name, const char *format,
+		   struct error *err);
+
 /*
  * The file is of @epoch from now on. Durable when it returns 0. -ENOTSUP: the
  * header has no room. Gate is held for writing, or nobody else is there.

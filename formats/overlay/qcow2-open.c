@@ -156,6 +156,9 @@ static int take_base(struct qcow2_file *o, const char *path, struct image *base,
 		return o->top->parent.wanted && !o->options.alone
 			       ? open_named_base(o, path, options, err)
 			       : 0;
+	/* Until it is whole, and @base lies below. */
+	if (o->s->pulling)
+		return open_named_base(o, path, options, err);
 	if (base_name && !names_base(o, base, base_name))
 		return take_base_below(o, path, base, base_name, options, err);
 	o->base = image_ref(base);

@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,33 +122,123 @@ static char *take_socket(const char *query)
 	return decode(query + 8, strlen(query + 8));
 }
 
+/* Where an export is, decoded. */
+struct export_place {
+	char *socket; /* or host and port */
+	char *host;
+	uint32_t port;
+	char *export;
+	bool tls;
+};
+
+static void export_place_done(struct export_place *p)
+{
+	free(p->socket);
+	free(p->host);
+	free(p->export);
+}
+
+/* The part behind "nbd://" and its like. False: it is not understood. */
+static bool take_rest(const char *s, bool is_unix, struct export_place *ret)
+{
+	const char *path = s + strcspn(s, "/?");
+	const char *query = path + strcspn(path, "?");
+
+	ret->export = *path == '/'
+			      ? decode(path + 1, (size_t)(query - path) - 1)
+			      : strdup("");
+	if (!ret->export)
+		return false;
+	if (is_unix)
+		return path == s && (ret->socket = take_socket(query));
+	return !*query &&
+	       take_authority(s, (size_t)(path - s), &ret->host, &ret->port);
+}
+
+/* To be export_place_done() in any case. */
+static int take_uri(const char *uri, struct export_place *ret,
+		    struct error *err)
+{
+	static const struct {
+		const char *text;
+		bool is_unix, tls;
+	} schemes[] = { { "nbd://", false, false },
+			{ "nbds://", false, true },
+			{ "nbd+unix://", true, false },
+			{ "nbds+unix://", true, true } };
+	size_t i, len;
+
+	for (i = 0; i < ARRAY_SIZE(schemes); i++) {
+		len = strlen(schemes[i].text);
+		if (strncasecmp(uri, schemes[i].text, len) != 0)
+			continue;
+		ret->tls = schemes[i].tls;
+		return take_rest(uri + len, schemes[i].is_unix, ret)
+			       ? 0
+			       : error_set(err, -EINVAL, 0,
+					   "%s: is not understood", uri);
+	}
+	return error_set(err, -ENOTSUP, 0,
+			 "%s: neither nbd[s]:// nor nbd[s]+unix://", uri);
+}
+
 int qemu_options_of_uri(const char *uri, char **ret, struct error *err)
 {
-	bool is_unix = !strncasecmp(uri, "nbd+unix://", 11);
-	bool is_inet = !strncasecmp(uri, "nbd://", 6);
-	const char *s = uri + (is_unix ? 11 : 6), *path, *query;
-	CLEANUP(freep) char *socket = NULL;
-	CLEANUP(freep) char *export = NULL;
-	CLEANUP(freep) char *host = NULL;
-	uint32_t port = 0;
-	bool ok;
+	CLEANUP(export_place_done) struct export_place p = { 0 };
+	int r = take_uri(uri, &p, err);
 
-	if (!is_unix && !is_inet)
+	if (r < 0)
+		return r;
+	if (p.tls)
 		return error_set(err, -ENOTSUP, 0,
 				 "%s: neither nbd:// nor nbd+unix://, which "
 				 "the kernel can be given",
 				 uri);
-	path = s + strcspn(s, "/?");
-	query = path + strcspn(path, "?");
-	export = *path == '/' ? decode(path + 1, (size_t)(query - path) - 1)
-			      : strdup("");
-	if (is_unix)
-		ok = path == s && (socket = take_socket(query));
-	else
-		ok = !*query &&
-		     take_authority(s, (size_t)(path - s), &host, &port);
-	if (!ok || !export)
-		return error_set(err, -EINVAL, 0, "%s: is not understood", uri);
-	*ret = qemu_options(socket, host, port, export);
+	*ret = qemu_options(p.socket, p.host, p.port, p.export);
 	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+int qemu_node_of_uri(const char *uri, const char *node, const char *tls,
+		     json_t **ret, struct error *err)
+{
+	CLEANUP(export_place_done) struct export_place p = { 0 };
+	json_t *server, *j;
+	char port[16];
+	int r = take_uri(uri, &p, err);
+
+	if (r < 0)
+		return r;
+	if (p.tls && !tls)
+		return error_set(err, -EINVAL, 0,
+				 "%s: QEMU needs keys for TLS "
+				 "(--tls-certificates)",
+				 uri);
+	snprintf(port, sizeof(port), "%" PRIu32, p.port);
+	server = p.socket ? json_pack("{s:s, s:s}", "type", "unix", "path",
+				      p.socket)
+			  : json_pack("{s:s, s:s, s:s}", "type", "inet", "host",
+				      p.host, "port", port);
+	j = json_pack("{s:s, s:s, s:o, s:s, s:i}", "driver", "nbd", "node-name",
+		      node, "server", server, "export", p.export,
+		      "reconnect-delay", atoi(RECONNECT_SECONDS));
+	if (j && p.tls)
+		json_object_set_new(j, "tls-creds", json_string(tls));
+	*ret = j;
+	return j ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+}
+
+int qemu_uri_with_state(const char *uri, const char *state, char **ret,
+			struct error *err)
+{
+	const char *path = strstr(uri, "://"), *grant, *query;
+
+	path = path ? path + 3 + strcspn(path + 3, "/?") : "";
+	if (*path != '/')
+		return error_set(err, -EINVAL, 0, "%s: names no export", uri);
+	query = path + strcspn(path, "?");
+	grant = path + strcspn(path, "~?");
+	if (asprintf(ret, "%.*s@%s%.*s%s", (int)(grant - uri), uri, state,
+		     (int)(query - grant), grant, query) < 0)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	return 0;
 }

@@ -6,6 +6,7 @@
 #ifndef NBD_CMD_QEMU_OPTIONS_H
 #define NBD_CMD_QEMU_OPTIONS_H
 
+#include <jansson.h>
 #include <stdint.h>
 
 #include "iouring/error.h"
@@ -22,5 +23,16 @@ char *qemu_options(const char *socket, const char *host, uint32_t port,
  * those with TLS too, are -ENOTSUP.
  */
 int qemu_options_of_uri(const char *uri, char **ret, struct error *err);
+
+/*
+ * The same for blockdev-add, as node @node, also for nbds:// and nbds+unix://,
+ * with the keys that QEMU calls @tls. *ret is the caller's.
+ */
+int qemu_node_of_uri(const char *uri, const char *node, const char *tls,
+		     json_t **ret, struct error *err);
+
+/* @uri of an export at its @state, see export-name.h. *ret is to be freed. */
+int qemu_uri_with_state(const char *uri, const char *state, char **ret,
+			struct error *err);
 
 #endif

@@ -1,0 +1,304 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Disks of a QEMU that writes to them move: from a format that keeps it from
+migrating, to another server, the whole or what differs from an image that is
+there already. What was written is there at the end; nothing is sent that need not
+be; what is killed is gone on with."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                "..", "lib"))
+from checks import is_equal, is_true, run_checks  # noqa: E402
+from nbd import Client, Refused  # noqa: E402
+from qemu import Qemu, Writer  # noqa: E402
+from server import (COMMAND_SEC, Server, environment,  # noqa: E402
+                    need_programs, run)
+
+SIZE = 32 << 20
+FULL = bool(os.environ.get("PLATTER_FULL"))
+FORMATS = ["vmdk", "vhdx", "vdi", "vpc", "qcow", "parallels"]
+
+
+class Context:
+    def __init__(self, folder):
+        self.folder = folder
+        self.disk = bytearray(random.Random(4).randbytes(SIZE))
+        self.disk[8 << 20:16 << 20] = bytes(8 << 20)
+        with open(self.path("base.raw"), "wb") as f:
+            f.write(self.disk)
+        self.count = 0
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def serve(self, image="base.raw", detect="zeroes,base", more=()):
+        """A host's server, with overlays in a folder of its own."""
+        self.count += 1
+        folder = self.path(f"host{self.count}")
+        os.mkdir(folder)
+        control = os.path.join(folder, "control")
+        s = Server(self.path(image) if "://" not in image else image,
+                   fmt=None if "://" in image else "raw",
+                   more=["--overlays", folder, "--control", control,
+                         "--detect", detect, *more])
+        s.control, s.overlays = control, folder
+        return s
+
+
+def platter(*args, ok=(0,)):
+    return run([os.environ["PLATTER"], "migrate", *args], ok=ok)
+
+
+def begin(*args):
+    """One that is to be killed."""
+    return subprocess.Popen([os.environ["PLATTER"], "migrate", "-q", *args])
+
+
+def read_all(s, export):
+    with Client(s.socket) as n:
+        size = n.go(export.encode())
+        data = bytearray()
+        while len(data) < size:
+            code, some = n.read(len(data), min(1 << 20, size - len(data)))
+            is_equal(code, 0, "the error")
+            data += some
+    return data
+
+
+def is_disk(s, export, model):
+    got = read_all(s, export)
+    for off in range(0, len(model), 4096):
+        if got[off:off + 4096] != model[off:off + 4096]:
+            is_true(False, f"{export}: differs at {off}")
+
+
+def traffic(s, export, op):
+    out = run([os.environ["PLATTER"], "overlay", "stats", "--json",
+               "--control", s.control])[1]
+    for e in json.loads(out)["exports"]:
+        if e["name"] == export:
+            return e["traffic"].get(op, {}).get("bytes", 0)
+    return 0
+
+
+def node_of(s, export):
+    return ("-blockdev", json.dumps({
+        "driver": "nbd", "node-name": "n0", "export": export,
+        "server": {"type": "unix", "path": s.socket},
+        "reconnect-delay": 30}), "-device", "")[:2]
+
+
+def drive(s, export):
+    """A disk over NBD, as QEMU has it from libvirt."""
+    return ("-drive", f"if=none,id=disk0,driver=nbd,server.type=unix,"
+            f"server.path={s.socket},export={export},reconnect-delay=30")
+
+
+def a_running_guest_is_unblocked(c):
+    """Of each format that keeps it from migrating; it goes on."""
+    for fmt in FORMATS:
+        image = c.path(f"disk.{fmt}")
+        run(["qemu-img", "convert", "-q", "-O", fmt, "-f", "raw",
+             c.path("base.raw"), image])
+        # Formats round up: cylinders, or tracks.
+        size = json.loads(run(["qemu-img", "info", "--output=json", "-f", fmt,
+                               image])[1])["virtual-size"]
+        with open(c.path("empty.raw"), "wb") as f:
+            f.truncate(size)
+        model = bytearray(c.disk) + bytes(size - SIZE)
+        with c.serve("empty.raw", "zeroes") as s, \
+                Qemu(c.folder, "-drive",
+                     f"if=none,id=disk0,file={image},format={fmt}") as q:
+            told = json.loads(platter("status", "--qmp", q.monitor,
+                                      "--json")[1])
+            is_equal(told["disks"][0]["blocked"], True, f"{fmt} is blocked")
+            with Writer(q, model, span=SIZE) as w:
+                w.wait_for(20)
+                platter("unblock", "--qmp", q.monitor, "--to", s.uri("+vm"))
+                w.wait_for(w.writes + 20)
+            told = json.loads(platter("status", "--qmp", q.monitor,
+                                      "--json")[1])
+            is_equal((told["disks"][0]["format"], told["disks"][0]["blocked"],
+                      told["jobs"]), ("nbd", False, []), "afterwards")
+            # It is there already.
+            platter("unblock", "--qmp", q.monitor, "--to", s.uri("+vm"))
+            q.io("flush")
+            is_disk(s, "+vm", model)
+
+
+def only_what_differs_is_sent_and_stored(c):
+    """From a server to one that has the same image, while the guest writes."""
+    model = bytearray(c.disk)
+    with c.serve() as a, c.serve() as b, c.serve() as d, \
+            Qemu(c.folder, *drive(a, "+vm")) as q:
+        with Writer(q, model, span=1 << 20) as w:
+            w.wait_for(50)
+            platter("push", "--qmp", q.monitor, "--to", b.uri("+vm=1"),
+                    "--from", a.uri("+vm"))
+            w.wait_for(w.writes + 50)
+        for off in (9 << 20, 20 << 20):  # new zeroes, and a hole
+            is_equal(q.io(f"write -z {off} 64k"), "", "zeroes")
+            model[off:off + 65536] = bytes(65536)
+        q.io("flush")
+        is_disk(b, "+vm=1", model)
+        sent = traffic(b, "+vm", "write")
+        is_true(sent < 2 * w.writes * 4096 + (1 << 20), f"{sent} bytes sent")
+        held = os.stat(os.path.join(b.overlays, "vm.qcow2")).st_blocks * 512
+        is_true(held < 3 << 20, f"{held} bytes stored")
+        # And on, from there, in the same way.
+        with Writer(q, model, seed=2, span=1 << 20) as w:
+            platter("push", "--qmp", q.monitor, "--to", d.uri("+x"),
+                    "--from", b.uri("+vm=1"))
+            w.wait_for(w.writes + 20)
+        q.io("flush")
+        is_disk(d, "+x", model)
+
+
+def a_guest_without_platter_is_pushed(c):
+    """From QEMU's own qcow2: the whole is sent, what differs is stored; of its
+    top layer no more is sent either."""
+    for top in (False, True):
+        model = bytearray(c.disk)
+        image = c.path(f"top{top}.qcow2")
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-b",
+             c.path("base.raw"), "-F", "raw", image])
+        with c.serve() as b, \
+                Qemu(c.folder, "-drive",
+                     f"if=none,id=disk0,file={image},format=qcow2") as q:
+            with Writer(q, model, span=1 << 20) as w:
+                w.wait_for(50)
+                platter("push", "--qmp", q.monitor, "--to", b.uri("+vm"),
+                        *(["--top"] if top else []))
+                w.wait_for(w.writes + 20)
+            q.io("flush")
+            is_disk(b, "+vm", model)
+            sent = traffic(b, "+vm", "write")
+            is_true((sent < 8 << 20) == top, f"top {top}: {sent} bytes sent")
+            held = os.stat(os.path.join(b.overlays, "vm.qcow2")).st_blocks
+            is_true(held * 512 < 4 << 20, f"{held} sectors stored")
+
+
+def a_move_that_fails_leaves_the_guest_as_it_was(c):
+    model = bytearray(c.disk)
+    with c.serve() as a, Qemu(c.folder, *drive(a, "+vm")) as q:
+        node = q.disk()["node-name"]
+        with Writer(q, model) as w:
+            for to, why in (("nbd+unix:///+vm?socket=/nowhere", "No such"),
+                            ("http://h/x", "neither"),
+                            (a.uri("nothing"), "export"),
+                            (a.uri("+vm@:base.."), "")):
+                status, _, err = platter("push", "--qmp", q.monitor, "--to",
+                                         to, ok=None)
+                is_true(status == 1 and why in err, f"{to}: {status}, {err}")
+                is_equal(q.disk()["node-name"], node, "the guest's node")
+            # A target that fills up.
+            with c.serve(more=["--overlay-max", "2M"]) as b:
+                status, _, err = platter("push", "--qmp", q.monitor, "--to",
+                                         b.uri("+vm"), "--from", a.uri("+vm"),
+                                         ok=None)
+                w.wait_for(w.writes + 400)
+                if not status:
+                    status, _, err = platter("push", "--qmp", q.monitor,
+                                             "--to", b.uri("+y"), ok=None)
+                is_true(status == 1 and "No space" in err, f"{err}")
+            w.wait_for(w.writes + 20)
+        q.io("flush")
+        is_disk(a, "+vm", model)
+
+
+def kill_server(s):
+    """Who watches over it starts another."""
+    with open(f"/proc/{s.process.pid}/task/{s.process.pid}/children") as f:
+        for child in f.read().split():
+            os.kill(int(child), signal.SIGKILL)
+
+
+def overlay_of(s, export):
+    for e in json.loads(platter("status", "--control", s.control,
+                                "--json")[1])["server"]["exports"]:
+        if e["name"] == export:
+            return e.get("overlay")
+    return None
+
+
+def a_disk_is_pulled_while_its_guest_runs(c):
+    """It is there at once; whoever is killed, it is whole in the end, and the other
+    server is needed no more."""
+    with c.serve() as a:
+        model = bytearray(c.disk)
+        with Qemu(c.folder, *drive(a, "+vm")) as q, \
+                Writer(q, model, span=4 << 20) as w:
+            w.wait_for(100)
+        platter("fence", "--control", a.control, "+vm", "1")
+        source = a.uri("+vm@:base..")  # which nobody can write
+        with c.serve(more=["--allow", source, "--remote-timeout", "20"]) as b:
+            pull = ["pull", "--control", b.control, "--from", source, "+vm"]
+            p = begin("--rate", "1M", *pull)
+            try:
+                wait_for_export(b, "+vm")
+                with Qemu(c.folder, *drive(b, "+vm")) as q, \
+                        Writer(q, model, seed=3) as w:
+                    w.wait_for(50)
+                    is_true(overlay_of(b, "+vm")["pulling"], "it is whole")
+                    p.kill()
+                    p.wait(60)
+                    kill_server(b)
+                    w.wait_for(w.writes + 50)
+                    p = begin("--rate", "4M", *pull)
+                    kill_server(a)
+                    w.wait_for(w.writes + 50)
+                    status, _, err = run(
+                        [os.environ["PLATTER"], "overlay", "snapshot",
+                         "--control", b.control, "+vm", "s"], ok=None)
+                    is_true(status and "not whole" in err, err)
+                    p.terminate()
+                    p.wait(60)
+                    platter(*pull[:3], "+vm")
+                    is_true(not overlay_of(b, "+vm")["pulling"], "not whole")
+                    w.wait_for(w.writes + 50)
+                    status, _, err = platter(*pull[:3], "+vm", ok=None)
+                    is_true(status == 1 and "whole" in err, err)
+                    q.io("flush")
+            finally:
+                p.kill()
+                p.wait()
+            is_disk(b, "+vm", model)
+            folder = b.overlays
+    # The other is gone; the same file, over the local image.
+    info = json.loads(run(["qemu-img", "info", "--output=json",
+                           os.path.join(folder, "vm.qcow2")])[1])
+    is_equal(info["full-backing-filename"], c.path("base.raw"), "its base")
+    run(["qemu-img", "check", "-q", os.path.join(folder, "vm.qcow2")])
+    with Server(c.path("base.raw"), fmt="raw",
+                more=["--overlays", folder]) as b:
+        is_disk(b, "+vm", model)
+
+
+def wait_for_export(s, name):
+    until = time.monotonic() + 60
+    while not overlay_of(s, name):
+        is_true(time.monotonic() < until, f"{name} does not begin")
+        time.sleep(0.02)
+
+
+def main():
+    environment("PLATTER")
+    need_programs("qemu-system-x86_64", "qemu-img")
+    run_checks(Context, [
+        a_running_guest_is_unblocked,
+        only_what_differs_is_sent_and_stored,
+        a_guest_without_platter_is_pushed,
+        a_move_that_fails_leaves_the_guest_as_it_was,
+        a_disk_is_pulled_while_its_guest_runs,
+    ])
+
+
+if __name__ == "__main__":
+    main()
