@@ -95,6 +95,33 @@ static int run_unblock(struct migrate *m, int n, char **operands,
 	return move(m, m->to, MIRROR_ALL, err);
 }
 
+/* A disk that is not --from must not be taken for it. */
+static int check_from(struct migrate *m, struct error *err)
+{
+	json_t *answer = NULL;
+	struct guest_disk d;
+	int r = guest_disk_find(m->qmp, m->device, &d, &answer, err);
+
+	if (r >= 0 && !qemu_file_is_export(d.file, m->from))
+		r = error_set(err, -EINVAL, 0,
+			      "the guest's disk is %.300s, and not what --from "
+			      "says",
+			      d.file);
+	json_decref(answer);
+	return r;
+}
+
+/* The guest is on @own when it returns 0; it was, or was on --from. */
+static int move_to_own(struct migrate *m, const char *own, struct error *err)
+{
+	enum mirror_state state;
+	int r = mirror_find(m->qmp, own, &state, err);
+
+	if (r >= 0 && state == MIRROR_UNKNOWN)
+		r = check_from(m, err);
+	return r < 0 ? r : move(m, own, MIRROR_NOTHING, err);
+}
+
 /*
  * By way of the same disk's name that tells what is its own: what is left out by
  * the copy from there is the image's, which the destination has.
@@ -103,16 +130,17 @@ static int push_own(struct migrate *m, struct error *err)
 {
 	char node[MIRROR_NAME_BYTES], job[MIRROR_NAME_BYTES];
 	CLEANUP(freep) char *own = NULL;
+	enum mirror_state state;
 	int r = qemu_uri_with_state(m->from, EXPORT_STATE_OWN, &own, err);
 
-	if (r < 0)
-		return r;
-	mirror_names(own, node, job);
-	r = move(m, own, MIRROR_NOTHING, err);
-	if (r < 0)
-		return r;
-	m->device = node;
-	return move(m, m->to, MIRROR_ALLOCATED, err);
+	if (r >= 0)
+		r = mirror_find(m->qmp, m->to, &state, err);
+	if (r >= 0 && state == MIRROR_UNKNOWN) {
+		mirror_names(own, node, job);
+		r = move_to_own(m, own, err);
+		m->device = node;
+	}
+	return r < 0 ? r : move(m, m->to, MIRROR_ALLOCATED, err);
 }
 
 static int run_push(struct migrate *m, int n, char **operands,

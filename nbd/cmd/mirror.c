@@ -308,30 +308,48 @@ static int wait_for_end(struct job *j, struct error *err)
 				 "ended it");
 }
 
-/* Is the guest's disk, by now, what it shall be? */
-static int check_there(struct job *j, bool *ret, struct error *err)
+/* Does the guest have what the job was to give it? */
+static int look_at_disk(struct job *j, bool *ret, struct error *err)
 {
+	struct error why = { 0 };
 	json_t *answer = NULL;
 	struct guest_disk d;
-	int r = guest_disk_find(j->m->qmp, j->node, &d, &answer, NULL);
+	int r = guest_disk_find(j->m->qmp, j->node, &d, &answer, &why);
 
-	*ret = r >= 0;
 	json_decref(answer);
-	return r == -EPIPE ? error_set(err, r, 0, "QEMU is gone") : 0;
+	*ret = r >= 0;
+	return r < 0 && r != -ENOENT ? error_set(err, r, 0, "%s", why.msg) : 0;
 }
 
+int mirror_find(struct qmp *q, const char *to, enum mirror_state *ret,
+		struct error *err)
+{
+	const struct mirror m = { .qmp = q, .to = to };
+	struct job j = { .m = &m };
+	bool there = false;
+	int r;
+
+	mirror_names(to, j.node, j.id);
+	r = look(&j, err);
+	*ret = r == 1 ? MIRROR_UNDER_WAY : MIRROR_UNKNOWN;
+	if (r)
+		return r < 0 ? r : 0;
+	r = look_at_disk(&j, &there, err);
+	if (there)
+		*ret = MIRROR_DONE;
+	return r;
+}
+
+/* Returns 1, 0: it is done, or a negative errno. */
 static int begin_or_join(struct job *j, struct error *err)
 {
+	enum mirror_state state = MIRROR_UNKNOWN;
 	json_t *answer = NULL;
 	struct guest_disk d;
-	bool there;
-	int r = look(j, err);
+	int r = mirror_find(j->m->qmp, j->m->to, &state, err);
 
-	if (r)
-		return r;
-	r = check_there(j, &there, err);
-	if (r < 0 || there)
-		return r;
+	if (r < 0 || state != MIRROR_UNKNOWN)
+		return r < 0 ? r : state == MIRROR_UNDER_WAY;
 	r = guest_disk_find(j->m->qmp, j->m->device, &d, &answer, err);
 	if (r >= 0)
 		r = begin(j, &d, err);

@@ -61,6 +61,11 @@ struct mirror {
  */
 int mirror_run(const struct mirror *m, struct error *err);
 
+/* What has become of a mirror to @to, whoever asked for it. */
+enum mirror_state { MIRROR_UNKNOWN, MIRROR_UNDER_WAY, MIRROR_DONE };
+int mirror_find(struct qmp *q, const char *to, enum mirror_state *ret,
+		struct error *err);
+
 /* What the job for moving @device to @to, and its node, are called. */
 void mirror_names(const char *to, char ret_node[MIRROR_NAME_BYTES],
 		  char ret_job[MIRROR_NAME_BYTES]);

@@ -242,3 +242,56 @@ int qemu_uri_with_state(const char *uri, const char *state, char **ret,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	return 0;
 }
+
+/* "server": { "host": ... }, or "server.host". Never NULL. */
+static const char *server_text(const json_t *j, const char *key)
+{
+	const json_t *server = json_object_get(j, "server"), *value;
+	char flat[32];
+
+	snprintf(flat, sizeof(flat), "server.%s", key);
+	value = server ? json_object_get(server, key)
+		       : json_object_get(j, flat);
+	return json_is_string(value) ? json_string_value(value) : "";
+}
+
+/* The layer of "json:{...}" that is NBD's. False: none is. */
+static bool take_json(const char *text, struct export_place *ret)
+{
+	json_t *all = json_loads(text, 0, NULL);
+	const json_t *j = all, *file;
+	const char *export, *socket, *port;
+	bool ok;
+
+	while ((file = json_object_get(j, "file")))
+		j = file;
+	export = json_string_value(json_object_get(j, "export"));
+	socket = server_text(j, "path");
+	port = server_text(j, "port");
+	ret->export = strdup(export ? export : "");
+	ret->socket = *socket ? strdup(socket) : NULL;
+	ret->host = *socket ? NULL : strdup(server_text(j, "host"));
+	ret->port = (uint32_t)strtoul(port, NULL, 10);
+	ok = ret->export && (ret->socket || ret->host) &&
+	     (*socket || *server_text(j, "host"));
+	json_decref(all);
+	return ok;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+	return a && b ? !strcmp(a, b) : a == b;
+}
+
+bool qemu_file_is_export(const char *file, const char *uri)
+{
+	CLEANUP(export_place_done) struct export_place a = { 0 };
+	CLEANUP(export_place_done) struct export_place b = { 0 };
+	bool known = strncmp(file, "json:", 5) != 0
+			     ? take_uri(file, &a, NULL) >= 0
+			     : take_json(file + 5, &a);
+
+	return known && take_uri(uri, &b, NULL) >= 0 &&
+	       same_text(a.export, b.export) && same_text(a.socket, b.socket) &&
+	       same_text(a.host, b.host) && (a.socket || a.port == b.port);
+}

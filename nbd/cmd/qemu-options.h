@@ -7,6 +7,7 @@
 #define NBD_CMD_QEMU_OPTIONS_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "iouring/error.h"
@@ -30,6 +31,12 @@ int qemu_options_of_uri(const char *uri, char **ret, struct error *err);
  */
 int qemu_node_of_uri(const char *uri, const char *node, const char *tls,
 		     json_t **ret, struct error *err);
+
+/*
+ * Does @file, as QEMU calls an image ("nbd://...", "json:{...}"), mean the export
+ * @uri, reached in the same way? Other spellings of a host are other hosts.
+ */
+bool qemu_file_is_export(const char *file, const char *uri);
 
 /* @uri of an export at its @state, see export-name.h. *ret is to be freed. */
 int qemu_uri_with_state(const char *uri, const char *state, char **ret,

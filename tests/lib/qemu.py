@@ -120,6 +120,7 @@ class Writer(threading.Thread):
         self.why = None
         self.writes = 0
         self.longest = 0.0  # seconds that one of them took
+        self.last = None  # when it was answered
 
     def step(self):
         off = self.rnd.randrange(self.blocks) * BLOCK
@@ -131,6 +132,7 @@ class Writer(threading.Thread):
             return f"a write at {off}: {why}"
         self.model[off:off + BLOCK] = bytes([value]) * BLOCK
         self.writes += 1
+        self.last = time.monotonic()
         if self.writes % 8:
             return None
         off = self.rnd.randrange(self.blocks) * BLOCK
@@ -156,8 +158,11 @@ class Writer(threading.Thread):
             is_true(time.monotonic() < until, "the guest does not write")
             time.sleep(0.005)
 
-    def __exit__(self, kind, *unused):
+    def end(self):
         self.ending.set()
         self.join(120)
+
+    def __exit__(self, kind, *unused):
+        self.end()
         if kind is None:
             is_true(not self.why, f"after {self.writes} writes: {self.why}")
