@@ -450,24 +450,33 @@ static int hold_back(void *opaque, uint64_t done_bytes)
 	return r;
 }
 
+struct pulled {
+	const char *from;
+	bool held;
+};
+
 static int make_pulled(void *opaque, struct export *e, struct error *err)
 {
-	return overlay_make_pulled(e->overlay, opaque, err);
+	const struct pulled *p = opaque;
+
+	return overlay_make_pulled(e->overlay, p->from, p->held, err);
 }
 
 static int run_pull(struct job *j, struct export *e, const json_t *ask,
 		    struct error *err)
 {
-	const char *from = json_string_value(json_object_get(ask, "from"));
+	struct pulled p = {
+		.from = json_string_value(json_object_get(ask, "from")),
+		.held = json_is_true(json_object_get(ask, "prepare"))
+	};
 	json_int_t rate = json_integer_value(json_object_get(ask, "rate"));
 	const struct overlay_base base = { e->image, e->path, e->id };
 	unsigned int tries = 0;
 	int r = 0;
 
-	if (from && !overlay_is_pulled(e->overlay))
-		r = export_run_alone(e, make_pulled, (void *)(uintptr_t)from,
-				     err);
-	if (r < 0)
+	if (p.from && !overlay_is_pulled(e->overlay))
+		r = export_run_alone(e, make_pulled, &p, err);
+	if (r < 0 || p.held)
 		return r;
 	j->total_bytes = overlay_bytes(e->overlay);
 	j->rate = rate > 0 ? (uint64_t)rate : 0;

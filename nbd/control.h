@@ -26,7 +26,8 @@
  *		epochs write no more, see connection_fence()
  *	{"command": "pull", "export": "+vm1", "from": "nbd://HOST/+vm1",
  *	 "rate": BYTES}: makes it, with "from", see overlay_make_pulled(), and
- *		fetches all of it, so many bytes a second at most
+ *		fetches all of it, so many bytes a second at most; with "prepare":
+ *		true makes it, to be read when it is asked for without
  *		-> {"progress": ...} now and then, then {}
  *	{"command": "close", "export": "+vm1"} -> {"connections": 2}
  *	{"command": "cache"}

@@ -305,6 +305,8 @@ static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
 		return 0;
 	case QCOW2_EXT_PULL:
 		o->s.pulling = true;
+		o->s.pull_off = at;
+		o->s.pull_held = !is_all_zero(data, bytes);
 		return 0;
 	default:
 		return 0;

@@ -81,7 +81,8 @@ enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
 #define QCOW2_EPOCH_BYTES	 8U
 /*
  * The same: what it has as its backing file is copied to it, and it will have
- * another then, see overlay_pull(). 8 bytes of 0, for what may come.
+ * another then, see overlay_pull(). 8 bytes: 0, or 1 where that is not to be
+ * read yet.
  */
 #define QCOW2_EXT_PULL		 0x706c7470U /* "pltp" */
 #define QCOW2_PULL_BYTES	 8U
@@ -203,6 +204,8 @@ struct qcow2_state {
 	uint64_t epoch_off;
 	uint64_t epoch;
 	bool pulling; /* QCOW2_EXT_PULL */
+	bool pull_held; /* and that not yet */
+	uint64_t pull_off; /* where in the file it says so */
 
 	/* Bitmaps extension, as it is, checked by who uses it; 0: none. */
 	uint32_t bitmaps;

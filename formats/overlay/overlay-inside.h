@@ -36,6 +36,7 @@ struct overlay {
 	struct qcow2_file *file; /* NULL: not made yet */
 	struct overlay_plan *plan; /* how it shall be made; or NULL */
 
+	atomic_bool held; /* overlay_pull() has not begun */
 	atomic_bool standby; /* the file is another process's still */
 	pthread_mutex_t fence_lock; /* of fencing; never over I/O */
 	pthread_cond_t fenced;

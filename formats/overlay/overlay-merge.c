@@ -479,6 +479,22 @@ static int pull_whole(struct overlay *o, struct pull *p, struct error *err)
 	return r;
 }
 
+/* From now on what is afar is written no more, and read. */
+static int begin_pull(struct overlay *o, struct error *err)
+{
+	int r = 0;
+
+	pthread_rwlock_wrlock(&o->swap);
+	pthread_rwlock_wrlock(&o->gate);
+	if (atomic_load(&o->held))
+		r = qcow2_begin_pull(o->file, err);
+	if (r >= 0)
+		atomic_store(&o->held, false);
+	pthread_rwlock_unlock(&o->gate);
+	pthread_rwlock_unlock(&o->swap);
+	return r;
+}
+
 int overlay_pull(struct overlay *o, struct image *base, const char *name,
 		 const char *format,
 		 int (*progress)(void *opaque, uint64_t done_bytes),
@@ -490,9 +506,11 @@ int overlay_pull(struct overlay *o, struct image *base, const char *name,
 	if (r < 0)
 		return r;
 	r = o->file->s->pulling
-		    ? pull_whole(o, &p, err)
+		    ? begin_pull(o, err)
 		    : error_set(err, -EINVAL, 0,
 				"is not of another server's disk, or is whole");
+	if (r >= 0)
+		r = pull_whole(o, &p, err);
 	if (r) {
 		overlay_leave_chain(o);
 		return r;

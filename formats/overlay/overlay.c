@@ -106,6 +106,17 @@ static void take_epoch(struct overlay *o)
 	atomic_store(&o->fence, o->file->s->epoch);
 }
 
+static int check_begun(const struct overlay *o, struct error *err)
+{
+	if (!atomic_load(&o->held))
+		return 0;
+	return error_set(
+		err, -EBUSY, 0,
+		"%s: is another server's disk still (\"platter migrate "
+		"pull\" begins)",
+		o->path);
+}
+
 static int opened(struct overlay *o, int r, struct overlay **ret)
 {
 	if (r < 0) {
@@ -115,6 +126,7 @@ static int opened(struct overlay *o, int r, struct overlay **ret)
 	o->bytes = o->file->bytes;
 	o->unit_bytes = o->file->sub_bytes;
 	take_epoch(o);
+	atomic_store(&o->held, o->file->s->pull_held);
 	*ret = o;
 	return 0;
 }
@@ -279,8 +291,10 @@ bool overlay_is_made(struct overlay *o)
  */
 static int enter_to_read(struct overlay *o, struct error *err)
 {
-	int r;
+	int r = check_begun(o, err);
 
+	if (r < 0)
+		return r;
 	if (atomic_load(&o->standby)) {
 		r = may_wait() ? overlay_make(o, err) : -EAGAIN;
 		if (r < 0)
@@ -315,12 +329,13 @@ bool overlay_is_pulled(struct overlay *o)
 
 /* Swap and gate are held: nobody else is here. */
 static int make_pulled(struct overlay *o, const char *from, uint64_t bytes,
-		       struct error *err)
+		       bool held, struct error *err)
 {
 	const struct overlay_new n = { .bytes = bytes,
 				       .base_name = from,
 				       .base_format = "raw",
-				       .pulling = true };
+				       .pulling = true,
+				       .pull_held = held };
 	int r;
 
 	if (o->file)
@@ -335,11 +350,13 @@ static int make_pulled(struct overlay *o, const char *from, uint64_t bytes,
 	if (r < 0)
 		return r;
 	o->bytes = bytes;
+	atomic_store(&o->held, held);
 	plan_free(TAKE_PTR(o->plan));
 	return 0;
 }
 
-int overlay_make_pulled(struct overlay *o, const char *from, struct error *err)
+int overlay_make_pulled(struct overlay *o, const char *from, bool held,
+			struct error *err)
 {
 	struct open_options options = { .format = "raw" };
 	CLEANUP(image_unrefp) struct image *afar = NULL;
@@ -352,7 +369,7 @@ int overlay_make_pulled(struct overlay *o, const char *from, struct error *err)
 		return r;
 	pthread_rwlock_wrlock(&o->swap);
 	pthread_rwlock_wrlock(&o->gate);
-	r = make_pulled(o, from, afar ? afar->bytes : 0, err);
+	r = make_pulled(o, from, afar ? afar->bytes : 0, held, err);
 	pthread_rwlock_unlock(&o->gate);
 	pthread_rwlock_unlock(&o->swap);
 	return r;
@@ -361,8 +378,10 @@ int overlay_make_pulled(struct overlay *o, const char *from, struct error *err)
 /* Gate is held for reading when it returns 0, and there is a file. */
 static int enter_to_change(struct overlay *o, struct error *err)
 {
-	int r;
+	int r = check_begun(o, err);
 
+	if (r < 0)
+		return r;
 	pthread_rwlock_rdlock(&o->gate);
 	if (o->file)
 		return 0;

@@ -75,7 +75,7 @@ struct overlay_new {
 	uint64_t bytes; /* virtual size */
 	const char *base_name; /* NULL: nothing below */
 	const char *base_format; /* with a base_name */
-	bool pulling; /* see overlay_pull() */
+	bool pulling, pull_held; /* see overlay_pull() */
 };
 
 /* Makes the file @path, whole or not at all; -EEXIST where there is one. */
@@ -282,9 +282,12 @@ int overlay_fence(struct overlay *o, uint64_t epoch,
  * Makes the file of an overlay that has none yet, over what is at the URL @from,
  * raw and as long as that, which allow= must have: until overlay_pull() is done the
  * disk is that, with what is written. 0 where it was made so before. Nobody
- * may use the overlay meanwhile. -EEXIST: there is a file that was not.
+ * may use the overlay meanwhile. -EEXIST: there is a file that was not. @held: what
+ * is at @from is written still; neither that nor the overlay is to be read before
+ * overlay_pull() begins, also after a restart: -EBUSY.
  */
-int overlay_make_pulled(struct overlay *o, const char *from, struct error *err);
+int overlay_make_pulled(struct overlay *o, const char *from, bool held,
+			struct error *err);
 
 /* Is it that still? */
 bool overlay_is_pulled(struct overlay *o);

@@ -252,11 +252,24 @@ int qcow2_end_pull(struct qcow2_file *f, const char *name, const char *format,
 	return change_header(f, name, format, f->s->epoch, false, err);
 }
 
-size_t qcow2_put_pull(uint8_t *buf, size_t at)
+int qcow2_begin_pull(struct qcow2_file *f, struct error *err)
+{
+	static const uint8_t begun[QCOW2_PULL_BYTES];
+	struct qcow2_state *s = f->top->state;
+	int r = source_write(f->src, begun, sizeof(begun), s->pull_off, err);
+
+	if (r >= 0)
+		r = disk_sync(f, err);
+	if (r >= 0)
+		s->pull_held = false;
+	return r;
+}
+
+size_t qcow2_put_pull(uint8_t *buf, size_t at, bool held)
 {
 	put_be32(buf, at, QCOW2_EXT_PULL);
 	put_be32(buf, at + 4, QCOW2_PULL_BYTES);
-	memset(buf + at + 8, 0, QCOW2_PULL_BYTES);
+	put_be64(buf, at + 8, held);
 	return at + 8 + QCOW2_PULL_BYTES;
 }
 

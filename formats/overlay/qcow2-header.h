@@ -32,7 +32,10 @@ int qcow2_set_base(struct qcow2_file *f, const char *name, const char *format,
 		   struct error *err);
 
 /* The same for what says that it is being pulled. */
-size_t qcow2_put_pull(uint8_t *buf, size_t at);
+size_t qcow2_put_pull(uint8_t *buf, size_t at, bool held);
+
+/* It is held no more. Durable when it returns 0. As qcow2_set_epoch(). */
+int qcow2_begin_pull(struct qcow2_file *f, struct error *err);
 
 /* As qcow2_set_base(), and it is being pulled no more. */
 int qcow2_end_pull(struct qcow2_file *f, const char *name, const char *format,

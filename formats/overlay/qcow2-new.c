@@ -88,7 +88,7 @@ static void put_header(uint8_t *h, const struct overlay_new *n,
 	put_be32(h, QCOW2_HEADER_BYTES_AT, NEW_HEADER_BYTES);
 	at = qcow2_put_mark(h, at);
 	if (n->pulling)
-		at = qcow2_put_pull(h, at);
+		at = qcow2_put_pull(h, at, n->pull_held);
 	if (!name_bytes)
 		return;
 	if (n->base_format)

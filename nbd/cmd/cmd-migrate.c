@@ -16,7 +16,8 @@ static const char help[] =
 	"       platter migrate unblock --qmp PATH --to URI [--device X]\n"
 	"       platter migrate push    --qmp PATH --to URI [--from URI | --top]\n"
 	"                               [--device X]\n"
-	"       platter migrate pull    --control PATH [--from URI] [--rate RATE] EXPORT\n"
+	"       platter migrate pull    --control PATH [--from URI] [--prepare]\n"
+	"                               [--rate RATE] EXPORT\n"
 	"       platter migrate fence   --control PATH [--release] EXPORT EPOCH\n"
 	"       platter migrate status  [--qmp PATH] [--control PATH] [--json]\n"
 	"\n"
@@ -47,6 +48,8 @@ static const char help[] =
 	"      --tls-certificates DIR  QEMU's keys for nbds\n"
 	"      --control PATH   a server's control socket\n"
 	"      --rate RATE      pull: at most so many bytes a second\n"
+	"      --prepare        pull: only make EXPORT, which is not read before the\n"
+	"                       same without this\n"
 	"      --release        fence: and let its file go, for another server\n"
 	"      --json           for programs\n"
 	"  -q, --quiet          show no progress\n"
@@ -57,7 +60,7 @@ struct migrate {
 	const char *qmp_path, *control;
 	const char *device, *to, *from, *tls_dir;
 	uint64_t rate; /* 0: no limit */
-	bool top, release, quiet;
+	bool top, release, prepare, quiet;
 	struct qmp *qmp; /* open where qmp_path is given */
 };
 
@@ -193,6 +196,8 @@ static int run_pull(struct migrate *m, int n, char **operands,
 
 	if (m->from)
 		json_object_set_new(question, "from", json_string(m->from));
+	if (m->prepare)
+		json_object_set_new(question, "prepare", json_true());
 	return ask(m, question, err);
 }
 
@@ -268,6 +273,7 @@ enum {
 	OPT_TLS,
 	OPT_RATE,
 	OPT_RELEASE,
+	OPT_PREPARE,
 };
 
 /* The option's text goes there; NULL: it is none with a text. */
@@ -306,6 +312,9 @@ static int take_option(struct migrate *m, int opt, char **argv)
 		return -1;
 	case OPT_RELEASE:
 		m->release = true;
+		return -1;
+	case OPT_PREPARE:
+		m->prepare = true;
 		return -1;
 	case 'q':
 		m->quiet = true;
@@ -372,6 +381,7 @@ static int run_migrate(int argc, char **argv)
 		{ "tls-certificates", required_argument, NULL, OPT_TLS },
 		{ "rate", required_argument, NULL, OPT_RATE },
 		{ "release", no_argument, NULL, OPT_RELEASE },
+		{ "prepare", no_argument, NULL, OPT_PREPARE },
 		{ "json", no_argument, NULL, CMD_JSON },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "help", no_argument, NULL, 'h' },

@@ -348,9 +348,8 @@ def wait_for_export(s, name):
         time.sleep(0.02)
 
 
-def move_guest(c, q, target, address):
-    """QEMU's own migration; how long the guest was stopped for, in seconds, says
-    QEMU. It is stopped before the disk is another's."""
+def move_guest(q, target, address):
+    """QEMU's own migration."""
     q.qmp.run("migrate", uri=address)
     until = time.monotonic() + 120
     while True:
@@ -360,10 +359,77 @@ def move_guest(c, q, target, address):
         is_true(told.get("status") != "failed", f"it failed: {told}")
         is_true(time.monotonic() < until, "the guest does not move")
         time.sleep(0.002)
-    while target.qmp.run("query-status")["status"] != "running":
-        is_true(time.monotonic() < until, "the guest does not run there")
+    wait_for_run(target)
+
+
+def a_guest_runs_where_its_disk_still_arrives(c):
+    """QEMU waits there, connected to what is not to be read yet."""
+    address = f"unix:{c.path('move3')}"
+    model = bytearray(c.disk)
+    with c.serve() as a:
+        source = a.uri("+vm@:base..")
+        with c.serve(more=["--allow", source]) as b, \
+                Qemu(c.folder, *drive(a, "+vm=1")) as q:
+            with Writer(q, model) as w:
+                w.wait_for(50)
+            platter("pull", "--prepare", "--control", b.control, "--from",
+                    source, "+vm")
+            kill_server(b)
+            wait_until_open(b, b"+vm=1")
+            with Qemu(c.folder, *drive(b, "+vm=1"),
+                      more=["-incoming", address]) as target:
+                with Client(b.socket) as n:
+                    n.go(b"+vm=1")
+                    is_equal(n.read(0, 512)[0], 5, "read before its time")
+                    is_equal(n.write(0, b"x" * 512), 5, "written before")
+                with Writer(q, model, seed=2) as w:
+                    w.wait_for(50)
+                pause_at_switchover(q, address)
+                platter("fence", "--control", a.control, "+vm", "2")
+                p = begin("pull", "--rate", "8M", "--control", b.control,
+                          "+vm")
+                until = time.monotonic() + 60
+                with Client(b.socket) as n:
+                    n.go(b"+vm=1")
+                    while n.read(0, 512)[0]:
+                        is_true(time.monotonic() < until, "it does not begin")
+                        time.sleep(0.01)
+                q.qmp.run("migrate-continue", state="pre-switchover")
+                wait_for_run(target)
+                is_true(overlay_of(b, "+vm")["pulling"], "it is whole already")
+                with Writer(target, model, seed=3) as w:
+                    w.wait_for(100)
+                is_equal(p.wait(COMMAND_SEC), 0, "the pull's end")
+                target.io("flush")
+                is_disk(b, "+vm=1", model)
+
+
+def wait_until_open(s, name):
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with Client(s.socket) as n:
+                return n.go(name)
+        except (OSError, Refused):
+            is_true(time.monotonic() < until, "no server takes its place")
+            time.sleep(0.05)
+
+
+def pause_at_switchover(q, address):
+    q.qmp.run("migrate-set-capabilities", capabilities=[
+        {"capability": "pause-before-switchover", "state": True}])
+    q.qmp.run("migrate", uri=address)
+    until = time.monotonic() + 60
+    while q.qmp.run("query-migrate").get("status") != "pre-switchover":
+        is_true(time.monotonic() < until, "it does not pause")
         time.sleep(0.002)
-    return told["downtime"] / 1000
+
+
+def wait_for_run(q):
+    until = time.monotonic() + 60
+    while q.qmp.run("query-status")["status"] != "running":
+        is_true(time.monotonic() < until, "it does not run there")
+        time.sleep(0.002)
 
 
 def two_hypervisors_share_an_export(c):
@@ -376,7 +442,7 @@ def two_hypervisors_share_an_export(c):
                  more=["-incoming", address]) as target:
         with Writer(q, model) as w:
             w.wait_for(100)
-        move_guest(c, q, target, address)
+        move_guest(q, target, address)
         ended = w.last
         with Writer(target, model, seed=2) as w:
             w.wait_for(1)
@@ -410,20 +476,11 @@ def two_servers_share_a_file(c):
                   more=["-incoming", address]) as target:
             with Writer(q, model, seed=2) as w:
                 w.wait_for(100)
-            q.qmp.run("migrate-set-capabilities", capabilities=[
-                {"capability": "pause-before-switchover", "state": True}])
-            q.qmp.run("migrate", uri=address)
-            until = time.monotonic() + 60
-            while q.qmp.run("query-migrate").get("status") != \
-                    "pre-switchover":
-                is_true(time.monotonic() < until, "it does not pause")
-                time.sleep(0.002)
+            pause_at_switchover(q, address)
             platter("fence", "--release", "--control", a.control, "+vm", "2")
             platter("fence", "--control", b.control, "+vm", "2")
             q.qmp.run("migrate-continue", state="pre-switchover")
-            while target.qmp.run("query-status")["status"] != "running":
-                is_true(time.monotonic() < until, "it does not run there")
-                time.sleep(0.002)
+            wait_for_run(target)
             ended = w.last
             with Writer(target, model, seed=3) as w:
                 w.wait_for(1)
@@ -445,6 +502,7 @@ def main():
         whoever_is_killed_nothing_is_lost,
         a_push_costs_what_differs,
         a_disk_is_pulled_while_its_guest_runs,
+        a_guest_runs_where_its_disk_still_arrives,
         two_hypervisors_share_an_export,
         two_servers_share_a_file,
     ])
