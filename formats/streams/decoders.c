@@ -424,33 +424,33 @@ static void tell(const struct decoder *d, uint64_t *next)
 	say_line(line);
 }
 
-static int pass(struct decoder *d, struct error *err)
+static int pass(struct decoder *d, int (*passed)(void *opaque, uint64_t done),
+		void *opaque, struct error *err)
 {
-	uint64_t next = now_nsec() + TELL_AFTER_NSEC;
 	CLEANUP(freep) uint8_t *buf = malloc(PASS_BYTES);
 	static const struct checkpoint begin;
+	const struct stream_index *x = &d->s->index;
 	size_t n = 1;
 	int r;
 
 	if (!buf)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	d->noting = true;
-	r = start(d, &begin, 0, err);
-	while (r >= 0 && n) {
+	d->whole = true;
+	r = start(d, x->n ? x->list : &begin, 0, err);
+	while (!r && n) {
 		r = d->s->ops->step(d, buf, PASS_BYTES, &n, err);
-		if (r >= 0) {
-			d->out += n;
-			tell(d, &next);
+		d->out += r < 0 ? 0 : n;
+		if (r >= 0)
 			r = check_growth(d, err);
-		}
+		if (r >= 0)
+			r = passed(opaque, d->out);
 	}
 	return r;
 }
 
-int stream_pass(struct stream *s, struct error *err)
+static struct decoder *take_for_pass(struct stream *s, struct error *err)
 {
 	struct decoder *d;
-	int r;
 
 	pthread_mutex_lock(&pool.lock);
 	d = take_fresh(s);
@@ -458,10 +458,52 @@ int stream_pass(struct stream *s, struct error *err)
 		d->busy = true;
 	pthread_mutex_unlock(&pool.lock);
 	if (!d)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = pass(d, err);
+		error_set(err, -ENOMEM, 0, "out of memory");
+	return d;
+}
+
+struct first_pass {
+	const struct decoder *d;
+	uint64_t next_nsec;
+};
+
+static int tell_pass(void *opaque, uint64_t done)
+{
+	struct first_pass *p = opaque;
+
+	tell(p->d, &p->next_nsec);
+	return 0;
+}
+
+int stream_pass(struct stream *s, struct error *err)
+{
+	struct decoder *d = take_for_pass(s, err);
+	struct first_pass p = { d, now_nsec() + TELL_AFTER_NSEC };
+	int r;
+
+	if (!d)
+		return -ENOMEM;
+	d->noting = true;
+	r = pass(d, tell_pass, &p, err);
 	if (r >= 0)
 		s->base.bytes = d->out;
+	give(d, true);
+	return r;
+}
+
+int stream_walk(struct stream *s, int (*passed)(void *opaque, uint64_t done),
+		void *opaque, struct error *err)
+{
+	struct decoder *d = take_for_pass(s, err);
+	int r;
+
+	if (!d)
+		return -ENOMEM;
+	r = pass(d, passed, opaque, err);
+	if (!r && d->out != s->base.bytes)
+		r = error_set(err, -EBADMSG, d->out,
+			      "%s: it has another size than it had",
+			      s->ops->what);
 	give(d, true);
 	return r;
 }

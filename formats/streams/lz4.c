@@ -223,7 +223,7 @@ static int end_frame(struct decoder *d, struct lz4 *l, struct error *err)
 				     .len = stream_in_have(&d->in) };
 		if (r >= 0 && c.len < 4)
 			return decoder_damaged(d, "it ends early", err);
-		if (r >= 0 && d->noting && l->summed &&
+		if (r >= 0 && d->whole && l->summed &&
 		    xxh32_end(&l->sum) != cursor_le32_at(&c, 0))
 			return decoder_damaged(d, "its content has another sum",
 					       err);
@@ -296,7 +296,7 @@ static int unpack(struct decoder *d, struct lz4 *l, const uint8_t *in,
 	if (n < 0)
 		return decoder_damaged(d, "a block is damaged", err);
 	l->made = (uint32_t)n;
-	if (d->noting && l->state & CONTENT_SUM)
+	if (d->whole && l->state & CONTENT_SUM)
 		xxh32_add(&l->sum, out, l->made);
 	return 0;
 }

@@ -358,3 +358,10 @@ int packed_look(struct stream *s, enum packed_codec codec, struct error *err)
 	r = stream_check_memory(s, s->decoder_bytes, "a packed disk", err);
 	return r < 0 ? r : 1;
 }
+
+const uint8_t *packed_digest(const struct stream *s)
+{
+	const struct packed *p = s->form;
+
+	return s->ops == &stream_packed ? p->digest : NULL;
+}

@@ -72,4 +72,7 @@ enum packed_codec { PACKED_LZ4, PACKED_ZSTD };
  */
 int packed_look(struct stream *s, enum packed_codec codec, struct error *err);
 
+/* FOOTER_DIGEST_BYTES of @s, as the table tells them; NULL: it is not packed so. */
+const uint8_t *packed_digest(const struct stream *s);
+
 #endif

@@ -135,6 +135,7 @@ struct decoder {
 	uint64_t out; /* comes next */
 	size_t next; /* checkpoint, the first behind where it began */
 	bool noting; /* the index is being made */
+	bool whole; /* all of it is decoded, from its beginning: sums are compared */
 
 	/* decoders.c's */
 	struct decoder *older;
@@ -201,6 +202,24 @@ int stream_peel(struct source **src, bool sure, unsigned int ratio_max,
 /* Is @src what a stream decodes to? */
 bool source_is_stream(const struct source *src);
 
+/* ---- check.c ---- */
+
+struct stream_check {
+	/* Set by the caller: told of each place that is damaged, one line; and how
+	 * far it is: other than 0 ends it. */
+	void (*say)(struct stream_check *k, const char *line);
+	int (*tell)(struct stream_check *k, uint64_t done, uint64_t total);
+
+	uint64_t damaged; /* places */
+	bool has_digest; /* one is told of all of it, and it has it */
+};
+
+/*
+ * Decodes all of @src, which is a stream or lies in one, and keeps nothing of it.
+ * 0: it was all looked at; other than 0: tell()'s.
+ */
+int stream_check(struct source *src, struct stream_check *k, struct error *err);
+
 /* What @src is decoded from in the end, or itself: perhaps a file. */
 const struct source *stream_bottom(const struct source *src);
 
@@ -223,6 +242,14 @@ int stream_decode(struct stream *s, uint64_t off, uint8_t *out, size_t len,
 
 /* Decodes all of @s, whose index it fills, and sets its size. */
 int stream_pass(struct stream *s, struct error *err);
+
+/*
+ * Decodes all of @s once more, from its beginning, and compares what was noted of it.
+ * @passed is told how much has been, and ends it by another result than 0, which is
+ * returned. -EBADMSG, -EIO: it is damaged.
+ */
+int stream_walk(struct stream *s, int (*passed)(void *opaque, uint64_t done),
+		void *opaque, struct error *err);
 
 /* Does away with the idle decoders of @s, which nobody reads. */
 void stream_forget(struct stream *s);
