@@ -11,7 +11,6 @@
 #include "glance/digest.h"
 #include "glance/fetch.h"
 #include "glance/import-state.h"
-#include "glance/locations.h"
 #include "glance/log.h"
 #include "glance/record-rows.h"
 #include "glance/stores.h"
@@ -314,7 +313,7 @@ static int place(struct copying *c, struct store *to, int copy,
 static int at_server(struct glance *g, const struct record *image,
 		     struct origin *ret, struct error *err)
 {
-	const char *url = location_http(image);
+	const char *url = record_http(image);
 
 	if (!url || !image->has_size)
 		return error_set(err, -ENOENT, 0,

@@ -260,8 +260,7 @@ static void send_remote(struct request *q, const struct record *image)
 
 	if (!status)
 		return;
-	if (remote_open(g->fetch, location_http(image), off, len, &p, &err) <
-	    0) {
+	if (remote_open(g->fetch, record_http(image), off, len, &p, &err) < 0) {
 		respond_errorf(q, err.code == -ENOENT ? 404 : 503,
 			       "The data of image %s are not there", image->id);
 		return;
@@ -282,7 +281,7 @@ static void send_stored(struct request *q, const struct record *image)
 	int r;
 
 	r = location_open(g, image, &fd, NULL, NULL);
-	if (r == -ENOENT && location_http(image)) {
+	if (r == -ENOENT && record_http(image)) {
 		send_remote(q, image);
 		return;
 	}

@@ -218,16 +218,6 @@ int location_open(const struct glance *g, const struct record *r, int *ret,
 	return 0;
 }
 
-const char *location_http(const struct record *r)
-{
-	size_t i;
-
-	for (i = 0; i < r->n_locations; i++)
-		if (!strcmp(r->locations[i].store, LOCATION_HTTP))
-			return r->locations[i].url;
-	return NULL;
-}
-
 const char *location_shown(const struct record *r)
 {
 	size_t i;
@@ -484,7 +474,7 @@ int location_look_again(const struct glance *g, struct record *r,
 	struct error why = { 0 };
 	int code = location_open(g, r, &fd, NULL, &why);
 
-	if (code == -ENOENT && location_http(r))
+	if (code == -ENOENT && record_http(r))
 		return admit_unseen(r, err);
 	if (code < 0)
 		return error_set(err, code == -ENOMEM ? code : -EEXIST, 0,

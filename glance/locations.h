@@ -49,9 +49,6 @@ int location_look_again(const struct glance *g, struct record *r,
  */
 const char *location_shown(const struct record *r);
 
-/* A web server's, from where the data of @r may be had; NULL: none. */
-const char *location_http(const struct record *r);
-
 /*
  * What is shown as the URL of @l; NULL: of the data that the store has of @r.
  * To be freed; NULL: no memory.

@@ -337,3 +337,13 @@ void record_new_id(char *ret)
 		 (b[8] & 0x3fU) | 0x80U, b[9], b[10], b[11], b[12], b[13],
 		 b[14], b[15]);
 }
+
+const char *record_http(const struct record *r)
+{
+	size_t i;
+
+	for (i = 0; i < r->n_locations; i++)
+		if (!strcmp(r->locations[i].store, LOCATION_HTTP))
+			return r->locations[i].url;
+	return NULL;
+}

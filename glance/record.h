@@ -130,6 +130,8 @@ void record_remove_location(struct record *r, size_t at);
 bool record_is_in(const struct record *r, const char *name);
 /* Says @l that they are there? */
 bool location_is_of(const struct location *l, const char *name);
+/* Where at a web server the data of @r may be had; NULL: nowhere. */
+const char *record_http(const struct record *r);
 bool record_has_location(const struct record *r, const char *store);
 
 /* 8-4-4-4-12 hexadecimal digits; any other text is no id, and no path. */

@@ -16,15 +16,14 @@
 #include "iouring/sources/remote-options.h"
 #include "iouring/sources/url.h"
 #include "nbd/config.h"
+#include "nbd/config-exports.h"
 #include "nbd/export-name.h"
 
 /* A passphrase; nobody types more. */
-#define KEY_BYTES_MAX	 65536U
-#define CACHE_BYTES_MAX	 (1ULL << 40)
-#define FILL_BYTES_MIN	 (64ULL << 10)
-#define CONNECTIONS_MAX	 1000000U
-#define EXPORTS_MAX	 10000U
-#define EXPORT_BYTES_MAX 255U /* of a name */
+#define KEY_BYTES_MAX	65536U
+#define CACHE_BYTES_MAX (1ULL << 40)
+#define FILL_BYTES_MIN	(64ULL << 10)
+#define CONNECTIONS_MAX 1000000U
 
 const char config_help[] =
 	"image=FILE|URL   the image to serve (the word \"image=\" may be left out)\n"
@@ -112,21 +111,13 @@ static void free_key(struct config *c)
 	c->key_bytes = 0;
 }
 
-static void export_done(struct config_export *e)
-{
-	free(e->name);
-	free(e->path);
-}
-
 void config_done(struct config *c)
 {
 	size_t i;
 
 	free_key(c);
 	free(c->image);
-	for (i = 0; i < c->n_exports; i++)
-		export_done(&c->exports[i]);
-	free(c->exports);
+	config_exports_done(c);
 	free(c->format);
 	free(c->member);
 	free(c->snapshot);
@@ -157,45 +148,6 @@ static int set_string(char **field, const char *value, struct error *err)
 	return 0;
 }
 
-int config_check_path(const char *path, struct error *err)
-{
-	return strcmp(path, "-") ? 0
-				 : error_set(err, -EINVAL, 0,
-					     "- is standard input or output, "
-					     "which platter convert takes: a "
-					     "file of that name is ./-");
-}
-
-/*
- * Absolute, as nbdkit changes its folder; links are not followed, as names
- * in the image count from the folder in which the user found it.
- */
-static int absolute_path(const char *value, char **ret, struct error *err)
-{
-	CLEANUP(freep) char *cwd = NULL;
-	int r = config_check_path(value, err);
-
-	if (r < 0)
-		return r;
-	if (*value == '/') {
-		*ret = strdup(value);
-	} else {
-		cwd = getcwd(NULL, 0);
-		if (!cwd || asprintf(ret, "%s/%s", cwd, value) < 0)
-			*ret = NULL;
-	}
-	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
-}
-
-/* The path of an image. A URL is the same from everywhere. */
-static int image_path(const char *value, char **ret, struct error *err)
-{
-	if (!place_is_url(value))
-		return absolute_path(value, ret, err);
-	*ret = strdup(value);
-	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
-}
-
 static int set_image(struct config *c, const char *value, struct error *err)
 {
 	char *path;
@@ -208,93 +160,10 @@ static int set_image(struct config *c, const char *value, struct error *err)
 				 c->image, value);
 	if (!*value)
 		return error_set(err, -EINVAL, 0, "image: the name is empty");
-	r = image_path(value, &path, err);
+	r = config_image_path(value, &path, err);
 	if (r >= 0)
 		c->image = path;
 	return r;
-}
-
-const char *config_export_path(const struct config *c, const char *name)
-{
-	size_t i;
-
-	for (i = 0; i < c->n_exports; i++)
-		if (!strcmp(c->exports[i].name, name))
-			return c->exports[i].path;
-	return NULL;
-}
-
-size_t config_overlay_of(const struct config *c, const char *name)
-{
-	size_t i;
-
-	for (i = 0; *name && i < c->n_exports; i++)
-		if (!strcmp(c->exports[i].name, name))
-			return i + !!c->image;
-	return 0;
-}
-
-size_t config_overlays(const struct config *c)
-{
-	return c->n_exports + !!c->image;
-}
-
-/* What is in it can be a part of a file's name: overlays' are called so. */
-static const char *export_name_fault(const struct config *c, const char *name)
-{
-	size_t i;
-
-	if (!*name)
-		return "the name is empty";
-	if (strlen(name) > EXPORT_BYTES_MAX)
-		return "the name has over 255 bytes";
-	for (i = 0; name[i]; i++)
-		if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f ||
-		    name[i] == '/')
-			return "a name has no \"/\" and no control characters";
-	if (!strcmp(name, ".") || !strcmp(name, ".."))
-		return "that is a folder's name";
-	if (export_name_is_id(name))
-		return "that could be the id of an image of a store";
-	return config_export_path(c, name) ? "there are two of that name"
-					   : NULL;
-}
-
-static int add_export(struct config *c, struct config_export *e,
-		      struct error *err)
-{
-	struct config_export *list =
-		reallocarray(c->exports, c->n_exports + 1, sizeof(*list));
-
-	if (!list)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	c->exports = list;
-	list[c->n_exports++] = *e;
-	*e = (struct config_export){ 0 };
-	return 0;
-}
-
-static int set_export(struct config *c, const char *value, struct error *err)
-{
-	CLEANUP(export_done) struct config_export e = { 0 };
-	const char *equals = strchr(value, '='), *fault;
-	int r;
-
-	if (!equals || !equals[1])
-		return error_set(err, -EINVAL, 0,
-				 "export: \"%s\" is not NAME=FILE", value);
-	if (c->n_exports == EXPORTS_MAX)
-		return error_set(err, -E2BIG, 0, "export: there are over %u",
-				 EXPORTS_MAX);
-	e.name = strndup(value, (size_t)(equals - value));
-	if (!e.name)
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	fault = export_name_fault(c, e.name);
-	if (fault)
-		return error_set(err, -EINVAL, 0, "export: \"%s\": %s", e.name,
-				 fault);
-	r = image_path(equals + 1, &e.path, err);
-	return r < 0 ? r : add_export(c, &e, err);
 }
 
 static int read_key(int fd, struct config *c, struct error *err)
@@ -347,7 +216,7 @@ static int set_allow(struct config *c, const char *value, struct error *err)
 	if (!strcmp(value, "guessed") || url_is_web(value) ||
 	    nbd_source_is_uri(value) || (len && value[len - 1] == ':'))
 		copy = strdup(value);
-	else if (absolute_path(value, &copy, err) < 0)
+	else if (config_absolute_path(value, &copy, err) < 0)
 		return err->code;
 	if (!copy)
 		return error_set(err, -ENOMEM, 0, "out of memory");
@@ -504,7 +373,7 @@ static int set_file(const char *key, const char *value, char **field,
 	int r = access(value, R_OK) < 0
 			? error_set(err, -EINVAL, 0, "%s: %s: %s", key, value,
 				    errno_text(errno))
-			: absolute_path(value, &path, err);
+			: config_absolute_path(value, &path, err);
 
 	if (r < 0)
 		return r;
@@ -549,7 +418,7 @@ static int set_remote_timeout(struct config *c, const char *value,
 static int set_cache_dir(struct config *c, const char *value, struct error *err)
 {
 	char *path;
-	int r = *value ? absolute_path(value, &path, err)
+	int r = *value ? config_absolute_path(value, &path, err)
 		       : error_set(err, -EINVAL, 0,
 				   "cache-dir: the path is empty");
 
@@ -597,7 +466,7 @@ static int set_fill(struct config *c, const char *value, struct error *err)
 static int set_trace(struct config *c, const char *value, struct error *err)
 {
 	char *path;
-	int r = *value ? image_path(value, &path, err)
+	int r = *value ? config_image_path(value, &path, err)
 		       : error_set(err, -EINVAL, 0, "trace: the name is empty");
 
 	if (r < 0)
@@ -620,7 +489,7 @@ static int set_overlay(struct config *c, const char *value, struct error *err)
 		c->overlay_temp = true;
 		return 0;
 	}
-	r = absolute_path(value, &path, err);
+	r = config_absolute_path(value, &path, err);
 	if (r >= 0)
 		c->overlay = path;
 	return r;
@@ -647,7 +516,7 @@ static int set_overlays(struct config *c, const char *value, struct error *err)
 	if (stat(value, &st) < 0 || !S_ISDIR(st.st_mode))
 		return error_set(err, -EINVAL, 0,
 				 "overlays: %s is not a folder", value);
-	r = absolute_path(value, &path, err);
+	r = config_absolute_path(value, &path, err);
 	if (r < 0)
 		return r;
 	free(c->overlays);
@@ -674,7 +543,7 @@ static int set_control(struct config *c, const char *value, struct error *err)
 
 	if (!*value)
 		return error_set(err, -EINVAL, 0, "control: the path is empty");
-	r = absolute_path(value, &path, err);
+	r = config_absolute_path(value, &path, err);
 	if (r < 0)
 		return r;
 	free(c->control);
@@ -752,7 +621,7 @@ static const struct {
 	int (*set)(struct config *c, const char *value, struct error *err);
 } params[] = {
 	{ "image", set_image },
-	{ "export", set_export },
+	{ "export", config_add_export },
 	{ "format", set_format },
 	{ "member", set_member },
 	{ "snapshot", set_snapshot },
