@@ -304,9 +304,9 @@ static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
 		take_epoch(&o->s, data, bytes, at);
 		return 0;
 	case QCOW2_EXT_PULL:
-		o->s.pulling = true;
+		o->s.pulling = bytes == QCOW2_PULL_BYTES;
 		o->s.pull_off = at;
-		o->s.pull_held = !is_all_zero(data, bytes);
+		o->s.pull_held = o->s.pulling && !is_all_zero(data, bytes);
 		return 0;
 	default:
 		return 0;

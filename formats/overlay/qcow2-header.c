@@ -39,6 +39,7 @@ struct header {
 	size_t epoch_off; /* of the epoch; 0: it has none */
 	uint64_t epoch; /* that it shall have */
 	bool pulling; /* shall it be that, if it is? */
+	char *name, *format; /* of the backing file that it shall have */
 };
 
 /* Appends an extension, head and padding included. False: no room. */
@@ -175,8 +176,9 @@ static int add_epoch(struct header *h, struct error *err)
 }
 
 /* What is known of the header once it is written. */
-static void adopt(struct qcow2_file *f, const struct header *h)
+static void adopt(struct qcow2_file *f, struct header *h)
 {
+	struct parent_ref *parent = &f->top->parent;
 	struct cursor c = { .buf = h->sector, .len = sizeof(h->sector) };
 	struct qcow2_state *s = f->top->state;
 
@@ -187,6 +189,11 @@ static void adopt(struct qcow2_file *f, const struct header *h)
 	s->epoch_off = h->epoch_off;
 	s->epoch = h->epoch;
 	s->pulling = s->pulling && h->pulling;
+	/* For who writes it again. */
+	free(parent->name);
+	free(parent->format);
+	parent->name = TAKE_PTR(h->name);
+	parent->format = TAKE_PTR(h->format);
 }
 
 static int set_base(struct qcow2_file *f, struct header *h, const char *name,
@@ -234,9 +241,15 @@ static int change_header(struct qcow2_file *f, const char *name,
 				 "limit of %u",
 				 strlen(name), QCOW2_BACKING_NAME_MAX);
 	h.old = malloc(h.old_bytes);
-	r = h.old ? set_base(f, &h, name, format, err)
-		  : error_set(err, -ENOMEM, 0, "out of memory");
+	h.name = name ? strdup(name) : NULL;
+	h.format = name && format ? strdup(format) : NULL;
+	if (h.old && (h.name || !name) && (h.format || !name || !format))
+		r = set_base(f, &h, name, format, err);
+	else
+		r = error_set(err, -ENOMEM, 0, "out of memory");
 	free(h.old);
+	free(h.name);
+	free(h.format);
 	return r;
 }
 

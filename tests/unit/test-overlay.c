@@ -1458,6 +1458,205 @@ START_TEST(a_power_cut_in_a_merge_harms_nothing)
 }
 END_TEST
 
+static void drain_nobody(void *opaque, uint64_t epoch)
+{
+	uint64_t *seen = opaque;
+
+	/* Lower ones are refused before those under way are waited for. */
+	ck_assert_uint_eq(overlay_epoch(ov), epoch);
+	ck_assert(!overlay_has_epoch(ov, epoch));
+	*seen = epoch;
+}
+
+static int fence(uint64_t epoch)
+{
+	uint64_t seen = 0;
+	int r = overlay_fence(ov, epoch, drain_nobody, &seen, &err);
+
+	if (!r && seen)
+		ck_assert_uint_eq(seen, epoch);
+	return r;
+}
+
+START_TEST(an_epoch_rises_alone_and_stays_with_the_disk)
+{
+	make(DISK_BYTES, true);
+	reopen(0);
+	ck_assert_uint_eq(overlay_epoch(ov), 0);
+	/* What the header is written for names the base that it has by now. */
+	must(overlay_snapshot(ov, "s", &err), err);
+	delete_snapshot("s");
+	must(fence(3), err);
+	must(fence(3), err);
+	ck_assert_int_eq(fence(2), -ESTALE);
+	unit_says(&err, "epoch 2 is over: the overlay is at 3");
+	error_clear(&err);
+	must(overlay_snapshot(ov, "s", &err), err);
+	must(overlay_revert(ov, "s", false, &err), err);
+	delete_snapshot("s");
+	must(fence(4), err);
+	must(overlay_resize(ov, DISK_BYTES + 4096, &err), err);
+	must(overlay_empty(ov, &err), err);
+	overlay_unref(TAKE_PTR(ov));
+	reopen(0);
+	ck_assert_uint_eq(overlay_epoch(ov), 4);
+	ck_assert(overlay_has_epoch(ov, 4));
+	done();
+}
+END_TEST
+
+/* At any moment it is at the old one or the new, and the disk is whole. */
+START_TEST(a_power_cut_in_a_fence_harms_nothing)
+{
+	struct powered p = { .w = { before, after },
+			     .lock = PTHREAD_MUTEX_INITIALIZER,
+			     .durable = calloc(1, CUT_FILE_BYTES) };
+	uint64_t was = 0, epoch = 0;
+	unsigned int i, k;
+
+	ck_assert_ptr_nonnull(p.durable);
+	seed = 77;
+	for (i = 0; i < 40; i++) {
+		if (i % 10 == 0)
+			make(DISK_BYTES, true);
+		reopen(0);
+		for (k = 0; k < 5; k++)
+			step();
+		must(overlay_flush(ov, &err), err);
+		was = overlay_epoch(ov);
+		epoch = was + 1;
+		read_durable(&p);
+		p.n = 0;
+		p.ends = true;
+		p.left = rnd(12);
+		write_watch(&p.w);
+		must(fence(epoch), err);
+		write_watch(NULL);
+		overlay_unref(TAKE_PTR(ov));
+		write_cut(&p, rnd(4));
+		boot();
+		is_sound(UINT64_MAX);
+		reopen(0);
+		if (overlay_epoch(ov) != was || p.left)
+			ck_assert_uint_eq(overlay_epoch(ov), epoch);
+		is_as_the_model();
+		overlay_unref(TAKE_PTR(ov));
+		if (i % 10 == 9)
+			image_unref(TAKE_PTR(base));
+	}
+	free(p.log);
+	free(p.durable);
+	done();
+}
+END_TEST
+
+/* Over far.raw, the model, until it is whole, and over base.raw then. */
+static void make_pulled(bool held)
+{
+	const struct overlay_new n = { .bytes = DISK_BYTES,
+				       .base_name = "far.raw",
+				       .base_format = "raw",
+				       .pulling = true,
+				       .pull_held = held };
+
+	open_base();
+	unit_fill(model, sizeof(model), 99);
+	memset(model + 1000000, 0, 1500000);
+	unit_write(unit_path("far.raw"), model, sizeof(model));
+	unlink(top());
+	must(overlay_create(top(), &n, &err), err);
+}
+
+static int pull(void)
+{
+	uint64_t last = 0;
+
+	return overlay_pull(ov, base, "base.raw", "raw", go_on, &last, &err);
+}
+
+START_TEST(what_was_pulled_needs_its_source_no_more)
+{
+	unsigned int left = 3, k;
+
+	seed = 5;
+	make_pulled(true);
+	reopen(0);
+	ck_assert_int_eq(overlay_read(ov, got, 512, 0, &err), -EBUSY);
+	unit_says(&err, "another server's disk still");
+	error_clear(&err);
+	ck_assert_int_eq(overlay_write(ov, got, 512, 0, false, &err), -EBUSY);
+	error_clear(&err);
+	ck_assert_int_eq(overlay_snapshot(ov, "s", &err), -EBUSY);
+	error_clear(&err);
+	/* It begins, and is given up. */
+	ck_assert_int_eq(
+		overlay_pull(ov, base, "base.raw", "raw", give_up, &left, &err),
+		-EINTR);
+	error_clear(&err);
+	for (k = 0; k < 10; k++)
+		step();
+	is_as_the_model();
+	overlay_unref(TAKE_PTR(ov));
+	reopen(0);
+	ck_assert(overlay_is_pulled(ov));
+	must(pull(), err);
+	ck_assert(!overlay_is_pulled(ov));
+	ck_assert_int_eq(pull(), -EINVAL);
+	error_clear(&err);
+	unlink(unit_path("far.raw"));
+	for (k = 0; k < 10; k++)
+		step();
+	is_as_the_model();
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	reopen(0);
+	is_as_the_model();
+	done();
+}
+END_TEST
+
+/* At any moment the file leads to what is afar, or has all of it. */
+START_TEST(a_power_cut_in_a_pull_harms_nothing)
+{
+	struct powered p = { .w = { before, after },
+			     .lock = PTHREAD_MUTEX_INITIALIZER,
+			     .durable = calloc(1, CUT_FILE_BYTES) };
+	unsigned int i, k;
+
+	ck_assert_ptr_nonnull(p.durable);
+	seed = 41;
+	for (i = 0; i < 40; i++) {
+		make_pulled(i % 2);
+		reopen(0);
+		if (i % 2 == 0)
+			for (k = 0; k < 5; k++)
+				step();
+		must(overlay_flush(ov, &err), err);
+		read_durable(&p);
+		p.n = 0;
+		p.ends = true;
+		p.left = rnd(60);
+		write_watch(&p.w);
+		must(pull(), err);
+		write_watch(NULL);
+		overlay_unref(TAKE_PTR(ov));
+		write_cut(&p, rnd(4));
+		boot();
+		is_sound(UINT64_MAX);
+		reopen(0);
+		if (overlay_is_pulled(ov))
+			must(pull(), err);
+		is_as_the_model();
+		overlay_unref(TAKE_PTR(ov));
+		is_sound(UINT64_MAX);
+		image_unref(TAKE_PTR(base));
+	}
+	free(p.log);
+	free(p.durable);
+	done();
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_set_timeout(tc, 1200);
@@ -1479,6 +1678,10 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, deleting_under_load_loses_nothing, 0, 2);
 	tcase_add_test(tc, a_disk_grows_by_zeroes);
 	tcase_add_loop_test(tc, a_power_cut_in_a_merge_harms_nothing, 0, 2);
+	tcase_add_test(tc, an_epoch_rises_alone_and_stays_with_the_disk);
+	tcase_add_test(tc, a_power_cut_in_a_fence_harms_nothing);
+	tcase_add_test(tc, what_was_pulled_needs_its_source_no_more);
+	tcase_add_test(tc, a_power_cut_in_a_pull_harms_nothing);
 	tcase_add_loop_test(tc, a_failed_sync_is_for_ever, 0, 6);
 	tcase_add_loop_test(
 		tc, a_power_cut_under_load_loses_nothing_that_was_flushed, 0,
