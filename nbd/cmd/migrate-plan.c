@@ -155,6 +155,8 @@ static void print_status_export(const json_t *e)
 	if (overlay)
 		printf(", epoch %" PRId64,
 		       (int64_t)number_at(overlay, "epoch"));
+	if (json_is_true(json_object_get(overlay, "pulling")))
+		printf(", is being pulled");
 	printf("\n");
 }
 

@@ -223,6 +223,10 @@ int qemu_node_of_uri(const char *uri, const char *node, const char *tls,
 		      "reconnect-delay", atoi(RECONNECT_SECONDS));
 	if (j && p.tls)
 		json_object_set_new(j, "tls-creds", json_string(tls));
+	/* Which no address tells. */
+	if (j && p.tls && p.socket)
+		json_object_set_new(j, "tls-hostname",
+				    json_string("localhost"));
 	*ret = j;
 	return j ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
 }

@@ -9,12 +9,15 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
+from authority import Authority  # noqa: E402
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from nbd import Client, Refused  # noqa: E402
 from qemu import Qemu, Writer  # noqa: E402
@@ -273,6 +276,74 @@ def a_push_costs_what_differs(c):
     os.unlink(c.path("large.raw"))
 
 
+def a_monitor_that_lies_is_an_error(c):
+    """Never a crash, a hang, or memory without an end."""
+    hello = b'{"QMP": {}}\n'
+    ok = b'{"return": {}}\n'
+    disk = {"device": "d", "inserted": {"node-name": "n", "drv": "raw",
+                                        "file": "x"}}
+    for lie in (b"", b"\n", b"nonsense\n", b"{}\n", hello, hello + b"[]\n",
+                hello + ok + b'{"return": 7}\n',
+                hello + ok + b'{"return": [1, null, {"inserted": 3}]}\n',
+                hello + ok + json.dumps({"return": [disk, disk]}).encode() +
+                b"\n",
+                hello + ok + b'{"error": 5}\n',
+                hello + b"x" * (17 << 20)):
+        path = c.path("liar")
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(path)
+            s.listen()
+
+            def lie_to_all():
+                k, _ = s.accept()
+                with k:
+                    try:
+                        k.sendall(lie)
+                    except OSError:
+                        pass
+
+            t = threading.Thread(target=lie_to_all)
+            t.start()
+            status, _, err = platter("push", "--qmp", path, "--to",
+                                     "nbd://127.0.0.1:1/x", ok=None)
+            t.join(60)
+        os.unlink(path)
+        is_true(status == 1 and err.startswith("platter: ") and
+                err.count("\n") == 1, f"{lie[:80]}: {status}, {err}")
+
+
+def a_push_goes_by_tls(c):
+    authority = Authority(c.path("ca"))
+    keys = c.path("keys")
+    authority.sign("server", "/CN=localhost", keys, "serverAuth")
+    authority.sign("client", "/CN=client", keys, "clientAuth")
+    model = bytearray(c.disk)
+    tls = ["--tls", "require", "--tls-certificates", keys]
+    with c.serve() as a, c.serve(more=tls) as b, \
+            Qemu(c.folder, *drive(a, "+vm")) as q:
+        to = b.uri("+vm=1").replace("nbd+unix", "nbds+unix")
+        status, _, err = platter("push", "--qmp", q.monitor, "--to", to,
+                                 ok=None)
+        is_true(status == 1 and "--tls-certificates" in err, err)
+        with Writer(q, model) as w:
+            w.wait_for(20)
+            status, _, err = platter(
+                "push", "--qmp", q.monitor, "--from", a.uri("+vm"), "--to",
+                to, "--tls-certificates", keys, ok=None)
+            w.wait_for(w.writes + 20)
+        is_equal((status, err), (0, ""), "a push by TLS")
+        is_equal(q.disk()["drv"], "nbd", "where it is")
+        q.io("flush")
+        out = c.path("out.raw")
+        run(["qemu-img", "convert", "-O", "raw", "--object",
+             f"tls-creds-x509,id=t,dir={keys},endpoint=client,verify-peer=yes",
+             "--image-opts", f"driver=nbd,server.type=unix,server.path="
+             f"{b.socket},export=+vm=1,tls-creds=t,tls-hostname=localhost",
+             out])
+        with open(out, "rb") as f:
+            is_true(f.read() == bytes(model), "the disk")
+
+
 def kill_server(s):
     """Who watches over it starts another."""
     with open(f"/proc/{s.process.pid}/task/{s.process.pid}/children") as f:
@@ -493,12 +564,14 @@ def two_servers_share_a_file(c):
 
 def main():
     environment("PLATTER")
-    need_programs("qemu-system-x86_64", "qemu-img")
+    need_programs("qemu-system-x86_64", "qemu-img", "openssl", "stdbuf")
     run_checks(Context, [
         a_running_guest_is_unblocked,
         only_what_differs_is_sent_and_stored,
         a_guest_without_platter_is_pushed,
         a_move_that_fails_leaves_the_guest_as_it_was,
+        a_monitor_that_lies_is_an_error,
+        a_push_goes_by_tls,
         whoever_is_killed_nothing_is_lost,
         a_push_costs_what_differs,
         a_disk_is_pulled_while_its_guest_runs,
