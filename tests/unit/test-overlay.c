@@ -108,6 +108,8 @@ static void is_as_the_model(void)
 	size_t i;
 
 	must(overlay_read(ov, got, DISK_BYTES, 0, &err), err);
+	if (!memcmp(got, model, DISK_BYTES))
+		return;
 	for (i = 0; i < DISK_BYTES && got[i] == model[i]; i++)
 		;
 	ck_assert_msg(i == DISK_BYTES, "differs at %zu", i);
@@ -847,6 +849,8 @@ START_TEST(a_failing_write_fails_alone)
 		else if (!(i % 4)) /* it may fail as well */
 			overlay_flush(ov, &err);
 		error_clear(&err);
+		if (!memcmp(model + off, buf, len))
+			continue;
 		for (at = 0; at < len; at++)
 			if (model[off + at] != buf[at] &&
 			    model[off + at] != before[off + at])
