@@ -16,6 +16,7 @@
 static const char help[] =
 	"usage: platter convert [options] IMAGE[@STATE]|URI|- FILE|-\n"
 	"       platter convert [options] [-B FILE] IMAGE[@STATE]|IMAGE@A..B FILE\n"
+	"       platter convert [options] --all CONTAINER FOLDER\n"
 	"\n"
 	"Copies the disk to FILE, sparse, by several threads at once. FILE is there\n"
 	"when it is whole and synced; a copy that fails or is interrupted leaves\n"
@@ -41,6 +42,7 @@ static const char help[] =
 	"  -f, --format NAME      the image's format (default: guess)\n"
 	"  -s, --snapshot NAME    the state, if it is not said behind an @\n"
 	"      --member NAME      of a container: which of its disks\n"
+	"      --all              all of them, as FOLDER/DISK.raw or .qcow2\n"
 	"  -k, --key FILE         passphrase of an encrypted image\n"
 	"      --allow X          a folder or prefix that images may refer to\n"
 	"      --force parent     take a parent whose ids do not match\n"
@@ -64,6 +66,7 @@ enum {
 	OPT_LEVEL,
 	OPT_CLUSTER_SIZE,
 	OPT_OVERWRITE,
+	OPT_ALL,
 };
 
 static int take_output(struct convert *c)
@@ -150,6 +153,9 @@ static int take_option(struct convert *c, int opt, char **argv)
 	case OPT_OVERWRITE:
 		c->overwrite = true;
 		return -1;
+	case OPT_ALL:
+		c->all = true;
+		return -1;
 	case 'B':
 		c->base = optarg;
 		c->qcow2 = c->qcow2 || !c->output_given;
@@ -206,6 +212,21 @@ static int check_target(const struct convert *c)
 	return -1;
 }
 
+/* Of several disks, what is of one only. */
+static int check_all(const struct convert *c)
+{
+	const char *of_one = c->cmd.config.member      ? "--member"
+			     : c->cmd.config.snapshot  ? "--snapshot"
+			     : c->base		       ? "--base"
+			     : c->existing	       ? "-n"
+			     : stream_is(c->output)    ? "standard output"
+			     : stream_is(c->cmd.image) ? "standard input"
+						       : NULL;
+
+	return of_one ? cmd_usage(&c->cmd, "--all: %s is for one disk", of_one)
+		      : -1;
+}
+
 /* What does not go together. Returns as cmd_option(). */
 static int check_options(struct convert *c)
 {
@@ -219,6 +240,8 @@ static int check_options(struct convert *c)
 	if (c->level > encoder_level_max(c->codec))
 		return cmd_usage(&c->cmd, "--level: zlib has 1 to %d",
 				 encoder_level_max(c->codec));
+	if (c->all)
+		return check_all(c);
 	return stream_is(c->output) ? check_stream(c) : check_target(c);
 }
 
@@ -245,6 +268,7 @@ static int parse(struct convert *c, int argc, char **argv)
 		{ "cluster-size", required_argument, NULL, OPT_CLUSTER_SIZE },
 		{ "jobs", required_argument, NULL, 'j' },
 		{ "overwrite", no_argument, NULL, OPT_OVERWRITE },
+		{ "all", no_argument, NULL, OPT_ALL },
 		{ "existing", no_argument, NULL, 'n' },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "snapshot", required_argument, NULL, 's' },
@@ -280,7 +304,8 @@ static int run_convert(int argc, char **argv)
 		stop_catch();
 		r = config_apply(&c.cmd.config, cmd_say, &err);
 		if (r >= 0)
-			r = convert_run(&c, &err);
+			r = c.all ? convert_all(&c, &err)
+				  : convert_run(&c, &err);
 		status = STATUS_OK;
 		if (r < 0)
 			status = stop_signal() ? 128 + stop_signal()

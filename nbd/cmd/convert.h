@@ -26,11 +26,18 @@ struct convert {
 	unsigned int threads;
 	bool overwrite;
 	bool existing; /* the output is a block device or an export */
+	bool all; /* it is a folder, for each disk of a container */
 	bool quiet;
 	struct progress progress;
 };
 
 /* Copies cmd.image. Returns 0 or a negative errno: nothing is left behind. */
 int convert_run(struct convert *c, struct error *err);
+
+/*
+ * Each disk of the container cmd.image to a file in the folder output, which is made
+ * if need be. Ends with the first that fails: those before it are there.
+ */
+int convert_all(struct convert *c, struct error *err);
 
 #endif

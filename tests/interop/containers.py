@@ -5,6 +5,7 @@ served in place, equal to the same disk outside; and what is refused."""
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -157,6 +158,45 @@ def of_several_disks_one_is_named(c):
                  "the members")
     is_equal([m["format"] for m in told["members"]], ["-", "qcow2", "qcow2"],
              "the formats")
+
+
+def all_of_several_are_converted(c):
+    folder = c.at("several")
+    os.makedirs(os.path.join(folder, "sub"))
+    other = os.path.join(folder, "two.img")
+    with open(other, "wb") as f:
+        f.write(random.Random(9).randbytes(3 << 20))
+    run(["qemu-img", "convert", "-O", "vmdk", "-o",
+         "subformat=streamOptimized", c.raw, os.path.join(folder, "one.vmdk")])
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", other,
+         os.path.join(folder, "sub", "two.v2.qcow2")])
+    path = c.at("several.tar.gz")
+    run(["tar", "-czf", path, "-C", folder, "one.vmdk", "sub/two.v2.qcow2"])
+    convert = [os.environ["PLATTER"], "convert", "--quiet", "--all"]
+    for end, more in (("raw", []), ("qcow2", ["-O", "qcow2"])):
+        out = c.at(f"all-{end}")
+        run([*convert, *more, path, out])
+        is_equal(sorted(os.listdir(out)), [f"one.{end}", f"two.v2.{end}"],
+                 "the files")
+        for name, raw in (("one", c.raw), ("two.v2", other)):
+            run(["qemu-img", "compare", "-f", end, "-F", "raw",
+                 os.path.join(out, f"{name}.{end}"), raw])
+    status, _, err = run([*convert, path, out], ok=None)
+    is_true(status == 0, err)  # the other format's files are others'
+    status, _, err = run([*convert, path, out], ok=None)
+    is_true(status == 1 and "one.raw" in err and err.count("\n") == 1, err)
+    run([*convert, "--overwrite", path, out])
+    # Two that would be one are refused before anything is made.
+    os.rename(other, os.path.join(folder, "sub", "one.img"))
+    run(["tar", "-cf", path, "-C", folder, "one.vmdk", "sub/one.img"])
+    for args, said in (([path, c.at("none")], "would both be one.raw"),
+                       ([c.raw, c.at("none")], "is no container"),
+                       (["--member", "one.vmdk", path, c.at("none")],
+                        "--all: --member is for one disk"),
+                       ([path, "-"], "--all: standard output")):
+        status, _, err = run([*convert, *args], ok=None)
+        is_true(status in (1, 2) and said in err, f"{said}: {err}")
+    is_true(not os.path.exists(c.at("none")), "a folder was made")
 
 
 def names_inside_lead_to_members_alone(c):
@@ -493,6 +533,7 @@ def main():
     run_checks(Context, [
         every_format_is_served_out_of_a_tar,
         of_several_disks_one_is_named,
+        all_of_several_are_converted,
         names_inside_lead_to_members_alone,
         what_is_a_disk_too_is_taken_for_neither,
         what_cannot_be_served_is_refused_in_a_line,
