@@ -91,6 +91,6 @@ int overlay_fence(struct overlay *o, uint64_t epoch,
 	r = overlay_flush(o, err);
 	if (r >= 0)
 		r = write_epoch(o, epoch, err);
-	end(o, r < 0 ? o->file->s->epoch : epoch);
+	end(o, r < 0 ? atomic_load(&o->epoch) : epoch);
 	return r;
 }

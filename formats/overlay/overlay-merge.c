@@ -58,7 +58,8 @@ struct pull {
 	 * AHEAD_BYTES, where the base is far: what it has from ahead_off on, read
 	 * while requests go on. NULL: it is near.
 	 */
-	uint8_t *ahead;
+	uint8_t *far;
+	const uint8_t *ahead; /* the same, or what somebody else read */
 	uint64_t ahead_off;
 	int (*progress)(void *opaque, uint64_t done_bytes);
 	void *opaque;
@@ -160,37 +161,37 @@ static int pull_held(struct pull *p, uint64_t off, uint64_t len,
 }
 
 /* So that those who wait do not wait for a disk, or a network, as well. */
-static int read_ahead(struct pull *p, uint64_t off, uint64_t len,
-		      struct error *err)
+static int read_ahead(struct pull *p, uint8_t *ahead, uint64_t off,
+		      uint64_t len, struct error *err)
 {
 	struct image *base = p->file->base;
 	uint64_t n =
 		base && off < base->bytes ? min_u64(len, base->bytes - off) : 0;
 
-	if (!p->ahead) {
+	if (!ahead) {
 		if (n)
 			image_prefetch(base, off, n, NULL);
 		return 0;
 	}
 	p->ahead_off = off;
-	memset(p->ahead + n, 0, len - n);
-	return n ? image_read(base, p->ahead, n, off, err) : 0;
+	memset(ahead + n, 0, len - n);
+	return n ? image_read(base, ahead, n, off, err) : 0;
 }
 
 static int pull_range(struct pull *p, uint64_t off, uint64_t len,
 		      struct error *err)
 {
 	/* Reading ahead is for data; of zeroes much can be done at once. */
-	bool zero = p->zero && p->ahead;
+	bool zero = p->zero && p->far;
 	uint64_t n;
 	int r = 0;
 
 	for (; len && r >= 0; off += n, len -= n) {
-		n = min_u64(len, zero	    ? ZERO_BYTES
-				 : p->ahead ? AHEAD_BYTES
-					    : PULL_BYTES);
+		n = min_u64(len, zero	  ? ZERO_BYTES
+				 : p->far ? AHEAD_BYTES
+					  : PULL_BYTES);
 		if (!zero)
-			r = read_ahead(p, off, n, err);
+			r = read_ahead(p, p->far, off, n, err);
 		if (r < 0)
 			break;
 		pthread_rwlock_wrlock(p->gate);
@@ -471,10 +472,10 @@ static int pull_whole(struct overlay *o, struct pull *p, struct error *err)
 	p->file = o->file;
 	p->gate = &o->gate;
 	p->all = true;
-	p->ahead = malloc(AHEAD_BYTES);
-	r = p->ahead ? pull_all(p, err)
-		     : error_set(err, -ENOMEM, 0, "out of memory");
-	free(p->ahead);
+	p->ahead = p->far = malloc(AHEAD_BYTES);
+	r = p->far ? pull_all(p, err)
+		   : error_set(err, -ENOMEM, 0, "out of memory");
+	free(p->far);
 	free(p->buf);
 	return r;
 }
@@ -493,6 +494,33 @@ static int begin_pull(struct overlay *o, struct error *err)
 	pthread_rwlock_unlock(&o->gate);
 	pthread_rwlock_unlock(&o->swap);
 	return r;
+}
+
+void overlay_keep_read(struct overlay *o, const void *buf, size_t len,
+		       uint64_t off)
+{
+	struct pull p = { .all = true, .ahead = buf, .ahead_off = off };
+	uint64_t unit = o->unit_bytes, first = round_up(off, unit), next;
+	uint64_t end = (off + len) & ~(unit - 1);
+	bool full;
+
+	if (first >= end)
+		return;
+	pthread_rwlock_rdlock(&o->gate);
+	p.file = o->file;
+	if (look(&p, first, end - first, &next, NULL) < 0)
+		p.len = 0;
+	pthread_rwlock_unlock(&o->gate);
+	if (!p.len)
+		return;
+	pthread_rwlock_wrlock(&o->gate);
+	p.file = o->file;
+	if (p.file->s->pulling)
+		pull_held(&p, first, end - first, NULL);
+	full = qcow2_file_is_full(p.file);
+	pthread_rwlock_unlock(&o->gate);
+	if (full)
+		overlay_flush(o, NULL);
 }
 
 int overlay_pull(struct overlay *o, struct image *base, const char *name,

@@ -2,6 +2,7 @@
 /* An overlay's life, and its requests. */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "formats/overlay/overlay-inside.h"
 #include "formats/overlay/qcow2-header.h"
@@ -347,8 +348,12 @@ static int make_pulled(struct overlay *o, const char *from, uint64_t bytes,
 	if (r >= 0)
 		r = qcow2_file_open(o->path, o->plan->base, NULL,
 				    &o->plan->options, &o->gate, &o->file, err);
-	if (r < 0)
+	else
 		return r;
+	if (r < 0) {
+		unlink(o->path); /* it is ours, and nobody's */
+		return r;
+	}
 	o->bytes = bytes;
 	atomic_store(&o->held, held);
 	plan_free(TAKE_PTR(o->plan));
@@ -447,14 +452,20 @@ int overlay_read(struct overlay *o, void *buf, size_t len, uint64_t off,
 int overlay_read_sparse(struct overlay *o, void *buf, size_t len, uint64_t off,
 			struct zero_runs *zeroes, struct error *err)
 {
+	bool keep;
 	int r = enter_to_read(o, err);
 
 	if (r < 0)
 		return r;
+	/* What is kept is all in the buffer. */
+	keep = o->file && o->file->s->pulling;
+	zeroes = keep ? NULL : zeroes;
 	r = o->file ? qcow2_file_read(o->file, buf, len, off, zeroes, err)
 		    : image_read_sparse(o->plan->base, buf, len, off, zeroes,
 					err);
 	pthread_rwlock_unlock(&o->gate);
+	if (r >= 0 && keep && may_wait())
+		overlay_keep_read(o, buf, len, off);
 	return r;
 }
 

@@ -14,8 +14,9 @@
 static const char help[] =
 	"usage: platter migrate plan    --qmp PATH --to URI [--from URI] [--device X]\n"
 	"       platter migrate unblock --qmp PATH --to URI [--device X]\n"
+	"                               [--rate RATE]\n"
 	"       platter migrate push    --qmp PATH --to URI [--from URI | --top]\n"
-	"                               [--device X]\n"
+	"                               [--device X] [--rate RATE]\n"
 	"       platter migrate pull    --control PATH [--from URI] [--prepare]\n"
 	"                               [--rate RATE] EXPORT\n"
 	"       platter migrate fence   --control PATH [--release] EXPORT EPOCH\n"
@@ -47,7 +48,7 @@ static const char help[] =
 	"      --top            the destination has what lies below the top layer\n"
 	"      --tls-certificates DIR  QEMU's keys for nbds\n"
 	"      --control PATH   a server's control socket\n"
-	"      --rate RATE      pull: at most so many bytes a second\n"
+	"      --rate RATE      at most so many bytes a second are copied\n"
 	"      --prepare        pull: only make EXPORT, which is not read before the\n"
 	"                       same without this\n"
 	"      --release        fence: and let its file go, for another server\n"
@@ -85,6 +86,7 @@ static int move(const struct migrate *m, const char *to, enum mirror_what what,
 				       .device = m->device,
 				       .to = to,
 				       .what = what,
+				       .rate = m->rate,
 				       .tls = m->tls_dir ? TLS_ID : NULL,
 				       .quiet = m->quiet || m->cmd.json };
 

@@ -228,10 +228,11 @@ static int begin(struct job *j, const struct guest_disk *d, struct error *err)
 	r = add_node(j, err);
 	if (r < 0)
 		return r;
-	args = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:b}", "job-id",
-			 j->id, "device", d->node, "target", j->node, "sync",
-			 sync[j->m->what], "copy-mode", "write-blocking",
-			 "granularity", GRANULARITY, "buf-size", BUF_BYTES,
+	args = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:b}",
+			 "job-id", j->id, "device", d->node, "target", j->node,
+			 "sync", sync[j->m->what], "copy-mode",
+			 "write-blocking", "granularity", GRANULARITY,
+			 "buf-size", BUF_BYTES, "speed", (json_int_t)j->m->rate,
 			 "auto-dismiss", false);
 	r = qmp_run(j->m->qmp, "blockdev-mirror", args, NULL, err);
 	if (r < 0)

@@ -9,6 +9,7 @@
 #define NBD_CMD_MIRROR_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "nbd/cmd/qmp.h"
 
@@ -49,6 +50,7 @@ struct mirror {
 	const char *device; /* as of guest_disk_find() */
 	const char *to; /* the export's URI */
 	enum mirror_what what;
+	uint64_t rate; /* bytes a second at most; 0: no limit */
 	const char *tls; /* what QEMU calls keys for TLS; or NULL */
 	bool quiet; /* no progress */
 };

@@ -115,6 +115,10 @@ def a_running_guest_is_unblocked(c):
             told = json.loads(platter("status", "--qmp", q.monitor,
                                       "--json")[1])
             is_equal(told["disks"][0]["blocked"], True, f"{fmt} is blocked")
+            plan = platter("plan", "--qmp", q.monitor, "--to", s.uri("+vm"))[1]
+            for line in (f"{fmt}, with which QEMU does not migrate",
+                         "platter migrate unblock --qmp", "virsh blockcopy"):
+                is_true(line in plan, f"{line!r} is not in {plan}")
             with Writer(q, model, span=SIZE) as w:
                 w.wait_for(20)
                 platter("unblock", "--qmp", q.monitor, "--to", s.uri("+vm"))
@@ -369,6 +373,13 @@ def a_disk_is_pulled_while_its_guest_runs(c):
             w.wait_for(100)
         platter("fence", "--control", a.control, "+vm", "1")
         source = a.uri("+vm@:base..")  # which nobody can write
+        with c.serve() as b:
+            # Who has not been told that it may refer to it refuses, and has
+            # made nothing.
+            status, _, err = platter("pull", "--control", b.control, "--from",
+                                     source, "+vm", ok=None)
+            is_true(status == 1 and "allow" in err, err)
+            is_equal(os.listdir(b.overlays), ["control"], "files")
         with c.serve(more=["--allow", source, "--remote-timeout", "20"]) as b:
             pull = ["pull", "--control", b.control, "--from", source, "+vm"]
             p = begin("--rate", "1M", *pull)

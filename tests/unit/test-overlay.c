@@ -1619,6 +1619,27 @@ START_TEST(what_was_pulled_needs_its_source_no_more)
 }
 END_TEST
 
+START_TEST(what_was_read_of_a_pull_is_not_fetched_again)
+{
+	static uint8_t other[DISK_BYTES];
+	const size_t from = 171 * 4096, to = 732 * 4096;
+
+	make_pulled(false);
+	reopen(0);
+	must(overlay_read(ov, got, to - from, from, &err), err);
+	ck_assert_mem_eq(got, model + from, to - from);
+	/* What is changed afar shows where nobody has read, and there alone. */
+	memset(other, 0xee, sizeof(other));
+	unit_write(unit_path("far.raw"), other, sizeof(other));
+	must(overlay_read(ov, got, DISK_BYTES, 0, &err), err);
+	ck_assert_mem_eq(got + from, model + from, to - from);
+	ck_assert_mem_eq(got, other, from);
+	overlay_unref(TAKE_PTR(ov));
+	is_sound(0);
+	done();
+}
+END_TEST
+
 /* At any moment the file leads to what is afar, or has all of it. */
 START_TEST(a_power_cut_in_a_pull_harms_nothing)
 {
@@ -1685,6 +1706,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, an_epoch_rises_alone_and_stays_with_the_disk);
 	tcase_add_test(tc, a_power_cut_in_a_fence_harms_nothing);
 	tcase_add_test(tc, what_was_pulled_needs_its_source_no_more);
+	tcase_add_test(tc, what_was_read_of_a_pull_is_not_fetched_again);
 	tcase_add_test(tc, a_power_cut_in_a_pull_harms_nothing);
 	tcase_add_loop_test(tc, a_failed_sync_is_for_ever, 0, 6);
 	tcase_add_loop_test(
