@@ -90,14 +90,14 @@ int overlay_lock_frozen(const char *path, const char *name, struct source **ret,
 			struct error *err);
 int overlay_remove_frozen(const char *path, struct error *err);
 
-/* ---- overlay-merge.c ---- */
+/* ---- overlay-pull.c ---- */
 
 /*
  * Of what is being pulled: @buf was read from [@off, @off + @len) a moment ago. What
  * of it came from afar, in whole subclusters, need not be fetched again, if it
- * can be kept. No lock is held.
+ * can be kept. No lock is held. True: a flush is due.
  */
-void overlay_keep_read(struct overlay *o, const void *buf, size_t len,
+bool overlay_keep_read(struct overlay *o, const void *buf, size_t len,
 		       uint64_t off);
 
 /* ---- overlay.c ---- */

@@ -33,132 +33,15 @@
 
 #include "formats/difference.h"
 #include "formats/file-lock.h"
-#include "formats/overlay/overlay-inside.h"
+#include "formats/overlay/overlay-pull.h"
 #include "formats/overlay/qcow2-header.h"
 #include "iouring/write.h"
 
-/* Copied at once, while requests wait. */
-#define PULL_BYTES  (256U << 10)
-/* The same of what was fetched before. */
+/* Copied at once, of what was fetched before. */
 #define AHEAD_BYTES (2U << 20)
 #define ZERO_BYTES  (64U << 20)
 /* Looked at at once, while they do not. */
 #define LOOK_BYTES  (1ULL << 30)
-
-struct pull {
-	struct qcow2_file *file; /* is pulled into */
-	pthread_rwlock_t *gate;
-	unsigned int layers; /* of those below, so many give their data */
-	uint64_t shorter; /* bytes that the lowest of them has */
-	uint64_t lower; /* bytes of what lies below these; 0: nothing */
-	bool all; /* whatever lies below, be it nothing */
-	bool as_zeroes; /* and whatever it is, it shall be zeroes */
-	uint8_t *buf; /* PULL_BYTES, when it is needed; to be freed */
-	/*
-	 * AHEAD_BYTES, where the base is far: what it has from ahead_off on, read
-	 * while requests go on. NULL: it is near.
-	 */
-	uint8_t *far;
-	const uint8_t *ahead; /* the same, or what somebody else read */
-	uint64_t ahead_off;
-	int (*progress)(void *opaque, uint64_t done_bytes);
-	void *opaque;
-
-	uint64_t off, len; /* found by a look */
-	bool zero; /* it reads as zeroes */
-};
-
-/* Is it from one of the layers that go? */
-static bool must_pull(const struct pull *p, uint64_t off,
-		      const struct extent *e)
-{
-	if (p->all)
-		return e->depth || e->absent;
-	if (e->absent)
-		/* Behind the end of a shorter layer, what lies below shows. */
-		return off >= p->shorter && off < p->lower;
-	return e->depth && e->depth <= p->layers;
-}
-
-/* Joins neighbours of one kind; 1: that was all. */
-static int find(void *opaque, uint64_t off, const struct extent *e)
-{
-	struct pull *p = opaque;
-	bool zero = p->as_zeroes || e->kind == EXTENT_ZERO ||
-		    e->kind == EXTENT_HOLE;
-
-	if (!must_pull(p, off, e))
-		return p->len ? 1 : 0;
-	if (p->len && (zero != p->zero || p->off + p->len != off))
-		return 1;
-	if (!p->len) {
-		p->off = off;
-		p->zero = zero;
-	}
-	p->len += e->len;
-	return 0;
-}
-
-/* The first of [@off, @off + @len) that must be pulled; p->len 0: none. */
-static int look(struct pull *p, uint64_t off, uint64_t len, uint64_t *ret_end,
-		struct error *err)
-{
-	int r;
-
-	p->len = 0;
-	r = qcow2_file_walk(p->file, off, len, find, p, ret_end, err);
-	if (r >= 0 && p->len)
-		*ret_end = p->off + p->len;
-	return r < 0 ? r : 0;
-}
-
-/*
- * What is below is the very data. Gate is held for writing: nobody else looks
- * at the options.
- */
-static int write_all_the_same(struct pull *p, const uint8_t *buf,
-			      struct error *err)
-{
-	unsigned int *detect = &p->file->options.detect, was = *detect;
-	int r;
-
-	*detect &= ~(unsigned int)OVERLAY_DETECT_BASE;
-	r = qcow2_file_write(p->file, buf, p->len, p->off, err);
-	*detect = was;
-	return r;
-}
-
-/* Data of the base, found by a look. Gate is held for writing. */
-static int pull_data_held(struct pull *p, struct error *err)
-{
-	int r;
-
-	if (p->ahead)
-		return write_all_the_same(p, p->ahead + (p->off - p->ahead_off),
-					  err);
-	if (!p->buf && !(p->buf = malloc(PULL_BYTES)))
-		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = qcow2_file_read(p->file, p->buf, p->len, p->off, NULL, err);
-	return r < 0 ? r : write_all_the_same(p, p->buf, err);
-}
-
-/* [@off, @off + @len), as it is now that nobody writes. Gate is held so. */
-static int pull_held(struct pull *p, uint64_t off, uint64_t len,
-		     struct error *err)
-{
-	uint64_t end = off + len, next;
-	int r = 0;
-
-	for (; off < end && r >= 0; off = next) {
-		r = look(p, off, end - off, &next, err);
-		if (r < 0 || !p->len)
-			continue;
-		r = p->zero ? qcow2_file_zero(p->file, p->off, p->len,
-					      OVERLAY_MAY_TRIM, err)
-			    : pull_data_held(p, err);
-	}
-	return r;
-}
 
 /* So that those who wait do not wait for a disk, or a network, as well. */
 static int read_ahead(struct pull *p, uint8_t *ahead, uint64_t off,
@@ -212,8 +95,8 @@ static int pull_all(struct pull *p, struct error *err)
 
 	for (; off < p->file->bytes && !r; off = next) {
 		pthread_rwlock_rdlock(p->gate);
-		r = look(p, off, min_u64(LOOK_BYTES, p->file->bytes - off),
-			 &next, err);
+		r = pull_look(p, off, min_u64(LOOK_BYTES, p->file->bytes - off),
+			      &next, err);
 		pthread_rwlock_unlock(p->gate);
 		found = p->off;
 		len = p->len;
@@ -494,33 +377,6 @@ static int begin_pull(struct overlay *o, struct error *err)
 	pthread_rwlock_unlock(&o->gate);
 	pthread_rwlock_unlock(&o->swap);
 	return r;
-}
-
-void overlay_keep_read(struct overlay *o, const void *buf, size_t len,
-		       uint64_t off)
-{
-	struct pull p = { .all = true, .ahead = buf, .ahead_off = off };
-	uint64_t unit = o->unit_bytes, first = round_up(off, unit), next;
-	uint64_t end = (off + len) & ~(unit - 1);
-	bool full;
-
-	if (first >= end)
-		return;
-	pthread_rwlock_rdlock(&o->gate);
-	p.file = o->file;
-	if (look(&p, first, end - first, &next, NULL) < 0)
-		p.len = 0;
-	pthread_rwlock_unlock(&o->gate);
-	if (!p.len)
-		return;
-	pthread_rwlock_wrlock(&o->gate);
-	p.file = o->file;
-	if (p.file->s->pulling)
-		pull_held(&p, first, end - first, NULL);
-	full = qcow2_file_is_full(p.file);
-	pthread_rwlock_unlock(&o->gate);
-	if (full)
-		overlay_flush(o, NULL);
 }
 
 int overlay_pull(struct overlay *o, struct image *base, const char *name,

@@ -459,13 +459,16 @@ int overlay_read_sparse(struct overlay *o, void *buf, size_t len, uint64_t off,
 		return r;
 	/* What is kept is all in the buffer. */
 	keep = o->file && o->file->s->pulling;
-	zeroes = keep ? NULL : zeroes;
+	if (keep && zeroes) {
+		zeroes->n = 0;
+		zeroes = NULL;
+	}
 	r = o->file ? qcow2_file_read(o->file, buf, len, off, zeroes, err)
 		    : image_read_sparse(o->plan->base, buf, len, off, zeroes,
 					err);
 	pthread_rwlock_unlock(&o->gate);
-	if (r >= 0 && keep && may_wait())
-		overlay_keep_read(o, buf, len, off);
+	if (r >= 0 && keep && may_wait() && overlay_keep_read(o, buf, len, off))
+		overlay_flush(o, NULL);
 	return r;
 }
 
