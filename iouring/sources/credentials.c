@@ -25,6 +25,10 @@ void credentials_done(struct credentials *c)
 	wipe(c->login);
 	wipe(c->keys);
 	wipe(c->token);
+	wipe(c->keystone);
+	free(c->auth);
+	free(c->project);
+	free(c->domain);
 	free(c->endpoint);
 	free(c->region);
 	*c = (struct credentials){ 0 };
@@ -35,11 +39,13 @@ static bool is_same(const char *a, const char *b)
 	return a && b ? !strcmp(a, b) : a == b;
 }
 
+/* A token of Keystone's says nothing that its user does not. */
 bool credentials_are_same(const struct credentials *a,
 			  const struct credentials *b)
 {
 	return is_same(a->bearer, b->bearer) && is_same(a->login, b->login) &&
-	       is_same(a->keys, b->keys) && is_same(a->token, b->token);
+	       is_same(a->keys, b->keys) && is_same(a->keystone, b->keystone) &&
+	       (a->keystone || is_same(a->token, b->token));
 }
 
 static bool copy_text(const char *text, char **ret)
@@ -55,6 +61,10 @@ int credentials_copy(const struct credentials *c, struct credentials *ret)
 	if (!copy_text(c->bearer, &n.bearer) ||
 	    !copy_text(c->login, &n.login) || !copy_text(c->keys, &n.keys) ||
 	    !copy_text(c->token, &n.token) ||
+	    !copy_text(c->keystone, &n.keystone) ||
+	    !copy_text(c->auth, &n.auth) ||
+	    !copy_text(c->project, &n.project) ||
+	    !copy_text(c->domain, &n.domain) ||
 	    !copy_text(c->endpoint, &n.endpoint) ||
 	    !copy_text(c->region, &n.region)) {
 		credentials_done(&n);
@@ -107,29 +117,40 @@ static int read_file(const char *path, char **ret, struct error *err)
 struct words {
 	const char *url; /* NULL: there is none */
 	const char *kind, *value;
-	const char *endpoint, *region;
+	const char *endpoint, *region, *auth, *project, *domain;
 	bool by_host;
 };
 
 static bool is_kind(const char *word)
 {
 	return !strcmp(word, "bearer") || !strcmp(word, "basic") ||
-	       !strcmp(word, "s3") || !strcmp(word, "token");
+	       !strcmp(word, "s3") || !strcmp(word, "token") ||
+	       !strcmp(word, "keystone");
 }
 
 static bool take_option(struct words *w, const char *word)
 {
+	const struct {
+		const char *name;
+		const char **to;
+	} options[] = { { "endpoint=", &w->endpoint },
+			{ "region=", &w->region },
+			{ "auth=", &w->auth },
+			{ "project=", &w->project },
+			{ "domain=", &w->domain } };
+	size_t i, len;
+
 	if (!strcmp(w->kind, "bearer") || !strcmp(w->kind, "basic"))
 		return false;
-	if (!strncmp(word, "endpoint=", 9))
-		w->endpoint = word + 9;
-	else if (!strncmp(word, "region=", 7) && word[7])
-		w->region = word + 7;
-	else if (!strncmp(word, "style=", 6))
-		w->by_host = !strcmp(word + 6, "host");
-	else
-		return false;
-	return true;
+	for (i = 0; i < ARRAY_SIZE(options); i++) {
+		len = strlen(options[i].name);
+		if (!strncmp(word, options[i].name, len) && word[len]) {
+			*options[i].to = word + len;
+			return true;
+		}
+	}
+	w->by_host = !strcmp(word, "style=host");
+	return w->by_host || !strcmp(word, "style=path");
 }
 
 /* "[URL] KIND VALUE OPTION...": cuts @line at its words. False: it is not so. */
@@ -147,7 +168,7 @@ static bool split(char *line, struct words *ret)
 	w.value = word ? strtok_r(NULL, spaces, &rest) : NULL;
 	if (!w.value || !is_kind(w.kind))
 		return false;
-	if ((!strcmp(w.kind, "basic") || !strcmp(w.kind, "s3")) &&
+	if (strcmp(w.kind, "bearer") && strcmp(w.kind, "token") &&
 	    !strchr(w.value, ':'))
 		return false;
 	while ((word = strtok_r(NULL, spaces, &rest)))
@@ -157,27 +178,41 @@ static bool split(char *line, struct words *ret)
 	return true;
 }
 
+static char *if_kind(const struct words *w, const char *kind)
+{
+	return strcmp(w->kind, kind) ? NULL : (char *)(uintptr_t)w->value;
+}
+
 static int take(struct credentials *c, const struct words *w, struct error *err)
 {
-	const bool bearer = !strcmp(w->kind, "bearer");
-	const bool keys = !strcmp(w->kind, "s3");
-	const bool token = !strcmp(w->kind, "token");
-	char *value = (char *)(uintptr_t)w->value;
-	struct credentials all = {
-		.bearer = bearer ? value : NULL,
-		.login = bearer || keys || token ? NULL : value,
-		.keys = keys ? value : NULL,
-		.token = token ? value : NULL,
+	const struct credentials all = {
+		.bearer = if_kind(w, "bearer"),
+		.login = if_kind(w, "basic"),
+		.keys = if_kind(w, "s3"),
+		.token = if_kind(w, "token"),
+		.keystone = if_kind(w, "keystone"),
+		.auth = (char *)(uintptr_t)w->auth,
+		.project = (char *)(uintptr_t)w->project,
+		.domain = (char *)(uintptr_t)w->domain,
 		.endpoint = (char *)(uintptr_t)w->endpoint,
 		.region = (char *)(uintptr_t)w->region,
 		.by_host = w->by_host,
-	}, copy;
+	};
+	struct credentials copy;
 
 	if (credentials_copy(&all, &copy) < 0)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	credentials_done(c);
 	*c = copy;
 	return 0;
+}
+
+/* "swift://": of all stores of a kind. */
+static bool is_scheme(const char *prefix)
+{
+	const char *end = strstr(prefix, "://");
+
+	return url_is_store(prefix) && end && !end[3];
 }
 
 /* How well the line fits; 0: not at all. -EINVAL: it cannot be understood. */
@@ -189,6 +224,9 @@ static int fit(const char *prefix, const struct url *u, bool named,
 
 	if (!prefix)
 		return named;
+	if (is_scheme(prefix))
+		return !strncmp(prefix, u->scheme, strlen(u->scheme)) &&
+		       prefix[strlen(u->scheme)] == ':';
 	r = url_parse(prefix, &p, err);
 	if (r < 0)
 		return r;
@@ -214,8 +252,9 @@ int credentials_read(const char *path, const struct url *u, bool named,
 					  "a line is not \"[URL] bearer "
 					  "TOKEN\", \"[URL] basic "
 					  "USER:PASSWORD\", \"[URL] s3 "
-					  "ACCESS:SECRET\" or \"[URL] token "
-					  "TOKEN\"");
+					  "ACCESS:SECRET\", \"[URL] token "
+					  "TOKEN\" or \"[URL] keystone "
+					  "USER:PASSWORD\"");
 		r = how > best ? take(&c, &w, err) : how;
 		if (how > best)
 			best = how;

@@ -7,6 +7,7 @@
  *
  *	s3://bucket/ s3 ACCESS:SECRET[:SESSION] region=NAME endpoint=URL style=host
  *	swift://container/ token TOKEN endpoint=URL
+ *	glance:// keystone USER:PASSWORD auth=URL/v3 project=NAME domain=NAME
  *
  * where the longest URL that something lies beneath counts. "bearer TOKEN" or
  * "basic USER:PASSWORD" alone, or another one, is for the servers of those images
@@ -25,12 +26,14 @@
 
 #define CREDENTIALS_BYTES_MAX 65536U /* of the file */
 
-/* One of the first four; all NULL: there are none. */
+/* One of the first five; all NULL: there are none. */
 struct credentials {
 	char *bearer;
 	char *login; /* "USER:PASSWORD" */
 	char *keys; /* "ACCESS:SECRET", "ACCESS:SECRET:SESSION" */
-	char *token;
+	char *token; /* given, or Keystone's */
+	char *keystone; /* "USER:PASSWORD" */
+	char *auth, *project, *domain; /* of Keystone; NULL: not given */
 	char *endpoint, *region; /* NULL: not given */
 	bool by_host;
 };

@@ -10,6 +10,7 @@
 #include "iouring/sources/http-answer.h"
 #include "iouring/sources/http-engine.h"
 #include "iouring/sources/http.h"
+#include "iouring/sources/keystone-token.h"
 
 /* Requests of one object at a time, so many connections. */
 #define HTTP_CONNECTIONS_MAX 16U
@@ -79,6 +80,8 @@ struct http_request {
 	unsigned int tries, redirects, shorts, no_ranges;
 	unsigned int restarts; /* from where redirects begin */
 	bool renewed; /* with new credentials, once */
+	bool renewed_token; /* ... with a new token of Keystone's, once */
+	struct keystone_waiter keystone;
 	char *url; /* asked now; NULL: to be chosen */
 	bool moved; /* url is where a redirect led */
 	bool public_only; /* url's address must be */

@@ -15,6 +15,7 @@
 
 #include "iouring/net.h"
 #include "iouring/sources/http-inside.h"
+#include "iouring/sources/object-store.h"
 #include "iouring/sources/remote-options.h"
 #include "iouring/sources/s3-sign.h"
 
@@ -603,6 +604,40 @@ static bool renew(struct http_request *r)
 	return true;
 }
 
+static void take_token(struct keystone_waiter *w, const char *token,
+		       const char *endpoint, const struct error *err)
+{
+	struct http_request *r = container_of(w, struct http_request, keystone);
+	struct http_object *o = r->o;
+	char *copy = token ? strdup(token) : NULL;
+
+	if (!copy) {
+		r->why = (struct error){ 0 };
+		error_set(&r->why, err->code < 0 ? err->code : -ENOMEM, 0, "%s",
+			  err->code < 0 ? err->msg : "out of memory");
+		fail(r);
+		return;
+	}
+	pthread_mutex_lock(&o->lock);
+	free(o->credentials.token);
+	o->credentials.token = copy;
+	pthread_mutex_unlock(&o->lock);
+	free(TAKE_PTR(r->url));
+	again_now(r);
+}
+
+/* Its time may be over. False: that is not it. */
+static bool renew_token(struct http_request *r)
+{
+	if (r->renewed_token || !r->used.keystone || !r->used.token)
+		return false;
+	r->renewed_token = true;
+	r->keystone.done = take_token;
+	r->keystone.service = object_store_service(&r->o->given);
+	keystone_token_get(&r->used, r->used.token, &r->keystone);
+	return true;
+}
+
 /* Where the answer that redirected may be used again, and until when. */
 static void remember_move(struct http_request *r)
 {
@@ -717,7 +752,10 @@ static void act(struct http_request *r)
 			change(r);
 		break;
 	case HTTP_DENIED:
-		restart(r) || renew(r) ? again_now(r) : fail(r);
+		if (restart(r) || renew(r))
+			again_now(r);
+		else if (!renew_token(r))
+			fail(r);
 		break;
 	case HTTP_NO_RANGE:
 		r->no_ranges++ ? fail(r) : again_now(r);

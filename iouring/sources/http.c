@@ -5,6 +5,7 @@
 
 #include "iouring/sources/http-ends.h"
 #include "iouring/sources/http-inside.h"
+#include "iouring/sources/keystone-token.h"
 #include "iouring/sources/object-store.h"
 #include "iouring/sources/remote-options.h"
 #include "iouring/sources/s3-sign.h"
@@ -316,11 +317,23 @@ static int take_credentials(struct http_object *o, const struct http_wish *w,
 		       : error_set(err, -ENOMEM, 0, "out of memory");
 }
 
+/* What a store needs to be asked. */
+static int prepare_store(struct http_object *o, struct error *err)
+{
+	if (o->credentials.keys)
+		return s3_sign_load(err);
+	return o->credentials.keystone
+		       ? keystone_token_wait(&o->credentials,
+					     object_store_service(&o->given),
+					     err)
+		       : 0;
+}
+
 /* Where it lies, and how it is signed. */
 static int resolve(struct http_object *o, struct error *err)
 {
 	CLEANUP(freep) char *text = url_text(&o->given);
-	int r = o->credentials.keys ? s3_sign_load(err) : 0;
+	int r = prepare_store(o, err);
 
 	if (r < 0)
 		return r;

@@ -131,3 +131,8 @@ bool object_store_is_constant(const struct url *u)
 {
 	return !strcmp(u->scheme, "glance");
 }
+
+const char *object_store_service(const struct url *u)
+{
+	return strcmp(u->scheme, "glance") ? "object-store" : "image";
+}

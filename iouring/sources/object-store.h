@@ -23,6 +23,9 @@
 int object_store_resolve(const struct url *u, const struct credentials *c,
 			 struct url *ret, struct error *err);
 
+/* Its store's type in a catalogue of Keystone's. */
+const char *object_store_service(const struct url *u);
+
 /* What is there under one name never changes: by its scheme. */
 bool object_store_is_constant(const struct url *u);
 

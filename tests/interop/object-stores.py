@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from bad_web import BadWeb  # noqa: E402
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from glance import Glance  # noqa: E402
+from keystone import PASSWORD, Keystone  # noqa: E402
 from nbd import Client  # noqa: E402
 from server import Server, environment, run  # noqa: E402
 from swift import KEY, USER, Swift, free_port  # noqa: E402
@@ -166,9 +167,9 @@ def an_image_service_gives_images_by_id(c):
         image = i.json["id"]
         is_equal(g.request("PUT", f"/v2/images/{image}/file", c.data, {
             "Content-Type": "application/octet-stream"}).status, 204, "it")
-        c.have(f"glance:// token x endpoint=http://127.0.0.1:{port}")
-        status, err = c.copy(f"glance://{image}")
-        is_true(status == 1 and "a line is not" not in err, err)
+        c.have("swift:// token x endpoint=http://127.0.0.1:1",
+               f"glance:// token x endpoint=http://127.0.0.1:{port}")
+        c.is_equal(f"glance://{image}")
         c.have(f"token x endpoint=http://127.0.0.1:{port}")
         c.is_equal(f"glance://{image}", "--cache-dir", c.at("glances"))
         said = run([os.environ["PLATTER"], "cache", "list", "--cache-dir",
@@ -178,6 +179,42 @@ def an_image_service_gives_images_by_id(c):
                           ("glance://none", "there is no such file")):
             status, err = c.copy(url)
             is_true(status == 1 and text in err, f"{url}: {err}")
+
+
+def keystone_gives_tokens_and_new_ones(c):
+    """A store that takes each token six times, of a real Keystone's catalogue."""
+    with BadWeb(c.data) as web, Keystone(web.url("fickle", "")) as k:
+        user = f"glance:// keystone admin:{PASSWORD} auth={k.url}/v3"
+        c.have(f"{user} project=admin region=RegionOne")
+        with Server("glance://some-id", fmt="raw", more=[
+                "--credentials", c.credentials, "--export",
+                "two=glance://some-id"]) as s:
+            n = Client(s.socket)
+            n.go()
+            for off in range(0, SIZE - 512, MIB // 4):
+                is_equal(n.read(off, 512), (0, c.data[off:off + 512]),
+                         f"what is at {off}")
+        tokens = web.states["fickle"]
+        is_true(len(tokens) >= 4, f"{len(tokens)} tokens")
+        is_true(all(x <= 8 for x in tokens.values()),
+                f"a token that was refused was used on: {tokens.values()}")
+        is_true({a[1] for a in web.asked} ==
+                {"/fickle/v2/images/some-id/file"}, "other paths were asked")
+        for line, said in (
+                (f"{user} project=none", "Keystone answers 401"),
+                (f"glance:// keystone no:body auth={k.url}/v3 project=admin",
+                 "Keystone answers 401"),
+                (f"{user} project=admin region=Nowhere",
+                 "where is its store?"),
+                (f"glance:// keystone a:b auth={web.url('gone', '')}",
+                 "Keystone answers 5"),
+                ("glance:// keystone a:b auth=http://127.0.0.1:1",
+                 "Keystone cannot be asked"),
+                ("glance:// keystone a:b", "lacks auth=URL")):
+            c.have(line)
+            status, err = c.copy("glance://some-id")
+            is_true(status == 1 and said in err and PASSWORD not in err,
+                    f"{line}: {err}")
 
 
 def main():
@@ -194,6 +231,7 @@ def main():
             swift_takes_tokens_and_new_ones,
             what_lies_in_a_bucket_lies_beside,
             an_image_service_gives_images_by_id,
+            keystone_gives_tokens_and_new_ones,
         ])
 
 

@@ -133,6 +133,17 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def good(self):
         self.part()
 
+    def fickle(self):
+        """Takes each token six times."""
+        token = self.headers.get("X-Auth-Token")
+        with self.web.lock:
+            used = self.web.states.setdefault("fickle", {})
+            used[token] = used.get(token, 0) + 1
+        if not token or used[token] > 6:
+            self.refuse(401)
+        else:
+            self.part()
+
     def files(self):
         data = self.web.files.get(self.path.split("/")[2], self.web.data)
         last = min(self.last, len(data) - 1)

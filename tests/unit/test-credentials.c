@@ -84,11 +84,14 @@ START_TEST(what_a_store_needs_is_taken)
 {
 	static const char file[] = "swift://C/ token t endpoint=http://h/v1\n"
 				   "s3://b/d s3 a:b:c style=host region=r "
-				   "endpoint=https://e\n";
+				   "endpoint=https://e\n"
+				   "glance:// keystone u:p auth=http://k/v3 "
+				   "project=x domain=y\n";
 	const char *path = unit_path("credentials");
 	CLEANUP(credentials_done) struct credentials c = { 0 }, d = { 0 };
 	CLEANUP(url_done) struct url s3 = { 0 };
 	CLEANUP(url_done) struct url swift = { 0 };
+	CLEANUP(url_done) struct url glance = { 0 };
 	struct error err = { 0 };
 
 	unit_write(path, file, strlen(file));
@@ -106,6 +109,18 @@ START_TEST(what_a_store_needs_is_taken)
 	credentials_done(&d);
 	must(credentials_copy(&c, &d), err);
 	ck_assert(d.by_host && credentials_are_same(&c, &d));
+	credentials_done(&c);
+	must(url_parse("glance://id", &glance, &err), err);
+	must(credentials_read(path, &glance, false, &c, &err), err);
+	ck_assert_str_eq(c.keystone, "u:p");
+	ck_assert_str_eq(c.auth, "http://k/v3");
+	ck_assert_str_eq(c.project, "x");
+	ck_assert_str_eq(c.domain, "y");
+	/* A token that it gave says nothing more of who we are. */
+	credentials_done(&d);
+	must(credentials_copy(&c, &d), err);
+	d.token = strdup("t");
+	ck_assert(credentials_are_same(&c, &d));
 }
 END_TEST
 
