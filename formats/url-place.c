@@ -58,6 +58,21 @@ static int web_place_new(const char *url, const char *login, bool named,
 	return 0;
 }
 
+/* The cache over *src; all of it, where its server gives no ranges. */
+static int keep(struct source **src, struct error *err)
+{
+	bool whole = http_source_is_whole(*src);
+
+	disk_cache_over(src);
+	if (!whole)
+		return 0;
+	return disk_cache_is_over(*src)
+		       ? disk_cache_keep_whole(*src, http_source_take, err)
+		       : error_set(err, -EIO, 0,
+				   "its server gives no ranges, and it cannot "
+				   "be kept");
+}
+
 static int open_web(const struct http_wish *wish, struct place_file *ret,
 		    struct error *err)
 {
@@ -68,7 +83,7 @@ static int open_web(const struct http_wish *wish, struct place_file *ret,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = http_source_open(wish, &f.src, err);
 	if (r >= 0)
-		disk_cache_over(&f.src);
+		r = keep(&f.src, err);
 	if (r >= 0)
 		r = web_place_new(wish->url, wish->login, wish->named, &f.place,
 				  err);
@@ -110,6 +125,7 @@ static int open_beside(struct place *p, const struct place_ask *ask,
 			&(struct http_wish){ .url = url,
 					     .login = w->url.login,
 					     .named = w->named,
+					     .may_be_whole = disk_cache_is_on(),
 					     .kept = disk_cache_is_on(),
 					     .allowed = ask->allow->urls,
 					     .n_allowed = ask->allow->n_urls },
@@ -170,6 +186,7 @@ int url_place_open(const char *url, bool named, const struct allow *allow,
 		return open_export(url, ret, err);
 	return open_web(&(struct http_wish){ .url = url,
 					     .named = named,
+					     .may_be_whole = disk_cache_is_on(),
 					     .kept = disk_cache_is_on(),
 					     .allowed = allow->urls,
 					     .n_allowed = allow->n_urls },

@@ -173,8 +173,8 @@ static uint64_t evict_chunks(struct cached *c, uint64_t bytes)
 	uint64_t freed = 0, more;
 	size_t n;
 
-	while (freed < bytes && atomic_load(&c->has_file) &&
-	       !atomic_load(&c->f.broken)) {
+	while (freed < bytes && !atomic_load(&c->pinned) &&
+	       atomic_load(&c->has_file) && !atomic_load(&c->f.broken)) {
 		n = find_victims(c, bytes - freed, victims);
 		more = n ? take_away(c, victims, n) : 0;
 		if (!more)

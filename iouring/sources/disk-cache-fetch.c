@@ -511,6 +511,88 @@ static const struct source_ops cache_source_ops = {
 	.free = cache_free,
 };
 
+/* ---- objects that come as a whole ---- */
+
+/* What came of the chunk that is under way. */
+struct whole {
+	struct cached *c;
+	uint8_t *buf; /* KEPT_CHUNK_BYTES */
+	size_t chunk, used;
+};
+
+static int keep_chunk(struct whole *w)
+{
+	struct cache_flight *f;
+	bool ours, ok = true;
+
+	f = board_chunk(w->c, w->chunk, &ours);
+	if (f && ours) {
+		cache_note_fetched(w->used, false);
+		ok = store(w->c, w->chunk, w->buf);
+		land_chunk(w->c, f, ok ? 0 : -EAGAIN);
+	} else if (f) {
+		await_chunk(w->c, f);
+	}
+	w->chunk++;
+	w->used = 0;
+	return ok ? 0 : -ENOSPC;
+}
+
+static int take_whole(void *opaque, const void *data, size_t len)
+{
+	struct whole *w = opaque;
+	size_t n;
+	int r = 0;
+
+	for (; len && r >= 0; len -= n) {
+		n = min_size(len,
+			     kept_chunk_bytes(&w->c->f, w->chunk) - w->used);
+		memcpy(w->buf + w->used, data, n);
+		data = (const uint8_t *)data + n;
+		w->used += n;
+		if (w->used == kept_chunk_bytes(&w->c->f, w->chunk))
+			r = keep_chunk(w);
+	}
+	return r;
+}
+
+int disk_cache_keep_whole(struct source *src,
+			  int (*take)(struct source *inner,
+				      int (*each)(void *opaque,
+						  const void *data, size_t len),
+				      void *opaque, struct error *err),
+			  struct error *err)
+{
+	struct cache_source *s = container_of(src, struct cache_source, s);
+	struct whole w = { .c = s->c };
+	int r;
+
+	if (!cache_is_usable(s->c))
+		return error_set(err, -EBUSY, 0,
+				 "another process keeps it, and its server "
+				 "gives no ranges");
+	atomic_store(&s->c->pinned, true);
+	if (kept_count(&s->c->f) == s->c->f.n_chunks)
+		return 0;
+	if (!disk_cache_holds_all())
+		return error_set(err, -ENOSPC, 0,
+				 "its server gives no ranges, and all of it is "
+				 "more than cache-size= may hold");
+	w.buf = malloc(KEPT_CHUNK_BYTES);
+	if (!w.buf)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = take(s->inner, take_whole, &w, err);
+	free(w.buf);
+	return r == -ENOSPC
+		       ? error_set(err, r, 0, "cache-dir: there is no room")
+		       : r;
+}
+
+bool disk_cache_is_over(const struct source *src)
+{
+	return src->root->ops == &cache_source_ops;
+}
+
 void disk_cache_over(struct source **src)
 {
 	struct source_identity id;

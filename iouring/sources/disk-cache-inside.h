@@ -60,6 +60,8 @@ struct cached {
 	uint64_t bytes_sec; /* the most that one brought */
 	atomic_size_t last_chunk; /* that was read */
 
+	atomic_bool pinned; /* nothing of it can be had again: it stays */
+
 	/* Of who fills it; what is not atomic is under his lock. */
 	atomic_bool whole; /* every chunk is there, as far as is known */
 	atomic_bool wanted; /* to be filled, whatever disk_cache_fill() said */

@@ -44,6 +44,23 @@ bool disk_cache_is_on(void);
  */
 void disk_cache_over(struct source **src);
 
+/* Is it one that disk_cache_over() made? */
+bool disk_cache_is_over(const struct source *src);
+
+/*
+ * Has all of *src kept, which is an object whose server gives it as a whole alone, and
+ * the cache is over it: by @take, which calls back with it in order
+ * (http_source_take()). Waits. What is there already is not asked for. While it is
+ * open nothing of it is evicted. -EBUSY: another process keeps it. -ENOSPC: the cache
+ * may not have so much, or the disk has no room.
+ */
+int disk_cache_keep_whole(struct source *src,
+			  int (*take)(struct source *inner,
+				      int (*each)(void *opaque,
+						  const void *data, size_t len),
+				      void *opaque, struct error *err),
+			  struct error *err);
+
 /* ---- what nobody waits for ---- */
 
 enum disk_cache_fill {

@@ -90,11 +90,22 @@ static void take_cache_control(struct http_answer *a, const char *value)
 	a->no_store |= !a->max_age;
 }
 
+static void take_length(struct http_answer *a, const char *value)
+{
+	uint64_t v;
+
+	a->length = take_number(&value, &v) && !*value && v <= INT64_MAX
+			    ? v
+			    : HTTP_SIZE_NONE;
+}
+
 static void take_header(struct http_answer *a, const char *name,
 			const char *value)
 {
 	if (!strcasecmp(name, "Content-Range"))
 		a->has_range = parse_range(value, a);
+	else if (!strcasecmp(name, "Content-Length"))
+		take_length(a, value);
 	else if (!strcasecmp(name, "ETag"))
 		take_etag(a, value);
 	else if (!strcasecmp(name, "Last-Modified"))
@@ -113,7 +124,8 @@ static void take_status(struct http_answer *a, const char *line)
 
 	*a = (struct http_answer){ .header_bytes = bytes,
 				   .too_long = too_long,
-				   .bytes = HTTP_SIZE_NONE };
+				   .bytes = HTTP_SIZE_NONE,
+				   .length = HTTP_SIZE_NONE };
 	line += strcspn(line, " ");
 	a->status = (unsigned int)strtoul(line, NULL, 10);
 }
@@ -212,6 +224,11 @@ static enum http_verdict with_status(const struct http_answer *a, int code,
 	return verdict;
 }
 
+static bool is_whole(const struct http_answer *a)
+{
+	return !a->encoded && a->length && a->length != HTTP_SIZE_NONE;
+}
+
 enum http_verdict http_answer_judge(const struct http_answer *a,
 				    const struct http_want *w,
 				    struct error *why)
@@ -223,10 +240,15 @@ enum http_verdict http_answer_judge(const struct http_answer *a,
 	case 206:
 		return judge_part(a, w, why);
 	case 200:
-		return with_status(a, -EIO,
-				   "all of it where a range was asked for: it "
-				   "has to be downloaded first",
-				   HTTP_WRONG, why);
+		return with_status(
+			a, -EIO,
+			AS_GIVEN("all of it where a range was asked for: it "
+				 "has to be downloaded first, as into "
+				 "cache-dir=",
+				 "all of it where a range was asked for: it "
+				 "has to be downloaded first, as into "
+				 "--cache-dir"),
+			is_whole(a) ? HTTP_WHOLE : HTTP_WRONG, why);
 	case 301:
 	case 302:
 	case 303:

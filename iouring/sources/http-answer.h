@@ -23,6 +23,7 @@ struct http_answer {
 	uint64_t first, last; /* of it; first > last: "*" */
 	uint64_t bytes; /* of the whole; HTTP_SIZE_NONE: "*" */
 	bool encoded; /* a Content-Encoding but identity */
+	uint64_t length; /* Content-Length; HTTP_SIZE_NONE: not told */
 	bool too_long; /* over HTTP_HEADERS_MAX bytes of them */
 	size_t header_bytes;
 	char etag[HTTP_VERSION_BYTES]; /* strong, with its quotes; "" */
@@ -46,6 +47,7 @@ struct http_want {
 enum http_verdict {
 	HTTP_DATA, /* a range from off on; perhaps less than was asked for */
 	HTTP_EMPTY, /* the object has no bytes */
+	HTTP_WHOLE, /* all of it, of length bytes: no range can be had */
 	HTTP_MOVED, /* to somewhere else */
 	HTTP_CHANGED, /* it is another object now */
 	HTTP_BUSY, /* asked again later it may do */

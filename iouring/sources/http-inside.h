@@ -25,6 +25,8 @@ struct http_object {
 	char *name; /* of its identity */
 	bool named; /* by the user */
 	bool constant; /* its name says what it is */
+	bool may_be_whole; /* see struct http_wish */
+	bool whole; /* the server gives no ranges */
 	struct url *allowed; /* where redirects may lead, too */
 	size_t n_allowed;
 
@@ -102,6 +104,27 @@ bool http_requests_load(void);
 
 /* Hands it to a connection, as soon as one is free. Any thread. */
 void http_request_start(struct http_request *r);
+
+/*
+ * Tells @easy all of a request but its range, and who takes its body. False: r->why
+ * says why not. In a thread of its own, or the engine's.
+ */
+bool http_request_prepare(struct http_request *r, CURL *easy);
+
+/* Has headers taken, and addresses looked at. */
+void http_request_listen(struct http_request *r, CURL *easy);
+
+/* What the answer is to be like. */
+struct http_want http_request_want(const struct http_request *r);
+
+/* It came from where it may not; for people: why it ended. */
+bool http_request_is_forbidden(const struct http_request *r);
+const char *http_request_words(CURLcode code);
+
+/* See http_source_take(); http-whole.c */
+int http_request_whole(struct http_object *o,
+		       int (*take)(void *opaque, const void *data, size_t len),
+		       void *opaque, struct error *err);
 
 /* All of them have ended. */
 void http_wait(struct http_wait *w);

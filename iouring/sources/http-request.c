@@ -17,7 +17,6 @@
 #include "iouring/sources/http-inside.h"
 #include "iouring/sources/object-store.h"
 #include "iouring/sources/remote-options.h"
-#include "iouring/sources/s3-sign.h"
 
 #define NSEC		1000000000ULL
 #define WELL_NSEC	(NSEC / 2)
@@ -30,9 +29,6 @@
 #define MOVED_SEC	60U /* where the server does not say */
 #define MOVED_SEC_MAX	3600U
 #define AFTER_SEC_MAX	86400U
-#define SLOW_BYTES_SEC	1024L
-#define STALL_SEC_MAX	10U
-#define CURL_BUFFER	(256L << 10)
 
 static const struct curl_lib *curl;
 
@@ -52,14 +48,6 @@ bool http_requests_load(void)
 static uint64_t budget_nsec(void)
 {
 	return remote_options()->seconds * NSEC;
-}
-
-/* A third of the budget, so that there is time for another try. */
-static long stall_sec(void)
-{
-	unsigned int sec = remote_options()->seconds / 3;
-
-	return sec < 1 ? 1 : sec > STALL_SEC_MAX ? STALL_SEC_MAX : sec;
 }
 
 /* ---- its end ---- */
@@ -191,7 +179,7 @@ static void next_ones(struct http_object *o)
 
 /* ---- what comes ---- */
 
-static struct http_want want_of(const struct http_request *r)
+struct http_want http_request_want(const struct http_request *r)
 {
 	return (struct http_want){ .off = r->first,
 				   .len = r->off + r->len - r->first,
@@ -202,7 +190,7 @@ static struct http_want want_of(const struct http_request *r)
 }
 
 /* A connection that was there before has not been looked at. */
-static bool is_forbidden_address(const struct http_request *r)
+bool http_request_is_forbidden(const struct http_request *r)
 {
 	const char *ip = NULL;
 	struct net n;
@@ -223,14 +211,14 @@ static int not_public(struct http_request *r)
 
 static void judge(struct http_request *r)
 {
-	struct http_want w = want_of(r);
+	struct http_want w = http_request_want(r);
 
 	if (r->judged)
 		return;
 	r->judged = true;
 	r->why = (struct error){ 0 };
 	r->verdict = http_answer_judge(&r->a, &w, &r->why);
-	if (r->verdict == HTTP_DATA && is_forbidden_address(r)) {
+	if (r->verdict == HTTP_DATA && http_request_is_forbidden(r)) {
 		not_public(r);
 		r->verdict = HTTP_WRONG;
 	}
@@ -313,119 +301,6 @@ static curl_socket_t open_socket(void *opaque, curlsocktype purpose,
 
 /* ---- what is sent ---- */
 
-/* Where it lies, as far as is known. */
-static bool choose_url(struct http_request *r)
-{
-	struct http_object *o = r->o;
-
-	if (r->url)
-		return true;
-	pthread_mutex_lock(&o->lock);
-	r->moved = o->moved_to && now_nsec() < o->moved_until;
-	r->url = strdup(r->moved ? o->moved_to : o->text);
-	pthread_mutex_unlock(&o->lock);
-	return r->url;
-}
-
-/*
- * For the server that is asked now, and no other: those of the object are for its
- * own, and others' are the file's.
- */
-static bool choose_credentials(struct http_request *r, const struct url *to)
-{
-	const char *file = remote_options()->credentials;
-	struct http_object *o = r->o;
-	bool ok;
-
-	credentials_done(&r->used);
-	if (!url_is_same_origin(to, &o->url))
-		return !file || credentials_read(file, to, false, &r->used,
-						 &r->why) >= 0;
-	pthread_mutex_lock(&o->lock);
-	ok = credentials_copy(&o->credentials, &r->used) >= 0;
-	pthread_mutex_unlock(&o->lock);
-	return ok;
-}
-
-/*
- * Other servers than that of @o may be had by way of a redirect where everybody
- * can reach them, or where the user permits it.
- */
-static bool is_own_or_allowed(const struct http_object *o, const struct url *to)
-{
-	size_t i;
-
-	if (!strcmp(to->host, o->url.host) &&
-	    (to->port == o->url.port || (o->url.port == 80 && to->port == 443)))
-		return true;
-	for (i = 0; i < o->n_allowed; i++)
-		if (url_is_beneath(to, &o->allowed[i]))
-			return true;
-	return false;
-}
-
-static bool add_header(struct http_request *r, const char *name,
-		       const char *value)
-{
-	CLEANUP(freep) char *line = NULL;
-	struct curl_slist *more;
-
-	if (asprintf(&line, "%s: %s", name, value) < 0) {
-		line = NULL;
-		return false;
-	}
-	more = curl->slist_append(r->headers, line);
-	if (more)
-		r->headers = more;
-	explicit_bzero(line, strlen(line));
-	return more;
-}
-
-/* What is asked of @to, by who has keys to a store. */
-static bool add_signature(struct http_request *r, const struct url *to)
-{
-	const char *region = r->used.region, *keys = r->used.keys;
-	const char *session = s3_session(keys);
-	struct s3_signature s = { 0 };
-	bool ok = s3_sign_load(NULL) >= 0 &&
-		  s3_sign(to, keys, region ? region : S3_REGION, time(NULL),
-			  &s) >= 0 &&
-		  add_header(r, "Authorization", s.authorization) &&
-		  add_header(r, "x-amz-date", s.date) &&
-		  add_header(r, "x-amz-content-sha256", S3_EMPTY_SHA256) &&
-		  (!session || add_header(r, "x-amz-security-token", session));
-
-	free(s.authorization);
-	return ok;
-}
-
-static bool set_headers(struct http_request *r, const struct url *to,
-			CURL *easy)
-{
-	CLEANUP(freep) char *bearer = NULL;
-	bool ok = add_header(r, "Accept-Encoding", "identity");
-
-	if (*r->o->etag && !r->probe)
-		ok = ok && add_header(r, "If-Match", r->o->etag);
-	if (r->used.bearer) {
-		if (asprintf(&bearer, "Bearer %s", r->used.bearer) < 0)
-			bearer = NULL;
-		ok = ok && bearer && add_header(r, "Authorization", bearer);
-		if (bearer)
-			explicit_bzero(bearer, strlen(bearer));
-	}
-	if (r->used.keys)
-		ok = ok && add_signature(r, to);
-	if (r->used.token)
-		ok = ok && add_header(r, "X-Auth-Token", r->used.token);
-	if (r->used.login) {
-		curl->easy_setopt(easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
-		curl->easy_setopt(easy, CURLOPT_USERPWD, r->used.login);
-	}
-	curl->easy_setopt(easy, CURLOPT_HTTPHEADER, r->headers);
-	return ok;
-}
-
 static void set_range(struct http_request *r, CURL *easy)
 {
 	uint64_t from = r->off + r->done;
@@ -439,40 +314,12 @@ static void set_range(struct http_request *r, CURL *easy)
 	curl->easy_setopt(easy, CURLOPT_RANGE, range);
 }
 
-static void set_callbacks(struct http_request *r, CURL *easy)
+void http_request_listen(struct http_request *r, CURL *easy)
 {
 	curl->easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
 	curl->easy_setopt(easy, CURLOPT_OPENSOCKETDATA, r);
-	curl->easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
-	curl->easy_setopt(easy, CURLOPT_WRITEDATA, r);
 	curl->easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
 	curl->easy_setopt(easy, CURLOPT_HEADERDATA, r);
-}
-
-static void set_up(struct http_request *r, CURL *easy)
-{
-	const struct remote_options *o = remote_options();
-
-	curl->easy_setopt(easy, CURLOPT_URL, r->url);
-	curl->easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-	curl->easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	/* Nobody waits for a name that is not found: all would. */
-	curl->easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-	curl->easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-	curl->easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-	curl->easy_setopt(easy, CURLOPT_HTTP_VERSION,
-			  (long)CURL_HTTP_VERSION_1_1);
-	curl->easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-	curl->easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-	curl->easy_setopt(easy, CURLOPT_BUFFERSIZE, CURL_BUFFER);
-	curl->easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, stall_sec());
-	curl->easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, stall_sec());
-	curl->easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, SLOW_BYTES_SEC);
-	if (o->ca)
-		curl->easy_setopt(easy, CURLOPT_CAINFO, o->ca);
-	if (o->proxy)
-		curl->easy_setopt(easy, CURLOPT_PROXY,
-				  strcmp(o->proxy, "none") ? o->proxy : "");
 }
 
 static bool is_changed(struct http_object *o)
@@ -488,24 +335,21 @@ static bool is_changed(struct http_object *o)
 static bool request_begin(struct transfer *t, CURL *easy)
 {
 	struct http_request *r = container_of(t, struct http_request, t);
-	CLEANUP(url_done) struct url to = { 0 };
 
 	if (is_changed(r->o)) {
 		error_set(&r->why, -EIO, 0, "it has changed");
 		fail(r);
 		return false;
 	}
-	if (!choose_url(r) || url_parse(r->url, &to, &r->why) < 0 ||
-	    !choose_credentials(r, &to) || !set_headers(r, &to, easy)) {
-		error_set(&r->why, -ENOMEM, 0, "out of memory");
+	if (!http_request_prepare(r, easy)) {
 		curl->slist_free_all(TAKE_PTR(r->headers));
 		fail(r);
 		return false;
 	}
-	r->public_only = !is_own_or_allowed(r->o, &to);
-	set_up(r, easy);
 	set_range(r, easy);
-	set_callbacks(r, easy);
+	curl->easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
+	curl->easy_setopt(easy, CURLOPT_WRITEDATA, r);
+	http_request_listen(r, easy);
 	return true;
 }
 
@@ -702,6 +546,22 @@ static void adopt(struct http_request *r)
 	snprintf(o->modified, sizeof(o->modified), "%s", r->a.modified);
 }
 
+/* Somebody takes all of it, where what tells its version is told. */
+static void take_whole(struct http_request *r)
+{
+	struct http_object *o = r->o;
+
+	if (!r->probe || !o->may_be_whole ||
+	    !(*r->a.etag || *r->a.modified || o->constant)) {
+		fail(r);
+		return;
+	}
+	r->a.bytes = r->a.length;
+	o->whole = true;
+	adopt(r);
+	complete(r, 0);
+}
+
 static void take_data(struct http_request *r)
 {
 	if (r->got < r->a.last - r->a.first + 1) {
@@ -738,6 +598,9 @@ static void act(struct http_request *r)
 	case HTTP_EMPTY:
 		adopt(r);
 		complete(r, 0);
+		break;
+	case HTTP_WHOLE:
+		take_whole(r);
 		break;
 	case HTTP_MOVED:
 		move(r);
@@ -784,7 +647,7 @@ static bool is_final(CURLcode code)
 	}
 }
 
-static const char *words_of(CURLcode code)
+const char *http_request_words(CURLcode code)
 {
 	switch (code) {
 	case CURLE_ABORTED_BY_CALLBACK:
@@ -814,7 +677,7 @@ static void request_end(struct transfer *t, CURLcode code)
 	}
 	r->why = (struct error){ 0 };
 	error_set(&r->why, code == CURLE_OUT_OF_MEMORY ? -ENOMEM : -EIO, 0,
-		  "%s", words_of(code));
+		  "%s", http_request_words(code));
 	if (is_final(code))
 		fail(r);
 	else

@@ -181,6 +181,9 @@ static void http_start(struct source *s, struct batch_io *ios, size_t n,
 	struct http_batch *b;
 	size_t i;
 
+	for (i = 0; o->whole && i < n; i++)
+		if (is_to_start(s, &ios[i]))
+			ios[i].ret = -EIO;
 	read_ends(o, ios, n);
 	for (i = 0; i < n && !is_to_start(s, &ios[i]); i++)
 		;
@@ -268,6 +271,22 @@ static void http_free(struct source *s)
 {
 	object_free(container_of(s, struct http_object, s));
 	http_engine_release();
+}
+
+static const struct source_ops http_ops;
+
+bool http_source_is_whole(const struct source *s)
+{
+	return s->root->ops == &http_ops &&
+	       container_of(s->root, struct http_object, s)->whole;
+}
+
+int http_source_take(struct source *s,
+		     int (*take)(void *opaque, const void *data, size_t len),
+		     void *opaque, struct error *err)
+{
+	return http_request_whole(container_of(s->root, struct http_object, s),
+				  take, opaque, err);
 }
 
 static const struct source_ops http_ops = {
@@ -360,6 +379,7 @@ static int object_set_up(struct http_object *o, const struct http_wish *w,
 	int r = url_parse(w->url, &o->given, err);
 
 	o->named = w->named;
+	o->may_be_whole = w->may_be_whole;
 	o->queue_end = &o->queue;
 	if (r >= 0)
 		r = take_allowed(o, w, err);
@@ -409,7 +429,7 @@ int http_source_open(const struct http_wish *w, struct source **ret,
 		r = probe(o, err);
 	source_init(&o->s, &http_ops, o->bytes);
 	o->s.read_bytes = HTTP_READ_BYTES;
-	if (r >= 0 && !w->kept)
+	if (r >= 0 && !w->kept && !o->whole)
 		r = http_ends_load(&o->s, &o->ends, err);
 	if (r < 0) {
 		source_unref(&o->s);

@@ -25,6 +25,8 @@ struct http_wish {
 	const char *login; /* "USER:PASSWORD", of the URL's server, where the
 			      URL has none; NULL: none */
 	bool named; /* by the user, no image */
+	bool may_be_whole; /* a server that gives no ranges will do, see
+			      http_source_is_whole() */
 	bool kept; /* small reads need not be fast: there is a cache over it */
 	/* URLs, beneath which redirects to other servers may lead, whose
 	   address may be any. */
@@ -39,5 +41,20 @@ struct http_wish {
  */
 int http_source_open(const struct http_wish *w, struct source **ret,
 		     struct error *err);
+
+/*
+ * Does its server give it as a whole alone? Then nothing of it can be read, but all
+ * of it taken by http_source_take().
+ */
+bool http_source_is_whole(const struct source *s);
+
+/*
+ * Has @take called with all of it, in order, by this thread, until it returns
+ * non-zero, and returns that, or a negative errno. -EIO: another object came, or not
+ * all of it.
+ */
+int http_source_take(struct source *s,
+		     int (*take)(void *opaque, const void *data, size_t len),
+		     void *opaque, struct error *err);
 
 #endif

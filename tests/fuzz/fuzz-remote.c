@@ -35,7 +35,7 @@ static bool judge(const struct http_answer *a, const struct http_want *w)
 	if (v != HTTP_DATA) {
 		MUST(v == HTTP_EMPTY || v == HTTP_MOVED || why.code < 0,
 		     "verdict %d without a reason", (int)v);
-		return v == HTTP_EMPTY;
+		return v == HTTP_EMPTY || v == HTTP_WHOLE;
 	}
 	MUST(a->status == 206 && !a->encoded, "status %u", a->status);
 	MUST(a->first == w->off && a->first <= a->last &&

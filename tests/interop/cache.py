@@ -61,6 +61,11 @@ def fetched(web, kind="good"):
     return count
 
 
+def requests(web):
+    """How many there were but for traces, which are asked for by and by."""
+    return sum(not a[1].endswith(".trace") for a in list(web.asked))
+
+
 def is_whole(c, folder):
     kept = kept_in(folder)
     return len(kept) == 1 and len(kept[0].chunks) == -(-SIZE // CHUNK) and \
@@ -102,9 +107,9 @@ def an_image_is_filled_while_nobody_reads(c):
                   ["filling"], "the filler has ended")
             twice = [u for u, k in fetched(web).items() if k > 1]
             is_equal(twice, [], "what was fetched twice")
-            asked = len(web.asked)
+            asked = requests(web)
             is_equal(n.read(0, MIB), (0, c.data[:MIB]), "the beginning")
-            is_equal(len(web.asked), asked, "requests, when it is whole")
+            is_equal(requests(web), asked, "requests, when it is whole")
     print(f"{SIZE // MIB} MiB: {asked} requests")
 
 
@@ -133,9 +138,9 @@ def a_filler_gives_way_to_who_waits(c):
             t = threading.Thread(target=read)
             t.start()
             until(lambda: len(reads) > 10, "ten were read")
-            before = len(web.asked)
+            before = requests(web)
             until(lambda: len(reads) > 30, "twenty more were read")
-            more = len(web.asked) - before
+            more = requests(web) - before
             stop.set()
             t.join()
             is_true(more < 30, f"{more} requests for 20 reads")
@@ -158,9 +163,9 @@ def what_does_not_fit_is_not_filled(c):
                     "--cache-size", "64M") as s:
             until(lambda: "over 15/16 of the cache-size" in s.messages(),
                   "it is said")
-            asked = len(web.asked)
+            asked = requests(web)
             is_equal(client(s).read(0, 512), (0, c.data[:512]), "a sector")
-            is_true(len(web.asked) <= asked + 1, "more was asked for")
+            is_true(requests(web) <= asked + 1, "more was asked for")
 
 
 def a_server_is_told_to_fill(c):
@@ -203,9 +208,9 @@ def an_image_is_fetched_without_a_server(c):
         cache("warm", "--cache-dir", folder, "--allow", web.url("good", ""),
               top)
         is_true(is_whole(c, folder), "it is not whole")
-        asked = len(web.asked)
+        asked = requests(web)
         cache("warm", "--cache-dir", folder, "-f", "raw", web.url("good"))
-        is_true(len(web.asked) <= asked + 2, "it was fetched again")
+        is_true(requests(web) <= asked + 2, "it was fetched again")
         o = objects("--cache-dir", folder)
         is_equal([(x["name"], x["size"], x["kept"], x["in-use"]) for x in o],
                  [(web.url("good"), SIZE, SIZE, False)], "what there is")
@@ -252,10 +257,10 @@ def who_reads_on_finds_it_fetched(c):
     with c_web(c) as web:
         with served(c, web.url("good"), c.fresh()) as s:
             n = client(s)
-            asked = len(web.asked)
+            asked = requests(web)
             for i in range(24):
                 n.read(i * 7 % 24 * MIB, 512)
-            is_equal(len(web.asked) - asked, 24, "requests for 24 jumps")
+            is_equal(requests(web) - asked, 24, "requests for 24 jumps")
 
 
 def nbd_cmd_cache_fetches(c):
@@ -263,10 +268,10 @@ def nbd_cmd_cache_fetches(c):
         with served(c, web.url("good"), c.fresh()) as s:
             n = client(s)
             is_equal(n.cache(4 * MIB, 3 * MIB), 0, "its error")
-            asked = len(web.asked)
+            asked = requests(web)
             is_equal(n.read(5 * MIB, MIB), (0, c.data[5 * MIB:6 * MIB]),
                      "what is read")
-            is_equal(len(web.asked), asked, "requests after it")
+            is_equal(requests(web), asked, "requests after it")
 
 
 def trace_of(c, image, path, *reads, fmt="raw"):
@@ -313,13 +318,14 @@ def what_a_boot_read_is_fetched_before_the_next(c):
     with c_web(c) as web, open(packed, "rb") as q, open(trace, "rb") as t:
         web.files = {"d.qcow2": q.read(), "d.qcow2.trace": t.read()}
         with served(c, web.url("good"), c.fresh(), "--trace", trace) as s:
-            until(lambda: replayed(web, pieces[:3]), "it was replayed")
-            asked = len(web.asked)
+            until(lambda: replayed(web, pieces[:3]) and quiet(web),
+                  "it was replayed")
+            asked = requests(web)
             n = client(s)
             for off, length in reads[:4]:
                 is_equal(n.read(off, length), (0, c.data[off:off + length]),
                          f"at {off}")
-            is_true(len(web.asked) == asked, "requests after the replay: "
+            is_true(requests(web) == asked, "requests after the replay: "
                     f"{web.asked[asked:]}")
             is_true(len(fetched(web)) < 4 * 8, "too much was fetched")
         with Server(web.url("files", "d.qcow2"), more=[
@@ -327,20 +333,20 @@ def what_a_boot_read_is_fetched_before_the_next(c):
             until(lambda: any(a[1].endswith(".trace") for a in web.asked),
                   "it asked for the trace")
             until(lambda: quiet(web), "it was replayed")
-            asked = len(web.asked)
+            asked = requests(web)
             n = client(s)
             for off, length in reads:
                 is_equal(n.read(off, length), (0, c.data[off:off + length]),
                          f"at {off}")
-            is_true(len(web.asked) == asked, "requests after the replay: "
+            is_true(requests(web) == asked, "requests after the replay: "
                     f"{web.asked[asked:]}")
 
 
 def quiet(web):
     """Nobody has asked for anything for a while."""
-    before = len(web.asked)
+    before = requests(web)
     time.sleep(0.5)
-    return len(web.asked) == before
+    return requests(web) == before
 
 
 def what_is_no_trace_is_told(c):
@@ -365,6 +371,45 @@ def what_is_no_trace_is_told(c):
                 is_equal(client(s).read(0, 512), (0, c.data[:512]), "a read")
 
 
+def copy(c, url, folder, ok=(0,)):
+    out = c.at("out.raw")
+    err = run([os.environ["PLATTER"], "convert", "--quiet", "--overwrite", "-f",
+               "raw", "-O", "raw", "--remote-timeout", 2, *(
+                   ["--cache-dir", folder] if folder else []), url, out],
+              ok=ok)[2]
+    if 0 in ok:
+        with open(out, "rb") as f:
+            is_true(f.read() == c.data, f"{url} is another disk")
+    return err
+
+
+def a_server_without_ranges_is_read_once_into_the_cache(c):
+    folder = c.fresh()
+    with c_web(c) as web:
+        err = copy(c, web.url("whole"), None, (1,))
+        is_true("has to be downloaded first, as into --cache-dir" in err, err)
+        asked = requests(web)
+        copy(c, web.url("whole"), folder)
+        is_equal(requests(web) - asked, 2, "requests: a look, and all")
+        is_true(is_whole(c, folder), "it is not whole")
+        copy(c, web.url("whole"), folder)
+        is_equal(requests(web) - asked, 3, "requests, with another look")
+        with served(c, web.url("whole"), folder) as s:
+            is_equal(client(s).read(5 * MIB, 512),
+                     (0, c.data[5 * MIB:5 * MIB + 512]), "a sector")
+            err = copy(c, web.url("whole"), folder, (1,))
+            is_true("another process keeps it" in err, err)
+        for kind, said in (("whole-nameless", "has to be downloaded first"),
+                           ("whole-changed", "has changed since"),
+                           ("whole-cut", "the answer ends early")):
+            err = copy(c, web.url(kind), c.fresh(), (1,))
+            is_true(said in err, f"{kind}: {err}")
+    with BadWeb(c.data * 3) as web:
+        err = run([os.environ["PLATTER"], "info", "--cache-dir", c.fresh(),
+                   "--cache-size", "64M", web.url("whole")], ok=(1,))[2]
+        is_true("more than cache-size= may hold" in err, err)
+
+
 def main():
     environment("PLATTER")
     need_programs("qemu-img")
@@ -379,6 +424,7 @@ def main():
         nbd_cmd_cache_fetches,
         what_a_boot_read_is_fetched_before_the_next,
         what_is_no_trace_is_told,
+        a_server_without_ranges_is_read_once_into_the_cache,
     ])
 
 

@@ -227,6 +227,19 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def whole(self):
         self.send(200, {"ETag": '"one"'}, self.web.data)
 
+    def whole_nameless(self):
+        self.send(200, {}, self.web.data)
+
+    def whole_changed(self):
+        self.send(200, {"ETag": '"one"' if self.n == 1 else '"two"'},
+                  self.web.data)
+
+    def whole_cut(self):
+        self.send(200, {"ETag": '"one"'}, self.web.data[:len(self.web.data)
+                                                        // 2],
+                  len(self.web.data))
+        self.close_connection = True
+
     def changed(self):
         if not self.opening and self.headers.get("If-Match") != '"two"':
             self.refuse(412)
