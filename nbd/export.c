@@ -221,9 +221,13 @@ static int open_image(void *opaque, void **ret, struct error *err)
 	struct image *image;
 	int r = image_open(t->path, &t->options, &image, err);
 
-	if (r >= 0)
-		*ret = image;
-	return r;
+	if (r < 0)
+		return r;
+	/* Of a store nothing is far away. */
+	if (!t->src)
+		replay_add(image, t->path, *t->id ? NULL : t->config->trace);
+	*ret = image;
+	return 0;
 }
 
 /* The state that @at names; NULL: the live one. */
@@ -458,8 +462,6 @@ static int open_new(void *opaque, void **ret, struct error *err)
 		export_free(e);
 		return r;
 	}
-	if (e->live && !t->src)
-		replay_add(e->image, e->path, *e->id ? NULL : t->config->trace);
 	*ret = e;
 	return 0;
 }

@@ -267,6 +267,7 @@ static void *run_replay(void *opaque)
 		}
 		trace_done(&t);
 	}
+	free(TAKE_PTR(r->runs));
 	image_unref(TAKE_PTR(r->img));
 	pthread_mutex_lock(&replays.lock);
 	r->ended = true;
