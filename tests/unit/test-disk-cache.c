@@ -547,6 +547,148 @@ START_TEST(objects_that_were_used_longest_ago_go_first)
 }
 END_TEST
 
+static int sum_kept(void *opaque, const struct disk_cache_object *o)
+{
+	ck_assert_str_eq(o->name, "http://h/x");
+	*(uint64_t *)opaque += o->kept_bytes;
+	return 0;
+}
+
+static void await_kept(uint64_t bytes)
+{
+	uint64_t end = now_nsec() + EVENT_SEC * 1000000000ULL, kept;
+
+	for (;;) {
+		kept = 0;
+		disk_cache_each(sum_kept, &kept);
+		if (kept == bytes)
+			return;
+		ck_assert_msg(now_nsec() < end, "%llu bytes are kept",
+			      (unsigned long long)kept);
+		usleep(1000);
+	}
+}
+
+START_TEST(what_is_open_is_filled_where_that_is_asked_for)
+{
+	struct disk_cache_counts n;
+	struct delay_source *far;
+	struct source *s, *two;
+	uint64_t kept = 0;
+
+	start(1ULL << 30);
+	disk_cache_fill(DISK_CACHE_FILL_OFF, 0);
+	must(disk_cache_start(&err), err);
+	s = open_version("\"1\"", &far);
+	check(s, 0, 1);
+	disk_cache_each(sum_kept, &kept);
+	ck_assert_uint_eq(kept, CHUNK);
+	ck_assert_uint_eq(disk_cache_want("http://h/y"), 0);
+	ck_assert_uint_eq(disk_cache_want("http://h/x"), 1);
+	await_kept(BYTES);
+	disk_cache_stop();
+	ck_assert_uint_eq(atomic_load(&far->reads), CHUNKS);
+	disk_cache_count(&n);
+	ck_assert_uint_eq(n.behind_bytes, BYTES - CHUNK);
+	check(s, 0, BYTES);
+	/* Another one who has it open is filled by the same. */
+	two = open_version("\"1\"", &far);
+	check(two, 0, BYTES);
+	ck_assert_uint_eq(atomic_load(&far->reads), 0);
+	source_unref(s);
+	source_unref(two);
+}
+END_TEST
+
+START_TEST(what_is_closed_while_it_is_filled_is_closed)
+{
+	struct delay_source *far;
+	unsigned int i;
+
+	start(1ULL << 30);
+	disk_cache_fill(DISK_CACHE_FILL_ON, 0);
+	must(disk_cache_start(&err), err);
+	for (i = 0; i < 50; i++) {
+		struct source *s = open_version("\"1\"", &far);
+
+		usleep(i * 100);
+		source_unref(s);
+	}
+	disk_cache_stop();
+	disk_cache_fill(DISK_CACHE_FILL_OFF, 0);
+	disk_cache_leave(); /* nothing is open */
+	ck_assert_str_eq(said, "");
+}
+END_TEST
+
+START_TEST(a_range_that_fails_is_filled_later)
+{
+	struct delay_source *far;
+	struct source *s;
+
+	start(1ULL << 30);
+	s = open_version("\"1\"", &far);
+	far->bad_off = 3 * CHUNK;
+	far->bad_end = 4 * CHUNK;
+	far->bad_code = -EIO;
+	disk_cache_fill(DISK_CACHE_FILL_ON, 0);
+	must(disk_cache_start(&err), err);
+	usleep(200000);
+	far->bad_end = 0;
+	await_kept(BYTES);
+	disk_cache_stop();
+	disk_cache_fill(DISK_CACHE_FILL_OFF, 0);
+	check(s, 0, BYTES);
+	source_unref(s);
+}
+END_TEST
+
+struct listed {
+	unsigned int n;
+	uint64_t kept;
+	bool in_use;
+};
+
+static int list_entry(void *opaque, const struct disk_cache_entry *e)
+{
+	struct listed *l = opaque;
+
+	ck_assert_str_eq(e->name, "http://h/x");
+	ck_assert_uint_eq(e->bytes, BYTES);
+	l->n++;
+	l->kept += e->kept_bytes;
+	l->in_use |= e->in_use;
+	return 0;
+}
+
+START_TEST(a_folder_is_told_of_and_emptied)
+{
+	struct delay_source *far;
+	struct source *s;
+	struct listed l = { 0 };
+	unsigned int busy;
+
+	start(1ULL << 30);
+	s = open_version("\"1\"", &far);
+	check(s, 0, 2 * CHUNK);
+	source_unref(s);
+	s = open_version("\"2\"", &far);
+	check(s, BYTES - 1, 1);
+	source_unref(s);
+	unit_write(
+		unit_path("%s/objects/%032d.map", strrchr(folder, '/') + 1, 0),
+		"none", 4);
+	must(disk_cache_list(list_entry, &l, &err), err);
+	ck_assert_uint_eq(l.n, 2);
+	ck_assert_uint_eq(l.kept, 2 * CHUNK + CHUNK);
+	ck_assert(!l.in_use);
+	ck_assert_int_eq(disk_cache_drop("http://h/y", &busy, &err), 0);
+	ck_assert_int_eq(disk_cache_drop("http://h/x", &busy, &err), 2);
+	ck_assert_int_eq(disk_cache_drop(NULL, &busy, &err), 1);
+	ck_assert_uint_eq(busy, 0);
+}
+END_TEST
+
 START_TEST(a_folder_that_others_may_write_is_refused)
 {
 	const char *path = unit_path("open");
@@ -586,6 +728,10 @@ static void add(TCase *tc)
 	tcase_add_test(tc, bits_reach_the_disk_after_their_data);
 	LOOP(tc, a_disk_that_fails_fails_no_read, failures);
 	tcase_add_test(tc, objects_that_were_used_longest_ago_go_first);
+	tcase_add_test(tc, what_is_open_is_filled_where_that_is_asked_for);
+	tcase_add_test(tc, what_is_closed_while_it_is_filled_is_closed);
+	tcase_add_test(tc, a_range_that_fails_is_filled_later);
+	tcase_add_test(tc, a_folder_is_told_of_and_emptied);
 	tcase_add_test(tc, a_folder_that_others_may_write_is_refused);
 }
 
