@@ -174,11 +174,11 @@ int attach_server_begin(const struct attach_server *s, char *const *options,
 
 /* ---- the device ---- */
 
-int attach_connect(unsigned int n, const char *server, bool read_only,
-		   struct error *err)
+int attach_connect(unsigned int n, const char *server, const char *keys,
+		   bool read_only, struct error *err)
 {
 	CLEANUP(freep) char *device = NULL;
-	const char *argv[8] = { "qemu-nbd", "-c" };
+	const char *argv[10] = { "qemu-nbd", "-c" };
 	size_t i = 2;
 
 	if (asprintf(&device, "/dev/nbd%u", n) < 0) {
@@ -188,6 +188,10 @@ int attach_connect(unsigned int n, const char *server, bool read_only,
 	argv[i++] = device;
 	if (read_only)
 		argv[i++] = "-r";
+	if (keys) {
+		argv[i++] = "--object";
+		argv[i++] = keys;
+	}
 	argv[i++] = "--image-opts";
 	argv[i] = server;
 	return attach_run(argv, err);

@@ -39,9 +39,9 @@ int attach_server_begin(const struct attach_server *s, char *const *options,
 /* If it runs. */
 void attach_server_end(const struct attach_server *s);
 
-/* @server: qemu's options for it, see qemu-options.h. */
-int attach_connect(unsigned int n, const char *server, bool read_only,
-		   struct error *err);
+/* @server: qemu's options for it, see qemu-options.h; @keys: qemu_keys(), or NULL. */
+int attach_connect(unsigned int n, const char *server, const char *keys,
+		   bool read_only, struct error *err);
 
 /* Partitions are there from now on. */
 void attach_scan(unsigned int n);

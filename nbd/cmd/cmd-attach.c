@@ -16,13 +16,15 @@ static const char attach_help[] =
 	"\n"
 	"Makes a disk a block device, with its partitions, and prints which: a free one\n"
 	"where none is named. An image is served by a platter serve of its own, read-only\n"
-	"unless there is an overlay; URI is nbd:// or nbd+unix://. A server that is\n"
+	"unless there is an overlay; URI is nbd[s]:// or nbd[s]+unix://. A server that is\n"
 	"started anew within a minute is connected to again, meanwhile I/O waits. Wants\n"
 	"qemu-nbd, the module nbd, and root.\n"
 	"\n"
 	"      --overlay FILE   take writes into this qcow2 file\n"
 	"      --snapshot NAME  a snapshot inside the image\n"
 	"      --read-only      an export that takes writes, too\n"
+	"      --tls-certificates DIR  keys for nbds: ca-cert.pem, client-cert.pem and\n"
+	"                       client-key.pem\n"
 	"  -f, --format NAME    the image's format (default: guess)\n"
 	"      --member NAME    of a container: which of its disks\n"
 	"  -k, --key FILE       passphrase of an encrypted image\n"
@@ -48,8 +50,11 @@ static const char detach_help[] =
 	"\n"
 	"  -h, --help\n";
 
+#define TLS_ID "platter-tls" /* as qemu-nbd calls the keys */
+
 struct attach {
 	struct cmd cmd;
+	const char *certificates; /* a folder of keys; NULL: none */
 	bool read_only;
 	bool named; /* the device */
 	unsigned int device;
@@ -97,7 +102,7 @@ static int attach_image(const struct attach *a, unsigned int n,
 	r = attach_server_begin(&s, options, a->cmd.config.image, err);
 	if (r < 0)
 		return r;
-	r = attach_connect(n, server, !writable || a->read_only, err);
+	r = attach_connect(n, server, NULL, !writable || a->read_only, err);
 	if (r < 0)
 		attach_server_end(&s);
 	return r;
@@ -105,10 +110,20 @@ static int attach_image(const struct attach *a, unsigned int n,
 
 static int attach_uri(const struct attach *a, unsigned int n, struct error *err)
 {
+	CLEANUP(freep)
+	char *folder = a->certificates ? realpath(a->certificates, NULL) : NULL;
+	CLEANUP(freep) char *keys = folder ? qemu_keys(TLS_ID, folder) : NULL;
 	CLEANUP(freep) char *server = NULL;
-	int r = qemu_options_of_uri(a->cmd.image, &server, err);
+	int r;
 
-	return r < 0 ? r : attach_connect(n, server, a->read_only, err);
+	if (a->certificates && !folder)
+		return error_set(err, -errno, 0, "%s: %s", a->certificates,
+				 errno_text(errno));
+	if (folder && !keys)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = qemu_options_of_uri(a->cmd.image, keys ? TLS_ID : NULL, &server,
+				err);
+	return r < 0 ? r : attach_connect(n, server, keys, a->read_only, err);
 }
 
 /* -EBUSY: it is taken, or was meanwhile. */
@@ -167,6 +182,9 @@ static int take_image(struct attach *a, struct error *err)
 {
 	int r;
 
+	if (a->certificates && !nbd_source_is_uri(a->cmd.image))
+		return error_set(err, -EINVAL, 0,
+				 "--tls-certificates is for an export");
 	if (nbd_source_is_uri(a->cmd.image))
 		return a->cmd.n_params
 			       ? error_set(err, -EINVAL, 0,
@@ -180,12 +198,13 @@ static int take_image(struct attach *a, struct error *err)
 
 static int parse_attach(struct attach *a, int argc, char **argv)
 {
-	enum { OPT_OVERLAY = CMD_VERB, OPT_READ_ONLY };
+	enum { OPT_OVERLAY = CMD_VERB, OPT_READ_ONLY, OPT_TLS };
 	static const struct option options[] = {
 		CMD_LONG_OPTIONS,
 		{ "overlay", required_argument, NULL, OPT_OVERLAY },
 		{ "snapshot", required_argument, NULL, 's' },
 		{ "read-only", no_argument, NULL, OPT_READ_ONLY },
+		{ "tls-certificates", required_argument, NULL, OPT_TLS },
 		{ 0 },
 	};
 	int opt, status = -1;
@@ -198,6 +217,8 @@ static int parse_attach(struct attach *a, int argc, char **argv)
 			status = cmd_param(&a->cmd, "snapshot", optarg);
 		else if (opt == OPT_READ_ONLY)
 			a->read_only = true;
+		else if (opt == OPT_TLS)
+			a->certificates = optarg;
 		else
 			status = cmd_option(&a->cmd, opt, argv);
 		if (status >= 0)

@@ -182,20 +182,50 @@ static int take_uri(const char *uri, struct export_place *ret,
 			 "%s: neither nbd[s]:// nor nbd[s]+unix://", uri);
 }
 
-int qemu_options_of_uri(const char *uri, char **ret, struct error *err)
+/* As take_uri(), with the keys that it needs. */
+static int take_uri_and_keys(const char *uri, const char *tls,
+			     struct export_place *ret, struct error *err)
+{
+	int r = take_uri(uri, ret, err);
+
+	if (r >= 0 && ret->tls && !tls)
+		r = error_set(err, -EINVAL, 0,
+			      "%s: QEMU needs keys for TLS "
+			      "(--tls-certificates)",
+			      uri);
+	return r;
+}
+
+int qemu_options_of_uri(const char *uri, const char *tls, char **ret,
+			struct error *err)
 {
 	CLEANUP(export_place_done) struct export_place p = { 0 };
-	int r = take_uri(uri, &p, err);
+	CLEANUP(freep) char *plain = NULL;
+	int r = take_uri_and_keys(uri, tls, &p, err);
 
 	if (r < 0)
 		return r;
-	if (p.tls)
-		return error_set(err, -ENOTSUP, 0,
-				 "%s: neither nbd:// nor nbd+unix://, which "
-				 "the kernel can be given",
-				 uri);
-	*ret = qemu_options(p.socket, p.host, p.port, p.export);
-	return *ret ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+	plain = qemu_options(p.socket, p.host, p.port, p.export);
+	/* Which no address tells: tls-hostname. */
+	if (!plain ||
+	    asprintf(ret, "%s%s%s%s", plain, p.tls ? ",file.tls-creds=" : "",
+		     p.tls ? tls : "",
+		     p.tls && p.socket ? ",file.tls-hostname=localhost" : "") <
+		    0)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	return 0;
+}
+
+char *qemu_keys(const char *tls, const char *dir)
+{
+	CLEANUP(freep) char *value = option_value(dir);
+	char *ret;
+
+	return !value || asprintf(&ret,
+				  "tls-creds-x509,id=%s,dir=%s,endpoint=client",
+				  tls, value) < 0
+		       ? NULL
+		       : ret;
 }
 
 int qemu_node_of_uri(const char *uri, const char *node, const char *tls,
@@ -204,15 +234,10 @@ int qemu_node_of_uri(const char *uri, const char *node, const char *tls,
 	CLEANUP(export_place_done) struct export_place p = { 0 };
 	json_t *server, *j;
 	char port[16];
-	int r = take_uri(uri, &p, err);
+	int r = take_uri_and_keys(uri, tls, &p, err);
 
 	if (r < 0)
 		return r;
-	if (p.tls && !tls)
-		return error_set(err, -EINVAL, 0,
-				 "%s: QEMU needs keys for TLS "
-				 "(--tls-certificates)",
-				 uri);
 	snprintf(port, sizeof(port), "%" PRIu32, p.port);
 	server = p.socket ? json_pack("{s:s, s:s}", "type", "unix", "path",
 				      p.socket)

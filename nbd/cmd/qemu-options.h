@@ -20,15 +20,17 @@ char *qemu_options(const char *socket, const char *host, uint32_t port,
 		   const char *export);
 
 /*
- * The same for @uri, "nbd://..." or "nbd+unix://...". *ret is to be freed. Others,
- * those with TLS too, are -ENOTSUP.
+ * The same for @uri, nbd[s]:// or nbd[s]+unix://, with the keys that QEMU calls @tls,
+ * which those with TLS need (-EINVAL); NULL: none. *ret is to be freed. Others are
+ * -ENOTSUP.
  */
-int qemu_options_of_uri(const char *uri, char **ret, struct error *err);
+int qemu_options_of_uri(const char *uri, const char *tls, char **ret,
+			struct error *err);
 
-/*
- * The same for blockdev-add, as node @node, also for nbds:// and nbds+unix://,
- * with the keys that QEMU calls @tls. *ret is the caller's.
- */
+/* "tls-creds-x509,...": the object @tls, of the keys in folder @dir. As above. */
+char *qemu_keys(const char *tls, const char *dir);
+
+/* The same as qemu_options_of_uri() for blockdev-add, as node @node. */
 int qemu_node_of_uri(const char *uri, const char *node, const char *tls,
 		     json_t **ret, struct error *err);
 

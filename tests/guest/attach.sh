@@ -8,7 +8,7 @@ set -euo pipefail
 # shellcheck source=tests/guest/guest.sh
 . "$(dirname "${BASH_SOURCE[0]}")/guest.sh"
 need_commands qemu-system-x86_64 qemu-img qemu-nbd mke2fs sfdisk \
-	/bin/busybox gzip
+	/bin/busybox gzip openssl python3
 
 # A disk of 32 MiB whose partition, from 1 MiB on, has an ext4 file system.
 make_disk()
@@ -19,6 +19,19 @@ make_disk()
 	cat "$work/part" >>"$work/disk.raw"
 	echo "start=2048, type=83" | sfdisk -q "$work/disk.raw" >/dev/null
 	qemu-img convert -O qcow2 "$work/disk.raw" "$1"
+}
+
+# A server's and a client's, signed by one authority, for the guest's clock.
+make_keys()
+{
+	python3 - "$here/../lib" "$work/ca" "$1" <<'END'
+import sys
+sys.path.insert(0, sys.argv[1])
+from authority import Authority
+ca = Authority(sys.argv[2])
+ca.sign("server", "/CN=localhost", sys.argv[3], "serverAuth")
+ca.sign("client", "/CN=guest", sys.argv[3], "clientAuth")
+END
 }
 
 make_initramfs()
@@ -40,11 +53,13 @@ make_initramfs()
 			done
 	done
 	# What the command loads only when it is needed.
-	for library in libnbd.so.0 libz.so.1 libzstd.so.1; do
+	for library in libnbd.so.0 libz.so.1 libzstd.so.1 \
+		libssl.so.3 libcrypto.so.3; do
 		library=$(find /usr/lib /lib -name "$library" -print -quit)
 		[ -z "$library" ] || install -D "$library" "$stage$library"
 	done
 	make_disk "$stage/disk.qcow2"
+	make_keys "$stage/keys"
 	cat >"$stage/init" <<'END'
 #!/bin/sh
 export PATH=/bin
@@ -98,6 +113,14 @@ device=$(platter attach --read-only 'nbd+unix:///x%20y?socket=/tmp/a%2Cb')
 mount -t ext4 -o ro,noload /dev/nbd0p1 /mnt && said "by URI $device"
 umount /mnt
 platter detach /dev/nbd0 && said "URI detached"
+platter serve --fork -U /tmp/tls --tls require --tls-certificates /keys \
+	--tls-verify-peer /disk.qcow2 >/dev/null
+platter attach 'nbds+unix:///?socket=/tmp/tls' 2>&1 |
+	grep -q 'QEMU needs keys' && said "no keys told"
+device=$(platter attach --read-only --tls-certificates /keys 'nbds+unix:///?socket=/tmp/tls')
+mount -t ext4 -o ro,noload ${device}p1 /mnt && said "by TLS $device"
+umount /mnt
+platter detach $device && said "TLS detached"
 poweroff -f
 END
 	chmod 755 "$stage/init"
@@ -122,3 +145,6 @@ guest_said "attach: again /dev/nbd3, read-only 1"
 guest_said "attach: all is there"
 guest_said "attach: by URI /dev/nbd0"
 guest_said "attach: URI detached"
+guest_said "attach: no keys told"
+guest_said "attach: by TLS /dev/nbd0"
+guest_said "attach: TLS detached"
