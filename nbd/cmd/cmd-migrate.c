@@ -109,9 +109,9 @@ static int check_from(struct migrate *m, struct error *err)
 
 	if (r >= 0 && !qemu_file_is_export(d.file, m->from))
 		r = error_set(err, -EINVAL, 0,
-			      "the guest's disk is %.300s, and not what --from "
+			      "the guest's disk is %.*s, and not what --from "
 			      "says",
-			      d.file);
+			      (int)guest_disk_shown_bytes(&d), d.file);
 	json_decref(answer);
 	return r;
 }

@@ -85,11 +85,11 @@ int migrate_plan_print(const struct migrate_plan *plan, struct qmp *q,
 
 static int add_disk(void *opaque, const struct guest_disk *d)
 {
-	json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:b}", "disk",
-			      d->name, "node", d->node, "format", d->format,
-			      "file", d->file, "size", d->bytes, "blocked",
-			      guest_disk_is_blocked(d), "moved",
-			      mirror_is_ours(d->node));
+	json_t *j = json_pack(
+		"{s:s, s:s, s:s, s:s%, s:I, s:b, s:b}", "disk", d->name, "node",
+		d->node, "format", d->format, "file", d->file,
+		guest_disk_shown_bytes(d), "size", d->bytes, "blocked",
+		guest_disk_is_blocked(d), "moved", mirror_is_ours(d->node));
 
 	return json_array_append_new(opaque, j);
 }

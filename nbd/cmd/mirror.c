@@ -116,6 +116,14 @@ int guest_disk_find(struct qmp *q, const char *device, struct guest_disk *ret,
 			 s.n);
 }
 
+size_t guest_disk_shown_bytes(const struct guest_disk *d)
+{
+	bool is_export =
+		!strncmp(d->file, "nbd", 3) || !strncmp(d->file, "json:", 5);
+
+	return is_export ? strcspn(d->file, "~") : strlen(d->file);
+}
+
 bool guest_disk_is_blocked(const struct guest_disk *d)
 {
 	static const char *const formats[] = { "vmdk", "vhdx",	    "vdi",

@@ -9,6 +9,7 @@
 #define NBD_CMD_MIRROR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "nbd/cmd/qmp.h"
@@ -35,6 +36,9 @@ int guest_disk_find(struct qmp *q, const char *device, struct guest_disk *ret,
 int guest_disk_each(const json_t *answer,
 		    int (*each)(void *opaque, const struct guest_disk *d),
 		    void *opaque);
+
+/* So many bytes of @d->file may be shown: the right to an export is not. */
+size_t guest_disk_shown_bytes(const struct guest_disk *d);
 
 /* Does QEMU refuse to migrate a guest that has such a disk? */
 bool guest_disk_is_blocked(const struct guest_disk *d);
