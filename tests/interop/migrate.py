@@ -8,6 +8,7 @@ be; what is killed is gone on with."""
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -253,7 +254,8 @@ def whoever_is_killed_nothing_is_lost(c):
 
 def a_push_costs_what_differs(c):
     """One percent of a disk: what the destination takes and holds of it."""
-    size = (10 << 30) if FULL else (256 << 20)
+    room = shutil.disk_usage(c.folder).free > 24 << 30
+    size = (10 << 30) if FULL and room else (256 << 20)
     piece = random.Random(5).randbytes(1 << 20)
     with open(c.path("large.raw"), "wb") as f:
         for _ in range(size >> 20):
