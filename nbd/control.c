@@ -578,10 +578,11 @@ static json_t *begin_job(struct control *k, struct client *c,
 	if (j) {
 		j->control = k;
 		j->run = run;
-		j->ask = json_incref(ask);
+		j->ask = json_deep_copy(ask); /* the other one is its own */
 		j->command = command;
 		j->fd = c->fd;
-		r = pthread_create(&j->thread, NULL, work_on_job, j);
+		r = j->ask ? pthread_create(&j->thread, NULL, work_on_job, j)
+			   : ENOMEM;
 	}
 	if (r) {
 		if (j)

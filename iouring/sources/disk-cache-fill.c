@@ -276,8 +276,8 @@ static void end_fill(const struct job *j, int code, uint64_t took)
 		adapt(j, took);
 		return;
 	}
+	/* It goes on behind it: a part that is bad for good holds up no other. */
 	n = atomic_fetch_add(&c->failures, 1);
-	c->cursor = j->chunk;
 	c->not_before =
 		now_nsec() + (AGAIN_NSEC << (n < AGAIN_MAX ? n : AGAIN_MAX));
 }
@@ -343,8 +343,7 @@ static int tell_of(void *opaque, struct cached *c)
 	pthread_rwlock_rdlock(&c->gate);
 	o.mine = cache_is_usable(c);
 	if (o.mine)
-		o.kept_bytes = min_u64(o.bytes, (uint64_t)kept_count(&c->f) *
-							KEPT_CHUNK_BYTES);
+		o.kept_bytes = kept_bytes(&c->f);
 	pthread_rwlock_unlock(&c->gate);
 	o.filling = o.mine && o.kept_bytes < o.bytes && fill_is_wanted(c);
 	return t->each(t->opaque, &o);

@@ -370,6 +370,16 @@ size_t kept_count(const struct kept_file *f)
 	return n;
 }
 
+uint64_t kept_bytes(const struct kept_file *f)
+{
+	uint64_t bytes = (uint64_t)kept_count(f) * KEPT_CHUNK_BYTES;
+	size_t last = f->n_chunks - 1;
+
+	return kept_has(f, last)
+		       ? bytes - KEPT_CHUNK_BYTES + kept_chunk_bytes(f, last)
+		       : bytes;
+}
+
 /* ---- onto the disk ---- */
 
 bool kept_is_dirty(const struct kept_file *f)
@@ -484,7 +494,7 @@ static bool take_header(const uint8_t *page, struct kept_file *f,
 	f->salt = get_le64(page + SALT_AT);
 	if (memcmp(page, magic, sizeof(magic)) != 0 ||
 	    get_le64(page + SUM_AT) != sum(page, SUM_AT, 0) ||
-	    le32toh(chunk) != KEPT_CHUNK_BYTES || len > TEXT_MAX ||
+	    le32toh(chunk) != KEPT_CHUNK_BYTES || len > TEXT_MAX || !f->bytes ||
 	    f->bytes > (uint64_t)KEPT_CHUNKS_MAX * KEPT_CHUNK_BYTES)
 		return false;
 	memcpy(ret->text, page + TEXT_AT, len);
@@ -519,8 +529,7 @@ int kept_look(int dir, const char *name, struct kept_info *ret)
 		if (pread(fd, page, sizeof(page),
 			  (off_t)(i + 1) * KEPT_PAGE_BYTES) == sizeof(page))
 			take_page(&f, i, page);
-	ret->kept_bytes =
-		min_u64(f.bytes, (uint64_t)kept_count(&f) * KEPT_CHUNK_BYTES);
+	ret->kept_bytes = kept_bytes(&f);
 	ret->used = st.st_mtim;
 	ret->in_use = is_locked(fd);
 	return 0;

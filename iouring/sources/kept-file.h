@@ -89,6 +89,7 @@ bool kept_is_dirty(const struct kept_file *f);
 
 /* How many chunks there are. */
 size_t kept_count(const struct kept_file *f);
+uint64_t kept_bytes(const struct kept_file *f); /* in them */
 
 /* What a map says, for people. */
 struct kept_info {

@@ -633,8 +633,10 @@ START_TEST(a_range_that_fails_is_filled_later)
 	far->bad_code = -EIO;
 	disk_cache_fill(DISK_CACHE_FILL_ON, 0);
 	must(disk_cache_start(&err), err);
-	usleep(200000);
+	await_kept(BYTES - CHUNK);
+	disk_cache_stop();
 	far->bad_end = 0;
+	must(disk_cache_start(&err), err);
 	await_kept(BYTES);
 	disk_cache_stop();
 	disk_cache_fill(DISK_CACHE_FILL_OFF, 0);
@@ -680,7 +682,7 @@ START_TEST(a_folder_is_told_of_and_emptied)
 		"none", 4);
 	must(disk_cache_list(list_entry, &l, &err), err);
 	ck_assert_uint_eq(l.n, 2);
-	ck_assert_uint_eq(l.kept, 2 * CHUNK + CHUNK);
+	ck_assert_uint_eq(l.kept, 2 * CHUNK + CHUNK - 1000);
 	ck_assert(!l.in_use);
 	ck_assert_int_eq(disk_cache_drop("http://h/y", &busy, &err), 0);
 	ck_assert_int_eq(disk_cache_drop("http://h/x", &busy, &err), 2);
