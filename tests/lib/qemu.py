@@ -75,6 +75,7 @@ class Qemu:
                         time.monotonic() < until,
                         f"QEMU did not begin: {f.read()}")
             time.sleep(0.01)
+        self.lock = threading.Lock()  # of who listens to what it says
         self.said = open(self.err.name)  # with a place of its own
         self.qmp = Qmp(own)
 
@@ -95,6 +96,10 @@ class Qemu:
     def io(self, command):
         """qemu-io's command on the disk; '' if it went well. What it says goes to
         QEMU's own output, before the monitor answers."""
+        with self.lock:
+            return self._io(command)
+
+    def _io(self, command):
         self.said.seek(0, os.SEEK_END)
         said = self.qmp.run("human-monitor-command", **{
             "command-line": f'qemu-io disk0 "{command}"'})
