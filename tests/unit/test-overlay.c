@@ -1520,7 +1520,7 @@ START_TEST(a_power_cut_in_a_fence_harms_nothing)
 
 	ck_assert_ptr_nonnull(p.durable);
 	seed = 77;
-	for (i = 0; i < 40; i++) {
+	for (i = 0; i < unit_rounds(40); i++) {
 		if (i % 10 == 0)
 			make(DISK_BYTES, true);
 		reopen(0);
@@ -1650,7 +1650,7 @@ START_TEST(a_power_cut_in_a_pull_harms_nothing)
 
 	ck_assert_ptr_nonnull(p.durable);
 	seed = 41;
-	for (i = 0; i < 40; i++) {
+	for (i = 0; i < unit_rounds(40); i++) {
 		make_pulled(i % 2);
 		reopen(0);
 		if (i % 2 == 0)
