@@ -36,9 +36,8 @@ KINDS = ("private", "shared", "unshared", "community", "public",
 # Where platter is not as Glance's rules: who may do what, and why.
 EXCEPTIONS = {
     ("reader", "download_image"):
-        "with `enforce_secure_rbac` Glance lets readers see an image and not "
-        "download it; without, as it is set unless somebody changes that, it "
-        "lets them.",
+        "with `enforce_secure_rbac`, Glance lets readers see an image but not "
+        "download it; without it, which is the default, they may download it.",
 }
 YES, NO = "yes", "no"
 
@@ -313,25 +312,28 @@ def page(table):
 
 HEAD = """# Who may do what
 
-Made by `ACCESS=write tests/interop/access.py`, which does all of it with a file of
-tokens, as auth.py beside it does with Keystone, and fails where the answers are
-not these or not Glance 25.1's own (its policy, judged by oslo.policy).
+This page is made by `ACCESS=write tests/interop/access.py`. The test tries
+everything in these tables with a file of tokens, as auth.py beside it does with
+Keystone. It fails if the answers are not these, or are not those of Glance 25.1
+(according to its policy, evaluated by oslo.policy).
 
-- *owner*: a member of the project whose image it is; *reader*: one with the
-  role `reader` there; *other*: a member of another project; *administrator*:
-  one with the role `admin`, in a third; *stranger*: who sends no token.
-- *shared*: shared with the other's project; *unshared*: of visibility
-  `shared`, and with nobody; *deactivated*: a private one out of use.
-- *yes*: it is done; *no*: there is no such export; else the HTTP status of the
-  refusal. Of an image that one may not see the answer is that of one that is
-  not there, 404.
-- Over NBD everybody is a stranger: what he may open is what the grant in the
-  export's name is for, and a public image to read. A grant is for one image and
-  one project, and for overlays in that project's own name space: `ID+vm` of one
-  project is another disk than `ID+vm` of another. It is judged when it is used:
-  as long as its project sees the image, and the image is active. What is open
-  then stays open until its client leaves, or the operator closes it (`platter
-  overlay close`); after that it is not opened again.
+- *owner*: a member of the project that owns the image; *reader*: a user with
+  the role `reader` in that project; *other*: a member of another project;
+  *administrator*: a user with the role `admin`, in a third project; *stranger*:
+  a client that sends no token.
+- *shared*: an image that is shared with the other's project; *unshared*: one of
+  visibility `shared` that is shared with nobody; *deactivated*: a private image
+  that was deactivated.
+- *yes*: it is done; *no*: there is no such export; a number: the HTTP status of
+  the refusal. For an image that a user may not see, the answer is the same as
+  for one that does not exist, 404.
+- Over NBD everybody is a stranger, who may open what the grant in the export's
+  name is for, and public images, read-only. A grant is for one image and one
+  project, and for overlays in that project's own name space: `ID+vm` of one
+  project is not the same disk as `ID+vm` of another. A grant is checked when it
+  is used: its project must still see the image, and the image must be active.
+  What is open then stays open until its client leaves, or the operator closes
+  it (`platter overlay close`); after that it cannot be opened again.
 - With `auth=none` everybody is an administrator, over NBD as well.
 """
 
