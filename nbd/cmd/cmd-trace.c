@@ -94,10 +94,9 @@ static int take_answer(const json_t *answer, struct trace *t)
 	return 0;
 }
 
-static int write_file(const struct tracing *c, const struct trace *t,
+static int write_file(struct output *out, const struct trace *t,
 		      struct error *err)
 {
-	CLEANUP(output_done) struct output out = { 0 };
 	CLEANUP(freep) char *text = NULL;
 	size_t len = 0;
 	FILE *fp = open_memstream(&text, &len);
@@ -108,10 +107,8 @@ static int write_file(const struct tracing *c, const struct trace *t,
 	trace_write(t, fp);
 	if (fclose(fp))
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = output_begin(&out, c->file, c->overwrite, err);
-	if (r >= 0)
-		r = source_write(out.dst, text, len, 0, err);
-	return r < 0 ? r : output_commit(&out, err);
+	r = source_write(out->dst, text, len, 0, err);
+	return r < 0 ? r : output_commit(out, err);
 }
 
 static void tell(const struct tracing *c, const struct trace *t, bool full)
@@ -131,10 +128,14 @@ static void tell(const struct tracing *c, const struct trace *t, bool full)
 
 static int record(struct tracing *c, struct error *err)
 {
+	CLEANUP(output_done) struct output out = { 0 };
 	CLEANUP(trace_done) struct trace t = { 0 };
 	json_t *answer;
-	int r = 0;
+	int r = output_begin(&out, c->file, c->overwrite, err);
 
+	/* A boot that is recorded is not lost for the file's sake. */
+	if (r < 0)
+		return r;
 	stop_catch();
 	answer = ask(c, err);
 	if (!answer)
@@ -142,7 +143,7 @@ static int record(struct tracing *c, struct error *err)
 	if (take_answer(answer, &t) < 0)
 		r = error_set(err, -ENOMEM, 0, "out of memory");
 	else
-		r = write_file(c, &t, err);
+		r = write_file(&out, &t, err);
 	if (r >= 0)
 		tell(c, &t, json_is_true(json_object_get(answer, "full")));
 	json_decref(answer);

@@ -70,8 +70,12 @@ static json_t *check_answer(json_t *answer, const char *path, struct error *err)
 static void send_question(FILE *fp, json_t *ask)
 {
 	char *text = json_dumps(ask, JSON_COMPACT);
+	size_t len = text ? strlen(text) : 0;
 
-	dprintf(fileno(fp), "%s\n", text ? text : "{}");
+	if (text)
+		text[len++] = '\n'; /* over the NUL */
+	/* A server that has hung up is one that does not answer. */
+	send(fileno(fp), text ? text : "{}\n", text ? len : 3, MSG_NOSIGNAL);
 	free(text);
 	json_decref(ask);
 }

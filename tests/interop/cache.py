@@ -274,14 +274,18 @@ def nbd_cmd_cache_fetches(c):
             is_equal(requests(web), asked, "requests after it")
 
 
+def begin_trace(c, *words):
+    return subprocess.Popen(
+        [os.environ["PLATTER"], "trace", "record", "--control",
+         c.at("control"), *words],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True)
+
+
 def trace_of(c, image, path, *reads, fmt="raw"):
     """Has @reads, (offset, length) each, recorded to @path."""
     with Server(image, fmt=fmt, more=["--control", c.at("control")]) as s:
-        p = subprocess.Popen(
-            [os.environ["PLATTER"], "trace", "record", "--control",
-             c.at("control"), "--overwrite", path],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True)
+        p = begin_trace(c, "--overwrite", path)
         is_true("recording" in p.stderr.readline(), "it does not record")
         n = client(s)
         for off, length in reads:
@@ -347,6 +351,28 @@ def quiet(web):
     before = requests(web)
     time.sleep(0.5)
     return requests(web) == before
+
+
+def what_keeps_a_trace_from_its_file_is_told(c):
+    """Before the boot where it can be; and it is not the command that dies."""
+    raw, there = c.at("boot.raw"), c.at("there.trace")
+    for path in raw, there:
+        with open(path, "wb") as f:
+            f.truncate(MIB)
+    with Server(raw, fmt="raw", more=["--control", c.at("control")]) as s:
+        for path, why in ((there, "is there already"),
+                          (c.at("nowhere/a.trace"), "cannot be made")):
+            out, err = begin_trace(c, path).communicate(timeout=EVENT_SEC)
+            is_true(why in err and "recording" not in err, f"{path}: {err}")
+        p = begin_trace(c, c.at("lost.trace"))
+        is_true("recording" in p.stderr.readline(), "it does not record")
+        with open(f"/proc/{s.process.pid}/task/{s.process.pid}/children") as f:
+            for child in f.read().split():
+                os.kill(int(child), signal.SIGKILL)
+        out, err = p.communicate(timeout=EVENT_SEC)
+        is_true(p.returncode == 1 and "does not answer" in err,
+                f"{p.returncode}: {err}")
+        is_true(not os.path.exists(c.at("lost.trace")), "a trace of nothing")
 
 
 def what_is_no_trace_is_told(c):
@@ -423,6 +449,7 @@ def main():
         who_reads_on_finds_it_fetched,
         nbd_cmd_cache_fetches,
         what_a_boot_read_is_fetched_before_the_next,
+        what_keeps_a_trace_from_its_file_is_told,
         what_is_no_trace_is_told,
         a_server_without_ranges_is_read_once_into_the_cache,
     ])
