@@ -171,8 +171,7 @@ static int run_fence(struct migrate *m, int n, char **operands,
 	uint64_t epoch;
 	int r;
 
-	if (!config_size(operands[1], &epoch) || !epoch ||
-	    epoch > EXPORT_EPOCH_MAX)
+	if (!control_epoch(operands[1], &epoch) || !epoch)
 		return error_set(err, -EINVAL, 0,
 				 "EPOCH is a number above 0, not \"%s\"",
 				 operands[1]);

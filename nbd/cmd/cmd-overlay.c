@@ -225,7 +225,7 @@ static json_t *question(int n, char **operands)
 						 NULL };
 	static const char *const of_snapshot[] = { "snapshot", "revert",
 						   "delete", NULL };
-	uint64_t bytes;
+	uint64_t bytes, epoch;
 
 	if (n == 1 && is_one_of(operands[0], alone))
 		return json_pack("{s:s}", "command", operands[0]);
@@ -241,10 +241,10 @@ static json_t *question(int n, char **operands)
 				 "export", operands[1], "size",
 				 (json_int_t)bytes);
 	if (n == 3 && !strcmp(operands[0], "fence") &&
-	    config_size(operands[2], &bytes) && bytes <= INT64_MAX)
+	    control_epoch(operands[2], &epoch))
 		return json_pack("{s:s, s:s, s:I}", "command", "fence",
 				 "export", operands[1], "epoch",
-				 (json_int_t)bytes);
+				 (json_int_t)epoch);
 	return NULL;
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,8 @@
 #include "iouring/util.h"
 #include "nbd/cmd/control-client.h"
 #include "nbd/cmd/progress.h"
+#include "nbd/export-name.h"
+#include "nbd/text.h"
 
 FILE *control_connect(const char *path, struct error *err)
 {
@@ -30,6 +33,19 @@ FILE *control_connect(const char *path, struct error *err)
 		closep(&fd);
 	}
 	return fp;
+}
+
+bool control_epoch(const char *text, uint64_t *ret)
+{
+	CLEANUP(freep) char *copy = strdup(text);
+	char *p = copy;
+	uintmax_t n;
+
+	if (!copy || !isdigit((unsigned char)*copy) ||
+	    !text_take_number(&p, '\0', EXPORT_EPOCH_MAX, &n))
+		return false;
+	*ret = n;
+	return true;
 }
 
 /* The answer, after any lines of how far it is. NULL: there is none. */

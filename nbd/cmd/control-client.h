@@ -5,12 +5,16 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "iouring/error.h"
 
 /* *ret is the caller's to fclose(); NULL, with @err: nobody listens there. */
 FILE *control_connect(const char *path, struct error *err);
+
+/* The epoch that a word of the command line is: digits, and not over the most. */
+bool control_epoch(const char *text, uint64_t *ret);
 
 /*
  * One question, which is dropped, to a server that was connected to, called @path in

@@ -106,6 +106,11 @@ def a_lower_epoch_is_refused_and_writes_no_more(c):
         is_equal(fence(s, 3), {}, "a second time")
         for wrong in (0, -1, "3", None):
             is_true("error" in fence(s, wrong), f"{wrong} was taken")
+        for wrong in ("4K", "-4", " 4", "0x4", str(1 << 63)):
+            for verb in ("overlay", "migrate"):
+                status = run([os.environ["PLATTER"], verb, "fence", "--control",
+                              s.control, "+vm", wrong], ok=None)[0]
+                is_true(status, f"platter {verb} fence took \"{wrong}\"")
         is_true("error" in fence(s, 4, ""), "an export without an overlay")
 
 
