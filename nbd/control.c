@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
 #include <poll.h>
@@ -122,11 +123,30 @@ static json_t *overlay_json(struct overlay *o)
 			 overlay_is_pulled(o), "snapshots", snapshots);
 }
 
+/* An export's, as a client may ask for it: what is no UTF-8 is encoded. */
+static json_t *name_json(const char *name)
+{
+	json_t *j = json_string(name);
+	CLEANUP(freep) char *text = j ? NULL : malloc(3 * strlen(name) + 1);
+	char *to = text;
+
+	if (j || !text)
+		return j;
+	for (; *name; name++) {
+		if (isascii((unsigned char)*name))
+			*to++ = *name;
+		else
+			to += sprintf(to, "%%%02X", (unsigned char)*name);
+	}
+	*to = '\0';
+	return json_string(text);
+}
+
 static int list_export(void *opaque, const struct export *e,
 		       unsigned int connections)
 {
-	json_t *j = json_pack("{s:s, s:i, s:I}", "name", e->name, "connections",
-			      (int)connections, "size",
+	json_t *j = json_pack("{s:o, s:i, s:I}", "name", name_json(e->name),
+			      "connections", (int)connections, "size",
 			      (json_int_t)export_bytes(e));
 
 	if (j && export_is_writable(e))
@@ -136,10 +156,11 @@ static int list_export(void *opaque, const struct export *e,
 
 static int list_client(void *opaque, const struct connection_info *i)
 {
-	json_t *j = json_pack("{s:s, s:s, s:I, s:i, s:I}", "export", i->export,
-			      "peer", i->peer, "since", (json_int_t)i->since,
-			      "requests", (int)i->requests, "epoch",
-			      (json_int_t)i->epoch);
+	json_t *j = json_pack("{s:o, s:o, s:I, s:i, s:I}", "export",
+			      name_json(i->export), "peer",
+			      report_text(i->peer), "since",
+			      (json_int_t)i->since, "requests",
+			      (int)i->requests, "epoch", (json_int_t)i->epoch);
 
 	return json_array_append_new(opaque, j);
 }
@@ -191,8 +212,9 @@ static int add_traffic(void *opaque, const struct export *e,
 
 	traffic_sum(&sum, &e->traffic);
 	return json_array_append_new(opaque,
-				     json_pack("{s:s, s:o}", "name", e->name,
-					       "traffic", traffic_json(&sum)));
+				     json_pack("{s:o, s:o}", "name",
+					       name_json(e->name), "traffic",
+					       traffic_json(&sum)));
 }
 
 static json_t *answer_stats(void)

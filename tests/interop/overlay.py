@@ -611,6 +611,25 @@ def clients_and_their_requests_are_told(c):
         is_equal(read_back(c, "list")["exports"][0]["name"], "", "the export")
 
 
+def names_that_are_no_utf8_are_told(c):
+    """And hide nothing else; who is told one can use it."""
+    folder = c.path("latin1")
+    os.mkdir(folder)
+    with Server(c.base, more=[
+            "--export", os.fsdecode(b"caf\xe9=") + c.path("base.raw"),
+            "--export", "tea=" + c.path("base.raw"), "--overlays", folder,
+            "--control", c.path("control")]) as s:
+        with Client(s.socket) as one, Client(s.socket) as two:
+            two.go(b"tea+vm")
+            one.go(b"caf\xe9+vm")
+            is_equal(one.write(0, bytes(512)), 0, "the error")
+            for verb in "list", "stats":
+                told = json.loads(control(c, verb, "--json"))
+                names = {e["name"] for e in told["exports"]}
+                is_true({"caf%E9+vm", "tea+vm"} <= names, f"{verb}: {names}")
+            control(c, "flush", "caf%E9+vm")
+
+
 def an_export_can_be_closed_and_served_elsewhere(c):
     folder = c.path("closed")
     os.mkdir(folder)
@@ -865,6 +884,7 @@ if __name__ == "__main__":
         files_of_qemus_lose_their_snapshot,
         a_disk_grows,
         clients_and_their_requests_are_told,
+        names_that_are_no_utf8_are_told,
         an_export_can_be_closed_and_served_elsewhere,
         disks_are_created,
         an_overlay_is_committed,
