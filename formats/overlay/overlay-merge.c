@@ -392,7 +392,9 @@ int overlay_pull(struct overlay *o, struct image *base, const char *name,
 	r = o->file->s->pulling
 		    ? begin_pull(o, err)
 		    : error_set(err, -EINVAL, 0,
-				"is not of another server's disk, or is whole");
+				"%s is not of another server's disk, or is "
+				"whole",
+				o->path);
 	if (r >= 0)
 		r = pull_whole(o, &p, err);
 	if (r) {

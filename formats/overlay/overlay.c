@@ -309,8 +309,9 @@ int overlay_check_made(struct overlay *o, struct error *err)
 	return overlay_is_made(o)
 		       ? 0
 		       : error_set(err, -ENOENT, 0,
-				   "nothing has been written to it, so that "
-				   "it has no file yet");
+				   "%s is not there: nothing has been written "
+				   "to the overlay",
+				   o->path ? o->path : "its file");
 }
 
 const char *overlay_path(const struct overlay *o)
@@ -616,6 +617,12 @@ int overlay_resize(struct overlay *o, uint64_t bytes, struct error *err)
 {
 	int r = overlay_take_chain(o, err);
 
+	if (r >= 0 && o->file->s->pulling) {
+		overlay_leave_chain(o);
+		return error_set(err, -EBUSY, 0,
+				 "the overlay is not whole yet: it is being "
+				 "pulled");
+	}
 	if (r < 0)
 		return r;
 	pthread_rwlock_wrlock(&o->swap);

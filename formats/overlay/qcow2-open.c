@@ -148,6 +148,22 @@ static int take_base_below(struct qcow2_file *o, const char *path,
 			 base_name);
 }
 
+/* What is pulled is as long as when that began: else it is another disk. */
+static int open_afar(struct qcow2_file *o, const char *path,
+		     const struct open_options *options, struct error *err)
+{
+	int r = open_named_base(o, path, options, err);
+
+	if (r < 0 || o->base->bytes == o->bytes)
+		return r;
+	return error_set(err, -EBADMSG, QCOW2_SIZE_AT,
+			 "is a disk of %" PRIu64 " bytes that is being pulled, "
+			 "and %s has %" PRIu64 " now",
+			 o->bytes,
+			 o->top->parent.name ? o->top->parent.name : "it",
+			 o->base->bytes);
+}
+
 static int take_base(struct qcow2_file *o, const char *path, struct image *base,
 		     const char *base_name, const struct open_options *options,
 		     struct error *err)
@@ -158,7 +174,7 @@ static int take_base(struct qcow2_file *o, const char *path, struct image *base,
 			       : 0;
 	/* Until it is whole, and @base lies below. */
 	if (o->s->pulling)
-		return open_named_base(o, path, options, err);
+		return open_afar(o, path, options, err);
 	if (base_name && !names_base(o, base, base_name))
 		return take_base_below(o, path, base, base_name, options, err);
 	o->base = image_ref(base);

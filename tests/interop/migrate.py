@@ -425,6 +425,38 @@ def a_disk_is_pulled_while_its_guest_runs(c):
         is_disk(b, "+vm", model)
 
 
+def a_disk_of_another_size_is_not_pulled_on(c):
+    """It is another one, whose end would be taken for zeroes."""
+    with c.serve() as a:
+        platter("fence", "--control", a.control, "+vm", "1")
+        source = a.uri("+vm@:base..")
+        with c.serve(more=["--allow", source]) as b:
+            pull = ["pull", "--control", b.control, "+vm"]
+            p = begin("--rate", "1M", "--from", source, *pull)
+            wait_for_export(b, "+vm")
+            p.terminate()
+            p.wait(60)
+            err = "somebody else"
+            while "somebody else" in err:  # the pull, for a moment
+                status, _, err = run(
+                    [os.environ["PLATTER"], "overlay", "resize", "--control",
+                     b.control, "+vm", str(2 * SIZE)], ok=None)
+            is_true(status and "not whole" in err, err)
+            run([os.environ["PLATTER"], "overlay", "resize", "--control",
+                 a.control, "+vm", str(2 * SIZE)])
+            kill_server(b)
+            deadline, err = time.monotonic() + 60, "control: "
+            while "control: " in err and time.monotonic() < deadline:
+                status, _, err = platter(*pull, ok=None)  # till it is there
+                time.sleep(0.05)
+            is_true(status == 1 and f"has {2 * SIZE} now" in err, err)
+            try:
+                read_all(b, "+vm")
+                is_true(False, "another disk is shown")
+            except Refused:
+                pass
+
+
 def wait_for_export(s, name):
     until = time.monotonic() + 60
     while not overlay_of(s, name):
@@ -588,6 +620,7 @@ def main():
         whoever_is_killed_nothing_is_lost,
         a_push_costs_what_differs,
         a_disk_is_pulled_while_its_guest_runs,
+        a_disk_of_another_size_is_not_pulled_on,
         a_guest_runs_where_its_disk_still_arrives,
         two_hypervisors_share_an_export,
         two_servers_share_a_file,
