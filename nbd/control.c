@@ -156,11 +156,10 @@ static int list_export(void *opaque, const struct export *e,
 
 static int list_client(void *opaque, const struct connection_info *i)
 {
-	json_t *j = json_pack("{s:o, s:o, s:I, s:i, s:I}", "export",
-			      name_json(i->export), "peer",
-			      report_text(i->peer), "since",
-			      (json_int_t)i->since, "requests",
-			      (int)i->requests, "epoch", (json_int_t)i->epoch);
+	json_t *j = json_pack(
+		"{s:o, s:o, s:I, s:i, s:I}", "export", name_json(i->export),
+		"peer", report_text(i->peer), "since", (json_int_t)i->since,
+		"requests", (int)i->requests, "epoch", (json_int_t)i->epoch);
 
 	return json_array_append_new(opaque, j);
 }
@@ -211,10 +210,9 @@ static int add_traffic(void *opaque, const struct export *e,
 	struct traffic sum = { 0 };
 
 	traffic_sum(&sum, &e->traffic);
-	return json_array_append_new(opaque,
-				     json_pack("{s:o, s:o}", "name",
-					       name_json(e->name), "traffic",
-					       traffic_json(&sum)));
+	return json_array_append_new(
+		opaque, json_pack("{s:o, s:o}", "name", name_json(e->name),
+				  "traffic", traffic_json(&sum)));
 }
 
 static json_t *answer_stats(void)
