@@ -11,11 +11,16 @@
 /* What ends one part and begins the next, and is encoded inside of one. */
 #define SEPARATORS "/@+~"
 #define UUID_BYTES 36U
+#define TOLD_BYTES 256 /* of a name that there is not */
 
+/* Without a grant, wherever it stands: who reads the log may not have it. */
 int export_name_unknown(const char *text, struct error *err)
 {
-	return error_set(err, -ENOENT, 0, "there is no export \"%.256s\"",
-			 text);
+	size_t n = strcspn(text, "~");
+
+	return error_set(err, -ENOENT, 0, "there is no export \"%.*s%s\"",
+			 n < TOLD_BYTES ? (int)n : TOLD_BYTES, text,
+			 text[n] ? "~..." : "");
 }
 
 static bool is_control(unsigned char c)

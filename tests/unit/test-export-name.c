@@ -195,6 +195,24 @@ START_TEST(a_message_shows_the_beginning_of_a_name)
 }
 END_TEST
 
+START_TEST(a_grant_is_not_told)
+{
+	static const char *const names[] = { "i~w1-GRANT+vm1", "i+vm1=x~GRANT",
+					     "i+vm1~GRANT~GRANT" };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		struct export_name n;
+
+		error_clear(&err);
+		ck_assert_int_eq(export_name_parse(names[i], &n, &err),
+				 -ENOENT);
+		ck_assert_ptr_null(strstr(err.msg, "GRANT"));
+		ck_assert_ptr_nonnull(strstr(err.msg, "~..."));
+	}
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	LOOP(tc, a_name_is_taken_apart_and_put_together, good);
@@ -202,6 +220,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_name_is_as_long_as_nbd_permits);
 	tcase_add_test(tc, a_part_with_control_characters_has_no_name);
 	tcase_add_test(tc, a_message_shows_the_beginning_of_a_name);
+	tcase_add_test(tc, a_grant_is_not_told);
 }
 
 int main(void)
