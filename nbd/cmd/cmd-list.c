@@ -86,10 +86,8 @@ static int open_it(struct cmd *c, const char *path, struct container **ret,
 	if (r >= 0)
 		r = chain_open_container(path, &open, ret, err);
 	return r < 0 || *ret ? r
-			     : error_set(err, -EINVAL, 0,
-					 "%s: is no container: there is "
-					 "nothing to list",
-					 path);
+			     : cmd_no_container(
+				       path, ": there is nothing to list", err);
 }
 
 static int run_list(int argc, char **argv)

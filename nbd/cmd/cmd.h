@@ -132,6 +132,9 @@ void cmd_remark(const struct layer *l, const char *name);
 /* Sets c->image, and config.image to it. Returns as config_set(). */
 int cmd_take_image(struct cmd *c, const char *image, struct error *err);
 
+/* -EINVAL: @path, shown without its secrets, is no container, @whose. */
+int cmd_no_container(const char *path, const char *whose, struct error *err);
+
 /* "platter: LINE" on standard error. */
 void cmd_say(const char *line);
 

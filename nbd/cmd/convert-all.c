@@ -112,9 +112,8 @@ int convert_all(struct convert *c, struct error *err)
 	config_open_options(&c->cmd.config, &options);
 	r = chain_open_container(c->cmd.image, &options, &container, err);
 	if (r >= 0 && !container)
-		r = error_set(err, -EINVAL, 0,
-			      "%s: is no container, whose disks --all would be",
-			      c->cmd.image);
+		r = cmd_no_container(c->cmd.image,
+				     ", whose disks --all would be", err);
 	if (r >= 0 && container_each_disk(container, note_disk, &a) < 0)
 		r = error_set(err, -ENOMEM, 0, "out of memory");
 	if (r >= 0 && !a.n)

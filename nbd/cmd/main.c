@@ -178,6 +178,15 @@ int cmd_take_image(struct cmd *c, const char *image, struct error *err)
 	return config_set(&c->config, "image", image, err);
 }
 
+int cmd_no_container(const char *path, const char *whose, struct error *err)
+{
+	CLEANUP(freep)
+	char *url = place_is_url(path) ? url_for_people(path) : NULL;
+
+	return error_set(err, -EINVAL, 0, "%s: is no container%s",
+			 url ? url : path, whose);
+}
+
 int cmd_image(struct cmd *c, int argc, char **argv)
 {
 	struct error err = { 0 };

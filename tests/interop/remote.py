@@ -171,6 +171,11 @@ def credentials_go_to_their_servers_alone(c):
         is_true(status == 1 and "me:" not in err, err)
         status, err = c.copy(web.url("token") + "?sig=abc", *have("bearer no"))
         is_true(status == 1 and "abc" not in err and "disk?...: " in err, err)
+        for words in (["list", login + "?sig=abc"],
+                      ["convert", "--all", login + "?sig=abc", c.at("all")]):
+            _, _, err = run([os.environ["PLATTER"], *words], ok=None)
+            is_true("disk?...: is no container" in err and "me:" not in err,
+                    err)
         status, err = c.copy(web.url("token"), *have("me:it"))
         is_true(status == 1 and "a line is not" in err, err)
 
