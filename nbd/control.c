@@ -14,6 +14,7 @@
 #include "formats/cache.h"
 #include "formats/report.h"
 #include "iouring/sources/disk-cache.h"
+#include "iouring/sources/remote-options.h"
 #include "iouring/unix-socket.h"
 #include "nbd/connection.h"
 #include "nbd/control.h"
@@ -507,8 +508,15 @@ static int run_pull(struct job *j, struct export *e, const json_t *ask,
 		error_clear(err);
 		usleep(PAUSE_USEC);
 	}
+	/* A server that is about to end reads nothing from others any more. */
+	if (r < 0 && remote_is_stopping()) {
+		error_clear(err);
+		r = -ECANCELED;
+	}
 	if (r == -ECANCELED)
 		error_set(err, r, 0, "was interrupted; nothing is lost");
+	else if (r == -EIO)
+		error_prefix(err, "what is not here yet");
 	return r;
 }
 
