@@ -158,12 +158,32 @@ static void delist(struct connection *c)
 	pthread_mutex_unlock(&lock);
 }
 
+/*
+ * Who reads what an overlay has, and knows an epoch that it was at, is not shown
+ * one that never was: its file is gone, and the image below it in its place.
+ */
+static int check_reader(const struct connection *c, const struct export *e,
+			struct error *err)
+{
+	uint64_t epoch = e->overlay ? overlay_epoch(e->overlay) : 0;
+
+	if (!e->overlay || !e->from || c->epoch <= epoch)
+		return 0;
+	return error_set(err, -ESTALE, 0,
+			 "%s: export \"%s\": was never at epoch %" PRIu64
+			 ", but is at %" PRIu64
+			 ": it is not the overlay that is meant",
+			 c->peer, e->name, c->epoch, epoch);
+}
+
 static int check_epoch(const struct connection *c, const struct export *e,
 		       struct error *err)
 {
 	uint64_t epoch = e->overlay ? overlay_epoch(e->overlay) : 0;
 
-	if (!export_is_writable(e) || c->epoch >= epoch)
+	if (!export_is_writable(e))
+		return check_reader(c, e, err);
+	if (c->epoch >= epoch)
 		return 0;
 	return error_set(err, -ESTALE, 0,
 			 "%s: export \"%s\": epoch %" PRIu64

@@ -433,7 +433,7 @@ def a_disk_of_another_size_is_not_pulled_on(c):
         with c.serve(more=["--allow", source]) as b:
             pull = ["pull", "--control", b.control, "+vm"]
             p = begin("--rate", "1M", "--from", source, *pull)
-            wait_for_export(b, "+vm")
+            wait_until_pulled(b, "+vm")
             p.terminate()
             p.wait(60)
             err = "somebody else"
@@ -455,6 +455,47 @@ def a_disk_of_another_size_is_not_pulled_on(c):
                 is_true(False, "another disk is shown")
             except Refused:
                 pass
+
+
+def the_image_below_is_not_pulled_for_the_disk(c):
+    """The source's overlay is gone when its server is started anew, and its export's
+    name has the bare image. Who has named the epoch is not shown that."""
+    with c.serve() as a:
+        with Client(a.socket) as n:
+            n.go(b"+vm=1")
+            is_equal(n.write(0, b"written"), 0, "the write")
+        for name, is_there in ((b"+vm=1@:base..", True), (b"+vm@:base..", True),
+                               (b"+vm=2@:base..", False),
+                               (b"+none=1@:base..", False),
+                               (b"+none@:base..", True)):
+            try:
+                with Client(a.socket) as n:
+                    n.go(name)
+                    is_true(is_there, f"{name} is shown")
+            except Refused:
+                is_true(not is_there, f"{name} is not shown")
+        source = a.uri("+vm=1@:base..")
+        with c.serve(more=["--allow", source, "--remote-timeout", "5"]) as b:
+            pull = ["pull", "--control", b.control, "+vm"]
+            p = begin("--rate", "1M", "--from", source, *pull)
+            wait_until_pulled(b, "+vm")
+            p.terminate()
+            p.wait(60)
+            kill_server(a)
+            kill_server(b)
+            os.unlink(os.path.join(a.overlays, "vm.qcow2"))
+            deadline, err = time.monotonic() + 60, "control: "
+            while "control: " in err and time.monotonic() < deadline:
+                status, _, err = platter(*pull, ok=None)  # till it is there
+                time.sleep(0.05)
+            is_true(status == 1 and "nbd+unix:" in err, err)
+
+
+def wait_until_pulled(s, name):
+    until = time.monotonic() + 60
+    while not (overlay_of(s, name) or {}).get("pulling"):
+        is_true(time.monotonic() < until, f"{name} is not pulled")
+        time.sleep(0.02)
 
 
 def wait_for_export(s, name):
@@ -621,6 +662,7 @@ def main():
         a_push_costs_what_differs,
         a_disk_is_pulled_while_its_guest_runs,
         a_disk_of_another_size_is_not_pulled_on,
+        the_image_below_is_not_pulled_for_the_disk,
         a_guest_runs_where_its_disk_still_arrives,
         two_hypervisors_share_an_export,
         two_servers_share_a_file,
