@@ -17,6 +17,7 @@ struct check {
 	struct stream_check *k;
 	EVP_MD *sha256;
 	EVP_MD_CTX *digest; /* of the disk; NULL: nobody has told it */
+	struct error last; /* damage that was told */
 };
 
 static void check_done(struct check *c)
@@ -53,6 +54,10 @@ static void add_block(struct check *c, const uint8_t *data, size_t bytes)
 
 static void say_damage(struct check *c, const struct error *why)
 {
+	/* A page of the table is one place, however many blocks it tells of. */
+	if (!strcmp(why->msg, c->last.msg))
+		return;
+	c->last = *why;
 	c->k->damaged++;
 	c->k->say(c->k, why->msg);
 }

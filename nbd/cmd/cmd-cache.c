@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "formats/chain.h"
 #include "formats/containers/container.h"
@@ -333,8 +334,13 @@ static int with_folder(struct caching *c, int n, char **words,
 		       struct error *err)
 {
 	bool warms = n == 2 && !strcmp(words[0], "warm");
+	const char *folder = c->cmd.config.cache_dir;
 	int r = warms ? cmd_take_image(&c->cmd, words[1], err) : 0;
 
+	/* Only what is to be kept makes one. */
+	if (!warms && access(folder, F_OK) < 0)
+		return error_set(err, -errno, 0, "%s: %s", folder,
+				 errno_text(errno));
 	if (r >= 0)
 		r = config_apply(&c->cmd.config, cmd_say, err);
 	if (r < 0)

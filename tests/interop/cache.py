@@ -215,6 +215,10 @@ def an_image_is_fetched_without_a_server(c):
         is_equal([(x["name"], x["size"], x["kept"], x["in-use"]) for x in o],
                  [(web.url("good"), SIZE, SIZE, False)], "what there is")
         is_true("100%" in cache("list", "--cache-dir", folder)[1], "the list")
+        for args in (("list",), ("drop", "--all")):
+            err = cache(*args, "--cache-dir", folder + "-typo", ok=(1,))[2]
+            is_true("No such file" in err and
+                    not os.path.exists(folder + "-typo"), err)
         err = cache("drop", "--cache-dir", folder, "http://no/x", ok=(1,))[2]
         is_true("there is nothing of" in err, err)
         is_equal(cache("drop", "--cache-dir", folder, web.url("good"))[1],
