@@ -126,7 +126,8 @@ static bool answer_not_opened(struct client *c, const struct option *o, int why)
 	case -ESTALE:
 		return option_answer_text(
 			c, o->number, NBD_REP_ERR_POLICY,
-			"the epoch is over: somebody else has the overlay now");
+			"the epoch is over, or never was: somebody else has "
+			"the overlay now, or it is another one");
 	case -EUSERS:
 		return option_answer_text(c, o->number, NBD_REP_ERR_POLICY,
 					  "there are too many connections");

@@ -90,14 +90,9 @@ done'
 
 make_initramfs()
 {
-	local stage=$work/initramfs applet
+	local stage=$work/initramfs
 
-	mkdir -p "$stage"/{bin,dev,proc,sys,mnt,modules}
-	cp /bin/busybox "$stage/bin/"
-	for applet in $(/bin/busybox --list); do
-		[ "$applet" = busybox ] || ln -s busybox "$stage/bin/$applet"
-	done
-	cp "$guest_folder"/modules/*.ko "$stage/modules/"
+	guest_stage "$stage"
 	echo "$list_script" >"$stage/list"
 	cp "$work/want" "$stage/want"
 	cat >"$stage/init" <<'END'
@@ -118,11 +113,7 @@ fi
 umount /proc
 exec switch_root /mnt /sbin/init
 END
-	sed -n '/^boot_modules=(/,/^)/p' "$here/../../contrib/guest-image" |
-		grep -v '[()]' >"$stage/order"
-	chmod 755 "$stage/init"
-	(cd "$stage" && find . | /bin/busybox cpio -o -H newc 2>/dev/null) |
-		gzip -1 >"$work/initrd.gz"
+	guest_pack "$stage"
 }
 
 make_image

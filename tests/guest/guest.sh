@@ -35,6 +35,30 @@ guest_list_sum()
 	sha256sum <"$guest_folder/guest.sums" | cut -d ' ' -f 1
 }
 
+# guest_stage STAGE: what a test's initramfs begins with: busybox, the modules, and
+# in /order the order in which they are inserted.
+guest_stage()
+{
+	local stage=$1 applet
+
+	mkdir -p "$stage"/{bin,dev,proc,sys,mnt,modules}
+	cp /bin/busybox "$stage/bin/"
+	for applet in $(/bin/busybox --list); do
+		[ "$applet" = busybox ] || ln -s busybox "$stage/bin/$applet"
+	done
+	cp "$guest_folder"/modules/*.ko "$stage/modules/"
+	sed -n '/^boot_modules=(/,/^)/p' "$here/../../contrib/guest-image" |
+		grep -v '[()]' >"$stage/order"
+}
+
+# guest_pack STAGE: with its /init, to $work/initrd.gz.
+guest_pack()
+{
+	chmod 755 "$1/init"
+	(cd "$1" && find . | /bin/busybox cpio -o -H newc 2>/dev/null) |
+		gzip -1 >"$work/initrd.gz"
+}
+
 # guest_run SECONDS QEMU-OPTION...: runs a machine without hardware help until
 # it powers itself off; its console goes to $work/console.
 guest_run()

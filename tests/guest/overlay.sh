@@ -11,14 +11,9 @@ need_commands qemu-system-x86_64 qemu-img /bin/busybox gzip e2fsck
 
 make_initramfs()
 {
-	local stage=$work/initramfs applet
+	local stage=$work/initramfs
 
-	mkdir -p "$stage"/{bin,dev,proc,sys,mnt,modules}
-	cp /bin/busybox "$stage/bin/"
-	for applet in $(/bin/busybox --list); do
-		[ "$applet" = busybox ] || ln -s busybox "$stage/bin/$applet"
-	done
-	cp "$guest_folder"/modules/*.ko "$stage/modules/"
+	guest_stage "$stage"
 	cat >"$stage/init" <<'END'
 #!/bin/sh
 mount -t devtmpfs dev /dev
@@ -53,11 +48,7 @@ cd /
 umount /mnt
 poweroff -f
 END
-	sed -n '/^boot_modules=(/,/^)/p' "$here/../../contrib/guest-image" |
-		grep -v '[()]' >"$stage/order"
-	chmod 755 "$stage/init"
-	(cd "$stage" && find . | /bin/busybox cpio -o -H newc 2>/dev/null) |
-		gzip -1 >"$work/initrd.gz"
+	guest_pack "$stage"
 }
 
 boot_options=(-kernel "$guest_folder/vmlinuz" -initrd "$work/initrd.gz")
