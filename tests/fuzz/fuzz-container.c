@@ -15,8 +15,6 @@
 /* Of many members, these are looked at closely. */
 #define CLOSELY 64U
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
-
 static void check_refusal(int r, const struct error *err)
 {
 	MUST(r <= 0 && r == err->code, "gave %d, its error has %d", r,
@@ -153,17 +151,4 @@ static void run(const uint8_t *data, size_t bytes, struct replay_outcome *ret)
 	check_package(c);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
-{
-	struct replay_outcome o;
-
-	run(data, bytes, &o);
-	return 0;
-}
-
-#ifndef FUZZ_LIBFUZZER
-int main(int argc, char **argv)
-{
-	return replay(argc, argv, run);
-}
-#endif
+FUZZ_ENTRY(run)

@@ -12,8 +12,6 @@
 
 #define FILE_NAME_MAX 1023U
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
-
 static void check_refusal(int r, const struct error *err)
 {
 	MUST(r <= 0 && r == err->code, "gave %d, its error has %d", r,
@@ -150,17 +148,4 @@ static void run(const uint8_t *data, size_t bytes, struct replay_outcome *ret)
 		run_snapshots(data, bytes, ret);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
-{
-	struct replay_outcome o;
-
-	run(data, bytes, &o);
-	return 0;
-}
-
-#ifndef FUZZ_LIBFUZZER
-int main(int argc, char **argv)
-{
-	return replay(argc, argv, run);
-}
-#endif
+FUZZ_ENTRY(run)

@@ -12,8 +12,6 @@
 #include "nbd/trace.h"
 #include "tests/fuzz/replay.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
-
 /* A string of @data, to be freed. */
 static char *text_of(const uint8_t *data, size_t bytes)
 {
@@ -183,17 +181,4 @@ static void run(const uint8_t *data, size_t bytes, struct replay_outcome *ret)
 	free(text);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
-{
-	struct replay_outcome o;
-
-	run(data, bytes, &o);
-	return 0;
-}
-
-#ifndef FUZZ_LIBFUZZER
-int main(int argc, char **argv)
-{
-	return replay(argc, argv, run);
-}
-#endif
+FUZZ_ENTRY(run)

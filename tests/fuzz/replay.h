@@ -40,4 +40,24 @@ uint8_t *replay_read(const char *path, size_t *ret_bytes);
  */
 int replay(int argc, char **argv, replay_fn *run);
 
+/* What a fuzzer of @run ends with: libFuzzer's entry, or main(). */
+#ifdef FUZZ_LIBFUZZER
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
+#define FUZZ_ENTRY(run)                                               \
+	int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) \
+	{                                                             \
+		struct replay_outcome o;                              \
+                                                                      \
+		run(data, bytes, &o);                                 \
+		return 0;                                             \
+	}
+#else
+#define FUZZ_ENTRY(run)                         \
+	int main(int argc, char **argv)         \
+	{                                       \
+		return replay(argc, argv, run); \
+	}
+#endif
+
 #endif
