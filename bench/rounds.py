@@ -232,7 +232,7 @@ def find_platter(given):
 
 def write_results(args, machine, figures, stem):
     kept = {k: v for k, v in vars(args).items()
-            if k not in ('list', 'dir', 'output', 'platter')}
+            if k not in ('list', 'dir', 'output', 'platter', 'before')}
     with open(stem + '.json.part', 'w') as f:
         json.dump({'options': kept, 'machine': machine, 'figures': figures},
                   f, indent=1)
