@@ -434,7 +434,7 @@ int cache_wait(struct cache_blob *b)
 	assert(!claims[batch_depth()]);
 	pthread_mutex_lock(&s->lock);
 	while (e->state == ENTRY_FILLING && may_wait())
-		pthread_cond_wait(&s->filled, &s->lock);
+		wait_on(&s->filled, &s->lock);
 	code = e->state == ENTRY_READY ? 0 : -EAGAIN;
 	if (e->state == ENTRY_FAILED)
 		code = e->code;

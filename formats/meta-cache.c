@@ -403,7 +403,7 @@ static int await(struct flight *f)
 	assert(flying <= batch_depth());
 	pthread_mutex_lock(&air.lock);
 	while (!f->done && may_wait())
-		pthread_cond_wait(&f->landed, &air.lock);
+		wait_on(&f->landed, &air.lock);
 	code = f->done ? f->code : -EAGAIN;
 	leave(f);
 	pthread_mutex_unlock(&air.lock);

@@ -312,6 +312,7 @@ static void run_pread(struct batch_io *ios, size_t n_ios, bool nested)
  */
 static void run_mixed(struct batch_io *ios, size_t n_ios, size_t n_files)
 {
+	wait_begins();
 	in_flight = start_remote(ios, n_ios);
 	if (n_files)
 		run_files(ios, n_ios);
@@ -322,6 +323,7 @@ static void run_mixed(struct batch_io *ios, size_t n_ios, size_t n_files)
 		run_late(ios, n_ios);
 	}
 	run_pread(ios, n_ios, true);
+	wait_ends();
 }
 
 /* Writes that tests watch or that O_DIRECT does not take as they are. */

@@ -4,6 +4,7 @@
 #include "iouring/engine.h"
 
 _Thread_local bool engine_nowait;
+_Thread_local void (*engine_waits)(bool begins);
 
 /*
  * O_DIRECT always waits for the disk. A kernel or a file system that does not

@@ -41,6 +41,33 @@ static inline int rdlock_or_again(pthread_rwlock_t *lock)
 	return 0;
 }
 
+/*
+ * Who counts the threads that are at work has himself told, by those, when one
+ * begins to wait for a disk, for another host or for another thread, and when it
+ * goes on; one wait may lie within another. NULL: nobody counts this thread.
+ */
+extern _Thread_local void (*engine_waits)(bool begins);
+
+static inline void wait_begins(void)
+{
+	if (engine_waits)
+		engine_waits(true);
+}
+
+static inline void wait_ends(void)
+{
+	if (engine_waits)
+		engine_waits(false);
+}
+
+/* As pthread_cond_wait(). */
+static inline void wait_on(pthread_cond_t *cond, pthread_mutex_t *lock)
+{
+	wait_begins();
+	pthread_cond_wait(cond, lock);
+	wait_ends();
+}
+
 struct file_source;
 
 /* [@off, @off + @len) of the file if it needs no waiting; else -EAGAIN. */

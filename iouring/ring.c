@@ -331,8 +331,10 @@ int ring_run(struct ring *r, struct batch_io *ios, size_t n_ios)
 		}
 		if (!in_flight(r))
 			continue;
+		wait_begins();
 		code = io_uring_submit_and_wait(&r->uring,
 						wait_for(r, next < n_ios));
+		wait_ends();
 		if (code < 0 && code != -EINTR && code != -EAGAIN &&
 		    code != -EBUSY) {
 			give_up(r, ios, n_ios);

@@ -79,14 +79,32 @@ int piece_advance(struct piece *p, ssize_t res)
 	return 0;
 }
 
+/* Bytes, or a negative errno. */
 static ssize_t piece_run(const struct piece *p)
 {
-	int fd = source_file(p->io->src)->fd;
+	const struct file_source *f = source_file(p->io->src);
 	off_t at = (off_t)(p->fd_off + p->got);
+	uint8_t *buf = p->buf + p->got;
+	size_t n = p->len - p->got;
+	ssize_t ret;
 
-	return p->io->op == BATCH_WRITE
-		       ? pwrite(fd, p->buf + p->got, p->len - p->got, at)
-		       : pread(fd, p->buf + p->got, p->len - p->got, at);
+	if (p->io->op == BATCH_WRITE) {
+		/* It is taken by the page cache, as a rule. */
+		if (f->align > 1)
+			wait_begins();
+		ret = pwrite(f->fd, buf, n, at);
+		ret = ret < 0 ? -errno : ret;
+		if (f->align > 1)
+			wait_ends();
+		return ret;
+	}
+	if (engine_waits && !nowait_read_file(f, buf, n, (uint64_t)at))
+		return (ssize_t)n;
+	wait_begins();
+	ret = pread(f->fd, buf, n, at);
+	ret = ret < 0 ? -errno : ret;
+	wait_ends();
+	return ret;
 }
 
 int sync_run(struct batch_io *io, size_t pos)
@@ -103,9 +121,7 @@ int sync_run(struct batch_io *io, size_t pos)
 			piece_cut(&p, io, pos, bounce);
 		}
 		do {
-			ssize_t n = piece_run(&p);
-
-			r = piece_advance(&p, n < 0 ? -errno : n);
+			r = piece_advance(&p, piece_run(&p));
 		} while (!r);
 		if (r < 0)
 			return io->ret = r;

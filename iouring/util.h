@@ -103,13 +103,15 @@ static inline bool is_all_zero(const void *buf, size_t len)
 	return !p[0] && !memcmp(p, p + 1, len - 1);
 }
 
+#define NSEC 1000000000ULL /* in a second */
+
 /* Of the clock that nobody sets. */
 static inline uint64_t now_nsec(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
+	return (uint64_t)t.tv_sec * NSEC + (uint64_t)t.tv_nsec;
 }
 
 /* For CLEANUP() on plain pointers and descriptors. */

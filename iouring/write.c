@@ -36,7 +36,9 @@ static int run_event(const struct write_event *e)
 	do {
 		switch (e->op) {
 		case WRITE_SYNC:
+			wait_begins();
 			r = fdatasync(fd);
+			wait_ends();
 			break;
 		case WRITE_PUNCH:
 			r = fallocate(
@@ -146,9 +148,11 @@ int sync_folder_of(const char *path, struct error *err)
 	if (!folder)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	wait_begins();
 	if (fd < 0 || fsync(fd) < 0)
 		r = error_set(err, -errno, 0, "%s: %s", folder,
 			      errno_text(errno));
+	wait_ends();
 	closep(&fd);
 	free(folder);
 	return r;

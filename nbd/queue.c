@@ -1,43 +1,49 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Two ways for a request. A read, or what tells of allocation, is tried by the
- * front end's own thread, which must not wait (nowait.h). What is left goes to a worker, which runs the blocking
- * calls as they are, and is given back on the queue's list of the done; who finds
- * that list empty writes to the queue's eventfd, so that many completions cost one
- * write and one read.
+ * front end's own thread, which must not wait (nowait.h). What is left goes to a
+ * worker (workers.h), which runs the blocking calls as they are, and is given back
+ * on the queue's list of the done.
+ *
+ * Who puts something on that list has to wake the queue's thread by its eventfd,
+ * unless somebody has and the thread has not looked since. A worker that has more
+ * requests before it puts that off, for a few of them, or for so long as a wake
+ * costs or a part of what the whole line takes (struct owed); it does not rest, or
+ * begin something else, with one owed.
  *
  * One user has no more than per_user requests at work, the others wait with him:
  * an image that hangs takes the workers that its own clients may have, and no
- * more. Workers are started when a request finds none idle, and end when they
- * have had nothing to do for a while, but for the last.
+ * more.
  */
 #include "nbd/queue.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
-#define WORKERS_MAX 4096U
-#define IDLE_SEC    10
+#include "nbd/workers.h"
+
+#define OWED_NSEC 60000U
+#define OWED_MAX  8U
 
 struct queue {
 	int fd;
 	pthread_mutex_t lock;
 	struct queue_request *done, **done_end;
+	bool told; /* of those on the list */
+	unsigned int refs; /* of who made it, and of each worker that owes it */
 };
 
-static struct {
-	pthread_mutex_t lock;
-	pthread_cond_t work, ended;
-	struct queue_request *first, **end;
-	unsigned int n, idle, wanted; /* workers; requests for the idle ones */
-	unsigned int per_user;
-	bool stopping;
-	void (*tell)(const struct fault *f);
-} pool = { .lock = PTHREAD_MUTEX_INITIALIZER,
-	   .ended = PTHREAD_COND_INITIALIZER };
+/* What a worker has put on a list without waking who takes it. */
+static _Thread_local struct owed {
+	struct queue *queue; /* or NULL */
+	unsigned int n;
+	uint64_t since_nsec;
+} owed;
+
+static unsigned int per_user_max;
+static void (*tell_fault)(const struct fault *f);
 
 int queue_new(struct queue **ret, struct error *err)
 {
@@ -53,17 +59,30 @@ int queue_new(struct queue **ret, struct error *err)
 	}
 	pthread_mutex_init(&q->lock, NULL);
 	q->done_end = &q->done;
+	q->refs = 1;
 	*ret = q;
 	return 0;
+}
+
+/* Under its lock, which is let go of. */
+static void unlock_and_drop(struct queue *q)
+{
+	bool last = !--q->refs;
+
+	pthread_mutex_unlock(&q->lock);
+	if (!last)
+		return;
+	close(q->fd);
+	pthread_mutex_destroy(&q->lock);
+	free(q);
 }
 
 void queue_free(struct queue *q)
 {
 	if (!q)
 		return;
-	close(q->fd);
-	pthread_mutex_destroy(&q->lock);
-	free(q);
+	pthread_mutex_lock(&q->lock);
+	unlock_and_drop(q);
 }
 
 int queue_fd(const struct queue *q)
@@ -100,139 +119,98 @@ static int run(struct queue_request *r, struct fault *f)
 	return 0;
 }
 
-static void give_back(struct queue *q, struct queue_request *r)
+/* Under the queue's lock. */
+static void wake(struct queue *q)
 {
 	const uint64_t one = 1;
-	bool first;
 
+	if (!q->done || q->told)
+		return;
+	q->told = true;
+	if (write(q->fd, &one, sizeof(one)) < 0)
+		abort(); /* an eventfd that is read takes 2^64 - 2 of them */
+}
+
+static void pay(void)
+{
+	struct queue *q = TAKE_PTR(owed.queue);
+
+	if (!q)
+		return;
+	pthread_mutex_lock(&q->lock);
+	wake(q);
+	unlock_and_drop(q);
+}
+
+/* @nsec: what a request took that ends @now. May the wake be put off? */
+static bool may_owe(uint64_t nsec, uint64_t now)
+{
+	uint64_t since = owed.queue ? now - owed.since_nsec : 0;
+	unsigned int line = workers_line();
+
+	if (!line || (owed.queue && owed.n >= OWED_MAX))
+		return false;
+	return since + nsec < max_u64(OWED_NSEC, line * nsec / 4);
+}
+
+/* It began at @began_nsec. */
+static void give_back(struct queue *q, struct queue_request *r,
+		      uint64_t began_nsec)
+{
+	uint64_t now = now_nsec();
+
+	if (owed.queue != q)
+		pay();
 	r->next = NULL;
 	pthread_mutex_lock(&q->lock);
-	first = !q->done;
 	*q->done_end = r;
 	q->done_end = &r->next;
-	/* Under the lock: the queue may be freed when it has seen this one. */
-	if (first && write(q->fd, &one, sizeof(one)) < 0)
-		abort(); /* an eventfd that is read takes 2^64 - 2 of them */
+	/* Out of the lock, whoever sees it may free the queue: hence refs. */
+	if (may_owe(now - began_nsec, now)) {
+		if (!owed.queue) {
+			owed = (struct owed){ .queue = q, .since_nsec = now };
+			q->refs++;
+		}
+		owed.n++;
+	} else {
+		wake(q);
+		if (TAKE_PTR(owed.queue))
+			q->refs--;
+	}
 	pthread_mutex_unlock(&q->lock);
 }
 
-static void work_on(struct queue_request *r)
+static void work_on(struct work *w)
 {
+	struct queue_request *r = container_of(w, struct queue_request, work);
+	uint64_t began_nsec = now_nsec();
 	struct fault f;
 
 	r->wire = 0;
 	if (run(r, &f) < 0) {
 		r->wire = f.wire;
-		pool.tell(&f);
+		tell_fault(&f);
 	}
-	give_back(r->user->queue, r);
+	give_back(r->user->queue, r, began_nsec);
 }
 
-/* Under the pool's lock. NULL: this worker has had nothing to do for long. */
-static struct queue_request *next_request(void)
+int queues_start(unsigned int per_user, void (*tell)(const struct fault *f),
+		 struct error *err)
 {
-	struct queue_request *r;
-	struct timespec until;
-
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += IDLE_SEC;
-	pool.idle++;
-	while (!pool.first && !pool.stopping)
-		if (pool.n == 1) /* there may be no thread to be had later */
-			pthread_cond_wait(&pool.work, &pool.lock);
-		else if (pthread_cond_timedwait(&pool.work, &pool.lock,
-						&until) == ETIMEDOUT &&
-			 pool.n > 1)
-			break;
-	pool.idle--;
-	r = pool.first;
-	if (!r)
-		return NULL;
-	pool.first = r->next;
-	if (!pool.first)
-		pool.end = &pool.first;
-	pool.wanted--;
-	return r;
+	per_user_max = per_user;
+	tell_fault = tell;
+	return workers_start(pay, err);
 }
 
-static void *worker(void *opaque)
+void queues_stop(void)
 {
-	struct queue_request *r;
-
-	pthread_mutex_lock(&pool.lock);
-	while ((r = next_request())) {
-		pthread_mutex_unlock(&pool.lock);
-		work_on(r);
-		pthread_mutex_lock(&pool.lock);
-	}
-	pool.n--;
-	pthread_cond_signal(&pool.ended);
-	pthread_mutex_unlock(&pool.lock);
-	return NULL;
-}
-
-/* Under the pool's lock. One that cannot be started is no fault: others work. */
-static int start_worker(void)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-	int code;
-
-	if (pool.n >= WORKERS_MAX)
-		return -EAGAIN;
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	pool.n++;
-	code = pthread_create(&thread, &attr, worker, NULL);
-	if (code)
-		pool.n--;
-	pthread_attr_destroy(&attr);
-	return -code;
-}
-
-int workers_start(unsigned int per_user, void (*tell)(const struct fault *f),
-		  struct error *err)
-{
-	pthread_condattr_t attr;
-	int r;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&pool.work, &attr);
-	pthread_condattr_destroy(&attr);
-	pthread_mutex_lock(&pool.lock);
-	pool.end = &pool.first;
-	pool.per_user = per_user;
-	pool.tell = tell;
-	pool.stopping = false;
-	r = start_worker(); /* so that there is one, however full it gets */
-	pthread_mutex_unlock(&pool.lock);
-	return r < 0 ? error_set(err, r, 0, "no thread: %s", errno_text(-r))
-		     : 0;
-}
-
-void workers_stop(void)
-{
-	pthread_mutex_lock(&pool.lock);
-	pool.stopping = true;
-	pthread_cond_broadcast(&pool.work);
-	while (pool.n)
-		pthread_cond_wait(&pool.ended, &pool.lock);
-	pthread_mutex_unlock(&pool.lock);
-	pthread_cond_destroy(&pool.work);
+	workers_stop();
 }
 
 static void hand_to_workers(struct queue_request *r)
 {
-	r->next = NULL;
-	pthread_mutex_lock(&pool.lock);
-	*pool.end = r;
-	pool.end = &r->next;
-	pool.wanted++;
-	if (pool.wanted > pool.idle)
-		start_worker();
-	pthread_cond_signal(&pool.work);
-	pthread_mutex_unlock(&pool.lock);
+	r->work.run = work_on;
+	workers_add(&r->work);
 }
 
 /* ---- in the queue's thread ---- */
@@ -254,7 +232,7 @@ bool queue_submit(struct queue_user *u, struct queue_request *r)
 		r->wire = 0;
 		return true;
 	}
-	if (u->at_work < pool.per_user) {
+	if (u->at_work < per_user_max) {
 		u->at_work++;
 		hand_to_workers(r);
 		return false;
@@ -290,6 +268,7 @@ void queue_reap(struct queue *q)
 	pthread_mutex_lock(&q->lock);
 	r = TAKE_PTR(q->done);
 	q->done_end = &q->done;
+	q->told = false;
 	pthread_mutex_unlock(&q->lock);
 	for (; r; r = next) {
 		next = r->next;

@@ -12,6 +12,7 @@
 #define NBD_QUEUE_H
 
 #include "nbd/session.h"
+#include "nbd/workers.h"
 
 struct queue;
 struct queue_user;
@@ -51,6 +52,7 @@ struct queue_request {
 	/* The queue's own. */
 	struct queue_user *user;
 	struct queue_request *next;
+	struct work work;
 };
 
 /*
@@ -70,10 +72,10 @@ struct queue_user {
  * For all queues, before the first. @per_user: requests of one user at a time.
  * @tell is handed what an administrator should read of; any thread.
  */
-int workers_start(unsigned int per_user, void (*tell)(const struct fault *f),
-		  struct error *err);
+int queues_start(unsigned int per_user, void (*tell)(const struct fault *f),
+		 struct error *err);
 /* When no queue is left. Waits for those at work. */
-void workers_stop(void);
+void queues_stop(void);
 
 int queue_new(struct queue **ret, struct error *err);
 void queue_free(struct queue *q); /* nothing is under way; NULL is fine */

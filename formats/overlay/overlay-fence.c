@@ -14,6 +14,7 @@
 
 #include "formats/overlay/overlay-inside.h"
 #include "formats/overlay/qcow2-header.h"
+#include "iouring/nowait.h"
 
 uint64_t overlay_epoch(const struct overlay *o)
 {
@@ -42,7 +43,7 @@ static int begin(struct overlay *o, uint64_t epoch, struct error *err)
 	pthread_mutex_lock(&o->fence_lock);
 	/* Who fences a later one may wait for us to give up. */
 	while (o->fencing && atomic_load(&o->fence) <= epoch)
-		pthread_cond_wait(&o->fenced, &o->fence_lock);
+		wait_on(&o->fenced, &o->fence_lock);
 	if (atomic_load(&o->fence) > epoch)
 		r = is_stale(o, epoch, err);
 	else if (overlay_has_epoch(o, epoch))

@@ -195,7 +195,7 @@ int qcow2_file_flush(struct qcow2_file *o, struct error *err)
 	mine = o->flushes_begun + 1;
 	while (o->flushes_ended < mine) {
 		if (o->flushing) {
-			pthread_cond_wait(&o->flush_ended, &o->flush_lock);
+			wait_on(&o->flush_ended, &o->flush_lock);
 			if (o->flushes_ended >= mine)
 				r = o->flush_code;
 			continue;

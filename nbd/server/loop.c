@@ -29,7 +29,6 @@
 #define KEEPALIVE_PAUSE 20
 #define KEEPALIVE_TIMES 3
 #define UNANSWERED_MSEC 120000U
-#define NSEC		1000000000ULL
 
 struct arrival {
 	int fd;

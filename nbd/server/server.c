@@ -141,7 +141,7 @@ static int start(const struct server_options *o, struct error *err)
 	if (r >= 0)
 		r = service_start(&service, err);
 	if (r >= 0)
-		r = workers_start(o->per_client, tell, err);
+		r = queues_start(o->per_client, tell, err);
 	if (r >= 0)
 		r = loops_start(&lo, &started, err);
 	pthread_mutex_lock(&loops_lock);
@@ -185,7 +185,7 @@ int server_run(const struct server_options *o)
 	http_engine_stop();
 	if (ended) {
 		loops_stop(ended);
-		workers_stop();
+		queues_stop();
 	}
 	tls_keys_free(tls);
 	service_stop(&service);

@@ -57,7 +57,7 @@ static void start(void)
 	MUST(service_complete(&service, NULL, &err) >= 0 &&
 		     service_prepare(&service, NULL, &err) >= 0 &&
 		     service_start(&service, &err) >= 0 &&
-		     workers_start(4, tell, &err) >= 0 &&
+		     queues_start(4, tell, &err) >= 0 &&
 		     loops_start(&o, &loops, &err) >= 0,
 	     "%s", err.msg);
 	unlink(path);

@@ -49,7 +49,7 @@ static void begin(bool overlay, unsigned int per_user)
 	must(service_complete(&service, NULL, &err), err);
 	must(service_prepare(&service, NULL, &err), err);
 	must(service_start(&service, &err), err);
-	must(workers_start(per_user, tell, &err), err);
+	must(queues_start(per_user, tell, &err), err);
 	must(queue_new(&queue, &err), err);
 	user = (struct queue_user){ .queue = queue };
 	ck_assert_msg(session_open(&service.config, "",
@@ -62,7 +62,7 @@ static void begin(bool overlay, unsigned int per_user)
 static void end(void)
 {
 	connection_close(user.connection);
-	workers_stop();
+	queues_stop();
 	queue_free(queue);
 	service_stop(&service);
 	service_done(&service);

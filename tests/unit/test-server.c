@@ -65,7 +65,7 @@ static void begin(bool overlay)
 	must(service_complete(&service, NULL, &err), err);
 	must(service_prepare(&service, NULL, &err), err);
 	must(service_start(&service, &err), err);
-	must(workers_start(4, tell, &err), err);
+	must(queues_start(4, tell, &err), err);
 	listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", unit_path("s"));
 	unlink(sa.sun_path);
@@ -81,7 +81,7 @@ static void begin(bool overlay)
 static void end(void)
 {
 	loops_stop(loops);
-	workers_stop();
+	queues_stop();
 	tls_keys_free(keys);
 	close(listen_fd);
 	service_stop(&service);
