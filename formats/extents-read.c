@@ -21,6 +21,7 @@
 #include "formats/extents-read.h"
 #include "formats/room.h"
 #include "iouring/batch.h"
+#include "iouring/later.h"
 #include "iouring/nowait.h"
 
 #define ROUND_EXTENTS 64U
@@ -442,7 +443,32 @@ static void put_zeroes(struct zero_runs *z, uint8_t *at, uint64_t len)
 	z->runs[z->n++] = (struct zero_run){ (size_t)(at - z->buf), len };
 }
 
-/* One round: as many extents as fit. *ret_done: guest bytes seen to. */
+/* Is nothing left to be done when the reads have ended? */
+static bool is_plain(const struct round *rd)
+{
+	size_t i;
+
+	for (i = 0; i < rd->n_ios; i++)
+		if (!rd->io_extents[i] || rd->io_extents[i]->cipher)
+			return false;
+	return true;
+}
+
+/* BATCH_LATER, or 0: what each came to is told by itself. @last: of the read. */
+static int run_ios(struct round *rd, bool last)
+{
+	if (last && is_plain(rd))
+		return batch_run_last(rd->ios, rd->n_ios) == BATCH_LATER
+			       ? BATCH_LATER
+			       : 0;
+	batch_run(rd->ios, rd->n_ios);
+	return 0;
+}
+
+/*
+ * One round: as many extents as fit. *ret_done: guest bytes seen to. Returns
+ * BATCH_LATER when that is all, and reads are under way.
+ */
 static int read_round(struct extent_reader *x, uint8_t *buf, size_t len,
 		      uint64_t off, size_t *ret_done, struct error *err)
 {
@@ -485,7 +511,9 @@ static int read_round(struct extent_reader *x, uint8_t *buf, size_t len,
 	if (!r)
 		claim_units(&rd);
 	if (!r && rd.n_ios)
-		batch_run(rd.ios, rd.n_ios);
+		r = run_ios(&rd, done == len);
+	if (r == BATCH_LATER)
+		return r;
 	code = finish_units(&rd, err);
 	r = r ? r : code;
 	return r ? r : finish_ios(&rd, err);
@@ -504,7 +532,7 @@ int extents_read(struct extent_reader *x, void *buf, size_t len, uint64_t off,
 	}
 	while (len) {
 		r = read_round(x, p, len, off, &done, err);
-		if (r < 0)
+		if (r)
 			return r;
 		p += done;
 		off += done;

@@ -49,7 +49,8 @@ struct extent_reader {
 /*
  * Reads [@off, @off + @len) of what @x tells, all of it or nothing: returns 0
  * or a negative errno. -EIO is this range's only. Any thread; -EAGAIN: it would
- * wait, and may not (nowait.h).
+ * wait, and may not (nowait.h). BATCH_LATER: reads are under way (later.h), to whose
+ * who set engine_later.
  */
 int extents_read(struct extent_reader *x, void *buf, size_t len, uint64_t off,
 		 struct error *err);

@@ -115,6 +115,11 @@ int engine_probe(void)
 	return this_ring(&code) ? 0 : code;
 }
 
+bool engine_wants_rings(void)
+{
+	return mode != ENGINE_SYNC;
+}
+
 const char *engine_name(void)
 {
 	return mode != ENGINE_SYNC && !engine_probe() ? "io_uring" : "preadv";

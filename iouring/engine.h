@@ -62,8 +62,16 @@ int nowait_run(struct batch_io *ios, size_t n_ios);
  */
 int sync_run(struct batch_io *io, size_t pos);
 
+/* batch.c: is io_uring to be used? */
+bool engine_wants_rings(void);
+
 /* ring.c */
 struct ring;
+struct io_uring;
+
+/* As io_uring_queue_init(3), in the best of the modes that the kernel knows. */
+int ring_queue_init(struct io_uring *uring, unsigned int depth);
+
 #define RING_UNDONE 2 /* io->ret: the ring broke before this one */
 
 int ring_new(struct ring **ret);

@@ -62,7 +62,7 @@ struct ring {
 };
 
 /* Newer kernels' better modes first; the last works everywhere. */
-static int queue_init(struct io_uring *uring)
+int ring_queue_init(struct io_uring *uring, unsigned int depth)
 {
 	static const unsigned int flags[] = {
 		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
@@ -73,7 +73,7 @@ static int queue_init(struct io_uring *uring)
 	int r = -EINVAL;
 
 	for (i = 0; i < ARRAY_SIZE(flags) && r == -EINVAL; i++)
-		r = io_uring_queue_init(RING_DEPTH, uring, flags[i]);
+		r = io_uring_queue_init(depth, uring, flags[i]);
 	return r;
 }
 
@@ -93,7 +93,7 @@ int ring_new(struct ring **ret)
 
 	if (!r)
 		return -ENOMEM;
-	code = queue_init(&r->uring);
+	code = ring_queue_init(&r->uring, RING_DEPTH);
 	if (code < 0) {
 		free(r);
 		return code;

@@ -30,6 +30,8 @@
 struct queue {
 	int fd;
 	pthread_mutex_t lock;
+	struct later *later; /* the queue's thread's; NULL: not yet */
+	bool no_ring; /* nor will there be one */
 	struct queue_request *done, **done_end;
 	bool told; /* of those on the list */
 	unsigned int refs; /* of who made it, and of each worker that owes it */
@@ -72,6 +74,7 @@ static void unlock_and_drop(struct queue *q)
 	pthread_mutex_unlock(&q->lock);
 	if (!last)
 		return;
+	later_free(q->later);
 	close(q->fd);
 	pthread_mutex_destroy(&q->lock);
 	free(q);
@@ -215,34 +218,81 @@ static void hand_to_workers(struct queue_request *r)
 
 /* ---- in the queue's thread ---- */
 
-static bool try_at_once(struct connection *c, struct queue_request *r)
+/* For the next one: a queue whose reads need no waiting has no ring. */
+static void get_ring(struct queue *q)
 {
-	if (r->op == QUEUE_READ)
-		return session_try_read(c, r->buf, r->len, r->off, r->zeroes);
-	if (r->op == QUEUE_EXTENTS)
-		return session_try_extents(c, r->context, r->len, r->off,
-					   r->one, r->each, r->opaque);
-	return false;
+	if (!q->later && !q->no_ring)
+		q->no_ring = later_new(q->fd, &q->later) < 0;
 }
 
-bool queue_submit(struct queue_user *u, struct queue_request *r)
+static void in_turn(struct queue_user *u, struct queue_request *r)
 {
-	r->user = u;
-	if (try_at_once(u->connection, r)) {
-		r->wire = 0;
-		return true;
-	}
 	if (u->at_work < per_user_max) {
 		u->at_work++;
 		hand_to_workers(r);
-		return false;
+		return;
 	}
 	r->next = NULL;
 	if (!u->waiting)
 		u->waiting_end = &u->waiting;
 	*u->waiting_end = r;
 	u->waiting_end = &r->next;
+}
+
+/* What did not go well is done again by a worker, who may say why. */
+static void later_done(struct later_read *l, int code)
+{
+	struct queue_request *r =
+		container_of(l, struct queue_request, later.read);
+
+	session_read_later_ended(r->user->connection, &r->later, r->len, code);
+	r->wire = 0;
+	if (code < 0)
+		in_turn(r->user, r);
+	else
+		r->done(r);
+}
+
+static enum session_try try_at_once(struct queue_user *u,
+				    struct queue_request *r)
+{
+	struct connection *c = u->connection;
+
+	if (r->op == QUEUE_READ) {
+		r->later.read.later = u->queue->later;
+		r->later.read.done = later_done;
+		return session_try_read(c, r->buf, r->len, r->off, r->zeroes,
+					r->later.read.later ? &r->later : NULL);
+	}
+	if (r->op == QUEUE_EXTENTS &&
+	    session_try_extents(c, r->context, r->len, r->off, r->one, r->each,
+				r->opaque))
+		return SESSION_DONE;
+	return SESSION_CANNOT;
+}
+
+bool queue_submit(struct queue_user *u, struct queue_request *r)
+{
+	r->user = u;
+	switch (try_at_once(u, r)) {
+	case SESSION_DONE:
+		r->wire = 0;
+		return true;
+	case SESSION_LATER:
+		return false;
+	case SESSION_CANNOT:
+		if (r->op == QUEUE_READ)
+			get_ring(u->queue);
+		break;
+	}
+	in_turn(u, r);
 	return false;
+}
+
+void queue_push(struct queue *q)
+{
+	if (q->later)
+		later_submit(q->later);
 }
 
 /* His next one takes the place of one that has ended. */
@@ -275,4 +325,6 @@ void queue_reap(struct queue *q)
 		go_on(r->user);
 		r->done(r);
 	}
+	if (q->later)
+		later_reap(q->later);
 }

@@ -53,6 +53,7 @@ struct queue_request {
 	struct queue_user *user;
 	struct queue_request *next;
 	struct work work;
+	struct session_later later;
 };
 
 /*
@@ -86,7 +87,12 @@ int queue_fd(const struct queue *q);
 /* Tells of all that have ended, by their done(). */
 void queue_reap(struct queue *q);
 
-/* True: it has ended, and its done() is not called. */
+/*
+ * True: it has ended, and its done() is not called. What has begun goes on at the
+ * next queue_push(), which is once for many.
+ */
 bool queue_submit(struct queue_user *u, struct queue_request *r);
+
+void queue_push(struct queue *q);
 
 #endif

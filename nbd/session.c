@@ -199,24 +199,42 @@ int session_read(struct connection *c, void *buf, uint32_t len, uint64_t off,
 				   &ret_fault->err));
 }
 
-bool session_try_read(struct connection *c, void *buf, uint32_t len,
-		      uint64_t off, struct zero_runs *zeroes)
+enum session_try session_try_read(struct connection *c, void *buf, uint32_t len,
+				  uint64_t off, struct zero_runs *zeroes,
+				  struct session_later *later)
 {
 	struct export *e = connection_enter(c);
 	uint64_t began_nsec;
 	int r;
 
 	if (!e)
-		return false;
+		return SESSION_CANNOT;
 	began_nsec = now_nsec();
 	engine_nowait = true;
+	/* What an overlay has may be somewhere else when the read ends. */
+	engine_later = later && !e->overlay ? &later->read : NULL;
 	r = read_export(e, buf, len, off, zeroes, NULL);
+	engine_later = NULL;
 	engine_nowait = false;
+	if (r == BATCH_LATER && later) {
+		later->export = e;
+		later->began_nsec = began_nsec;
+		return SESSION_LATER;
+	}
 	if (!r)
 		traffic_note(&e->traffic, TRAFFIC_READ, len,
 			     now_nsec() - began_nsec, false);
 	connection_leave(c);
-	return !r;
+	return r ? SESSION_CANNOT : SESSION_DONE;
+}
+
+void session_read_later_ended(struct connection *c, struct session_later *later,
+			      uint32_t len, int code)
+{
+	if (!code)
+		traffic_note(&later->export->traffic, TRAFFIC_READ, len,
+			     now_nsec() - later->began_nsec, false);
+	connection_leave(c);
 }
 
 int session_write(struct connection *c, const void *buf, uint32_t len,

@@ -13,6 +13,7 @@
 #ifndef NBD_SESSION_H
 #define NBD_SESSION_H
 
+#include "iouring/later.h"
 #include "nbd/connection.h"
 #include "nbd/context.h"
 
@@ -65,11 +66,26 @@ int session_read(struct connection *c, void *buf, uint32_t len, uint64_t off,
 		 struct zero_runs *zeroes, struct fault *ret_fault);
 
 /*
- * The same, if it can be done at once (nowait.h). False: it cannot, or it fails,
- * and nothing has come of it: session_read() does it, or says why not.
+ * The same, if it can be done at once (nowait.h), or begun. SESSION_CANNOT: it
+ * cannot, or it fails, and nothing has come of it: session_read() does it, or
+ * says why not.
+ *
+ * SESSION_LATER: @later's read has begun (later.h), and the connection is in use
+ * until session_read_later_ended(), which takes what the read ended with. @later
+ * may be NULL: nothing is begun.
  */
-bool session_try_read(struct connection *c, void *buf, uint32_t len,
-		      uint64_t off, struct zero_runs *zeroes);
+enum session_try { SESSION_CANNOT, SESSION_DONE, SESSION_LATER };
+struct session_later {
+	struct later_read read;
+	/* The session's own. */
+	struct export *export;
+	uint64_t began_nsec;
+};
+enum session_try session_try_read(struct connection *c, void *buf, uint32_t len,
+				  uint64_t off, struct zero_runs *zeroes,
+				  struct session_later *later);
+void session_read_later_ended(struct connection *c, struct session_later *later,
+			      uint32_t len, int code);
 int session_write(struct connection *c, const void *buf, uint32_t len,
 		  uint64_t off, unsigned int flags, struct fault *ret_fault);
 int session_zero(struct connection *c, uint32_t len, uint64_t off,

@@ -544,6 +544,7 @@ static void *loop_run(void *opaque)
 			if (w->fd >= 0)
 				w->ready(w, events[i].events);
 		}
+		queue_push(l->queue);
 		if (l->n_shaking || l->stop_nsec)
 			end_late(l);
 		free_dead(l);

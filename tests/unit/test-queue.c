@@ -35,7 +35,8 @@ static void set(const char *key, const char *value)
 	must(service_set(&service, key, value, &err), err);
 }
 
-static void begin(bool overlay, unsigned int per_user)
+static void begin_with(const char *key, const char *value,
+		       unsigned int per_user)
 {
 	struct fault f;
 
@@ -44,8 +45,8 @@ static void begin(bool overlay, unsigned int per_user)
 	service_init(&service);
 	set("image", unit_path("disk"));
 	set("format", "raw");
-	if (overlay)
-		set("overlay", "temp");
+	if (key)
+		set(key, value);
 	must(service_complete(&service, NULL, &err), err);
 	must(service_prepare(&service, NULL, &err), err);
 	must(service_start(&service, &err), err);
@@ -57,6 +58,11 @@ static void begin(bool overlay, unsigned int per_user)
 				   &user.connection, &f) == 0,
 		      "%s", f.err.msg);
 	n_done = n_told = 0;
+}
+
+static void begin(bool overlay, unsigned int per_user)
+{
+	begin_with(overlay ? "overlay" : NULL, "temp", per_user);
 }
 
 static void end(void)
@@ -90,8 +96,10 @@ static void run(struct queue_request *r)
 	unsigned int before = n_done;
 
 	r->done = count;
-	if (!queue_submit(&user, r))
-		reap(before + 1);
+	if (queue_submit(&user, r))
+		return;
+	queue_push(queue);
+	reap(before + 1);
 }
 
 START_TEST(reads_bring_what_is_there)
@@ -109,11 +117,66 @@ START_TEST(reads_bring_what_is_there)
 					       .done = count };
 		later += !queue_submit(&user, &r[i]);
 	}
+	queue_push(queue);
 	reap(later);
 	for (i = 0; i < MANY; i++) {
 		ck_assert_int_eq(r[i].wire, 0);
 		ck_assert_mem_eq(got[i], disk + i * 10007, 8192);
 	}
+	end();
+}
+END_TEST
+
+#define PAGES 64U
+
+/* Past the page cache, each has to be waited for: by the ring, but for the first. */
+static void begin_pages(uint8_t got[PAGES][4096], struct queue_request *r)
+{
+	unsigned int i;
+
+	for (i = 0; i < PAGES; i++) {
+		r[i] = (struct queue_request){ .op = QUEUE_READ,
+					       .buf = got[i],
+					       .len = 4096,
+					       .off = i * 5 * 4096,
+					       .done = count };
+		ck_assert(!queue_submit(&user, &r[i]));
+	}
+	queue_push(queue);
+}
+
+START_TEST(what_is_on_the_disk_comes_without_workers)
+{
+	static uint8_t got[PAGES][4096] __attribute__((aligned(4096)));
+	static struct queue_request r[PAGES];
+	unsigned int i;
+
+	begin_with("direct", "true", PAGES);
+	begin_pages(got, r);
+	if (!engine_probe())
+		ck_assert_uint_le(user.at_work, 1);
+	reap(PAGES);
+	for (i = 0; i < PAGES; i++) {
+		ck_assert_int_eq(r[i].wire, 0);
+		ck_assert_mem_eq(got[i], disk + i * 5 * 4096, 4096);
+	}
+	end();
+}
+END_TEST
+
+START_TEST(what_the_ring_could_not_read_is_told_by_a_worker)
+{
+	static uint8_t got[PAGES][4096] __attribute__((aligned(4096)));
+	static struct queue_request r[PAGES];
+	unsigned int i;
+
+	begin_with("direct", "true", 4);
+	ck_assert_int_eq(truncate(unit_path("disk"), 4096 * 5), 0);
+	begin_pages(got, r);
+	reap(PAGES);
+	for (i = 0; i < PAGES; i++)
+		ck_assert_int_eq(r[i].wire, i ? EIO : 0);
+	ck_assert_uint_eq(n_told, PAGES - 1);
 	end();
 }
 END_TEST
@@ -333,6 +396,8 @@ END_TEST
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, reads_bring_what_is_there);
+	tcase_add_test(tc, what_is_on_the_disk_comes_without_workers);
+	tcase_add_test(tc, what_the_ring_could_not_read_is_told_by_a_worker);
 	tcase_add_test(tc, what_was_written_is_read_and_a_flush_is_one);
 	tcase_add_test(tc, zeroes_are_told_and_not_written);
 	tcase_add_test(tc, what_fails_is_told_to_both);
