@@ -20,6 +20,9 @@
 
 #define CONTEXT_BYTES (256U << 10) /* of zstd */
 
+/* Of packed blocks that are wanted together so much is read at once. */
+#define IN_BYTES (256U << 10)
+
 struct packed {
 	enum packed_codec codec;
 	uint32_t block_bytes;
@@ -38,7 +41,12 @@ struct entry {
 /* A decoder's. */
 struct unpacker {
 	uint64_t idx; /* of the block that comes next */
-	uint8_t *in; /* a block, packed */
+	uint8_t page[PACKED_PAGE_BYTES]; /* of the table: the one of page_idx */
+	uint64_t page_idx; /* UINT64_MAX: none yet */
+	uint8_t *
+		in; /* blocks, packed: [in_off, in_off + in_bytes) of the file */
+	uint64_t in_off;
+	uint32_t in_bytes, in_room;
 	uint8_t *out; /* one that is wanted in part; NULL: none yet */
 	uint32_t made, given; /* bytes of it */
 	ZSTD_DCtx *zstd;
@@ -170,24 +178,36 @@ static uint32_t bytes_of(const struct stream *s, uint64_t idx)
 				 s->base.bytes - idx * p->block_bytes);
 }
 
-static int find_entry(struct stream *s, uint64_t idx, struct entry *ret,
+/* What is read of a wrong one is not the file's. */
+static bool is_sound(const struct stream *s, uint64_t idx,
+		     const struct entry *e)
+{
+	const struct packed *p = s->form;
+
+	return e->kind <= PACKED_AS_IT_IS &&
+	       (e->kind != PACKED_AS_IT_IS || e->bytes == bytes_of(s, idx)) &&
+	       e->bytes <= GROWN(p->block_bytes) &&
+	       range_inside(e->off, e->bytes, p->table_off);
+}
+
+static int find_entry(struct stream *s, struct unpacker *u, struct entry *ret,
 		      struct error *err)
 {
 	const struct packed *p = s->form;
-	uint8_t page[PACKED_PAGE_BYTES];
-	struct entry e;
-	int r = read_page(s, idx, page, err);
+	uint64_t page = u->idx / PACKED_PAGE_ENTRIES;
+	int r = 0;
 
+	if (page != u->page_idx) {
+		u->page_idx = UINT64_MAX;
+		r = read_page(s, u->idx, u->page, err);
+	}
 	if (r < 0)
 		return r;
-	e = entry_in(page, idx);
-	if (e.kind > PACKED_AS_IT_IS ||
-	    (e.kind == PACKED_AS_IT_IS && e.bytes != bytes_of(s, idx)) ||
-	    e.bytes > GROWN(p->block_bytes) ||
-	    !range_inside(e.off, e.bytes, p->table_off))
-		return damaged("an entry", p->table_off, err);
-	*ret = e;
-	return 0;
+	u->page_idx = page;
+	*ret = entry_in(u->page, u->idx);
+	return is_sound(s, u->idx, ret)
+		       ? 0
+		       : damaged("an entry", p->table_off, err);
 }
 
 static int find_hole(struct stream *s, uint64_t off, uint64_t len,
@@ -220,6 +240,11 @@ static int find(struct stream *s, uint64_t out, struct checkpoint *ret,
 	return 0;
 }
 
+static uint32_t in_room(const struct packed *p)
+{
+	return (uint32_t)max_u64(GROWN(p->block_bytes), IN_BYTES);
+}
+
 static int start(struct decoder *d, const struct checkpoint *from,
 		 struct error *err)
 {
@@ -230,7 +255,9 @@ static int start(struct decoder *d, const struct checkpoint *from,
 		u = d->state = calloc(1, sizeof(*u));
 		if (!u)
 			return error_set(err, -ENOMEM, 0, "out of memory");
-		u->in = malloc(GROWN(p->block_bytes));
+		u->page_idx = UINT64_MAX;
+		u->in_room = in_room(p);
+		u->in = malloc(u->in_room);
 		if (p->codec == PACKED_ZSTD)
 			u->zstd = zstd.createDCtx();
 		if (!u->in || (p->codec == PACKED_ZSTD && !u->zstd))
@@ -244,32 +271,78 @@ static int start(struct decoder *d, const struct checkpoint *from,
 static bool unpack(const struct packed *p, struct unpacker *u,
 		   const struct entry *e, uint8_t *out, uint32_t bytes)
 {
+	const uint8_t *in = u->in;
+
+	if (e->kind != PACKED_ZEROES && e->bytes)
+		in += e->off - u->in_off;
 	switch ((enum packed_kind)e->kind) {
 	case PACKED_ZEROES:
 		memset(out, 0, bytes);
 		return true;
 	case PACKED_AS_IT_IS:
-		memcpy(out, u->in, bytes);
+		memcpy(out, in, bytes);
 		return true;
 	case PACKED_PACKED:
 		break;
 	}
 	if (p->codec == PACKED_ZSTD)
-		return zstd.decompressDCtx(u->zstd, out, bytes, u->in,
-					   e->bytes) == bytes;
-	return lz4.decompress_safe((const char *)u->in, (char *)out,
-				   (int)e->bytes, (int)bytes) == (int)bytes;
+		return zstd.decompressDCtx(u->zstd, out, bytes, in, e->bytes) ==
+		       bytes;
+	return lz4.decompress_safe((const char *)in, (char *)out, (int)e->bytes,
+				   (int)bytes) == (int)bytes;
 }
 
-/* The next block, all of it. */
+/* Behind @e, which is block u->idx, those of @want bytes of the disk that lie behind
+ * it in the file as well: where the last that has room ends. */
+static uint64_t end_of_run(const struct stream *s, const struct unpacker *u,
+			   const struct entry *e, size_t want)
+{
+	const struct packed *p = s->form;
+	uint64_t end = e->off + e->bytes, idx = u->idx;
+	struct entry next;
+
+	for (; want > p->block_bytes; want -= p->block_bytes) {
+		if (++idx == p->blocks || idx % PACKED_PAGE_ENTRIES == 0)
+			break;
+		next = entry_in(u->page, idx);
+		if (next.kind == PACKED_ZEROES)
+			continue;
+		if (!is_sound(s, idx, &next) || next.off != end ||
+		    end + next.bytes - e->off > u->in_room)
+			break;
+		end += next.bytes;
+	}
+	return end;
+}
+
+/* The block of @e, to where unpack() finds it. */
+static int read_block(struct stream *s, struct unpacker *u,
+		      const struct entry *e, size_t want, struct error *err)
+{
+	uint64_t end = u->in_off + u->in_bytes;
+	int r;
+
+	if (e->kind == PACKED_ZEROES || !e->bytes ||
+	    (e->off >= u->in_off && e->off + e->bytes <= end))
+		return 0;
+	end = end_of_run(s, u, e, want);
+	u->in_off = e->off;
+	u->in_bytes = (uint32_t)(end - e->off);
+	r = source_read(s->src, u->in, u->in_bytes, e->off, err);
+	if (r < 0)
+		u->in_bytes = 0;
+	return r;
+}
+
+/* The next block, all of it; @want bytes are, from where it begins. */
 static int next_block(struct decoder *d, struct unpacker *u, uint8_t *out,
-		      uint32_t bytes, struct error *err)
+		      uint32_t bytes, size_t want, struct error *err)
 {
 	struct entry e;
-	int r = find_entry(d->s, u->idx, &e, err);
+	int r = find_entry(d->s, u, &e, err);
 
-	if (r >= 0 && e.kind != PACKED_ZEROES && e.bytes)
-		r = source_read(d->s->src, u->in, e.bytes, e.off, err);
+	if (r >= 0)
+		r = read_block(d->s, u, &e, want, err);
 	if (r < 0)
 		return r;
 	if (!unpack(d->s->form, u, &e, out, bytes) ||
@@ -297,11 +370,11 @@ static int step(struct decoder *d, uint8_t *out, size_t len, size_t *ret,
 		bytes = bytes_of(d->s, u->idx);
 		if (len >= bytes) {
 			*ret = bytes;
-			return next_block(d, u, out, bytes, err);
+			return next_block(d, u, out, bytes, len, err);
 		}
 		if (!u->out)
 			u->out = malloc(p->block_bytes);
-		r = u->out ? next_block(d, u, u->out, bytes, err)
+		r = u->out ? next_block(d, u, u->out, bytes, len, err)
 			   : error_set(err, -ENOMEM, 0, "out of memory");
 		if (r < 0)
 			return r;
@@ -354,7 +427,8 @@ int packed_look(struct stream *s, enum packed_codec codec, struct error *err)
 	memcpy(s->form, &p, sizeof(p));
 	s->ops = &stream_packed;
 	s->piece_bytes = p.block_bytes;
-	s->decoder_bytes = 2ULL * GROWN(p.block_bytes) + CONTEXT_BYTES;
+	s->decoder_bytes =
+		in_room(&p) + (uint64_t)p.block_bytes + CONTEXT_BYTES;
 	r = stream_check_memory(s, s->decoder_bytes, "a packed disk", err);
 	return r < 0 ? r : 1;
 }
