@@ -236,8 +236,8 @@ static int open_parent(struct chain *c, const struct open_options *options,
 		error_prefix(err, "%s", child->path);
 		return r;
 	}
-	r = inside_unpack(&file.file.src, file.format, false, options, &streams,
-			  err);
+	r = inside_unpack(&file.file.src, file.format, options, file.file.path,
+			  &streams, err);
 	if (r < 0) {
 		error_prefix(err, "%s", file.file.path);
 		return r;

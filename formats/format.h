@@ -102,6 +102,12 @@ struct format_ops {
 	   these may look like a stream, and are none. */
 	bool told_behind;
 
+	/*
+	 * Optional: can it be opened, and read, by who does not know where its
+	 * file ends? @head: as for probe(). Only of what matches.
+	 */
+	bool (*open_ended)(const uint8_t *head, size_t head_bytes);
+
 	/* Optional. A folder with a file of this name is one image, too. */
 	const char *folder_file;
 
@@ -212,6 +218,20 @@ int format_in_folder(const char *path, char **ret, struct error *err);
  */
 int format_probe(struct source *src, const struct format_ops **ret,
 		 struct error *err);
+
+/*
+ * As format_probe(), of what begins so and has an end that is not known: those
+ * that are told of there alone are not looked for. probe.c
+ */
+int format_of_head(const uint8_t *head, size_t head_bytes,
+		   const struct format_ops **ret);
+
+/* open_ended() of formats whose headers tell all. probe.c */
+bool format_reads_forward(const uint8_t *head, size_t head_bytes);
+
+/* Is it told by its end, which @tail is, what it is? The name of the format; NULL: it
+ * is not. probe.c */
+const char *format_of_tail(struct source *tail);
 
 /* Does the content match @ops? A raw image always does. probe.c */
 int format_matches(const struct format_ops *ops, struct source *src,

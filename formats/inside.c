@@ -7,6 +7,7 @@
 
 #include "formats/containers/container.h"
 #include "formats/file-lock.h"
+#include "formats/gpt.h"
 #include "formats/rootfs/docker.h"
 #include "formats/streams/stream.h"
 
@@ -16,11 +17,62 @@ static unsigned int ratio_max(const struct open_options *options)
 	return options->alone ? STREAM_RATIO_ALONE : STREAM_RATIO_MAX;
 }
 
-int inside_unpack(struct source **src, const char *format, bool chosen,
-		  const struct open_options *options, unsigned int *depth,
-		  struct error *err)
+/* What is to be unpacked. */
+struct unpacking {
+	const struct open_options *options;
+	const struct format_ops *format; /* declared; NULL: guess */
+	uint64_t bytes; /* of the raw disk in it; 0: nobody said */
+};
+
+/*
+ * stream_options.told: a format that says what it needs of its file, the user's
+ * word, a partition table, what the stream itself says. Where the last two are
+ * both there they are the same, or there is more in it than the disk.
+ */
+static uint64_t told_bytes(void *opaque, const uint8_t *head, size_t bytes,
+			   uint64_t hint, unsigned int bits)
+{
+	const struct unpacking *u = opaque;
+	const struct format_ops *ops;
+	uint64_t told;
+
+	if (stream_probe(head, bytes) || container_is(head, bytes) ||
+	    format_of_head(head, bytes, &ops) < 0 ||
+	    (u->format && u->format != ops))
+		return 0;
+	if (strcmp(ops->name, "raw") != 0)
+		return ops->open_ended && ops->open_ended(head, bytes)
+			       ? STREAM_OPEN_ENDED
+			       : 0;
+	if (u->bytes)
+		return u->bytes;
+	told = gpt_disk_bytes(head, bytes);
+	if (!told && bits == 64)
+		told = hint;
+	return bits && (told ^ hint) << (64 - bits) ? 0 : told;
+}
+
+static int unpack(struct source **src, struct unpacking *u, bool sure,
+		  const char *path, unsigned int *depth, struct error *err)
+{
+	return stream_peel(
+		src,
+		&(struct stream_options){
+			.sure = sure,
+			.ratio_max = ratio_max(u->options),
+			.told = u->options->while_decoded ? told_bytes : NULL,
+			.opaque = u,
+			.path = path },
+		depth, err);
+}
+
+static int unpack_unless_declared(struct source **src, const char *format,
+				  bool chosen, struct unpacking *u,
+				  const char *path, unsigned int *depth,
+				  struct error *err)
 {
 	const struct format_ops *ops = format ? format_by_name(format) : NULL;
+	const struct open_options *options = u->options;
 	int r = 0;
 
 	if (format && !chosen &&
@@ -30,9 +82,17 @@ int inside_unpack(struct source **src, const char *format, bool chosen,
 	/* Before it is read: what is written meanwhile is no image. */
 	if (options->lock && source_file(*src))
 		r = file_lock_reader(*src, err);
-	return r < 0 ? r
-		     : stream_peel(src, format || chosen, ratio_max(options),
-				   depth, err);
+	u->format = ops;
+	return r < 0 ? r : unpack(src, u, format || chosen, path, depth, err);
+}
+
+int inside_unpack(struct source **src, const char *format,
+		  const struct open_options *options, const char *path,
+		  unsigned int *depth, struct error *err)
+{
+	struct unpacking u = { .options = options };
+
+	return unpack_unless_declared(src, format, false, &u, path, depth, err);
 }
 
 /* Where the container that @f is lies; of what is alone, nowhere. */
@@ -91,14 +151,16 @@ int inside_find(struct place_file *f, const struct open_options *options,
 {
 	const char *member = options->member;
 	bool wanted = member || options->contained;
+	struct unpacking u = { .options = options,
+			       .bytes = options->unpacked_bytes };
 	unsigned int depth = 0;
 	int r;
 
 	for (;;) {
 		CLEANUP(container_unrefp) struct container *c = NULL;
 
-		r = inside_unpack(&f->src, *format, wanted, options, &depth,
-				  err);
+		r = unpack_unless_declared(&f->src, *format, wanted, &u,
+					   f->path, &depth, err);
 		if (r < 0 || (*format && !wanted))
 			return r;
 		r = container_open(f->src, place_of(f, options), f->path,
@@ -123,8 +185,14 @@ int inside_find(struct place_file *f, const struct open_options *options,
 int inside_container(struct place_file *f, const struct open_options *options,
 		     struct container **ret, struct error *err)
 {
+	struct open_options all = *options;
+	struct unpacking u = { .options = &all };
 	unsigned int streams = 0;
-	int r = stream_peel(&f->src, true, ratio_max(options), &streams, err);
+	int r;
+
+	/* Of all members it is told. */
+	all.while_decoded = false;
+	r = unpack(&f->src, &u, true, f->path, &streams, err);
 
 	if (r >= 0)
 		r = container_open(f->src, place_of(f, options), f->path, true,

@@ -14,11 +14,11 @@ struct container;
 /*
  * Of a stream that nobody declared to be raw, what is in it: *src, the caller's, is
  * replaced, and *depth raised. What was declared to be of another format, and is,
- * is that. @chosen: what is in it was named.
+ * is that. @path: for messages.
  */
-int inside_unpack(struct source **src, const char *format, bool chosen,
-		  const struct open_options *options, unsigned int *depth,
-		  struct error *err);
+int inside_unpack(struct source **src, const char *format,
+		  const struct open_options *options, const char *path,
+		  unsigned int *depth, struct error *err);
 
 /*
  * What nobody declared, or has a member that was named, may be a container, or a

@@ -35,6 +35,10 @@ struct open_options {
 	/* The top's file, open already, the caller's; NULL: it is opened by
 	   its path, which serves messages alone otherwise. */
 	struct source *src;
+	/* What is in a compressed file may be served before all of it was decoded
+	   once; and the size of the raw disk in the top's, 0: nobody said. */
+	bool while_decoded;
+	uint64_t unpacked_bytes;
 	bool alone; /* no other file that the top refers to is opened */
 	bool direct; /* O_DIRECT */
 	bool force_parent; /* take a parent whose ids do not match */

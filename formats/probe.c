@@ -28,7 +28,9 @@ static bool matches(const struct format_ops *ops, struct source *src,
 	     i < ARRAY_SIZE(ops->magic) && ops->magic[i].len; i++)
 		if (magic_matches(&ops->magic[i], head, head_bytes))
 			return true;
-	return ops->probe && ops->probe(src, head, head_bytes);
+	/* What has an end that is not known is looked at there when it is. */
+	return ops->probe && !(ops->told_behind && src->end_unknown) &&
+	       ops->probe(src, head, head_bytes);
 }
 
 static bool has_magic(const struct format_ops *ops)
@@ -53,17 +55,11 @@ static int read_head(struct source *src, uint8_t **ret, size_t *ret_bytes,
 	return 0;
 }
 
-int format_probe(struct source *src, const struct format_ops **ret,
-		 struct error *err)
+static int find(struct source *src, const uint8_t *head, size_t bytes,
+		const struct format_ops **ret, struct error *err)
 {
 	const struct format_ops *const *f, *found = NULL;
-	CLEANUP(freep) uint8_t *head = NULL;
-	size_t bytes = 0;
-	int r;
 
-	r = read_head(src, &head, &bytes, err);
-	if (r < 0)
-		return r;
 	for (f = format_table; *f; f++) {
 		if (!has_magic(*f) || !matches(*f, src, head, bytes, false))
 			continue;
@@ -77,6 +73,43 @@ int format_probe(struct source *src, const struct format_ops **ret,
 	}
 	*ret = found ? found : format_by_name("raw");
 	return 0;
+}
+
+int format_probe(struct source *src, const struct format_ops **ret,
+		 struct error *err)
+{
+	CLEANUP(freep) uint8_t *head = NULL;
+	size_t bytes = 0;
+	int r = read_head(src, &head, &bytes, err);
+
+	return r < 0 ? r : find(src, head, bytes, ret, err);
+}
+
+int format_of_head(const uint8_t *head, size_t head_bytes,
+		   const struct format_ops **ret)
+{
+	struct source none = { .end_unknown = true };
+
+	return find(&none, head, head_bytes, ret, NULL);
+}
+
+bool format_reads_forward(const uint8_t *head, size_t head_bytes)
+{
+	return true;
+}
+
+const char *format_of_tail(struct source *tail)
+{
+	const struct format_ops *const *f;
+	CLEANUP(freep) uint8_t *head = NULL;
+	size_t bytes = 0;
+
+	if (read_head(tail, &head, &bytes, NULL) < 0)
+		return NULL;
+	for (f = format_table; *f; f++)
+		if ((*f)->told_behind && (*f)->probe(tail, head, bytes))
+			return (*f)->name;
+	return NULL;
 }
 
 int format_matches(const struct format_ops *ops, struct source *src,

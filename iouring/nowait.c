@@ -5,6 +5,7 @@
 
 _Thread_local bool engine_nowait;
 _Thread_local void (*engine_waits)(bool begins);
+bool (*engine_gone)(void);
 
 /*
  * O_DIRECT always waits for the disk. A kernel or a file system that does not

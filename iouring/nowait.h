@@ -19,6 +19,13 @@
 
 extern _Thread_local bool engine_nowait;
 
+/*
+ * What may be waited for for minutes is not, where nobody needs it any more: has he
+ * gone for whom this thread works? The front end sets it, before the first request;
+ * NULL: it cannot tell. Any thread.
+ */
+extern bool (*engine_gone)(void);
+
 static inline bool may_wait(void)
 {
 	return !engine_nowait;

@@ -146,6 +146,9 @@ struct source {
 	atomic_uint refs;
 	uint64_t id; /* of this source; never used again by another */
 	uint64_t bytes; /* size */
+	/* Its size is what something in it tells, or a bound: what its end has is
+	   not known, and takes long to be read. Its maker sets it. */
+	bool end_unknown;
 
 	/*
 	 * What is read in its place, at @root_off + an offset: itself, or what

@@ -27,6 +27,9 @@ struct config {
 	size_t n_exports;
 	char *format; /* NULL: guess */
 	char *member; /* of a container; NULL: its one disk */
+	uint64_t
+		unpacked_bytes; /* of the raw disk in a compressed file; 0: nobody
+				    said */
 	char *snapshot; /* NULL: the live state */
 	uint8_t *key; /* contents of the key file; NULL: none */
 	size_t key_bytes;
@@ -66,7 +69,7 @@ void config_init(struct config *c);
 void config_done(struct config *c); /* wipes the key */
 
 /*
- * Sets parameter @key: image, export (may repeat), format, member, snapshot, key, allow (may repeat),
+ * Sets parameter @key: image, export (may repeat), format, member, size, snapshot, key, allow (may repeat),
  * force, credentials, ca, proxy, remote-timeout, cache-dir,
  * cache-size, fill, trace, cache, spare, io, direct, diff, overlay, overlay-scope, overlays,
  * overlay-max, overlay-free, detect, control, max-connections,

@@ -144,6 +144,7 @@ static int take_image(struct target *t, struct glance_image *i,
 	t->path = i->path;
 	t->options = (struct open_options){ .format = i->format,
 					    .contained = i->contained,
+					    .while_decoded = true,
 					    .alone = true,
 					    .direct = c->direct,
 					    .lock = !c->force_share,
@@ -205,8 +206,10 @@ static int find_file(struct target *t, struct error *err)
 	t->id = strdup(t->name.image);
 	t->path = strdup(path);
 	config_open_options(c, &t->options);
+	t->options.while_decoded = true;
 	if (*t->name.image) { /* its snapshots are called by its name */
 		t->options.snapshot = NULL;
+		t->options.unpacked_bytes = 0;
 		t->options.member = NULL;
 	}
 	if (t->name.member)

@@ -14,6 +14,7 @@
 #include <nbdkit-plugin.h>
 
 #include "formats/format.h"
+#include "iouring/nowait.h"
 #include "nbd/bridge.h"
 #include "nbd/control.h"
 #include "nbd/peer-name.h"
@@ -116,11 +117,17 @@ static void find_nbd_server(void)
 	bridge_find_server(ours, ARRAY_SIZE(ours));
 }
 
+static bool client_has_gone(void)
+{
+	return nbdkit_nanosleep(0, 1) < 0;
+}
+
 /* nbdkit has gone to the background: threads and SQLite may come. */
 static int platter_after_fork(void)
 {
 	struct error err = { 0 };
 
+	engine_gone = client_has_gone;
 	if (service.glance)
 		find_nbd_server();
 	return service_start(&service, &err) < 0 ? fail(&err) : 0;

@@ -22,6 +22,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "iouring/nowait.h"
 #include "nbd/workers.h"
 
 #define OWED_NSEC 60000U
@@ -94,6 +95,13 @@ int queue_fd(const struct queue *q)
 }
 
 /* ---- in a worker ---- */
+
+static _Thread_local const struct queue_user *served;
+
+static bool user_has_gone(void)
+{
+	return served && atomic_load(&served->gone);
+}
 
 static int run(struct queue_request *r, struct fault *f)
 {
@@ -190,10 +198,12 @@ static void work_on(struct work *w)
 	struct fault f;
 
 	r->wire = 0;
+	served = r->user;
 	if (run(r, &f) < 0) {
 		r->wire = f.wire;
 		tell_fault(&f);
 	}
+	served = NULL;
 	give_back(r->user->queue, r, began_nsec);
 }
 
@@ -202,6 +212,7 @@ int queues_start(unsigned int per_user, void (*tell)(const struct fault *f),
 {
 	per_user_max = per_user;
 	tell_fault = tell;
+	engine_gone = user_has_gone;
 	return workers_start(pay, err);
 }
 

@@ -11,6 +11,8 @@
 #ifndef NBD_QUEUE_H
 #define NBD_QUEUE_H
 
+#include <stdatomic.h>
+
 #include "nbd/session.h"
 #include "nbd/workers.h"
 
@@ -64,6 +66,7 @@ struct queue_request {
 struct queue_user {
 	struct queue *queue;
 	struct connection *connection;
+	atomic_bool gone; /* he takes no answers: what takes long ends, -EIO */
 	/* The queue's own. */
 	struct queue_request *waiting, **waiting_end;
 	unsigned int at_work;

@@ -7,6 +7,7 @@
 #include "formats/chain.h"
 #include "formats/codec/codec.h"
 #include "formats/containers/container.h"
+#include "formats/streams/pass.h"
 #include "glance/find.h"
 #include "iouring/sources/disk-cache.h"
 #include "iouring/sources/http-engine.h"
@@ -133,11 +134,17 @@ int service_start(struct service *s, struct error *err)
 	return r;
 }
 
+void service_stop_waiting(void)
+{
+	http_engine_stop();
+	passes_stop();
+}
+
 void service_stop(struct service *s)
 {
 	control_free(TAKE_PTR(s->control));
 	glance_free(TAKE_PTR(s->glance));
-	http_engine_stop();
+	service_stop_waiting();
 	replay_stop();
 	disk_cache_stop();
 }

@@ -54,6 +54,10 @@ int service_prepare(struct service *s, const struct nbd_door *door,
 /* No fork comes any more: threads do. */
 int service_start(struct service *s, struct error *err);
 
+/* Whoever waits for another server, or for a stream to be decoded, does so no more.
+ * Any thread. */
+void service_stop_waiting(void);
+
 /* Nobody uses it any more; then service_done() frees all. */
 void service_stop(struct service *s);
 void service_done(struct service *s);

@@ -81,6 +81,9 @@ struct container {
 int container_open(struct source *src, struct place *place, const char *path,
 		   bool chosen, struct container **ret, struct error *err);
 
+/* Does what begins so look like one? */
+bool container_is(const uint8_t *head, size_t bytes);
+
 struct container *container_ref(struct container *c);
 void container_unref(struct container *c); /* NULL is fine */
 void container_unrefp(struct container **c);

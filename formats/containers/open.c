@@ -16,6 +16,21 @@ static const struct container_ops *const containers[] = {
 
 /* ---- what it is ---- */
 
+static const struct container_ops *find(const uint8_t *head, size_t bytes)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(containers); i++)
+		if (containers[i]->probe(head, bytes))
+			return containers[i];
+	return NULL;
+}
+
+bool container_is(const uint8_t *head, size_t bytes)
+{
+	return find(head, bytes);
+}
+
 static bool has_gpt(const uint8_t *head, size_t bytes, size_t at)
 {
 	return bytes >= at + 8 && !memcmp(head + at, "EFI PART", 8);
@@ -51,26 +66,25 @@ static int check_no_disk(const struct container_ops *ops, struct source *src,
 int container_open(struct source *src, struct place *place, const char *path,
 		   bool chosen, struct container **ret, struct error *err)
 {
-	size_t bytes = (size_t)min_u64(src->bytes, HEAD_BYTES), i;
+	size_t bytes = (size_t)min_u64(src->bytes, HEAD_BYTES);
+	const struct container_ops *ops;
 	CLEANUP(container_unrefp) struct container *c = NULL;
 	uint8_t head[HEAD_BYTES];
 	int r = source_read(src, head, bytes, 0, err);
 
 	*ret = NULL;
-	for (i = 0; r >= 0 && i < ARRAY_SIZE(containers); i++)
-		if (containers[i]->probe(head, bytes))
-			break;
-	if (r < 0 || i == ARRAY_SIZE(containers))
+	ops = r < 0 ? NULL : find(head, bytes);
+	if (!ops)
 		return r;
 	if (!chosen)
-		r = check_no_disk(containers[i], src, head, bytes, err);
+		r = check_no_disk(ops, src, head, bytes, err);
 	if (r < 0)
 		return r;
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	atomic_init(&c->refs, 1);
-	c->ops = containers[i];
+	c->ops = ops;
 	c->src = source_ref(src);
 	c->place = place_ref(place);
 	c->path = strdup(path);

@@ -808,6 +808,7 @@ const struct format_ops qcow2_format = {
 	.name = "qcow2",
 	.glance_name = "qcow2",
 	.probe = qcow2_probe,
+	.open_ended = format_reads_forward,
 	.state_bytes = sizeof(struct opening),
 	.open = qcow2_open,
 	.close = qcow2_close,

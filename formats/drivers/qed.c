@@ -390,6 +390,7 @@ static int qed_check(struct layer *l, struct check_report *r, struct error *err)
 const struct format_ops qed_format = {
 	.name = "qed",
 	.magic = { { QED_MAGIC_AT, 4, "QED" } }, /* with its NUL */
+	.open_ended = format_reads_forward,
 	.state_bytes = sizeof(struct qed_state),
 	.open = qed_open,
 	.map = qed_map,

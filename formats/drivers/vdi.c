@@ -469,6 +469,7 @@ const struct format_ops vdi_format = {
 	.name = "vdi",
 	.glance_name = "vdi",
 	.magic = { { VDI_SIGNATURE_AT, 4, "\x7f\x10\xda\xbe" } },
+	.open_ended = format_reads_forward,
 	.state_bytes = sizeof(struct vdi_header),
 	.open = vdi_open,
 	.check_parent = vdi_check_parent,

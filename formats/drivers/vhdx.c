@@ -434,6 +434,7 @@ const struct format_ops vhdx_format = {
 	.name = "vhdx",
 	.glance_name = "vhdx",
 	.magic = { { 0, 8, "vhdxfile" } },
+	.open_ended = format_reads_forward,
 	.state_bytes = sizeof(struct vhdx_state),
 	.open = vhdx_open,
 	.check_parent = vhdx_check_parent,

@@ -214,6 +214,8 @@ int vmdk_hosted_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
 		     struct error *err);
 int vmdk_cowd_open(struct vmdk_extent *e, const uint8_t *head, size_t len,
 		   struct error *err);
+/* format_ops.open_ended: not one whose directory a footer tells of. */
+bool vmdk_hosted_open_ended(const uint8_t *head, size_t head_bytes);
 /* Does the embedded descriptor, as e->descriptor_* have it, lie in the file? */
 int vmdk_check_embedded(const struct vmdk_extent *e, struct error *err);
 /* The name and generations in a COWD header without a descriptor. */

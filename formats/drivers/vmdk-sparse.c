@@ -223,6 +223,14 @@ static int hosted_check(const struct hosted_header *h, uint64_t at,
 	return 0;
 }
 
+bool vmdk_hosted_open_ended(const uint8_t *head, size_t head_bytes)
+{
+	struct cursor c = { .buf = head, .len = head_bytes };
+
+	return cursor_le32_at(&c, HOSTED_MAGIC_AT) == VMDK_HOSTED_MAGIC &&
+	       cursor_le64_at(&c, HOSTED_GD_OFF_AT) != GD_AT_END;
+}
+
 /* Is the sector at @p, with the one before it, a footer and its marker? */
 static bool is_footer(const uint8_t *marker)
 {

@@ -558,6 +558,7 @@ const struct format_ops vmdk_format = {
 		   { 0, 4, "COWD" },
 		   { 0, 8, "\xbe\xba\xfe\xca\0\0\0\0" } },
 	.probe = vmdk_probe,
+	.open_ended = vmdk_hosted_open_ended,
 	.state_bytes = sizeof(struct vmdk_state),
 	.open = vmdk_open,
 	.check_parent = vmdk_check_parent,

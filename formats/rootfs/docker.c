@@ -120,10 +120,14 @@ static int add_layer(struct layer *l, const char *name, struct error *err)
 				 TREE_LAYERS_MAX);
 	r = open_file(l, name, &src, err);
 	if (r >= 0)
-		r = stream_peel(&src, true,
-				l->options->alone ? STREAM_RATIO_ALONE
-						  : STREAM_RATIO_MAX,
-				&streams, err);
+		r = stream_peel(
+			&src,
+			&(struct stream_options){
+				.sure = true,
+				.ratio_max = l->options->alone
+						     ? STREAM_RATIO_ALONE
+						     : STREAM_RATIO_MAX },
+			&streams, err);
 	if (r < 0)
 		return r;
 	d->layers[d->n_layers++] = TAKE_PTR(src);

@@ -293,7 +293,7 @@ static int next_block(struct decoder *d, struct bzip2 *b, uint8_t *out,
 	if (r < 0)
 		return r;
 	if (8 * stream_in_have(&d->in) < b->bit + MAGIC_BITS + CRC_BITS)
-		return decoder_damaged(d, "it ends early", err);
+		return decoder_cut(d, err);
 	magic = get_bits(stream_in_at(&d->in), b->bit, MAGIC_BITS);
 	if (magic == END_MAGIC)
 		return end_stream(d, b, err);

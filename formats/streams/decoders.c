@@ -42,6 +42,17 @@ void streams_configure(void (*say)(const char *line))
 	say_line = say;
 }
 
+void stream_say(const struct stream *s, const char *what)
+{
+	char line[ERROR_MSG_BYTES + 512];
+
+	if (!say_line)
+		return;
+	snprintf(line, sizeof(line), "%s%s%s", s->path ? s->path : "",
+		 s->path ? ": " : "", what);
+	say_line(line);
+}
+
 static uint64_t level_bytes(const struct stream *s)
 {
 	return s->level ? STREAM_INNER_MAX : STREAM_DECODER_MAX;
@@ -98,7 +109,6 @@ static struct decoder *decoder_new(struct stream *s)
 	d->s = s;
 	d->in.src = s->src;
 	d->in.end = s->src->bytes;
-	d->bytes = s->decoder_bytes + OVERHEAD_BYTES;
 	return d;
 }
 
@@ -133,6 +143,18 @@ static struct decoder *nearest(const struct stream *s, uint64_t off)
 	return best;
 }
 
+/* Of those that make indexes, of the level of @s. */
+static uint64_t noting_bytes(const struct stream *s)
+{
+	const struct decoder *d;
+	uint64_t bytes = 0;
+
+	for (d = pool.newest; d; d = d->older)
+		if (d->noting && d->s->level == s->level)
+			bytes += d->bytes;
+	return bytes;
+}
+
 /* Makes way for one of @s. True: there may be room now. */
 static bool evict(struct stream *s)
 {
@@ -148,20 +170,22 @@ static bool evict(struct stream *s)
 	return true;
 }
 
-/* A fresh one, or one that is to begin anew. NULL: there is no memory. */
-static struct decoder *take_fresh(struct stream *s)
+/* A fresh one, or one that is to begin anew. @more: bytes that it takes besides.
+ * NULL: there is no memory. */
+static struct decoder *take_fresh(struct stream *s, uint64_t more)
 {
 	unsigned int n;
 	struct decoder *d = oldest_idle(s, true, &n);
-	uint64_t bytes = s->decoder_bytes + OVERHEAD_BYTES;
+	uint64_t bytes = s->decoder_bytes + OVERHEAD_BYTES + more;
 
-	if (d && n >= IDLE_OF_A_STREAM)
+	if (d && !more && n >= IDLE_OF_A_STREAM)
 		return d;
 	while (pool.bytes[s->level] + bytes > level_bytes(s))
 		if (!evict(s))
 			pthread_cond_wait(&pool.given, &pool.lock);
 	d = decoder_new(s);
 	if (d) {
+		d->bytes = bytes;
 		pool.bytes[s->level] += d->bytes;
 		list_push(d);
 	}
@@ -179,7 +203,7 @@ static struct decoder *take(struct stream *s, uint64_t off, uint64_t end,
 		pthread_cond_wait(&pool.given, &pool.lock);
 	*ret_fresh = !d || d->goal < from;
 	if (*ret_fresh)
-		d = take_fresh(s);
+		d = take_fresh(s, 0);
 	if (d) {
 		d->busy = true;
 		d->goal = end;
@@ -236,6 +260,12 @@ int decoder_damaged(const struct decoder *d, const char *what,
 			 d->in.off, what);
 }
 
+int decoder_cut(struct decoder *d, struct error *err)
+{
+	d->cut = true;
+	return decoder_damaged(d, "it ends early", err);
+}
+
 int stream_check_bytes(uint64_t bytes, struct error *err)
 {
 	return bytes <= STREAM_BYTES_MAX
@@ -246,18 +276,33 @@ int stream_check_bytes(uint64_t bytes, struct error *err)
 				   (uint64_t)STREAM_BYTES_MAX);
 }
 
+int decoder_note(struct decoder *d, const struct checkpoint *ck,
+		 struct error *err)
+{
+	int r;
+
+	pthread_mutex_lock(&d->s->lock);
+	r = stream_index_add(&d->s->index, ck, err);
+	pthread_mutex_unlock(&d->s->lock);
+	return r;
+}
+
 int decoder_pass(struct decoder *d, uint64_t in, uint32_t state,
 		 struct error *err)
 {
 	struct stream_index *x = &d->s->index;
 	struct checkpoint ck = { .in = in, .out = d->out, .state = state };
 
+	/* What begins there with nothing known of what was before has sums of its
+	   own. */
+	if (!state)
+		d->sum_from = d->out;
 	if (d->noting)
 		return x->n && !(state & CHECKPOINT_STAYS) &&
 				       d->out - x->list[x->n - 1].out <
 					       d->s->piece_bytes / 2
 			       ? 0
-			       : stream_index_add(x, &ck, err);
+			       : decoder_note(d, &ck, err);
 	for (; d->next < x->n && x->list[d->next].out <= d->out; d->next++)
 		if (x->list[d->next].out < d->out)
 			return decoder_damaged(
@@ -329,6 +374,31 @@ static int pass_by(struct decoder *d, uint64_t off, struct error *err)
 	return r;
 }
 
+/*
+ * The same of an index that grows: its windows may go away, so that *ret has a copy
+ * of its own. Which places will be behind it is not known: none is compared.
+ */
+static int find_growing(struct stream *s, uint64_t off, struct checkpoint *ret,
+			size_t *ret_next, struct error *err)
+{
+	const struct checkpoint *ck;
+	int r = 0;
+
+	*ret_next = SIZE_MAX;
+	pthread_mutex_lock(&s->lock);
+	ck = &s->index.list[stream_index_find(&s->index, off)];
+	*ret = *ck;
+	if (ck->window) {
+		ret->window = malloc(ck->window_bytes);
+		if (ret->window)
+			memcpy(ret->window, ck->window, ck->window_bytes);
+		else
+			r = error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
 /* Where to begin for @off. */
 static int find(struct stream *s, uint64_t off, struct checkpoint *ret,
 		size_t *ret_next, struct error *err)
@@ -352,14 +422,15 @@ static int start(struct decoder *d, const struct checkpoint *from, size_t next,
 	return d->s->ops->start(d, from, err);
 }
 
-/* At the size that it told: it must end there, and its sums be right. */
+/* At the size that it told: it must end there, and its sums be right. What another
+ * has told of it is compared by its pass. */
 static int check_end(struct decoder *d, struct error *err)
 {
 	uint8_t more;
 	size_t n;
 	int r;
 
-	if (d->out < d->s->base.bytes)
+	if (d->out < d->s->base.bytes || d->s->pass)
 		return 0;
 	r = d->s->ops->step(d, &more, sizeof(more), &n, err);
 	return r < 0 || !n
@@ -370,14 +441,18 @@ static int check_end(struct decoder *d, struct error *err)
 int stream_decode(struct stream *s, uint64_t off, uint8_t *out, size_t len,
 		  struct error *err)
 {
+	bool fresh, grows = atomic_load(&s->grows);
+	CLEANUP(freep) uint8_t *window = NULL;
 	struct checkpoint from;
 	struct decoder *d;
 	size_t next;
-	bool fresh;
-	int r = find(s, off, &from, &next, err);
+	int r = grows ? find_growing(s, off, &from, &next, err)
+		      : find(s, off, &from, &next, err);
 
 	if (r < 0)
 		return r;
+	if (grows)
+		window = from.window;
 	d = take(s, off, off + len, from.out, &fresh);
 	if (!d)
 		return error_set(err, -ENOMEM, 0, "out of memory");
@@ -409,23 +484,27 @@ static int check_growth(const struct decoder *d, struct error *err)
 }
 
 /* Who waits for it wants to know for how long. */
-static void tell(const struct decoder *d, uint64_t *next)
+void stream_say_progress(const struct decoder *d, uint64_t *next)
 {
 	uint64_t now = now_nsec();
 	char line[160];
 
-	if (!say_line || now < *next)
+	if (!*next)
+		*next = now + TELL_AFTER_NSEC;
+	if (now < *next)
 		return;
 	*next = now + TELL_NSEC;
 	snprintf(line, sizeof(line),
 		 "%s of %" PRIu64 " MiB is decoded once, to be known: %u %%",
 		 d->s->ops->what, d->in.end >> 20,
 		 (unsigned int)(d->in.off * 100 / d->in.end));
-	say_line(line);
+	stream_say(d->s, line);
 }
 
-static int pass(struct decoder *d, int (*passed)(void *opaque, uint64_t done),
-		void *opaque, struct error *err)
+int stream_pass_run(struct decoder *d,
+		    int (*passed)(void *opaque, const struct decoder *d,
+				  const uint8_t *data, size_t n),
+		    void *opaque, struct error *err)
 {
 	CLEANUP(freep) uint8_t *buf = malloc(PASS_BYTES);
 	static const struct checkpoint begin;
@@ -443,63 +522,70 @@ static int pass(struct decoder *d, int (*passed)(void *opaque, uint64_t done),
 		if (r >= 0)
 			r = check_growth(d, err);
 		if (r >= 0)
-			r = passed(opaque, d->out);
+			r = passed(opaque, d, buf, n);
 	}
 	return r;
 }
 
-static struct decoder *take_for_pass(struct stream *s, struct error *err)
+/* @noting: it makes the index. */
+static struct decoder *take_for_pass(struct stream *s, bool noting,
+				     struct error *err)
 {
+	uint64_t bytes = s->decoder_bytes + OVERHEAD_BYTES + s->pass_bytes;
+	uint64_t others;
 	struct decoder *d;
 
 	pthread_mutex_lock(&pool.lock);
-	d = take_fresh(s);
-	if (d)
+	/* They are long at it: who reads has half of what there is. */
+	while (noting && (others = noting_bytes(s)) &&
+	       others + bytes > level_bytes(s) / 2)
+		pthread_cond_wait(&pool.given, &pool.lock);
+	d = take_fresh(s, s->pass_bytes);
+	if (d) {
 		d->busy = true;
+		d->noting = noting;
+		d->goal = UINT64_MAX; /* it goes by wherever anybody waits */
+	}
 	pthread_mutex_unlock(&pool.lock);
 	if (!d)
 		error_set(err, -ENOMEM, 0, "out of memory");
 	return d;
 }
 
-struct first_pass {
-	const struct decoder *d;
-	uint64_t next_nsec;
-};
-
-static int tell_pass(void *opaque, uint64_t done)
+struct decoder *stream_pass_decoder(struct stream *s, struct error *err)
 {
-	struct first_pass *p = opaque;
-
-	tell(p->d, &p->next_nsec);
-	return 0;
+	return take_for_pass(s, true, err);
 }
 
-int stream_pass(struct stream *s, struct error *err)
+void stream_pass_give(struct decoder *d)
 {
-	struct decoder *d = take_for_pass(s, err);
-	struct first_pass p = { d, now_nsec() + TELL_AFTER_NSEC };
-	int r;
+	if (d)
+		give(d, true);
+}
 
-	if (!d)
-		return -ENOMEM;
-	d->noting = true;
-	r = pass(d, tell_pass, &p, err);
-	if (r >= 0)
-		s->base.bytes = d->out;
-	give(d, true);
-	return r;
+struct walk {
+	int (*passed)(void *opaque, uint64_t done);
+	void *opaque;
+};
+
+static int tell_walk(void *opaque, const struct decoder *d, const uint8_t *data,
+		     size_t n)
+{
+	const struct walk *w = opaque;
+
+	return w->passed(w->opaque, d->out);
 }
 
 int stream_walk(struct stream *s, int (*passed)(void *opaque, uint64_t done),
 		void *opaque, struct error *err)
 {
-	struct decoder *d = take_for_pass(s, err);
+	struct decoder *d = take_for_pass(s, false, err);
+	struct walk w = { passed, opaque };
 	int r;
 
 	if (!d)
 		return -ENOMEM;
-	r = pass(d, passed, opaque, err);
+	r = stream_pass_run(d, tell_walk, &w, err);
 	if (!r && d->out != s->base.bytes)
 		r = error_set(err, -EBADMSG, d->out,
 			      "%s: it has another size than it had",

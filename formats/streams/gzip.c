@@ -118,6 +118,19 @@ static int look(struct stream *s, struct error *err)
 	return r;
 }
 
+/* Of the last member, if nothing follows it. */
+static bool hint(struct stream *s, uint64_t *ret, unsigned int *ret_bits)
+{
+	uint32_t size = 0;
+
+	if (source_read(s->src, &size, sizeof(size),
+			s->src->bytes - sizeof(size), NULL) < 0)
+		return false;
+	*ret = le32toh(size);
+	*ret_bits = 32;
+	return true;
+}
+
 /* ---- decoding ---- */
 
 static int begin_block(struct decoder *d, struct gzip *g,
@@ -134,7 +147,7 @@ static int begin_block(struct decoder *d, struct gzip *g,
 		return r;
 	if (zlib.inflateReset2(&g->z, -MAX_WBITS) != Z_OK ||
 	    (bits && !stream_in_have(&d->in)))
-		return decoder_damaged(d, "it ends early", err);
+		return decoder_cut(d, err);
 	if (bits) {
 		zlib.inflatePrime(&g->z, (int)bits,
 				  *stream_in_at(&d->in) >> (8 - bits));
@@ -220,7 +233,7 @@ static int end_member(struct decoder *d, struct gzip *g, struct error *err)
 		return 0;
 	r = stream_in_need(&d->in, TAIL_BYTES, err);
 	if (r >= 0 && stream_in_have(&d->in) < TAIL_BYTES)
-		return decoder_damaged(d, "it ends early", err);
+		return decoder_cut(d, err);
 	if (r >= 0)
 		stream_in_take(&d->in, TAIL_BYTES);
 	return r;
@@ -267,7 +280,7 @@ static int inflate_some(struct decoder *d, struct gzip *g, uint8_t *out,
 	if (code != Z_OK && code != Z_BUF_ERROR)
 		return decoder_damaged(d, g->z.msg ? g->z.msg : "damaged", err);
 	if (have == g->z.avail_in && !*ret && !have)
-		return decoder_damaged(d, "it ends early", err);
+		return decoder_cut(d, err);
 	return 0;
 }
 
@@ -312,6 +325,7 @@ const struct stream_ops stream_gzip = {
 	.probe = probe,
 	.need = need,
 	.look = look,
+	.hint = hint,
 	.start = start,
 	.step = step,
 	.stop = stop,

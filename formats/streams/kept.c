@@ -229,7 +229,7 @@ bool kept_load(struct stream *s, const struct kept_key *key)
 
 /* The file, to be freed; NULL: no memory. */
 static uint8_t *write_all(const struct stream *s, const uint8_t *key,
-			  size_t *ret_bytes)
+			  uint64_t unpacked, size_t *ret_bytes)
 {
 	const struct stream_index *x = &s->index;
 	size_t bytes = HEAD_BYTES + x->n * ENTRY_BYTES + SUM_BYTES, i;
@@ -243,7 +243,7 @@ static uint8_t *write_all(const struct stream *s, const uint8_t *key,
 	memcpy(p, MAGIC, 8);
 	memcpy(p + 8, key, KEY_BYTES);
 	p += 8 + KEY_BYTES;
-	put64(&p, s->base.bytes);
+	put64(&p, unpacked);
 	put64(&p, s->decoder_bytes);
 	put64(&p, x->spacing);
 	put64(&p, x->n);
@@ -315,7 +315,8 @@ static bool write_file(int fd, const uint8_t *buf, size_t bytes)
 	return !bytes;
 }
 
-void kept_save(const struct stream *s, const struct kept_key *key)
+void kept_save(const struct stream *s, const struct kept_key *key,
+	       uint64_t unpacked)
 {
 	CLEANUP(new_file_done) struct new_file file = { .fd = -1 };
 	CLEANUP(freep) char *path = NULL;
@@ -330,7 +331,7 @@ void kept_save(const struct stream *s, const struct kept_key *key)
 		return;
 	write_key(s, key, own);
 	write_name(own, name);
-	buf = write_all(s, own, &bytes);
+	buf = write_all(s, own, unpacked, &bytes);
 	if (!buf || asprintf(&path, "%s/%s", folder_path, name) < 0) {
 		path = NULL;
 		return;

@@ -35,7 +35,9 @@ bool kept_key(const struct stream *s, struct kept_key *ret);
 /* Fills @s as look() or a pass would. False: there is none. */
 bool kept_load(struct stream *s, const struct kept_key *key);
 
-/* Keeps what @s has, unless its file is not what @key says any more. */
-void kept_save(const struct stream *s, const struct kept_key *key);
+/* Keeps what @s has, which unpacks to @bytes, unless its file is not what @key
+ * says any more. */
+void kept_save(const struct stream *s, const struct kept_key *key,
+	       uint64_t bytes);
 
 #endif

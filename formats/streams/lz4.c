@@ -95,6 +95,20 @@ static int look(struct stream *s, struct error *err)
 	return stream_check_memory(s, s->decoder_bytes, "an lz4 stream", err);
 }
 
+/* Of the first frame. */
+static bool hint(struct stream *s, uint64_t *ret, unsigned int *ret_bits)
+{
+	uint8_t head[14];
+	struct cursor c = { .buf = head, .len = sizeof(head) };
+
+	if (source_read(s->src, head, sizeof(head), 0, NULL) < 0 ||
+	    cursor_le32_at(&c, 0) != MAGIC || !(head[4] & 8))
+		return false;
+	*ret = cursor_le64_at(&c, 6);
+	*ret_bits = 64;
+	return true;
+}
+
 /* ---- decoding ---- */
 
 /* For blocks of @bytes. */
@@ -160,7 +174,7 @@ static int begin_frame(struct decoder *d, struct lz4 *l, struct error *err)
 	uint32_t bytes = 7 + (flags & 8 ? 8 : 0);
 
 	if (stream_in_have(&d->in) < bytes)
-		return decoder_damaged(d, "it ends early", err);
+		return decoder_cut(d, err);
 	if (flags >> 6 != 1 || flags & 2 || size & 0x8f || size >> 4 < 4)
 		return decoder_damaged(d, "a frame of an unknown kind", err);
 	if (flags & 1)
@@ -193,7 +207,7 @@ static int next_frame(struct decoder *d, struct lz4 *l, bool *ret_end,
 	magic = cursor_le32_at(&c, 0);
 	if (stream_is_skippable(magic)) {
 		if (8ULL + cursor_le32_at(&c, 4) > d->in.end - d->in.off)
-			return decoder_damaged(d, "it ends early", err);
+			return decoder_cut(d, err);
 		stream_in_seek(&d->in, d->in.off + 8 + cursor_le32_at(&c, 4));
 		return 0;
 	}
@@ -222,7 +236,7 @@ static int end_frame(struct decoder *d, struct lz4 *l, struct error *err)
 		c = (struct cursor){ .buf = stream_in_at(&d->in),
 				     .len = stream_in_have(&d->in) };
 		if (r >= 0 && c.len < 4)
-			return decoder_damaged(d, "it ends early", err);
+			return decoder_cut(d, err);
 		if (r >= 0 && d->whole && l->summed &&
 		    xxh32_end(&l->sum) != cursor_le32_at(&c, 0))
 			return decoder_damaged(d, "its content has another sum",
@@ -249,7 +263,7 @@ static int take_size(struct decoder *d, struct lz4 *l, uint32_t *ret_bytes,
 			     .len = stream_in_have(&d->in) };
 	size = cursor_le32_at(&c, 0);
 	if (c.short_read)
-		return decoder_damaged(d, "it ends early", err);
+		return decoder_cut(d, err);
 	/* A legacy frame ends where another begins. */
 	if (l->state & IN_LEGACY &&
 	    (size == MAGIC || size == LEGACY || stream_is_skippable(size)))
@@ -312,7 +326,7 @@ static int take_block(struct decoder *d, struct lz4 *l, uint32_t bytes,
 	if (r < 0)
 		return r;
 	if (stream_in_have(&d->in) < bytes + sum)
-		return decoder_damaged(d, "it ends early", err);
+		return decoder_cut(d, err);
 	c = (struct cursor){ .buf = stream_in_at(&d->in), .len = bytes + sum };
 	if (sum && xxh32(c.buf, bytes) != cursor_le32_at(&c, bytes))
 		return decoder_damaged(d, "a block has another sum", err);
@@ -395,6 +409,7 @@ const struct stream_ops stream_lz4 = {
 	.probe = probe,
 	.need = need,
 	.look = look,
+	.hint = hint,
 	.start = start,
 	.step = step,
 	.stop = stop,

@@ -6,6 +6,7 @@
 #include "formats/cache.h"
 #include "formats/format.h"
 #include "formats/streams/kept.h"
+#include "formats/streams/pass.h"
 #include "formats/streams/stream.h"
 #include "iouring/util.h"
 
@@ -37,9 +38,12 @@ static void stream_free(struct stream *s)
 {
 	if (!s)
 		return;
+	pass_end(s);
 	stream_forget(s);
 	stream_index_done(&s->index);
 	source_unref(s->src);
+	pthread_mutex_destroy(&s->lock);
+	free(s->path);
 	free(s->form);
 	free(s);
 }
@@ -54,19 +58,28 @@ static void free_source(struct source *s)
 	stream_free(stream_of(s));
 }
 
+/* Of a range that is being decoded waits for that. */
+static int decode(struct stream *s, uint64_t at, void *buf, size_t len)
+{
+	int r = pass_await(s, at, buf, len);
+
+	if (!r)
+		r = stream_decode(s, at, buf, len, NULL);
+	return r == -EBADMSG ? -EIO : r;
+}
+
 /* A piece that this thread has claimed. */
 static int fill(struct stream *s, struct cache_blob *b, uint64_t at, size_t len)
 {
 	uint8_t *block = cache_block(len);
-	int r = block ? stream_decode(s, at, block, len, NULL) : -EAGAIN;
+	int r = block ? decode(s, at, block, len) : -EAGAIN;
 
-	if (r == -EBADMSG)
-		r = -EIO;
 	if (r >= 0) {
 		cache_fill_block(b, block, len);
 		return 0;
 	}
-	cache_fail(b, r);
+	/* That nobody waits here does not concern those who wait elsewhere. */
+	cache_fail(b, r == -ECANCELED ? -EAGAIN : r);
 	cache_block_free(block, len);
 	return r;
 }
@@ -75,9 +88,9 @@ static int fill(struct stream *s, struct cache_blob *b, uint64_t at, size_t len)
 static ssize_t read_unkept(struct stream *s, void *buf, size_t len,
 			   uint64_t off)
 {
-	int r = stream_decode(s, off, buf, len, NULL);
+	int r = decode(s, off, buf, len);
 
-	return r < 0 ? (r == -EBADMSG ? -EIO : r) : (ssize_t)len;
+	return r < 0 ? r : (ssize_t)len;
 }
 
 static bool is_hole(struct stream *s, uint64_t off, uint64_t len)
@@ -131,12 +144,17 @@ static ssize_t read_some(struct source *src, void *buf, size_t len,
 {
 	struct stream *s = stream_of(src);
 	uint64_t at = round_down(off, s->piece_bytes);
-	size_t bytes = (size_t)min_u64(s->piece_bytes, src->bytes - at);
+	uint64_t readable = pass_readable(s);
+	size_t bytes = (size_t)min_u64(s->piece_bytes,
+				       readable - min_u64(at, readable));
 	struct cache_key key = { .owner = src->id, .at = at / s->piece_bytes };
-	size_t n = min_size(len, bytes - (size_t)(off - at));
 	struct cache_blob *b;
+	size_t n;
 	int r = 0;
 
+	if (off - at >= bytes)
+		return -EIO;
+	n = min_size(len, bytes - (size_t)(off - at));
 	if (!cache_peek(&key, &b)) {
 		if (is_hole(s, off, n)) {
 			memset(buf, 0, n);
@@ -145,7 +163,8 @@ static ssize_t read_some(struct source *src, void *buf, size_t len,
 		if (off == at && len >= BULK_BYTES)
 			return read_bulk(s, buf, len, off);
 		r = keep(s, &key, at, bytes, &b);
-		if (r == -EAGAIN)
+		/* What is wrong may be wrong with the rest of the piece. */
+		if (r == -EAGAIN || (r == -EIO && s->pass))
 			return read_unkept(s, buf, n, off);
 	}
 	if (r < 0)
@@ -158,10 +177,12 @@ static ssize_t read_some(struct source *src, void *buf, size_t len,
 /* Of what the cache has, all or nothing. */
 static int read_now(struct source *src, void *buf, size_t len, uint64_t off)
 {
-	const struct stream *s = stream_of(src);
+	struct stream *s = stream_of(src);
 	struct cache_blob *b;
 	size_t in, n, done;
 
+	if (pass_look(s, off, len, NULL) < 0)
+		return -EAGAIN;
 	for (done = 0; done < len; done += n) {
 		struct cache_key key = { .owner = src->id,
 					 .at = (off + done) / s->piece_bytes };
@@ -195,12 +216,13 @@ static void explain(struct source *src, uint64_t off, uint64_t len,
 	struct stream *s = stream_of(src);
 	CLEANUP(freep) uint8_t *piece = malloc(s->piece_bytes);
 	uint64_t at = round_down(off, s->piece_bytes);
-	int r = piece ? 0 : -ENOMEM;
+	int r = piece ? pass_look(s, off, len, err) : -ENOMEM;
 
 	for (; r >= 0 && at < off + len; at += s->piece_bytes)
 		r = stream_decode(
 			s, at, piece,
-			(size_t)min_u64(s->piece_bytes, src->bytes - at), err);
+			(size_t)min_u64(s->piece_bytes, pass_readable(s) - at),
+			err);
 	if (r == -EBADMSG)
 		err->code = -EIO;
 }
@@ -247,8 +269,42 @@ const struct source *stream_bottom(const struct source *src)
 
 /* ---- opening ---- */
 
+/* What something that it begins with tells of its size; 0: nothing. */
+static uint64_t told_bytes(struct stream *s, const struct stream_options *o)
+{
+	CLEANUP(freep) uint8_t *head = malloc(STREAM_HEAD_BYTES);
+	unsigned int bits = 0;
+	uint64_t hint = 0;
+	size_t n = pass_head(s);
+
+	if (!head || !n || stream_decode(s, 0, head, n, NULL) < 0)
+		return 0;
+	if (s->ops->hint && !s->ops->hint(s, &hint, &bits))
+		bits = 0;
+	return o->told(o->opaque, head, n, hint, bits);
+}
+
+/* By a pass, which goes on behind who reads it where its size is told. */
+static int make_by_pass(struct stream *s, const struct stream_options *o,
+			const struct kept_key *key, struct error *err)
+{
+	bool may_go_on = o->told && s->src->bytes >= STREAM_LATER_BYTES;
+	int r = pass_begin(s, key, err);
+	uint64_t told = 0;
+
+	if (r >= 0 && may_go_on)
+		told = told_bytes(s, o);
+	if (r < 0 || !told || told > STREAM_BYTES_MAX)
+		return r < 0 ? r : pass_finish(s, err);
+	s->base.bytes = told;
+	s->base.end_unknown = true;
+	pass_go_on(s, o->sure);
+	return 0;
+}
+
 /* As it was kept, by the form's tables, or by a pass. */
-static int make_index(struct stream *s, struct error *err)
+static int make_index(struct stream *s, const struct stream_options *o,
+		      struct error *err)
 {
 	struct kept_key key;
 	bool keep = kept_key(s, &key);
@@ -257,38 +313,50 @@ static int make_index(struct stream *s, struct error *err)
 	if (keep && kept_load(s, &key))
 		return 0;
 	r = s->ops->look ? s->ops->look(s, err) : 0;
-	if (!r) {
-		s->was_dear = true;
-		r = stream_pass(s, err);
-	}
+	if (!r)
+		return make_by_pass(s, o, keep ? &key : NULL, err);
 	if (r >= 0 && keep && s->was_dear)
-		kept_save(s, &key);
+		kept_save(s, &key, s->base.bytes);
 	return r;
 }
 
+static struct stream *stream_new(struct source *src,
+				 const struct stream_ops *ops,
+				 const struct stream_options *o)
+{
+	struct stream *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	source_init(&s->base, &stream_source_ops, 0);
+	pthread_mutex_init(&s->lock, NULL);
+	s->ops = ops;
+	s->src = source_ref(src);
+	s->level = source_is_stream(src) ? stream_of(src->root)->level + 1 : 0;
+	s->piece_bytes = STREAM_PIECE_BYTES;
+	s->ratio_max = o->ratio_max;
+	s->path = o->path ? strdup(o->path) : NULL;
+	return s;
+}
+
 int stream_open(struct source *src, const struct stream_ops *ops,
-		unsigned int ratio_max, struct source **ret, struct error *err)
+		const struct stream_options *o, struct source **ret,
+		struct error *err)
 {
 	CLEANUP(stream_freep) struct stream *s = NULL;
 	int r = ops->need(err);
 
 	if (r < 0)
 		return r;
-	s = calloc(1, sizeof(*s));
+	s = stream_new(src, ops, o);
 	if (!s)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	source_init(&s->base, &stream_source_ops, 0);
-	s->ops = ops;
-	s->src = source_ref(src);
-	s->level = source_is_stream(src) ? stream_of(src->root)->level + 1 : 0;
-	s->piece_bytes = STREAM_PIECE_BYTES;
-	s->ratio_max = ratio_max;
 	if (s->level > STREAM_DEPTH_MAX)
 		return error_set(err, -EFBIG, 0,
 				 "over %u streams in each other, which is the "
 				 "limit",
 				 STREAM_DEPTH_MAX);
-	r = make_index(s, err);
+	r = make_index(s, o, err);
 	if (r >= 0)
 		r = stream_check_bytes(s->base.bytes, err);
 	if (r < 0)
@@ -326,7 +394,7 @@ static int check_no_disk(const struct stream_ops *ops, struct source *src,
 		     : 0;
 }
 
-int stream_peel(struct source **src, bool sure, unsigned int ratio_max,
+int stream_peel(struct source **src, const struct stream_options *o,
 		unsigned int *depth, struct error *err)
 {
 	CLEANUP(freep) uint8_t *head = malloc(HEAD_BYTES);
@@ -341,7 +409,7 @@ int stream_peel(struct source **src, bool sure, unsigned int ratio_max,
 		ops = r < 0 ? NULL : stream_probe(head, bytes);
 		if (!ops)
 			break;
-		r = check_no_disk(ops, *src, sure, head, bytes, err);
+		r = check_no_disk(ops, *src, o->sure, head, bytes, err);
 		if (r == 1)
 			return 0;
 		if (r >= 0 && ++*depth > STREAM_DEPTH_MAX)
@@ -350,7 +418,7 @@ int stream_peel(struct source **src, bool sure, unsigned int ratio_max,
 					 "each other, which is the limit",
 					 STREAM_DEPTH_MAX);
 		if (r >= 0)
-			r = stream_open(*src, ops, ratio_max, &inner, err);
+			r = stream_open(*src, ops, o, &inner, err);
 		if (r < 0)
 			break;
 		source_unref(*src);

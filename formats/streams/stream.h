@@ -8,7 +8,8 @@
  * are kept for whoever reads on. What is decoded is kept in the process's cache
  * in pieces of one size. The index of checkpoints is made when the stream is
  * opened, and does not change: by the form's own tables, where it has some, or by
- * decoding all of it once.
+ * decoding all of it once. Where something in the stream tells how much it is, it
+ * is read while it is still decoded, and the index grows (pass.c).
  *
  * A new form is one file here with one const struct stream_ops, and one line in
  * open.c.
@@ -16,6 +17,8 @@
 #ifndef FORMATS_STREAMS_STREAM_H
 #define FORMATS_STREAMS_STREAM_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,6 +39,10 @@
 #define STREAM_RATIO_FREE_BYTES (1ULL << 30) /* decoded once to be known */
 
 #define STREAM_PIECE_BYTES (64U << 10) /* unless the form says another */
+
+#define STREAM_LATER_BYTES \
+	(1U << 20) /* of one that is known at once if shorter */
+#define STREAM_HEAD_BYTES (64U << 10) /* of what comes out, to be looked at */
 
 /* ---- the index ---- */
 
@@ -97,6 +104,13 @@ struct stream_ops {
 			 bool *ret_hole, uint64_t *ret_len);
 
 	/*
+	 * Optional: what the stream says of its size before it is decoded, which
+	 * nothing need be true of. *ret, and of how many bits of it. False: it says
+	 * nothing.
+	 */
+	bool (*hint)(struct stream *s, uint64_t *ret, unsigned int *ret_bits);
+
+	/*
 	 * Makes d->state, if it is NULL, and has it begin at @from; d->in is
 	 * there and d->out is set by the caller.
 	 */
@@ -114,13 +128,20 @@ struct stream_ops {
 	void (*stop)(struct decoder *d); /* frees d->state; may be NULL */
 };
 
+struct pass;
+
 struct stream {
 	struct source base;
 	const struct stream_ops *ops;
 	struct source *src; /* its bytes */
+	pthread_mutex_t lock; /* of index, while it grows; see pass.h */
+	atomic_bool grows; /* index, whose windows may go away, too */
+	struct pass *pass; /* NULL: all was known when it was opened */
+	char *path; /* of what it lies in, for messages; or NULL */
 	unsigned int level; /* so many streams lie below */
 	uint32_t piece_bytes; /* a power of two */
 	uint64_t decoder_bytes; /* of memory that a decoder may take */
+	uint64_t pass_bytes; /* what one takes besides that decodes all of it */
 	unsigned int ratio_max; /* by which it may grow in a pass */
 	struct stream_index index;
 	void *form; /* the form's own; free()d */
@@ -135,6 +156,8 @@ struct decoder {
 	uint64_t out; /* comes next */
 	size_t next; /* checkpoint, the first behind where it began */
 	bool noting; /* the index is being made */
+	bool cut; /* it ended where it should not */
+	uint64_t sum_from; /* of d->out: what comes from here has one sum */
 	bool whole; /* all of it is decoded, from its beginning: sums are compared */
 
 	/* decoders.c's */
@@ -151,6 +174,10 @@ struct decoder {
  * otherwise.
  */
 int decoder_pass(struct decoder *d, uint64_t in, uint32_t state,
+		 struct error *err);
+
+/* For these two: adds to the index that @d makes. */
+int decoder_note(struct decoder *d, const struct checkpoint *ck,
 		 struct error *err);
 
 /*
@@ -170,6 +197,9 @@ int checkpoint_window(const struct checkpoint *ck, uint8_t *ret, uint32_t room,
 int decoder_damaged(const struct decoder *d, const char *what,
 		    struct error *err);
 
+/* The same: the stream ends where more should come. */
+int decoder_cut(struct decoder *d, struct error *err);
+
 /* What a decoder of @s may take: -EFBIG, by @what, where @bytes are more. */
 int stream_check_memory(const struct stream *s, uint64_t bytes,
 			const char *what, struct error *err);
@@ -179,24 +209,44 @@ int stream_check_bytes(uint64_t bytes, struct error *err);
 
 /* ---- opening ---- */
 
+/* Nothing is known of where it ends: what is in it tells its own size. */
+#define STREAM_OPEN_ENDED STREAM_BYTES_MAX
+
+struct stream_options {
+	bool sure; /* what is in it was declared: nothing else can be meant */
+	unsigned int
+		ratio_max; /* one that must be decoded to be known, and grows
+				   by more, is -EFBIG */
+
+	/*
+	 * Optional: told what the stream begins with; @hint of @bits low bits is
+	 * what it says of its own size, 0 bits: nothing. Returns the size of what
+	 * is in it, or STREAM_OPEN_ENDED: then it is read while it is still
+	 * decoded; 0: nothing tells it.
+	 */
+	uint64_t (*told)(void *opaque, const uint8_t *head, size_t bytes,
+			 uint64_t hint, unsigned int bits);
+	void *opaque;
+	const char *path; /* for lines that are said later; may be NULL */
+};
+
 /* Which form? NULL: none. */
 const struct stream_ops *stream_probe(const uint8_t *head, size_t bytes);
 
 /*
  * Makes a source of @src, which is referred to, of what it decodes to. May take
- * long, where all is to be decoded once; see stream_peel() for @ratio_max.
+ * long, where all is to be decoded once.
  */
 int stream_open(struct source *src, const struct stream_ops *ops,
-		unsigned int ratio_max, struct source **ret, struct error *err);
+		const struct stream_options *o, struct source **ret,
+		struct error *err);
 
 /*
  * *src, the caller's, is replaced by what is in it, as long as that is a stream,
- * and *depth raised by how many there were. Unless @sure, a stream that is a
+ * and *depth raised by how many there were. Unless o->sure, a stream that is a
  * disk, too, is -EBADMSG: a guest can write what begins one into its own disk.
- * One that must be decoded to be known, and grows by more than @ratio_max, is
- * -EFBIG.
  */
-int stream_peel(struct source **src, bool sure, unsigned int ratio_max,
+int stream_peel(struct source **src, const struct stream_options *o,
 		unsigned int *depth, struct error *err);
 
 /* Is @src what a stream decodes to? */
@@ -240,8 +290,27 @@ void streams_configure(void (*say)(const char *line));
 int stream_decode(struct stream *s, uint64_t off, uint8_t *out, size_t len,
 		  struct error *err);
 
-/* Decodes all of @s, whose index it fills, and sets its size. */
-int stream_pass(struct stream *s, struct error *err);
+/* Tells the administrator of @s: one line, without newline. */
+void stream_say(const struct stream *s, const char *what);
+
+/* How far @d is, which decodes all of it, now and then. *next: 0 at first. */
+void stream_say_progress(const struct decoder *d, uint64_t *next);
+
+/*
+ * A decoder that makes the index of @s. Waits while so many are made that who
+ * reads would have no memory. NULL: no memory.
+ */
+struct decoder *stream_pass_decoder(struct stream *s, struct error *err);
+
+/*
+ * Decodes all of d->s by @d, and fills its index. @passed is told of each @n bytes
+ * at @data, which came before d->out, and ends it by another result than 0, which is returned.
+ */
+int stream_pass_run(struct decoder *d,
+		    int (*passed)(void *opaque, const struct decoder *d,
+				  const uint8_t *data, size_t n),
+		    void *opaque, struct error *err);
+void stream_pass_give(struct decoder *d); /* NULL is fine */
 
 /*
  * Decodes all of @s once more, from its beginning, and compares what was noted of it.

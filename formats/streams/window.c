@@ -68,7 +68,7 @@ int decoder_pass_window(struct decoder *d, uint64_t in, uint32_t state,
 		free(ck.window);
 		return 0;
 	}
-	return stream_index_add(x, &ck, err);
+	return decoder_note(d, &ck, err);
 }
 
 int checkpoint_window(const struct checkpoint *ck, uint8_t *ret, uint32_t room,

@@ -122,7 +122,7 @@ static int skip(struct walk *w, uint64_t bytes, struct error *err)
 	struct stream_in *in = &w->d.in;
 
 	if (bytes > in->end - in->off)
-		return decoder_damaged(&w->d, "it ends early", err);
+		return decoder_cut(&w->d, err);
 	stream_in_seek(in, in->off + bytes);
 	return 0;
 }
@@ -140,7 +140,7 @@ static int skip_blocks(struct walk *w, const struct frame *f, struct error *err)
 		if (r < 0)
 			break;
 		if (stream_in_have(in) < BLOCK_HEADER)
-			return decoder_damaged(&w->d, "it ends early", err);
+			return decoder_cut(&w->d, err);
 		head = stream_in_at(in)[0] |
 		       (uint32_t)stream_in_at(in)[1] << 8 |
 		       (uint32_t)stream_in_at(in)[2] << 16;
@@ -266,7 +266,7 @@ static int next_frame(struct decoder *d, struct zstd *z, bool *ret_end,
 		if (!stream_is_skippable(cursor_le32_at(&c, 0)))
 			break;
 		if (8ULL + cursor_le32_at(&c, 4) > d->in.end - d->in.off)
-			return decoder_damaged(d, "it ends early", err);
+			return decoder_cut(d, err);
 		stream_in_seek(&d->in, d->in.off + 8 + cursor_le32_at(&c, 4));
 	}
 	z->between = false;
@@ -292,7 +292,7 @@ static int decode_some(struct decoder *d, struct zstd *z, uint8_t *out,
 	*ret = dst.pos;
 	z->between = !left;
 	if (left && !src.size && !dst.pos)
-		return decoder_damaged(d, "it ends early", err);
+		return decoder_cut(d, err);
 	return 0;
 }
 

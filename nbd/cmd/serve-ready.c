@@ -42,10 +42,13 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 	json_t *j;
 
 	config_open_options(&s->cmd.config, &options);
+	options.while_decoded = true;
 	options.key = NULL;
 	options.key_bytes = 0;
 	if (*name)
 		options.snapshot = NULL;
+	if (*name)
+		options.unpacked_bytes = 0;
 	if (*name)
 		options.member = NULL;
 	if (n >= EXPORTS_MAX)

@@ -105,6 +105,7 @@ void client_break(struct client *c)
 	if (c->broken)
 		return;
 	c->broken = true;
+	atomic_store(&c->user.gone, true);
 	if (c->shaking) {
 		c->shaking = false;
 		c->loop->n_shaking--;

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-#include "iouring/sources/http-engine.h"
 #include "nbd/queue.h"
 #include "nbd/server/loop.h"
 #include "nbd/service.h"
@@ -181,8 +180,8 @@ int server_run(const struct server_options *o)
 	pthread_mutex_lock(&loops_lock);
 	ended = TAKE_PTR(loops);
 	pthread_mutex_unlock(&loops_lock);
-	/* Whoever waits for another server does not keep us. */
-	http_engine_stop();
+	/* Whoever waits for another server, or for a stream, does not keep us. */
+	service_stop_waiting();
 	if (ended) {
 		loops_stop(ended);
 		queues_stop();

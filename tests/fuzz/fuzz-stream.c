@@ -61,7 +61,10 @@ static void run(const uint8_t *data, size_t bytes, struct replay_outcome *ret)
 		return;
 	cache_configure(0); /* each read is decoded */
 	MUST(memory_source_new(data, bytes, &src, &err) == 0, "%s", err.msg);
-	r = stream_open(src, ops, STREAM_RATIO_MAX, &stream, &ret->reason);
+	r = stream_open(
+		src, ops,
+		&(struct stream_options){ .ratio_max = STREAM_RATIO_MAX },
+		&stream, &ret->reason);
 	check_refusal(r, &ret->reason);
 	ret->refused = r < 0;
 	if (r >= 0)

@@ -92,7 +92,11 @@ static void open_stream(const uint8_t *data, size_t bytes, uint64_t cache)
 	cache_configure(cache);
 	err = (struct error){ 0 };
 	must(memory_source_new(data, bytes, &stream, &err), err);
-	must(stream_peel(&stream, true, STREAM_RATIO_MAX, &depth, &err), err);
+	must(stream_peel(&stream,
+			 &(struct stream_options){
+				 .sure = true, .ratio_max = STREAM_RATIO_MAX },
+			 &depth, &err),
+	     err);
 	ck_assert_uint_eq(stream->bytes, PLAIN);
 }
 
