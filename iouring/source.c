@@ -65,6 +65,17 @@ int source_find_hole(struct source *s, uint64_t off, uint64_t len,
 	return 0;
 }
 
+int source_find_below(struct source *s, uint64_t off, uint64_t len,
+		      bool *ret_below, uint64_t *ret_len)
+{
+	if (s->root->ops->find_below)
+		return s->root->ops->find_below(s->root, s->root_off + off, len,
+						ret_below, ret_len);
+	*ret_below = false;
+	*ret_len = len;
+	return 0;
+}
+
 void source_explain(struct source *s, uint64_t off, uint64_t len,
 		    struct error *err)
 {

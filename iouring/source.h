@@ -112,6 +112,14 @@ struct source_ops {
 			 bool *ret_hole, uint64_t *ret_len);
 
 	/*
+	 * Optional: does who has the bytes from @off on say that they are not
+	 * its own, but of an image below it, which others may have as well?
+	 * As find_hole; without it, none are.
+	 */
+	int (*find_below)(struct source *s, uint64_t off, uint64_t len,
+			  bool *ret_below, uint64_t *ret_len);
+
+	/*
 	 * Optional: why @len bytes at @off could not be read just now. Fills
 	 * @err if it knows; may read, as pread() may of a nested source.
 	 */
@@ -197,6 +205,10 @@ void source_unrefp(struct source **s);
 /* See ops->find_hole. @len > 0 and the range lies inside @s. */
 int source_find_hole(struct source *s, uint64_t off, uint64_t len,
 		     bool *ret_hole, uint64_t *ret_len);
+
+/* See ops->find_below. @len > 0 and the range lies inside @s. */
+int source_find_below(struct source *s, uint64_t off, uint64_t len,
+		      bool *ret_below, uint64_t *ret_len);
 
 /*
  * What @s is now; of a window, what it is a part of. Writes all of *ret, and

@@ -491,6 +491,7 @@ static int run_pull(struct job *j, struct export *e, const json_t *ask,
 		.held = json_is_true(json_object_get(ask, "prepare"))
 	};
 	json_int_t rate = json_integer_value(json_object_get(ask, "rate"));
+	bool same = json_is_true(json_object_get(ask, "base"));
 	const struct overlay_base base = { e->image, e->path, e->id };
 	unsigned int tries = 0;
 	int r = 0;
@@ -502,8 +503,8 @@ static int run_pull(struct job *j, struct export *e, const json_t *ask,
 	j->total_bytes = overlay_bytes(e->overlay);
 	j->rate = rate > 0 ? (uint64_t)rate : 0;
 	/* One whose user was killed a moment ago is about to end. */
-	while ((r = overlays_pull(e->overlay, &base, hold_back, j, err)) ==
-		       -EBUSY &&
+	while ((r = overlays_pull(e->overlay, &base, same, hold_back, j,
+				  err)) == -EBUSY &&
 	       tries++ < BUSY_TRIES && !is_unwanted(j)) {
 		error_clear(err);
 		usleep(PAUSE_USEC);

@@ -177,20 +177,19 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 				    ret, err);
 }
 
-int overlays_pull(struct overlay *o, const struct overlay_base *base,
+int overlays_pull(struct overlay *o, const struct overlay_base *base, bool same,
 		  int (*progress)(void *opaque, uint64_t done_bytes),
 		  void *opaque, struct error *err)
 {
 	CLEANUP(freep) char *name = NULL;
-	const char *format;
-	int r = overlays_base_format(base->image, &format, err);
+	struct overlay_pull_to to = { .base = base->image, .same = same };
+	int r = overlays_base_format(base->image, &to.format, err);
 
 	if (r >= 0)
 		r = backing_name_write(base_name(overlay_path(o), base->path),
 				       &name, err);
-	return r < 0 ? r
-		     : overlay_pull(o, base->image, name, format, progress,
-				    opaque, err);
+	to.name = name;
+	return r < 0 ? r : overlay_pull(o, &to, progress, opaque, err);
 }
 
 static int open_temp(const struct config *c, const struct overlay_base *base,

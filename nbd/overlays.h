@@ -38,9 +38,9 @@ int overlays_open_named(const struct config *c, const struct overlay_base *base,
 
 /*
  * overlay_pull() of @o, which was opened over @base: what the file names then is
- * what a new one would.
+ * what a new one would. @same: as in struct overlay_pull_to.
  */
-int overlays_pull(struct overlay *o, const struct overlay_base *base,
+int overlays_pull(struct overlay *o, const struct overlay_base *base, bool same,
 		  int (*progress)(void *opaque, uint64_t done_bytes),
 		  void *opaque, struct error *err);
 

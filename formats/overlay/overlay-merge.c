@@ -88,6 +88,20 @@ static int pull_range(struct pull *p, uint64_t off, uint64_t len,
 	return r;
 }
 
+/* What a look found, or the first *len bytes of it. */
+static int pull_found(struct pull *p, uint64_t off, uint64_t *len,
+		      struct error *err)
+{
+	int r = 0;
+
+	if (p->far)
+		r = p->zero ? pull_check_zero(p, off, *len, err)
+			    : pull_is_same(p, off, len, err);
+	if (r == 1)
+		return p->progress(p->opaque, off + *len);
+	return r < 0 ? r : pull_range(p, off, *len, err);
+}
+
 static int pull_all(struct pull *p, struct error *err)
 {
 	uint64_t off = 0, next, found, len;
@@ -102,8 +116,10 @@ static int pull_all(struct pull *p, struct error *err)
 		len = p->len;
 		if (r >= 0)
 			r = p->progress(p->opaque, off);
-		if (!r && len)
-			r = pull_range(p, found, len, err);
+		if (r || !len)
+			continue;
+		r = pull_found(p, found, &len, err);
+		next = found + len;
 	}
 	return r;
 }
@@ -331,8 +347,8 @@ int overlay_delete(struct overlay *o, const char *name,
 /* ---- all of a base that is far ---- */
 
 /* It has all of the disk: what is afar is let go. Swap and gate are held. */
-static int detach(struct overlay *o, struct image *base, const char *name,
-		  const char *format, struct error *err)
+static int detach(struct overlay *o, const struct overlay_pull_to *to,
+		  struct error *err)
 {
 	int r;
 
@@ -340,11 +356,11 @@ static int detach(struct overlay *o, struct image *base, const char *name,
 	r = flush_run(o->file, err);
 	o->file->gate_held = false;
 	if (r >= 0)
-		r = qcow2_end_pull(o->file, name, format, err);
+		r = qcow2_end_pull(o->file, to->name, to->format, err);
 	if (r < 0)
 		return r;
 	image_unref(o->file->base);
-	o->file->base = image_ref(base);
+	o->file->base = image_ref(to->base);
 	return 0;
 }
 
@@ -379,12 +395,13 @@ static int begin_pull(struct overlay *o, struct error *err)
 	return r;
 }
 
-int overlay_pull(struct overlay *o, struct image *base, const char *name,
-		 const char *format,
+int overlay_pull(struct overlay *o, const struct overlay_pull_to *to,
 		 int (*progress)(void *opaque, uint64_t done_bytes),
 		 void *opaque, struct error *err)
 {
-	struct pull p = { .progress = progress, .opaque = opaque };
+	struct pull p = { .same = to->same ? to->base : NULL,
+			  .progress = progress,
+			  .opaque = opaque };
 	int r = overlay_take_chain(o, err);
 
 	if (r < 0)
@@ -405,7 +422,7 @@ int overlay_pull(struct overlay *o, struct image *base, const char *name,
 	r = qcow2_file_flush(o->file, err);
 	pthread_rwlock_wrlock(&o->gate);
 	if (r >= 0)
-		r = detach(o, base, name, format, err);
+		r = detach(o, to, err);
 	pthread_rwlock_unlock(&o->gate);
 	pthread_rwlock_unlock(&o->swap);
 	overlay_leave_chain(o);

@@ -18,6 +18,8 @@ struct pull {
 	uint64_t shorter; /* bytes that the lowest of them has */
 	uint64_t lower; /* bytes of what lies below these; 0: nothing */
 	bool all; /* whatever lies below, be it nothing */
+	struct image *same; /* lies below the base, too; NULL: nobody says so */
+	uint64_t sample_off; /* from there on the next is taken */
 	bool as_zeroes; /* and whatever it is, it shall be zeroes */
 	uint8_t *buf; /* PULL_BYTES, when it is needed; to be freed */
 	/*
@@ -43,5 +45,20 @@ int pull_look(struct pull *p, uint64_t off, uint64_t len, uint64_t *ret_end,
 
 /* [@off, @off + @len), as it is now that nobody writes. Gate is held so. */
 int pull_held(struct pull *p, uint64_t off, uint64_t len, struct error *err);
+
+/*
+ * Of the base's [@off, @off + *len), data: are the first *len bytes what p->same
+ * has? 1: they are; 0: they may not be; else a negative errno: a sample that was
+ * compared is not. Gate is not held.
+ */
+int pull_is_same(struct pull *p, uint64_t off, uint64_t *len,
+		 struct error *err);
+
+/*
+ * The same of what is told as zero: a sample of it, now and then. Who lets a
+ * difference be applied calls so what has not changed.
+ */
+int pull_check_zero(struct pull *p, uint64_t off, uint64_t len,
+		    struct error *err);
 
 #endif

@@ -294,12 +294,20 @@ bool overlay_is_pulled(struct overlay *o);
 
 /*
  * Fetches what it has not of that, all of the disk, while requests go on, and puts
- * @base below it then, which the file names @name, of @format: what is afar is
- * needed no more. @progress as in overlay_delete(), as is what ends it. -EINVAL: it
- * was not made so.
+ * @to->base below it then: what is afar is needed no more. @progress as in
+ * overlay_delete(), as is what ends it. -EINVAL: it was not made so.
  */
-int overlay_pull(struct overlay *o, struct image *base, const char *name,
-		 const char *format,
+struct overlay_pull_to {
+	struct image *base;
+	const char *name, *format; /* what the file calls it */
+	/*
+	 * @base lies below the disk afar as well: what that server tells as not
+	 * its own (source_find_below()) is not fetched, but for samples that
+	 * are compared. -EINVAL: they are not the same.
+	 */
+	bool same;
+};
+int overlay_pull(struct overlay *o, const struct overlay_pull_to *to,
 		 int (*progress)(void *opaque, uint64_t done_bytes),
 		 void *opaque, struct error *err);
 

@@ -19,7 +19,9 @@
 #define EXTENTS_MAX	 1024U
 #define STATUS_TRIES	 2U /* where the connection dies */
 #define RECONNECT_USEC	 50000U /* doubled, four times */
-#define STATE_ZERO	 2U /* NBD_STATE_ZERO of "base:allocation" */
+/* NBD_STATE_HOLE and NBD_STATE_ZERO of "base:allocation". */
+#define STATE_HOLE	 1U
+#define STATE_ZERO	 2U
 
 /*
  * For one thread at a time, from a batch's start() to its finish(): libnbd
@@ -33,7 +35,7 @@ struct connection {
 
 struct extent_of {
 	uint64_t len;
-	bool zero;
+	uint32_t state;
 };
 
 struct nbd_source {
@@ -282,8 +284,7 @@ static int take_extents(void *opaque, const char *context, uint64_t off,
 	n->off = off;
 	for (i = 0; i + 1 < n_entries && n->n_extents < EXTENTS_MAX; i += 2)
 		n->extents[n->n_extents++] =
-			(struct extent_of){ entries[i],
-					    entries[i + 1] & STATE_ZERO };
+			(struct extent_of){ entries[i], entries[i + 1] };
 	return 0;
 }
 
@@ -333,7 +334,7 @@ static int ask(struct nbd_source *n, uint64_t off)
 
 /* Is @off in what was told last? */
 static bool look_up(const struct nbd_source *n, uint64_t off, uint64_t len,
-		    bool *ret_hole, uint64_t *ret_len)
+		    uint32_t *ret_state, uint64_t *ret_len)
 {
 	uint64_t at = n->off, end;
 	size_t i;
@@ -342,31 +343,52 @@ static bool look_up(const struct nbd_source *n, uint64_t off, uint64_t len,
 		end = at + n->extents[i].len;
 		if (off >= end)
 			continue;
-		*ret_hole = n->extents[i].zero;
+		*ret_state = n->extents[i].state;
 		*ret_len = min_u64(len, end - off);
 		return true;
 	}
 	return false;
 }
 
-static int nbd_source_find_hole(struct source *s, uint64_t off, uint64_t len,
-				bool *ret_hole, uint64_t *ret_len)
+/* What the server says of @off, and for how long it holds. */
+static int find_state(struct source *s, uint64_t off, uint64_t len,
+		      uint32_t *ret_state, uint64_t *ret_len)
 {
 	struct nbd_source *n = container_of(s, struct nbd_source, s);
 	int r = 0;
 
-	*ret_hole = false;
+	*ret_state = 0;
 	*ret_len = len;
 	if (!n->has_status)
 		return 0;
 	if (lock_or_again(&n->lock) < 0)
 		return -EAGAIN;
-	if (!look_up(n, off, len, ret_hole, ret_len)) {
+	if (!look_up(n, off, len, ret_state, ret_len)) {
 		r = may_wait() ? ask(n, off) : -EAGAIN;
-		if (r >= 0 && !look_up(n, off, len, ret_hole, ret_len))
+		if (r >= 0 && !look_up(n, off, len, ret_state, ret_len))
 			r = -EIO;
 	}
 	pthread_mutex_unlock(&n->lock);
+	return r;
+}
+
+static int nbd_source_find_hole(struct source *s, uint64_t off, uint64_t len,
+				bool *ret_hole, uint64_t *ret_len)
+{
+	uint32_t state;
+	int r = find_state(s, off, len, &state, ret_len);
+
+	*ret_hole = state & STATE_ZERO;
+	return r;
+}
+
+static int nbd_source_find_below(struct source *s, uint64_t off, uint64_t len,
+				 bool *ret_below, uint64_t *ret_len)
+{
+	uint32_t state;
+	int r = find_state(s, off, len, &state, ret_len);
+
+	*ret_below = (state & (STATE_HOLE | STATE_ZERO)) == STATE_HOLE;
 	return r;
 }
 
@@ -396,6 +418,7 @@ static const struct source_ops nbd_source_ops = {
 	.start = nbd_source_start,
 	.finish = nbd_source_finish,
 	.find_hole = nbd_source_find_hole,
+	.find_below = nbd_source_find_below,
 	.identify = nbd_source_identify,
 	.free = nbd_source_free,
 };

@@ -18,7 +18,7 @@ static const char help[] =
 	"       platter migrate push    --qmp PATH --to URI [--from URI | --top]\n"
 	"                               [--device X] [--rate RATE]\n"
 	"       platter migrate pull    --control PATH [--from URI] [--prepare]\n"
-	"                               [--rate RATE] EXPORT\n"
+	"                               [--base] [--rate RATE] EXPORT\n"
 	"       platter migrate fence   --control PATH [--release] EXPORT EPOCH\n"
 	"       platter migrate status  [--qmp PATH] [--control PATH] [--json]\n"
 	"\n"
@@ -49,6 +49,8 @@ static const char help[] =
 	"      --tls-certificates DIR  QEMU's keys for nbds\n"
 	"      --control PATH   a server's control socket\n"
 	"      --rate RATE      at most so many bytes a second are copied\n"
+	"      --base           pull: the image below EXPORT is the one below URI, a\n"
+	"                       name +NAME@:base.., too: only what differs is fetched\n"
 	"      --prepare        pull: only make EXPORT, which is not read before the\n"
 	"                       same without this\n"
 	"      --release        fence: and let its file go, for another server\n"
@@ -61,7 +63,7 @@ struct migrate {
 	const char *qmp_path, *control;
 	const char *device, *to, *from, *tls_dir;
 	uint64_t rate; /* 0: no limit */
-	bool top, release, prepare, quiet;
+	bool top, release, prepare, base, quiet;
 	struct qmp *qmp; /* open where qmp_path is given */
 };
 
@@ -199,6 +201,8 @@ static int run_pull(struct migrate *m, int n, char **operands,
 		json_object_set_new(question, "from", json_string(m->from));
 	if (m->prepare)
 		json_object_set_new(question, "prepare", json_true());
+	if (m->base)
+		json_object_set_new(question, "base", json_true());
 	return ask(m, question, err);
 }
 
@@ -275,6 +279,7 @@ enum {
 	OPT_RATE,
 	OPT_RELEASE,
 	OPT_PREPARE,
+	OPT_BASE,
 };
 
 /* The option's text goes there; NULL: it is none with a text. */
@@ -316,6 +321,9 @@ static int take_option(struct migrate *m, int opt, char **argv)
 		return -1;
 	case OPT_PREPARE:
 		m->prepare = true;
+		return -1;
+	case OPT_BASE:
+		m->base = true;
 		return -1;
 	case 'q':
 		m->quiet = true;
@@ -383,6 +391,7 @@ static int run_migrate(int argc, char **argv)
 		{ "rate", required_argument, NULL, OPT_RATE },
 		{ "release", no_argument, NULL, OPT_RELEASE },
 		{ "prepare", no_argument, NULL, OPT_PREPARE },
+		{ "base", no_argument, NULL, OPT_BASE },
 		{ "json", no_argument, NULL, CMD_JSON },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "help", no_argument, NULL, 'h' },

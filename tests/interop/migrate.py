@@ -9,9 +9,7 @@ import json
 import os
 import random
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +18,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from authority import Authority  # noqa: E402
 from checks import is_equal, is_true, run_checks  # noqa: E402
+from moves import (begin, drive, host, kill_server, move_guest,  # noqa: E402
+                   overlay_of, pause_at_switchover, platter, read_all,
+                   wait_for_run, wait_until_open)
 from nbd import Client, Refused  # noqa: E402
 from qemu import Qemu, Writer  # noqa: E402
 from server import (COMMAND_SEC, Server, environment,  # noqa: E402
@@ -45,35 +46,9 @@ class Context:
     def serve(self, image="base.raw", detect="zeroes,base", more=(), own=True):
         """A host's server, with overlays in a folder of its own."""
         self.count += 1
-        folder = self.path(f"host{self.count}")
-        os.mkdir(folder)
-        control = os.path.join(folder, "control")
-        s = Server(self.path(image) if "://" not in image else image,
-                   fmt=None if "://" in image else "raw",
-                   more=[*(["--overlays", folder] if own else []),
-                         "--control", control, "--detect", detect, *more])
-        s.control, s.overlays = control, folder
-        return s
-
-
-def platter(*args, ok=(0,)):
-    return run([os.environ["PLATTER"], "migrate", *args], ok=ok)
-
-
-def begin(*args):
-    """One that is to be killed."""
-    return subprocess.Popen([os.environ["PLATTER"], "migrate", "-q", *args])
-
-
-def read_all(s, export):
-    with Client(s.socket) as n:
-        size = n.go(export.encode())
-        data = bytearray()
-        while len(data) < size:
-            code, some = n.read(len(data), min(1 << 20, size - len(data)))
-            is_equal(code, 0, "the error")
-            data += some
-    return data
+        return host(self.path(f"host{self.count}"),
+                    self.path(image) if "://" not in image else image,
+                    detect, more, own)
 
 
 def is_disk(s, export, model):
@@ -90,12 +65,6 @@ def traffic(s, export, op):
         if e["name"] == export:
             return e["traffic"].get(op, {}).get("bytes", 0)
     return 0
-
-
-def drive(s, export):
-    """A disk over NBD, as QEMU has it from libvirt."""
-    return ("-drive", f"if=none,id=disk0,driver=nbd,server.type=unix,"
-            f"server.path={s.socket},export={export},reconnect-delay=30")
 
 
 def a_running_guest_is_unblocked(c):
@@ -252,8 +221,9 @@ def whoever_is_killed_nothing_is_lost(c):
             is_disk(b, "+vm", model)
 
 
-def a_push_costs_what_differs(c):
-    """One percent of a disk: what the destination takes and holds of it."""
+def a_move_costs_what_differs(c):
+    """One percent of a disk: what the destination takes and holds of it, and what
+    it is asked for by who pulls it from there."""
     room = shutil.disk_usage(c.folder).free > 24 << 30
     size = (10 << 30) if FULL and room else (256 << 20)
     piece = random.Random(5).randbytes(1 << 20)
@@ -279,7 +249,56 @@ def a_push_costs_what_differs(c):
                 f"{sent} bytes sent, {held} held")
         is_equal(run([os.environ["PLATTER"], "diff", "-q", a.uri("+vm"),
                       b.uri("+vm")], ok=None)[0], 0, "the comparison")
+        source = b.uri("+vm@:base..")
+        with c.serve("large.raw", more=["--allow", source]) as d, \
+                Client(b.socket) as n:
+            n.go(b"+vm@:base..")  # it is counted as long as it is open
+            platter("pull", "--base", "--control", d.control, "--from", source,
+                    "+vm")
+            sent = traffic(b, "+vm@:base..", "read")
+            held = os.stat(os.path.join(d.overlays, "vm.qcow2")).st_blocks * 512
+            print(f"{100 * sent / size:.2f} % were pulled, "
+                  f"{100 * held / size:.2f} % are held")
+            is_true(size // 200 < sent <= size * 0.015 + (1 << 20) and
+                    held <= size * 0.015 + (1 << 20),
+                    f"{sent} bytes pulled, {held} held")
+            is_equal(run([os.environ["PLATTER"], "diff", "-q", a.uri("+vm"),
+                          d.uri("+vm")], ok=None)[0], 0, "the comparison")
     os.unlink(c.path("large.raw"))
+
+
+def what_is_called_zero_is_not_pulled_as_zeroes(c):
+    """With --diff apply, what has not changed."""
+    with c.serve(more=["--diff", "apply"]) as a:
+        platter("fence", "--control", a.control, "+vm", "1")
+        source = a.uri("+vm=1@:base..")
+        with c.serve(more=["--allow", source]) as b:
+            status, _, err = platter("pull", "--control", b.control, "--from",
+                                     source, "+vm", ok=None)
+            is_true(status == 1 and "with --diff apply" in err, err)
+            is_disk(b, "+vm", c.disk)
+
+
+def another_image_is_not_taken_for_the_one_below(c):
+    """It is noticed before the pull's end, and all is fetched then."""
+    model = bytearray(c.disk)
+    with open(c.path("other.raw"), "wb") as f:
+        f.write(c.disk[:SIZE // 2])
+        f.write(random.Random(6).randbytes(SIZE // 2))
+    with c.serve() as a:
+        with Client(a.socket) as n:
+            n.go(b"+vm=1")
+            is_equal(n.write(0, b"written" * 512), 0, "the write")
+        model[:3584] = b"written" * 512
+        source = a.uri("+vm=1@:base..")
+        with c.serve("other.raw", more=["--allow", source]) as b:
+            pull = ["pull", "--control", b.control]
+            status, _, err = platter(*pull, "--from", source, "--base", "+vm",
+                                     ok=None)
+            is_true(status == 1 and "not the one below" in err, err)
+            is_disk(b, "+vm", model)
+            platter(*pull, "+vm")
+            is_disk(b, "+vm", model)
 
 
 def a_monitor_that_lies_is_an_error(c):
@@ -348,21 +367,6 @@ def a_push_goes_by_tls(c):
              out])
         with open(out, "rb") as f:
             is_true(f.read() == bytes(model), "the disk")
-
-
-def kill_server(s):
-    """Who watches over it starts another."""
-    with open(f"/proc/{s.process.pid}/task/{s.process.pid}/children") as f:
-        for child in f.read().split():
-            os.kill(int(child), signal.SIGKILL)
-
-
-def overlay_of(s, export):
-    for e in json.loads(platter("status", "--control", s.control,
-                                "--json")[1])["server"]["exports"]:
-        if e["name"] == export:
-            return e.get("overlay")
-    return None
 
 
 def a_disk_is_pulled_while_its_guest_runs(c):
@@ -505,20 +509,6 @@ def wait_for_export(s, name):
         time.sleep(0.02)
 
 
-def move_guest(q, target, address):
-    """QEMU's own migration."""
-    q.qmp.run("migrate", uri=address)
-    until = time.monotonic() + 120
-    while True:
-        told = q.qmp.run("query-migrate")
-        if told.get("status") == "completed":
-            break
-        is_true(told.get("status") != "failed", f"it failed: {told}")
-        is_true(time.monotonic() < until, "the guest does not move")
-        time.sleep(0.002)
-    wait_for_run(target)
-
-
 def a_guest_runs_where_its_disk_still_arrives(c):
     """QEMU waits there, connected to what is not to be read yet."""
     address = f"unix:{c.path('move3')}"
@@ -559,34 +549,6 @@ def a_guest_runs_where_its_disk_still_arrives(c):
                 is_equal(p.wait(COMMAND_SEC), 0, "the pull's end")
                 target.io("flush")
                 is_disk(b, "+vm=1", model)
-
-
-def wait_until_open(s, name):
-    until = time.monotonic() + 60
-    while True:
-        try:
-            with Client(s.socket) as n:
-                return n.go(name)
-        except (OSError, Refused):
-            is_true(time.monotonic() < until, "no server takes its place")
-            time.sleep(0.05)
-
-
-def pause_at_switchover(q, address):
-    q.qmp.run("migrate-set-capabilities", capabilities=[
-        {"capability": "pause-before-switchover", "state": True}])
-    q.qmp.run("migrate", uri=address)
-    until = time.monotonic() + 60
-    while q.qmp.run("query-migrate").get("status") != "pre-switchover":
-        is_true(time.monotonic() < until, "it does not pause")
-        time.sleep(0.002)
-
-
-def wait_for_run(q):
-    until = time.monotonic() + 60
-    while q.qmp.run("query-status")["status"] != "running":
-        is_true(time.monotonic() < until, "it does not run there")
-        time.sleep(0.002)
 
 
 def two_hypervisors_share_an_export(c):
@@ -659,7 +621,9 @@ def main():
         a_monitor_that_lies_is_an_error,
         a_push_goes_by_tls,
         whoever_is_killed_nothing_is_lost,
-        a_push_costs_what_differs,
+        a_move_costs_what_differs,
+        what_is_called_zero_is_not_pulled_as_zeroes,
+        another_image_is_not_taken_for_the_one_below,
         a_disk_is_pulled_while_its_guest_runs,
         a_disk_of_another_size_is_not_pulled_on,
         the_image_below_is_not_pulled_for_the_disk,

@@ -55,13 +55,13 @@ class Qemu:
 
     count = 0
 
-    def __init__(self, folder, *disk, more=()):
+    def __init__(self, folder, *disk, more=(), machine="none"):
         Qemu.count += 1
         self.path = os.path.join(folder, f"qemu{Qemu.count}")
         self.monitor = self.path + ".qmp"  # platter's
         own = self.path + ".own"
-        argv = ["stdbuf", "-oL", "qemu-system-x86_64", "-M", "none", "-accel", "tcg",
-                "-nodefaults", "-display", "none", *disk,
+        argv = ["stdbuf", "-oL", "qemu-system-x86_64", "-M", machine, "-accel",
+                "tcg", "-nodefaults", "-display", "none", *disk,
                 "-qmp", f"unix:{self.monitor},server=on,wait=off",
                 "-qmp", f"unix:{own},server=on,wait=off", *more]
         self.err = open(self.path + ".err", "w+")
@@ -83,6 +83,9 @@ class Qemu:
         return self
 
     def __exit__(self, *unused):
+        self.close()
+
+    def close(self):
         self.qmp.close()
         self.process.terminate()
         try:

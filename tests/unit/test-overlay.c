@@ -1571,11 +1571,19 @@ static void make_pulled(bool held)
 	must(overlay_create(top(), &n, &err), err);
 }
 
-static int pull(void)
+static int pull(int (*progress)(void *opaque, uint64_t done_bytes),
+		void *opaque)
+{
+	const struct overlay_pull_to to = { base, "base.raw", "raw", false };
+
+	return overlay_pull(ov, &to, progress, opaque, &err);
+}
+
+static int pull_whole(void)
 {
 	uint64_t last = 0;
 
-	return overlay_pull(ov, base, "base.raw", "raw", go_on, &last, &err);
+	return pull(go_on, &last);
 }
 
 START_TEST(what_was_pulled_needs_its_source_no_more)
@@ -1593,9 +1601,7 @@ START_TEST(what_was_pulled_needs_its_source_no_more)
 	ck_assert_int_eq(overlay_snapshot(ov, "s", &err), -EBUSY);
 	error_clear(&err);
 	/* It begins, and is given up. */
-	ck_assert_int_eq(
-		overlay_pull(ov, base, "base.raw", "raw", give_up, &left, &err),
-		-EINTR);
+	ck_assert_int_eq(pull(give_up, &left), -EINTR);
 	error_clear(&err);
 	for (k = 0; k < 10; k++)
 		step();
@@ -1603,9 +1609,9 @@ START_TEST(what_was_pulled_needs_its_source_no_more)
 	overlay_unref(TAKE_PTR(ov));
 	reopen(0);
 	ck_assert(overlay_is_pulled(ov));
-	must(pull(), err);
+	must(pull_whole(), err);
 	ck_assert(!overlay_is_pulled(ov));
-	ck_assert_int_eq(pull(), -EINVAL);
+	ck_assert_int_eq(pull_whole(), -EINVAL);
 	error_clear(&err);
 	unlink(unit_path("far.raw"));
 	for (k = 0; k < 10; k++)
@@ -1662,7 +1668,7 @@ START_TEST(a_power_cut_in_a_pull_harms_nothing)
 		p.ends = true;
 		p.left = rnd(60);
 		write_watch(&p.w);
-		must(pull(), err);
+		must(pull_whole(), err);
 		write_watch(NULL);
 		overlay_unref(TAKE_PTR(ov));
 		write_cut(&p, rnd(4));
@@ -1670,7 +1676,7 @@ START_TEST(a_power_cut_in_a_pull_harms_nothing)
 		is_sound(UINT64_MAX);
 		reopen(0);
 		if (overlay_is_pulled(ov))
-			must(pull(), err);
+			must(pull_whole(), err);
 		is_as_the_model();
 		overlay_unref(TAKE_PTR(ov));
 		is_sound(UINT64_MAX);
