@@ -335,7 +335,7 @@ struct teller {
 
 static int tell_of(void *opaque, struct cached *c)
 {
-	struct disk_cache_object o = { .name = c->name,
+	struct disk_cache_object o = { .name = c->shown,
 				       .bytes = c->identity.bytes,
 				       .failures = atomic_load(&c->failures) };
 	const struct teller *t = opaque;
@@ -367,7 +367,8 @@ static int want(void *opaque, struct cached *c)
 {
 	struct want *w = opaque;
 
-	if (w->name && strcmp(c->name, w->name) != 0)
+	if (w->name && strcmp(c->name, w->name) != 0 &&
+	    strcmp(c->shown, w->name) != 0)
 		return 0;
 	atomic_store(&c->wanted, true);
 	w->n++;

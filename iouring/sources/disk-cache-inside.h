@@ -37,6 +37,7 @@ struct cached {
 	bool keeping; /* the keeper is at it */
 	struct source_identity identity; /* strings are its own */
 	char *name, *version;
+	char *shown; /* the name, for people */
 
 	/*
 	 * Who reads copies holds it for reading; for writing, briefly, who takes

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "iouring/sources/disk-cache-inside.h"
+#include "iouring/sources/url.h"
 
 static DIR *open_folder(struct error *err)
 {
@@ -31,37 +32,54 @@ static bool is_map(const char *file, char ret_name[KEPT_NAME_BYTES])
 	return true;
 }
 
+/* Of one that says nothing, nothing. */
+static int tell(const char *file,
+		int (*each)(void *opaque, const struct disk_cache_entry *e),
+		void *opaque)
+{
+	CLEANUP(freep) char *shown = NULL;
+	struct kept_info i;
+
+	if (kept_look(cache_folder(), file, &i))
+		return 0;
+	shown = url_name_shown(i.text);
+	return each(opaque,
+		    &(struct disk_cache_entry){ .name = shown ? shown : "",
+						.bytes = i.bytes,
+						.kept_bytes = i.kept_bytes,
+						.used = i.used.tv_sec,
+						.in_use = i.in_use });
+}
+
 int disk_cache_list(int (*each)(void *opaque, const struct disk_cache_entry *e),
 		    void *opaque, struct error *err)
 {
 	DIR *d = open_folder(err);
 	char name[KEPT_NAME_BYTES];
 	const struct dirent *e;
-	struct kept_info i;
 	int r = 0;
 
 	if (!d)
 		return -EIO;
 	while (!r && (e = readdir(d)))
-		if (is_map(e->d_name, name) &&
-		    !kept_look(cache_folder(), name, &i))
-			r = each(opaque, &(struct disk_cache_entry){
-						 .name = i.text,
-						 .bytes = i.bytes,
-						 .kept_bytes = i.kept_bytes,
-						 .used = i.used.tv_sec,
-						 .in_use = i.in_use });
+		if (is_map(e->d_name, name))
+			r = tell(name, each, opaque);
 	closedir(d);
 	return r;
 }
 
-/* What says nothing, nobody asks for by name. */
+/* What says nothing, nobody asks for by name, its own or that which people see. */
 static bool is_wanted(const char *file, const char *url)
 {
+	CLEANUP(freep) char *shown = NULL;
 	struct kept_info i;
 
-	return !url ||
-	       (!kept_look(cache_folder(), file, &i) && !strcmp(i.text, url));
+	if (!url)
+		return true;
+	if (kept_look(cache_folder(), file, &i))
+		return false;
+	shown = url_name_shown(i.text);
+	return !strcmp(i.text, url) || (shown && !strcmp(shown, url));
 }
 
 int disk_cache_drop(const char *name, unsigned int *ret_busy, struct error *err)

@@ -12,6 +12,7 @@
 
 #include "iouring/own-folder.h"
 #include "iouring/sources/disk-cache-inside.h"
+#include "iouring/sources/url.h"
 
 #define TICK_SEC   1
 #define TICK_BYTES (32U << 20) /* or earlier */
@@ -132,7 +133,7 @@ static void flush(struct cached *c)
 
 	if (kept_flush(&c->f, &err) < 0 && atomic_load(&c->f.broken))
 		tell("cache-dir: %s: %s: nothing more of %s is kept there",
-		     cache.path, err.msg, c->name);
+		     cache.path, err.msg, c->shown);
 }
 
 static void make_room(struct cached *const *open, size_t n)
@@ -258,6 +259,7 @@ static void cached_free(struct cached *c)
 	pthread_cond_destroy(&c->landed);
 	free(c->used);
 	free(c->name);
+	free(c->shown);
 	free(c->version);
 	free(c);
 }
@@ -288,12 +290,13 @@ static struct cached *cached_new(const struct source_identity *id)
 	c->refs = 1;
 	c->opening = true;
 	c->name = strdup(id->name);
+	c->shown = url_name_shown(id->name);
 	c->version = strdup(id->version);
 	c->identity = *id;
 	c->identity.name = c->name;
 	c->identity.version = c->version;
 	c->used = calloc((size_t)(id->bytes / KEPT_CHUNK_BYTES / 8 + 1), 1);
-	if (c->name && c->version && c->used)
+	if (c->name && c->shown && c->version && c->used)
 		return c;
 	cached_free(c);
 	return NULL;
@@ -361,12 +364,12 @@ static int open_files(struct cached *c)
 	if (r == -EBUSY) {
 		tell("cache-dir: another process keeps copies of %s in %s: it "
 		     "is read without until that one ends",
-		     c->name, cache.path);
+		     c->shown, cache.path);
 		return 0;
 	}
 	if (r < 0)
 		tell("cache-dir: %s: %s: nothing of %s is kept", cache.path,
-		     err.msg, c->name);
+		     err.msg, c->shown);
 	atomic_store(&c->has_file, r >= 0);
 	return r;
 }

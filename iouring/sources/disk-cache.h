@@ -87,7 +87,7 @@ void disk_cache_stop(void);
 
 /* An object that is open. */
 struct disk_cache_object {
-	const char *name; /* its URL, without secrets */
+	const char *name; /* of its URL, as url_name_shown() */
 	uint64_t bytes, kept_bytes;
 	bool mine; /* else another process keeps it */
 	bool filling; /* what is missing is being fetched */
@@ -116,7 +116,7 @@ bool disk_cache_holds_all(void);
 
 /* An object of which the folder has something, whoever made it. */
 struct disk_cache_entry {
-	const char *name; /* its URL, without secrets */
+	const char *name; /* of its URL, as url_name_shown() */
 	uint64_t bytes, kept_bytes;
 	time_t used; /* last */
 	bool in_use; /* a process has it open */

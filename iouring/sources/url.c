@@ -247,6 +247,19 @@ char *url_for_people(const char *text)
 		       : ret;
 }
 
+/* Is it "NAME" or "NAME=VALUE" of these? */
+static bool is_one_of(const char *const *names, size_t n, const char *part,
+		      size_t len)
+{
+	const char *value = memchr(part, '=', len);
+	size_t i, key = value ? (size_t)(value - part) : len;
+
+	for (i = 0; i < n; i++)
+		if (strlen(names[i]) == key && !strncmp(names[i], part, key))
+			return true;
+	return false;
+}
+
 /* Of Amazon, Google, Azure, CloudFront and Swift. */
 static bool is_of_signature(const char *part, size_t len)
 {
@@ -271,16 +284,10 @@ static bool is_of_signature(const char *part, size_t len)
 					     "skv",
 					     "temp_url_sig",
 					     "temp_url_expires" };
-	size_t i, n = 0;
 
-	while (n < len && part[n] != '=')
-		n++;
-	if (!strncasecmp(part, "X-Amz-", 6) || !strncasecmp(part, "X-Goog-", 7))
-		return true;
-	for (i = 0; i < ARRAY_SIZE(names); i++)
-		if (strlen(names[i]) == n && !strncmp(names[i], part, n))
-			return true;
-	return false;
+	return !strncasecmp(part, "X-Amz-", 6) ||
+	       !strncasecmp(part, "X-Goog-", 7) ||
+	       is_one_of(names, ARRAY_SIZE(names), part, len);
 }
 
 char *url_name(const struct url *u)
@@ -299,6 +306,43 @@ char *url_name(const struct url *u)
 		used += len;
 	}
 	return query ? put_together(u, query) : NULL;
+}
+
+/* What says which object, or which version of it, is meant. */
+static bool is_harmless(const char *part, size_t len)
+{
+	static const char *const names[] = {
+		"arch",	  "dl",	  "download", "file",	 "filename",  "format",
+		"id",	  "name", "part",     "path",	 "prefix",    "raw",
+		"region", "rev",  "v",	      "version", "versionId",
+	};
+
+	return is_one_of(names, ARRAY_SIZE(names), part, len);
+}
+
+char *url_name_shown(const char *name)
+{
+	size_t used = strcspn(name, "?"), len, kept;
+	const char *at = name + used;
+	/* Each part of a query may become longer, by "...". */
+	char *ret = calloc(4, strlen(name) + 1);
+
+	if (!ret)
+		return NULL;
+	memcpy(ret, name, used);
+	while (*at) {
+		ret[used++] = *at++; /* '?' or '&' */
+		len = strcspn(at, "&");
+		kept = len;
+		if (!is_harmless(at, len))
+			kept = memchr(at, '=', len) ? strcspn(at, "=") + 1 : 0;
+		memcpy(ret + used, at, kept);
+		used += kept;
+		if (kept < len)
+			used = (size_t)(stpcpy(ret + used, "...") - ret);
+		at += len;
+	}
+	return ret;
 }
 
 /* As a part of a path: what could mean more is written as %XX. */

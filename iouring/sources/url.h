@@ -64,6 +64,12 @@ char *url_for_people(const char *text);
 char *url_name(const struct url *u);
 
 /*
+ * The same of url_name() for people: a query's values are shown as "..." unless
+ * they are of what is known to be no secret, such as a version.
+ */
+char *url_name_shown(const char *name);
+
+/*
  * The file @name in the folder of @base, or beneath it, without its
  * login and query. -EXDEV: it would lead out of it, or could. -ENOMEM
  */

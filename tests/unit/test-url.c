@@ -143,6 +143,26 @@ static const struct {
 	{ "http://h/a@b?c@d", "http://h/a@b?...", "http://h/a@b?c@d" },
 };
 
+static const struct {
+	const char *name, *shown;
+} named[] = {
+	{ "http://h/a", "http://h/a" },
+	{ "http://h/a?", "http://h/a?" },
+	{ "http://h/a?id=7&token=secret&versionId=b",
+	  "http://h/a?id=7&token=...&versionId=b" },
+	{ "http://h/a?secret&secret&", "http://h/a?...&...&" },
+	{ "http://h/a?x&id&ids=1&=secret", "http://h/a?...&id&ids=...&=..." },
+	{ "http://h/a?token=id=7", "http://h/a?token=..." },
+};
+
+START_TEST(what_may_be_a_secret_in_a_name_is_not_shown)
+{
+	CLEANUP(freep) char *shown = url_name_shown(named[_i].name);
+
+	ck_assert_str_eq(shown, named[_i].shown);
+}
+END_TEST
+
 START_TEST(secrets_are_neither_shown_nor_part_of_the_name)
 {
 	CLEANUP(url_done) struct url u = parsed(secrets[_i].url);
@@ -191,6 +211,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_url_has_a_length);
 	LOOP(tc, what_lies_beneath_is_told_by_servers_and_folders, beneath);
 	LOOP(tc, secrets_are_neither_shown_nor_part_of_the_name, secrets);
+	LOOP(tc, what_may_be_a_secret_in_a_name_is_not_shown, named);
 	LOOP(tc, names_are_joined_inside_the_folder, joins);
 }
 
