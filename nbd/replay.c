@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * One thread an image takes the trace window by window, each twice as large as the
- * one before: where the ranges of one lie in files is found out, put in order and
- * joined, and READERS threads fetch the runs. So the first are there soon, and the
- * requests for what comes later are few.
+ * one before: where the ranges of one lie in files is found out, neighbours are
+ * joined to runs as long as a request, and these are put in a queue, in the order in
+ * which the first of each is needed. READERS threads fetch from there. They are few,
+ * for they share the link: what is needed first is there first, and while it is
+ * used the next comes. The next window is there before the queue is empty.
  */
 #include "nbd/replay.h"
 
@@ -18,18 +20,20 @@
 #include "iouring/sources/url.h"
 #include "nbd/trace.h"
 
-#define HEAD_BYTES    (64U << 10) /* of a file, which may be no trace */
-#define REPLAYS_MAX   64U /* images at a time; others are read without */
-#define READERS	      8U
-#define RUN_BYTES_MAX (4U << 20)
-#define GAP_BYTES     (256U << 10) /* a piece of the cache */
-#define WINDOW_MIN    (4ULL << 20) /* of the disk */
-#define WINDOW_MAX    (64ULL << 20)
-#define RUNS_MAX      65536U /* of a window */
+#define HEAD_BYTES	(64U << 10) /* of a file, which may be no trace */
+#define REPLAYS_MAX	64U /* images at a time; others are read without */
+#define READERS		4U
+#define RUN_BYTES_MAX	(1U << 20) /* a request's, at once */
+#define PIECE_BYTES	(256U << 10) /* of the cache: comes whole */
+#define GAP_BYTES	PIECE_BYTES
+#define WINDOW_MIN	(4ULL << 20) /* of the disk */
+#define WINDOW_MAX	(64ULL << 20)
+#define RUNS_MAX	65536U /* of a window */
 
 struct run {
 	struct source *src; /* the image's */
 	uint64_t off, end;
+	size_t order; /* in which it is needed */
 };
 
 struct replay {
@@ -39,10 +43,15 @@ struct replay {
 	pthread_t thread;
 	bool ended; /* under the lock */
 
-	/* Of this window. */
+	/* Of the window that is looked at. */
 	struct run *runs;
 	size_t n_runs;
-	atomic_size_t next_run;
+
+	pthread_mutex_t lock; /* of what follows */
+	pthread_cond_t changed;
+	struct run *queue;
+	size_t n_queued, n_taken; /* those before it are taken */
+	bool complete; /* nothing is added any more */
 };
 
 static struct {
@@ -71,6 +80,9 @@ static void replay_free(struct replay *r)
 	free(r->path);
 	free(r->trace);
 	free(r->runs);
+	free(r->queue);
+	pthread_cond_destroy(&r->changed);
+	pthread_mutex_destroy(&r->lock);
 	free(r);
 }
 
@@ -112,30 +124,38 @@ static int open_file(const char *name, struct source **ret, struct error *err)
 				: file_source_open(name, 0, ret, err);
 }
 
+static void complain(const char *name, struct error *err)
+{
+	CLEANUP(freep) char *people = url_for_people(name);
+
+	if (!replays.say)
+		return;
+	error_prefix(err, "trace: %s", people ? people : "");
+	replays.say(err->msg);
+}
+
 /*
- * @name is the user's, or lies beside the image: most have none, and what is there
- * may be anything. false: it is no use.
+ * @name is @given, the user's, or lies beside the image: most have none, and what is
+ * there may be anything. false: it is no use.
  */
-static bool load(const struct replay *r, const char *name, struct trace *ret)
+static bool load(const struct replay *r, const char *name, bool given,
+		 struct trace *ret)
 {
 	CLEANUP(source_unrefp) struct source *src = NULL;
-	CLEANUP(freep) char *people = url_for_people(name);
 	struct error err = { 0 };
-	bool tells = r->trace;
+	bool tells = given;
 	int code = open_file(name, &src, &err);
 
 	if (code >= 0)
 		code = read_trace(src, ret, &tells, &err);
-	tells |= !!r->trace;
+	tells |= given;
 	if (code >= 0 && ret->bytes != r->img->bytes) {
 		trace_done(ret);
 		code = error_set(&err, -EINVAL, 0,
 				 "is of a disk of another size");
 	}
-	if (code < 0 && tells && replays.say) {
-		error_prefix(&err, "trace: %s", people ? people : "");
-		replays.say(err.msg);
-	}
+	if (code < 0 && tells)
+		complain(name, &err);
 	return code >= 0;
 }
 
@@ -144,32 +164,36 @@ static bool find_trace(const struct replay *r, struct trace *ret)
 	CLEANUP(freep) char *beside = NULL;
 
 	if (r->trace)
-		return load(r, r->trace, ret);
+		return load(r, r->trace, true, ret);
 	if (asprintf(&beside, "%s.trace", r->path) < 0) {
 		beside = NULL;
 		return false;
 	}
-	return load(r, beside, ret);
+	return load(r, beside, false, ret);
 }
 
 /* ---- a window ---- */
 
+/* In whole pieces of the cache, some to a run. */
 static int add_run(void *opaque, uint64_t off, const struct extent *e)
 {
 	struct replay *r = opaque;
 	uint64_t len = e->kind == EXTENT_DATA ? e->len : e->comp_bytes;
+	uint64_t at = e->host_off / PIECE_BYTES * PIECE_BYTES, next, end;
 
 	if (e->kind != EXTENT_DATA && e->kind != EXTENT_COMPRESSED)
 		return 0;
-	if (r->n_runs == RUNS_MAX)
-		return 1;
-	r->runs[r->n_runs++] = (struct run){ .src = e->src,
-					     .off = e->host_off,
-					     .end = e->host_off + len };
-	return 0;
+	end = min_u64(round_up(e->host_off + len, PIECE_BYTES), e->src->bytes);
+	for (; at < end && r->n_runs < RUNS_MAX; at = next) {
+		next = min_u64(at + RUN_BYTES_MAX, end);
+		r->runs[r->n_runs] =
+			(struct run){ e->src, at, next, r->n_runs };
+		r->n_runs++;
+	}
+	return r->n_runs == RUNS_MAX;
 }
 
-static int compare_runs(const void *a, const void *b)
+static int compare_places(const void *a, const void *b)
 {
 	const struct run *x = a, *y = b;
 
@@ -178,51 +202,83 @@ static int compare_runs(const void *a, const void *b)
 	return x->off < y->off ? -1 : x->off > y->off;
 }
 
-/* Neighbours become one, but none longer than a thread should take. */
+static int compare_orders(const void *a, const void *b)
+{
+	const struct run *x = a, *y = b;
+
+	return x->order < y->order ? -1 : x->order > y->order;
+}
+
+/* Neighbours become one, but none longer than may be; none is in two. */
 static void join_runs(struct replay *r)
 {
 	size_t i, n = 0;
 
 	for (i = 0; i < r->n_runs; i++) {
 		struct run *last = n ? &r->runs[n - 1] : NULL;
-		const struct run *x = &r->runs[i];
+		struct run x = r->runs[i];
 
-		if (last && last->src == x->src &&
-		    x->off <= last->end + GAP_BYTES &&
-		    x->end - last->off <= RUN_BYTES_MAX)
-			last->end = max_u64(last->end, x->end);
-		else
-			r->runs[n++] = *x;
+		if (last && last->src == x.src &&
+		    x.off <= last->end + GAP_BYTES &&
+		    x.end - last->off <= RUN_BYTES_MAX) {
+			last->end = max_u64(last->end, x.end);
+			last->order = min_size(last->order, x.order);
+			continue;
+		}
+		if (last && last->src == x.src)
+			x.off = max_u64(x.off, last->end);
+		if (x.off < x.end)
+			r->runs[n++] = x;
 	}
 	r->n_runs = n;
 }
 
+/* false: that was all. */
+static bool take_run(struct replay *r, struct run *ret)
+{
+	bool is;
+
+	pthread_mutex_lock(&r->lock);
+	while (r->n_taken == r->n_queued && !r->complete)
+		pthread_cond_wait(&r->changed, &r->lock);
+	is = r->n_taken < r->n_queued && !atomic_load(&replays.stopping);
+	if (is)
+		*ret = r->queue[r->n_taken++];
+	pthread_cond_broadcast(&r->changed);
+	pthread_mutex_unlock(&r->lock);
+	return is;
+}
+
 static void *fetch_runs(void *opaque)
 {
-	struct replay *r = opaque;
-	size_t i;
+	struct run x;
 
-	while (!atomic_load(&replays.stopping) &&
-	       (i = atomic_fetch_add(&r->next_run, 1)) < r->n_runs)
-		source_prefetch(r->runs[i].src, r->runs[i].off,
-				r->runs[i].end - r->runs[i].off);
+	while (take_run(opaque, &x))
+		source_prefetch(x.src, x.off, x.end - x.off);
 	return NULL;
 }
 
-static void fetch_window(struct replay *r)
+/* Behind what is in the queue still, when that is no more than is fetched next. */
+static void add_window(struct replay *r)
 {
-	pthread_t readers[READERS];
-	unsigned int n = 0;
-
-	qsort(r->runs, r->n_runs, sizeof(*r->runs), compare_runs);
+	qsort(r->runs, r->n_runs, sizeof(*r->runs), compare_places);
 	join_runs(r);
-	atomic_store(&r->next_run, 0);
-	while (n + 1 < READERS && n + 1 < r->n_runs &&
-	       !pthread_create(&readers[n], NULL, fetch_runs, r))
-		n++;
-	fetch_runs(r);
-	while (n)
-		pthread_join(readers[--n], NULL);
+	qsort(r->runs, r->n_runs, sizeof(*r->runs), compare_orders);
+	pthread_mutex_lock(&r->lock);
+	while (r->n_queued - r->n_taken > READERS &&
+	       !atomic_load(&replays.stopping))
+		pthread_cond_wait(&r->changed, &r->lock);
+	r->n_queued -= r->n_taken;
+	memmove(r->queue, r->queue + r->n_taken,
+		r->n_queued * sizeof(*r->queue));
+	r->n_taken = 0;
+	if (r->n_queued <= READERS) {
+		memcpy(r->queue + r->n_queued, r->runs,
+		       r->n_runs * sizeof(*r->runs));
+		r->n_queued += r->n_runs;
+	}
+	pthread_cond_broadcast(&r->changed);
+	pthread_mutex_unlock(&r->lock);
 }
 
 /* What cannot be, its reader is told. */
@@ -251,23 +307,41 @@ static size_t take_window(struct replay *r, const struct trace *t, size_t i,
 	return i;
 }
 
+static void fetch_trace(struct replay *r, const struct trace *t)
+{
+	pthread_t readers[READERS];
+	uint64_t window = WINDOW_MIN;
+	unsigned int n = 0;
+	size_t i = 0;
+
+	while (n < READERS && !pthread_create(&readers[n], NULL, fetch_runs, r))
+		n++;
+	while (n && i < t->n && !atomic_load(&replays.stopping)) {
+		i = take_window(r, t, i, window);
+		add_window(r);
+		window = min_u64(window * 2, WINDOW_MAX);
+	}
+	pthread_mutex_lock(&r->lock);
+	r->complete = true;
+	pthread_cond_broadcast(&r->changed);
+	pthread_mutex_unlock(&r->lock);
+	while (n)
+		pthread_join(readers[--n], NULL);
+}
+
 static void *run_replay(void *opaque)
 {
 	struct replay *r = opaque;
 	struct trace t = { 0 };
-	uint64_t window = WINDOW_MIN;
-	size_t i = 0;
 
 	r->runs = calloc(RUNS_MAX, sizeof(*r->runs));
-	if (r->runs && find_trace(r, &t)) {
-		while (i < t.n && !atomic_load(&replays.stopping)) {
-			i = take_window(r, &t, i, window);
-			fetch_window(r);
-			window = min_u64(window * 2, WINDOW_MAX);
-		}
+	r->queue = calloc(RUNS_MAX + READERS, sizeof(*r->queue));
+	if (r->runs && r->queue && find_trace(r, &t)) {
+		fetch_trace(r, &t);
 		trace_done(&t);
 	}
 	free(TAKE_PTR(r->runs));
+	free(TAKE_PTR(r->queue));
 	image_unref(TAKE_PTR(r->img));
 	pthread_mutex_lock(&replays.lock);
 	r->ended = true;
@@ -343,6 +417,8 @@ void replay_add(struct image *img, const char *path, const char *trace)
 	r = calloc(1, sizeof(*r));
 	if (!r)
 		return;
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->changed, NULL);
 	r->img = image_ref(img);
 	r->path = strdup(path);
 	r->trace = trace ? strdup(trace) : NULL;
