@@ -16,10 +16,14 @@
 #include <string.h>
 
 #include "iouring/sources/disk-cache.h"
+#include "iouring/sources/glance-about.h"
 #include "iouring/sources/http.h"
 #include "iouring/sources/url.h"
+#include "nbd/export-name.h"
 #include "nbd/trace.h"
 
+/* Of an image of Glance's: the id of the image that is its trace. */
+#define GLANCE_PROPERTY "platter_trace"
 #define HEAD_BYTES	(64U << 10) /* of a file, which may be no trace */
 #define REPLAYS_MAX	64U /* images at a time; others are read without */
 #define READERS		4U
@@ -159,12 +163,44 @@ static bool load(const struct replay *r, const char *name, bool given,
 	return code >= 0;
 }
 
+/* *ret NULL: it has none, as most. */
+static int find_of_glance(const struct replay *r, char **ret, struct error *err)
+{
+	const json_t *id;
+	json_t *about = NULL;
+	const char *text;
+	int code = glance_about(r->path, &about, err);
+
+	id = json_object_get(about, GLANCE_PROPERTY);
+	text = json_string_value(id);
+	if (id && (!text || !export_name_is_id(text)))
+		code = error_set(err, -EINVAL, 0,
+				 "its " GLANCE_PROPERTY
+				 " is not an image's id");
+	else if (id && asprintf(ret, "glance://%s", text) < 0)
+		*ret = NULL;
+	json_decref(about);
+	return code;
+}
+
+static bool load_of_glance(const struct replay *r, struct trace *ret)
+{
+	CLEANUP(freep) char *name = NULL;
+	struct error err = { 0 };
+
+	if (find_of_glance(r, &name, &err) < 0)
+		complain(r->path, &err);
+	return name && load(r, name, true, ret);
+}
+
 static bool find_trace(const struct replay *r, struct trace *ret)
 {
 	CLEANUP(freep) char *beside = NULL;
 
 	if (r->trace)
 		return load(r, r->trace, true, ret);
+	if (glance_is_image(r->path))
+		return load_of_glance(r, ret);
 	if (asprintf(&beside, "%s.trace", r->path) < 0) {
 		beside = NULL;
 		return false;

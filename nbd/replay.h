@@ -3,7 +3,8 @@
  * Replays traces (trace.h): when an image is opened, what its trace names is
  * fetched into cache-dir=, in that order, by few reads at a time. The trace is a
  * file of the user's (trace=), or lies beside the image and is called as it is,
- * with ".trace" behind it. An image of which nothing can be kept has no use for one.
+ * with ".trace" behind it. Of an image of Glance's it is another image, which a
+ * property of the first names: its owner alone can say so. An image of which nothing can be kept has no use for one.
  * What is wrong with a trace is told, and the image is served all the same.
  */
 #ifndef NBD_REPLAY_H

@@ -349,7 +349,7 @@ static int prepare_store(struct http_object *o, struct error *err)
 }
 
 /* Where it lies, and how it is signed. */
-static int resolve(struct http_object *o, struct error *err)
+static int resolve(struct http_object *o, bool about, struct error *err)
 {
 	CLEANUP(freep) char *text = url_text(&o->given);
 	int r = prepare_store(o, err);
@@ -359,8 +359,8 @@ static int resolve(struct http_object *o, struct error *err)
 	if (!text)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = url_is_store(text)
-		    ? object_store_resolve(&o->given, &o->credentials, &o->url,
-					   err)
+		    ? object_store_resolve(&o->given, &o->credentials, about,
+					   &o->url, err)
 		    : url_parse(text, &o->url, err);
 	if (r < 0)
 		return r;
@@ -385,7 +385,7 @@ static int object_set_up(struct http_object *o, const struct http_wish *w,
 		r = take_allowed(o, w, err);
 	if (r >= 0)
 		r = take_credentials(o, w, err);
-	return r < 0 ? r : resolve(o, err);
+	return r < 0 ? r : resolve(o, w->about, err);
 }
 
 /* What is there? Waits for the answer. */

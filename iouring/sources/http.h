@@ -27,6 +27,7 @@ struct http_wish {
 	bool named; /* by the user, no image */
 	bool may_be_whole; /* a server that gives no ranges will do, see
 			      http_source_is_whole() */
+	bool about; /* of glance:// not the image, but the JSON that tells of it */
 	bool kept; /* small reads need not be fast: there is a cache over it */
 	/* URLs, beneath which redirects to other servers may lead, whose
 	   address may be any. */

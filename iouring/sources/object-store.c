@@ -37,14 +37,14 @@ static int take_endpoint(const struct credentials *c, const char *fallback,
 
 /* The path is @fmt's; the host of @e, with @label before it if there is one. */
 static int put_together(struct endpoint *e, const char *label,
-			const char *before, const char *path,
-			const char *behind, struct url *ret, struct error *err)
+			const char *before, const char *path, struct url *ret,
+			struct error *err)
 {
 	CLEANUP(freep) char *plain = NULL;
 	char *host;
 
-	if (asprintf(&plain, "%.*s%s%s%s", (int)e->path_len, e->u.path, before,
-		     path, behind) < 0)
+	if (asprintf(&plain, "%.*s%s%s", (int)e->path_len, e->u.path, before,
+		     path) < 0)
 		plain = NULL;
 	if (asprintf(&host, "%s%s%s", label, *label ? "." : "", e->u.host) < 0)
 		host = NULL;
@@ -88,12 +88,11 @@ static int resolve_s3(const struct url *u, const struct credentials *c,
 	r = take_endpoint(c, amazon, &e, err);
 	return r < 0 ? r
 		     : put_together(&e, by_host ? u->host : "",
-				    by_host ? "" : before, u->path, "", ret,
-				    err);
+				    by_host ? "" : before, u->path, ret, err);
 }
 
 static int resolve_path(const struct url *u, const struct credentials *c,
-			const char *folder, const char *behind, struct url *ret,
+			const char *folder, const char *rest, struct url *ret,
 			struct error *err)
 {
 	CLEANUP(endpoint_done) struct endpoint e = { 0 };
@@ -105,13 +104,11 @@ static int resolve_path(const struct url *u, const struct credentials *c,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	}
 	r = take_endpoint(c, NULL, &e, err);
-	return r < 0 ? r
-		     : put_together(&e, "", before, *behind ? "" : u->path,
-				    behind, ret, err);
+	return r < 0 ? r : put_together(&e, "", before, rest, ret, err);
 }
 
 int object_store_resolve(const struct url *u, const struct credentials *c,
-			 struct url *ret, struct error *err)
+			 bool about, struct url *ret, struct error *err)
 {
 	bool is_image = !strcmp(u->scheme, "glance");
 
@@ -123,8 +120,9 @@ int object_store_resolve(const struct url *u, const struct credentials *c,
 					  : "SCHEME://CONTAINER/OBJECT");
 	if (!strcmp(u->scheme, "s3"))
 		return resolve_s3(u, c, ret, err);
-	return is_image ? resolve_path(u, c, "v2/images/", "/file", ret, err)
-			: resolve_path(u, c, "", "", ret, err);
+	if (!is_image)
+		return resolve_path(u, c, "", u->path, ret, err);
+	return resolve_path(u, c, "v2/images/", about ? "" : "/file", ret, err);
 }
 
 bool object_store_is_constant(const struct url *u)

@@ -16,12 +16,13 @@
 #include "iouring/sources/credentials.h"
 
 /*
- * Where @u, whose scheme is one of the above, is asked for with @c. @ret is the
+ * Where @u, whose scheme is one of the above, is asked for with @c; @about: of
+ * glance:// what is told of the image, ENDPOINT/v2/images/ID, and not its data. @ret is the
  * caller's to url_done(), and written on success only. -EINVAL: it names no object,
  * or @c lacks what it needs.
  */
 int object_store_resolve(const struct url *u, const struct credentials *c,
-			 struct url *ret, struct error *err);
+			 bool about, struct url *ret, struct error *err);
 
 /* Its store's type in a catalogue of Keystone's. */
 const char *object_store_service(const struct url *u);

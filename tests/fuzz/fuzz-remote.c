@@ -90,7 +90,7 @@ static void check_resolved(const struct url *u)
 	CLEANUP(freep) char *text = NULL;
 	struct error err = { 0 };
 
-	if (object_store_resolve(u, &c, &to, &err) < 0)
+	if (object_store_resolve(u, &c, false, &to, &err) < 0)
 		return;
 	text = url_text(&to);
 	again = parsed(text);

@@ -3,8 +3,10 @@
 """Images in object stores: a real Swift, by its own dialect and by S3's, and the
 signatures that S3 checks. glance:// is platter's own service."""
 
+import json
 import os
 import sys
+import time
 import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
@@ -158,15 +160,52 @@ def what_lies_in_a_bucket_lies_beside(c):
         is_true(f.read() == c.data, "it is another disk")
 
 
+def image_of(g, name, data, **more):
+    i = g.request("POST", "/v2/images", {
+        "name": name, "disk_format": "raw", "container_format": "bare", **more})
+    image = i.json["id"]
+    is_equal(g.request("PUT", f"/v2/images/{image}/file", data, {
+        "Content-Type": "application/octet-stream"}).status, 204, name)
+    return image
+
+
+def a_trace_in_the_service_is_replayed(c, g, image):
+    """Another image, which a property names; what is none is told."""
+    trace = image_of(g, "trace", b"platter-trace 1\n# padded" + b"." * 600 +
+                     f"\nbytes {SIZE}\n{MIB} 512\n{3 * MIB} 512\n".encode())
+    for value, said in ((None, None), (trace, None), ("x", "is not an image"),
+                        (image, "has over")):
+        if value:
+            status = g.request("PATCH", f"/v2/images/{image}", [
+                {"op": "add", "path": "/platter_trace", "value": value}], {
+                    "Content-Type": "application/openstack-images-v2.1-json-"
+                    "patch"}).status
+            is_equal(status, 200, "the property")
+        folder = c.at(f"traced-{value}")
+        with Server(f"glance://{image}", fmt="raw", more=[
+                "--credentials", c.credentials, "--cache-dir", folder]) as s:
+            until = time.monotonic() + 60
+            want = MIB // 2 if value == trace else 0
+            while (kept(folder) < want or
+                   (said and said not in s.messages())):
+                is_true(time.monotonic() < until,
+                        f"{value}: {kept(folder)} kept, {s.messages()}")
+                time.sleep(0.05)
+            if not said:
+                is_equal(s.messages(), "", "what was said")
+
+
+def kept(folder):
+    out = run([os.environ["PLATTER"], "cache", "list", "--json", "--cache-dir",
+               folder], ok=None)[1]
+    return sum(o["kept"] for o in json.loads(out)["objects"]) if out else 0
+
+
 def an_image_service_gives_images_by_id(c):
     """Kept by its id, though no answer tells a version."""
     port = free_port()
     with Glance(f"glance=127.0.0.1:{port}", tcp=port) as g:
-        i = g.request("POST", "/v2/images", {
-            "name": "d", "disk_format": "raw", "container_format": "bare"})
-        image = i.json["id"]
-        is_equal(g.request("PUT", f"/v2/images/{image}/file", c.data, {
-            "Content-Type": "application/octet-stream"}).status, 204, "it")
+        image = image_of(g, "d", c.data)
         c.have("swift:// token x endpoint=http://127.0.0.1:1",
                f"glance:// token x endpoint=http://127.0.0.1:{port}")
         c.is_equal(f"glance://{image}")
@@ -175,6 +214,7 @@ def an_image_service_gives_images_by_id(c):
         said = run([os.environ["PLATTER"], "cache", "list", "--cache-dir",
                     c.at("glances")])[1]
         is_true("100%" in said, said)
+        a_trace_in_the_service_is_replayed(c, g, image)
         for url, text in ((f"glance://{image}/x", "is not glance://ID"),
                           ("glance://none", "there is no such file")):
             status, err = c.copy(url)
