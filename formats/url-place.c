@@ -5,8 +5,10 @@
 
 #include "formats/url-place.h"
 #include "iouring/sources/disk-cache.h"
+#include "iouring/sources/glance-about.h"
 #include "iouring/sources/http.h"
 #include "iouring/sources/nbd.h"
+#include "iouring/sources/remote-options.h"
 
 /* The folder at a web server in which an image lies. */
 struct web_place {
@@ -58,12 +60,35 @@ static int web_place_new(const char *url, const char *login, bool named,
 	return 0;
 }
 
+/* What it must be when all of it has come. What tells no digest is not checked. */
+static void expect_digest(const struct http_wish *wish, struct source *src)
+{
+	struct error err = { 0 };
+	const char *algorithm, *hex;
+	json_t *about = NULL;
+	int r = 0;
+
+	if (!glance_is_image(wish->url) || !disk_cache_is_over(src) ||
+	    !disk_cache_wants_digest(src))
+		return;
+	r = glance_about(wish, &about, &err);
+	algorithm = json_string_value(json_object_get(about, "os_hash_algo"));
+	hex = json_string_value(json_object_get(about, "os_hash_value"));
+	if (r >= 0 && algorithm && hex)
+		r = disk_cache_expect(src, algorithm, hex, &err);
+	if (r < 0)
+		remote_say("%s: what comes of it is not checked", err.msg);
+	json_decref(about);
+}
+
 /* The cache over *src; all of it, where its server gives no ranges. */
-static int keep(struct source **src, struct error *err)
+static int keep(const struct http_wish *wish, struct source **src,
+		struct error *err)
 {
 	bool whole = http_source_is_whole(*src);
 
 	disk_cache_over(src);
+	expect_digest(wish, *src);
 	if (!whole)
 		return 0;
 	return disk_cache_is_over(*src)
@@ -83,7 +108,7 @@ static int open_web(const struct http_wish *wish, struct place_file *ret,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = http_source_open(wish, &f.src, err);
 	if (r >= 0)
-		r = keep(&f.src, err);
+		r = keep(wish, &f.src, err);
 	if (r >= 0)
 		r = web_place_new(wish->url, wish->login, wish->named, &f.place,
 				  err);

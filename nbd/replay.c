@@ -166,10 +166,11 @@ static bool load(const struct replay *r, const char *name, bool given,
 /* *ret NULL: it has none, as most. */
 static int find_of_glance(const struct replay *r, char **ret, struct error *err)
 {
+	const struct http_wish wish = { .url = r->path, .named = true };
 	const json_t *id;
 	json_t *about = NULL;
 	const char *text;
-	int code = glance_about(r->path, &about, err);
+	int code = glance_about(&wish, &about, err);
 
 	id = json_object_get(about, GLANCE_PROPERTY);
 	text = json_string_value(id);

@@ -148,6 +148,7 @@ static uint64_t take_away(struct cached *c, struct cache_flight **victims,
 	size_t i;
 	int r;
 
+	atomic_fetch_add(&c->taken, 1);
 	pthread_rwlock_wrlock(&c->gate);
 	for (i = 0; i < n; i++)
 		kept_take(&c->f, victims[i]->chunk);
@@ -174,7 +175,8 @@ static uint64_t evict_chunks(struct cached *c, uint64_t bytes)
 	size_t n;
 
 	while (freed < bytes && !atomic_load(&c->pinned) &&
-	       atomic_load(&c->has_file) && !atomic_load(&c->f.broken)) {
+	       !atomic_load(&c->checking) && atomic_load(&c->has_file) &&
+	       !atomic_load(&c->f.broken)) {
 		n = find_victims(c, bytes - freed, victims);
 		more = n ? take_away(c, victims, n) : 0;
 		if (!more)

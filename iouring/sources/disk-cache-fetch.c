@@ -209,10 +209,12 @@ static bool store(struct cached *c, size_t chunk, const void *buf)
 		cache_note_full();
 		return false;
 	}
-	kept_add(&c->f, chunk);
 	mark_used(c, chunk);
 	cache_note_stored(len);
-	return true;
+	if (cache_count_chunk(c, chunk))
+		return true;
+	fill_wake();
+	return false;
 }
 
 static void take_fetched(struct round *rd, size_t i, int code)
@@ -528,7 +530,8 @@ static int keep_chunk(struct whole *w)
 	f = board_chunk(w->c, w->chunk, &ours);
 	if (f && ours) {
 		cache_note_fetched(w->used, false);
-		ok = store(w->c, w->chunk, w->buf);
+		ok = store(w->c, w->chunk, w->buf) ||
+		     atomic_load(&w->c->unchecked);
 		land_chunk(w->c, f, ok ? 0 : -EAGAIN);
 	} else if (f) {
 		await_chunk(w->c, f);
@@ -583,6 +586,8 @@ int disk_cache_keep_whole(struct source *src,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = take(s->inner, take_whole, &w, err);
 	free(w.buf);
+	if (r >= 0 && cache_check(s->c) < 0)
+		return error_set(err, -EIO, 0, "it is another image");
 	return r == -ENOSPC
 		       ? error_set(err, r, 0, "cache-dir: there is no room")
 		       : r;

@@ -35,7 +35,7 @@
 struct job {
 	struct cache_source *src; /* held */
 	size_t chunk, n;
-	bool fills;
+	bool fills, checks;
 };
 
 static struct {
@@ -78,6 +78,13 @@ void fill_remove(struct cache_source *src)
 	while (*at != src)
 		at = &(*at)->next;
 	*at = src->next;
+	pthread_mutex_unlock(&fill.lock);
+}
+
+void fill_wake(void)
+{
+	pthread_mutex_lock(&fill.lock);
+	pthread_cond_signal(&fill.wake);
 	pthread_mutex_unlock(&fill.lock);
 }
 
@@ -160,7 +167,8 @@ static bool find_missing(struct cached *c, size_t *ret)
 static bool may_be_filled(struct cached *c, uint64_t now)
 {
 	return fill_is_wanted(c) && !atomic_load(&c->whole) &&
-	       c->not_before <= now && cache_is_usable(c);
+	       !atomic_load(&c->unchecked) && c->not_before <= now &&
+	       cache_is_usable(c);
 }
 
 /* Under the lock: the next that is to be filled goes to the list's end. */
@@ -282,6 +290,21 @@ static void end_fill(const struct job *j, int code, uint64_t took)
 		now_nsec() + (AGAIN_NSEC << (n < AGAIN_MAX ? n : AGAIN_MAX));
 }
 
+/* Under the lock: one of which all has come. */
+static bool take_check(struct job *ret)
+{
+	struct cache_source *src;
+
+	for (src = fill.sources; src; src = src->next)
+		if (atomic_load(&src->c->unchecked) &&
+		    !atomic_load(&src->c->checking) &&
+		    source_ref_unless_gone(&src->s))
+			break;
+	if (src)
+		*ret = (struct job){ .src = src, .checks = true };
+	return src;
+}
+
 /* ---- who does it ---- */
 
 /* Under the lock, which is let go of meanwhile. */
@@ -291,7 +314,8 @@ static void run_job(struct job *j)
 	int r;
 
 	pthread_mutex_unlock(&fill.lock);
-	r = j->src->fetch(j->src, j->chunk, j->n);
+	r = j->checks ? cache_check(j->src->c)
+		      : j->src->fetch(j->src, j->chunk, j->n);
 	pthread_mutex_lock(&fill.lock);
 	if (j->fills)
 		end_fill(j, r, now_nsec() - began);
@@ -316,7 +340,7 @@ static void *work(void *unused)
 	pthread_mutex_lock(&fill.lock);
 	while (!fill.stopping) {
 		until = now_nsec() + REST_NSEC;
-		if (take_ahead(&j) ||
+		if (take_ahead(&j) || take_check(&j) ||
 		    (is_work(&until) && fits() && take_fill(&j, &until)))
 			run_job(&j);
 		else
@@ -380,9 +404,7 @@ unsigned int disk_cache_want(const char *name)
 	struct want w = { .name = name };
 
 	cache_each_open(want, &w);
-	pthread_mutex_lock(&fill.lock);
-	pthread_cond_signal(&fill.wake);
-	pthread_mutex_unlock(&fill.lock);
+	fill_wake();
 	return w.n;
 }
 

@@ -49,9 +49,14 @@ struct cached {
 	atomic_uchar *used; /* by chunk, a bit: since the hand passed */
 	size_t hand; /* the evictor's */
 
-	pthread_mutex_t lock; /* of flights */
+	pthread_mutex_t lock; /* of flights, and of the digest */
 	pthread_cond_t landed;
 	struct cache_flight *flights;
+	char algorithm[16], digest[129]; /* hexadecimal; "": not known */
+	size_t last; /* chunk, while unchecked */
+	atomic_bool unchecked; /* all but last is there, and that is written */
+	atomic_bool checking; /* nothing is taken away meanwhile */
+	atomic_uint taken; /* how often something was */
 
 	pthread_mutex_t
 		ahead_lock; /* of readers, nothing is waited for in it */
@@ -138,6 +143,23 @@ void fill_note_demand(bool begins);
 
 /* Unless there is nobody who would, or too much is asked for. Does not wait. */
 void fill_ahead(struct cache_source *src, size_t chunk, size_t n);
+
+/* There is something to check. Does not wait. */
+void fill_wake(void);
+
+/* ---- disk-cache-digest.c ---- */
+
+/*
+ * The chunk, which has been written, is there from now on; false: it is the last of
+ * an object that is to be checked first.
+ */
+bool cache_count_chunk(struct cached *c, size_t chunk);
+
+/*
+ * Checks, if that is to be done, and takes long. -EBADMSG: it is another object than
+ * was expected, and was told of.
+ */
+int cache_check(struct cached *c);
 
 /* ---- disk-cache-ahead.c ---- */
 

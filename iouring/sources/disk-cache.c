@@ -334,6 +334,7 @@ void cached_put(struct cached *c)
 		pthread_cond_wait(&cache.opened, &cache.lock);
 	pthread_mutex_unlock(&cache.lock);
 	if (atomic_load(&c->has_file)) {
+		cache_check(c);
 		flush(c);
 		touch(c);
 	}

@@ -137,6 +137,17 @@ int disk_cache_list(int (*each)(void *opaque, const struct disk_cache_entry *e),
 int disk_cache_drop(const char *name, unsigned int *ret_busy,
 		    struct error *err);
 
+/*
+ * Has the object under @src, which disk_cache_is_over(), checked when all of it has
+ * come: it is what @algorithm makes @hex of, or nothing of it is kept. -ENOTSUP: there
+ * is no such algorithm.
+ */
+int disk_cache_expect(struct source *src, const char *algorithm,
+		      const char *hex, struct error *err);
+
+/* Is it worth finding that out? Not of what is whole. The same. */
+bool disk_cache_wants_digest(struct source *src);
+
 /* Of all objects since the start: for metrics and tests. */
 struct disk_cache_counts {
 	uint64_t hit_bytes; /* read from the disk */

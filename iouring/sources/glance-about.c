@@ -47,18 +47,16 @@ static int read_all(struct source *src, struct told *t, struct error *err)
 	return source_read(src, t->text, t->len, 0, err);
 }
 
-int glance_about(const char *url, json_t **ret, struct error *err)
+int glance_about(const struct http_wish *image, json_t **ret, struct error *err)
 {
-	const struct http_wish wish = { .url = url,
-					.named = true,
-					.may_be_whole = true,
-					.about = true,
-					.kept = true };
+	struct http_wish wish = *image;
 	CLEANUP(source_unrefp) struct source *src = NULL;
 	struct told t = { 0 };
 	json_t *j = NULL;
-	int r = http_source_open(&wish, &src, err);
+	int r;
 
+	wish.about = wish.may_be_whole = wish.kept = true;
+	r = http_source_open(&wish, &src, err);
 	if (r >= 0)
 		r = read_all(src, &t, err);
 	if (r >= 0)
@@ -70,7 +68,7 @@ int glance_about(const char *url, json_t **ret, struct error *err)
 			      "what its service tells of it is no JSON object");
 	}
 	if (r < 0)
-		return error_prefix(err, "%s", url), r;
+		return error_prefix(err, "%s", image->url), r;
 	*ret = j;
 	return 0;
 }

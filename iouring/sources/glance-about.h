@@ -12,10 +12,12 @@
 bool glance_is_image(const char *url);
 
 /*
- * The JSON object of API v2 of the image @url, for json_decref(). Waits for the
- * service. -EBADMSG: that says something else. -EFBIG: more than 1 MiB. Else as
+ * The JSON object of API v2 of the image that @image wishes for, for json_decref().
+ * Waits for the service. -EBADMSG: that says something else. -EFBIG: more than 1 MiB. Else as
  * http_source_open().
  */
-int glance_about(const char *url, json_t **ret, struct error *err);
+struct http_wish;
+int glance_about(const struct http_wish *image, json_t **ret,
+		 struct error *err);
 
 #endif

@@ -446,6 +446,11 @@ static int break_off(struct kept_file *f, int code)
 	return code;
 }
 
+void kept_break(struct kept_file *f)
+{
+	break_off(f, 0);
+}
+
 /* The bits are those of before the sync, so what they tell of is on disk. */
 int kept_flush(struct kept_file *f, struct error *err)
 {

@@ -85,6 +85,9 @@ size_t kept_chunk_bytes(const struct kept_file *f, size_t chunk);
  * written is dirty still.
  */
 int kept_flush(struct kept_file *f, struct error *err);
+
+/* Nothing is there any more, here and on disk, nor kept from now on. */
+void kept_break(struct kept_file *f);
 bool kept_is_dirty(const struct kept_file *f);
 
 /* How many chunks there are. */

@@ -185,13 +185,13 @@ static int check_state(const struct state *s, struct error *err)
 		return error_set(err, -EINVAL, 0,
 				 "is no image of a web server that tells its "
 				 "version: nothing of it is kept");
+	if (s->failures >= FAILURES_MAX)
+		return error_set(err, -EIO, 0, "cannot be read");
 	if (s->others)
 		return error_set(
 			err, -EBUSY, 0,
 			"another process keeps it: --control PATH asks "
 			"a server");
-	if (s->failures >= FAILURES_MAX)
-		return error_set(err, -EIO, 0, "cannot be read");
 	if (stop_signal())
 		return error_set(err, -EINTR, 0,
 				 "interrupted; what was fetched is kept");

@@ -195,6 +195,45 @@ def a_trace_in_the_service_is_replayed(c, g, image):
                 is_equal(s.messages(), "", "what was said")
 
 
+def another_image_is_not_kept(c, g):
+    """Its data were changed behind the service's back: it has no right digest."""
+    image = image_of(g, "changed", c.data)
+    for name in (image, None):
+        folder = c.at(f"checked-{name}")
+        if name:
+            for at, _, names in os.walk(g.store):
+                for n in names:
+                    if n.startswith(image) and os.path.getsize(
+                            os.path.join(at, n)) == SIZE:
+                        path = os.path.join(at, n)
+            with open(path, "r+b") as f:
+                f.seek(MIB)
+                f.write(b"changed")
+        else:
+            image = image_of(g, "good", c.data)
+        with Server(f"glance://{image}", fmt="raw", more=[
+                "--credentials", c.credentials, "--cache-dir", folder,
+                "--fill", "on"]) as s:
+            until = time.monotonic() + 60
+            while (kept(folder) < SIZE if not name
+                   else "nothing of it is kept" not in s.messages()):
+                is_true(time.monotonic() < until,
+                        f"{kept(folder)}, {s.messages()}")
+                time.sleep(0.05)
+            with Client(s.socket) as n:
+                n.go()
+                is_equal(n.read(0, 512), (0, c.data[:512]), "a read")
+            if name:
+                said = s.messages()
+                is_true("sha512 is not" in said and said.count("\n") == 0, said)
+        is_equal(kept(folder), 0 if name else SIZE, "what is kept")
+    status, _, err = run([os.environ["PLATTER"], "cache", "warm", "-q",
+                          "--credentials", c.credentials, "--cache-dir",
+                          c.at("warmed"), "-f", "raw",
+                          f"glance://{image}"], ok=None)
+    is_equal((status, err), (0, ""), "the warming of a good one")
+
+
 def kept(folder):
     out = run([os.environ["PLATTER"], "cache", "list", "--json", "--cache-dir",
                folder], ok=None)[1]
@@ -215,6 +254,7 @@ def an_image_service_gives_images_by_id(c):
                     c.at("glances")])[1]
         is_true("100%" in said, said)
         a_trace_in_the_service_is_replayed(c, g, image)
+        another_image_is_not_kept(c, g)
         for url, text in ((f"glance://{image}/x", "is not glance://ID"),
                           ("glance://none", "there is no such file")):
             status, err = c.copy(url)
