@@ -78,6 +78,8 @@ struct check_report {
 	void (*say)(struct check_report *r, const char *line);
 };
 
+#define FORMAT_PRINT_DIGITS 32U
+
 struct format_ops {
 	/* Required. As our options and messages spell it. */
 	const char *name;
@@ -111,10 +113,17 @@ struct format_ops {
 	/* Optional. A folder with a file of this name is one image, too. */
 	const char *folder_file;
 
-	/* The disk is made at opening, and may be another the next time: what
-	   lasts cannot be over it. Its magic is that of an archive, and looked at
-	   where it was declared. */
+	/* The disk is made at opening. Its magic is that of an archive, and looked
+	   at where it was declared. */
 	bool made;
+
+	/*
+	 * Required of what is made: what tells the disk from any other that may be
+	 * made of the same file, by another version of a library, say: as hex
+	 * digits. What is the file's own, as where files' data lie, is in it, too.
+	 */
+	int (*print)(const struct layer *l, char ret[FORMAT_PRINT_DIGITS + 1],
+		     struct error *err);
 
 	/* Bytes of l->state, zeroed before open(). */
 	size_t state_bytes;

@@ -152,7 +152,7 @@ int inside_find(struct place_file *f, const struct open_options *options,
 	const char *member = options->member;
 	bool wanted = member || options->contained;
 	struct unpacking u = { .options = options,
-			       .bytes = options->unpacked_bytes };
+			       .bytes = options->said_bytes };
 	unsigned int depth = 0;
 	int r;
 

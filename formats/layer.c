@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -37,6 +39,54 @@ static void release_file(const struct source *src)
 		file_unlock(src);
 }
 
+int layer_declare(const struct layer *l, char ret[LAYER_FORMAT_BYTES],
+		  struct error *err)
+{
+	char print[FORMAT_PRINT_DIGITS + 1];
+	int r;
+
+	if (!l->ops->made) {
+		snprintf(ret, LAYER_FORMAT_BYTES, "%s",
+			 l->ops->alias ? l->ops->alias : l->ops->name);
+		return 0;
+	}
+	r = l->ops->print(l, print, err);
+	if (r < 0) {
+		error_prefix(err, "%s", l->path);
+		return r;
+	}
+	r = snprintf(ret, LAYER_FORMAT_BYTES, "%s:%" PRIu64 ":%s", l->ops->name,
+		     l->bytes, print);
+	assert(r > 0 && r < (int)LAYER_FORMAT_BYTES);
+	return 0;
+}
+
+int layer_check_declared(const struct layer *l, const char *format,
+			 struct error *err)
+{
+	char is[LAYER_FORMAT_BYTES];
+	int r;
+
+	if (!format || !strchr(format, ':'))
+		return 0;
+	r = layer_declare(l, is, err);
+	if (r < 0 || !strcmp(is, format))
+		return r;
+	return error_set(
+		err, -ESTALE, 0,
+		"the disk that is made of %s has become another: it is "
+		"%s, and was %s",
+		l->path, is, format);
+}
+
+/* The bytes of NAME:BYTES:PRINT; 0: it says nothing of them. */
+static uint64_t declared_bytes(const char *format)
+{
+	const char *colon = format ? strchr(format, ':') : NULL;
+
+	return colon ? strtoull(colon + 1, NULL, 10) : 0;
+}
+
 static int open_driver(struct layer *l, const char *format, struct error *err)
 {
 	int r = 0;
@@ -58,7 +108,8 @@ static int open_driver(struct layer *l, const char *format, struct error *err)
 		return error_set(err, -ENOENT, 0,
 				 "snapshot \"%s\": %s images have none",
 				 l->options->snapshot, l->ops->name);
-	return l->ops->open(l, err);
+	r = l->ops->open(l, err);
+	return r < 0 ? r : layer_check_declared(l, format, err);
 }
 
 int layer_open(struct source *src, const char *path, struct place *place,
@@ -66,6 +117,7 @@ int layer_open(struct source *src, const char *path, struct place *place,
 	       struct layer **ret, struct error *err)
 {
 	CLEANUP(layer_unrefp) struct layer *l = calloc(1, sizeof(*l));
+	struct open_options own = *options;
 	struct error unheard = { 0 };
 	int r;
 
@@ -80,7 +132,9 @@ int layer_open(struct source *src, const char *path, struct place *place,
 	l->src = src;
 	l->place = place_ref(place);
 	l->top = top;
-	l->options = options;
+	if (!top || declared_bytes(format))
+		own.said_bytes = declared_bytes(format);
+	l->options = &own;
 	l->path = strdup(path);
 	r = l->path ? open_driver(l, format, err)
 		    : error_set(err, -ENOMEM, 0, "out of memory");

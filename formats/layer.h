@@ -36,9 +36,11 @@ struct open_options {
 	   its path, which serves messages alone otherwise. */
 	struct source *src;
 	/* What is in a compressed file may be served before all of it was decoded
-	   once; and the size of the raw disk in the top's, 0: nobody said. */
+	   once. */
 	bool while_decoded;
-	uint64_t unpacked_bytes;
+	/* How large the top's disk is, where that is for the user to say: raw in a
+	   compressed file, or made at opening; 0: nobody said. */
+	uint64_t said_bytes;
 	bool alone; /* no other file that the top refers to is opened */
 	bool direct; /* O_DIRECT */
 	bool force_parent; /* take a parent whose ids do not match */
@@ -105,6 +107,19 @@ int layer_open(struct source *src, const char *path, struct place *place,
 struct layer *layer_ref(struct layer *l);
 void layer_unref(struct layer *l); /* NULL is fine */
 void layer_unrefp(struct layer **l);
+
+/*
+ * What a file with @l below it declares its format to be, as qemu-img calls it. Of
+ * a disk that is made at opening NAME:BYTES:PRINT: layer_open() with that makes
+ * one of so many bytes, or says that it has become another (-ESTALE).
+ */
+#define LAYER_FORMAT_BYTES 65U
+int layer_declare(const struct layer *l, char ret[LAYER_FORMAT_BYTES],
+		  struct error *err);
+
+/* Is @l, opened already, what @format, or NULL, declares? -ESTALE: it is not. */
+int layer_check_declared(const struct layer *l, const char *format,
+			 struct error *err);
 
 /*
  * Locks the image file, and the others that its data lie in, against who would

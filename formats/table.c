@@ -36,12 +36,20 @@ const struct format_ops *const format_table[] = {
 	&raw_format,	NULL,
 };
 
+/* What is made may have behind its name which it is; see layer_declare(). */
+static bool is_made_as(const struct format_ops *f, const char *name)
+{
+	size_t n = strlen(f->name);
+
+	return f->made && !strncmp(f->name, name, n) && name[n] == ':';
+}
+
 const struct format_ops *format_by_name(const char *name)
 {
 	const struct format_ops *const *f;
 
 	for (f = format_table; *f; f++)
-		if (!strcmp((*f)->name, name) ||
+		if (!strcmp((*f)->name, name) || is_made_as(*f, name) ||
 		    ((*f)->alias && !strcmp((*f)->alias, name)))
 			return *f;
 	/* QEMU's names for what raw images lie on. */

@@ -32,7 +32,7 @@ const char config_help[] =
 	"format=NAME      its format; without it, it is recognised by content\n"
 	"member=NAME      of a container (a tar archive, an OVA): which of its disks\n"
 	"size=SIZE        of the raw disk in a compressed file, which is served before\n"
-	"                 all of it has been decoded once\n"
+	"                 all of it has been decoded once; of a docker image's disk\n"
 	"snapshot=NAME    serve this snapshot of it, by id or name\n"
 	"key=FILE         passphrase of an encrypted image\n"
 	"allow=WHAT       a folder, or a prefix such as json:, to which names\n"
@@ -345,11 +345,11 @@ static int set_member(struct config *c, const char *value, struct error *err)
 	return set_string(&c->member, value, err);
 }
 
-static int set_unpacked_bytes(struct config *c, const char *value,
-			      struct error *err)
+static int set_said_bytes(struct config *c, const char *value,
+			  struct error *err)
 {
-	if (!config_size(value, &c->unpacked_bytes) || !c->unpacked_bytes ||
-	    c->unpacked_bytes >= STREAM_BYTES_MAX)
+	if (!config_size(value, &c->said_bytes) || !c->said_bytes ||
+	    c->said_bytes >= STREAM_BYTES_MAX)
 		return error_set(err, -EINVAL, 0,
 				 "size: \"%s\" is not a size below 64T", value);
 	return 0;
@@ -637,7 +637,7 @@ static const struct {
 	{ "export", config_add_export },
 	{ "format", set_format },
 	{ "member", set_member },
-	{ "size", set_unpacked_bytes },
+	{ "size", set_said_bytes },
 	{ "snapshot", set_snapshot },
 	{ "key", set_key },
 	{ "allow", set_allow },
@@ -690,7 +690,7 @@ void config_open_options(const struct config *c, struct open_options *ret)
 	*ret = (struct open_options){
 		.format = c->format,
 		.member = c->member,
-		.unpacked_bytes = c->unpacked_bytes,
+		.said_bytes = c->said_bytes,
 		.snapshot = c->snapshot,
 		.key = c->key,
 		.key_bytes = c->key_bytes,
@@ -767,7 +767,7 @@ int config_check(const struct config *c, struct error *err)
 		  AS_GIVEN(
 			  "member= is of one image; of export NAME it is NAME/MEMBER",
 			  "--member is of one image; of export NAME it is NAME/MEMBER") },
-		{ c->unpacked_bytes && !c->image,
+		{ c->said_bytes && !c->image,
 		  AS_GIVEN("size= is of one image", "--size is of one image") },
 		{ c->snapshot && !c->image,
 		  AS_GIVEN(

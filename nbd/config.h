@@ -27,8 +27,7 @@ struct config {
 	size_t n_exports;
 	char *format; /* NULL: guess */
 	char *member; /* of a container; NULL: its one disk */
-	uint64_t
-		unpacked_bytes; /* of the raw disk in a compressed file; 0: nobody
+	uint64_t said_bytes; /* of the raw disk in a compressed file; 0: nobody
 				    said */
 	char *snapshot; /* NULL: the live state */
 	uint8_t *key; /* contents of the key file; NULL: none */

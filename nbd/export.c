@@ -209,7 +209,7 @@ static int find_file(struct target *t, struct error *err)
 	t->options.while_decoded = true;
 	if (*t->name.image) { /* its snapshots are called by its name */
 		t->options.snapshot = NULL;
-		t->options.unpacked_bytes = 0;
+		t->options.said_bytes = 0;
 		t->options.member = NULL;
 	}
 	if (t->name.member)

@@ -45,7 +45,7 @@ static const char *base_name(const char *path, const char *image)
 								 : image;
 }
 
-int overlays_base_format(const struct image *base, const char **ret,
+int overlays_base_format(const struct image *base, char ret[LAYER_FORMAT_BYTES],
 			 struct error *err)
 {
 	const struct layer *top = base->chain.layers[0];
@@ -57,15 +57,7 @@ int overlays_base_format(const struct image *base, const char **ret,
 				 "base; %s can be over it",
 				 top->path,
 				 AS_GIVEN("overlay=temp", "--overlay temp"));
-	if (top->ops->made)
-		return error_set(err, -EINVAL, 0,
-				 "%s: its file system is made when it is "
-				 "opened, so no file can have it as its base; "
-				 "%s can be over it",
-				 top->path,
-				 AS_GIVEN("overlay=temp", "--overlay temp"));
-	*ret = top->ops->alias ? top->ops->alias : top->ops->name;
-	return 0;
+	return layer_declare(top, ret, err);
 }
 
 /* Who writes an image from now on must not be let to, nor be under way. */
@@ -137,10 +129,12 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 	struct overlay_options options = overlay_options(c);
 	struct overlay_new n = { .bytes = base->image->bytes };
 	CLEANUP(freep) char *name = NULL;
+	char format[LAYER_FORMAT_BYTES];
 	int r = hold(base->image, err);
 
+	n.base_format = format;
 	if (r >= 0)
-		r = overlays_base_format(base->image, &n.base_format, err);
+		r = overlays_base_format(base->image, format, err);
 	if (r >= 0)
 		r = backing_name_write(base_name(path, base->path), &name, err);
 	if (r < 0)
@@ -182,8 +176,11 @@ int overlays_pull(struct overlay *o, const struct overlay_base *base, bool same,
 		  void *opaque, struct error *err)
 {
 	CLEANUP(freep) char *name = NULL;
-	struct overlay_pull_to to = { .base = base->image, .same = same };
-	int r = overlays_base_format(base->image, &to.format, err);
+	char format[LAYER_FORMAT_BYTES];
+	struct overlay_pull_to to = { .base = base->image,
+				      .format = format,
+				      .same = same };
+	int r = overlays_base_format(base->image, format, err);
 
 	if (r >= 0)
 		r = backing_name_write(base_name(overlay_path(o), base->path),

@@ -52,10 +52,10 @@ int overlays_each(const struct config *c,
 		  int (*each)(void *opaque, const char *name), void *opaque);
 
 /*
- * The format of an overlay's base, as qemu-img calls it; -EINVAL: no name in a
- * file leads to it, as it is the member of a container.
+ * The format of an overlay's base, as layer_declare(); -EINVAL: no name in a file
+ * leads to it, as it is the member of a container.
  */
-int overlays_base_format(const struct image *base, const char **ret,
+int overlays_base_format(const struct image *base, char ret[LAYER_FORMAT_BYTES],
 			 struct error *err);
 
 #endif

@@ -146,7 +146,7 @@ int pull_check_zero(struct pull *p, uint64_t off, uint64_t len,
 static int compare_sample(struct pull *p, uint64_t off, uint64_t len,
 			  struct error *err)
 {
-	uint8_t here[SAMPLE_BYTES];
+	uint8_t here[SAMPLE_BYTES] = { 0 };
 	struct sample s;
 	int r = take_sample(p, off, len, &s, err);
 

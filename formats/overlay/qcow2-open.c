@@ -177,6 +177,13 @@ static int take_base(struct qcow2_file *o, const char *path, struct image *base,
 		return open_afar(o, path, options, err);
 	if (base_name && !names_base(o, base, base_name))
 		return take_base_below(o, path, base, base_name, options, err);
+	if (base_name) {
+		int r = layer_check_declared(base->chain.layers[0],
+					     o->top->parent.format, err);
+
+		if (r < 0)
+			return r;
+	}
 	o->base = image_ref(base);
 	return 0;
 }

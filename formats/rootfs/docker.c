@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "formats/codec/openssl.h"
 #include "formats/containers/package.h"
 #include "formats/format.h"
 #include "formats/layer.h"
@@ -29,6 +30,7 @@
 #define INDEX_DEPTH_MAX	 4U /* indexes of indexes */
 #define NAMES_BYTES	 512U
 #define LAYOUT_BYTES_MAX 1024U
+#define PRINT_READ_BYTES (64U << 10)
 
 struct docker {
 	struct container *archive; /* NULL: a folder */
@@ -377,7 +379,7 @@ static int build_tree(const struct docker *d, struct tree *t, struct error *err)
 	return r;
 }
 
-static int build_disk(struct docker *d, struct error *err)
+static int build_disk(struct docker *d, uint64_t bytes, struct error *err)
 {
 	struct tree t;
 	int fd = -1, r = tree_init(&t, err);
@@ -389,7 +391,7 @@ static int build_disk(struct docker *d, struct error *err)
 	if (r >= 0)
 		r = new_file_nameless(new_file_temp_folder(), &fd, err);
 	if (r >= 0)
-		r = ext4_make(&t, fd, &d->disk, err);
+		r = ext4_make(&t, bytes, fd, &d->disk, err);
 	tree_done(&t);
 	if (r >= 0)
 		return file_source_adopt(fd, 0, &d->meta, err);
@@ -411,7 +413,7 @@ static int docker_open(struct layer *l, struct error *err)
 	int r = find_layers(l, err);
 
 	if (r >= 0)
-		r = build_disk(d, err);
+		r = build_disk(d, l->options->said_bytes, err);
 	if (r < 0)
 		return r;
 	l->bytes = d->disk.bytes;
@@ -467,6 +469,65 @@ static int docker_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	return 0;
 }
 
+/* What the kept part of the disk has, where it has something. */
+static int print_meta(const struct docker *d, EVP_MD_CTX *md, struct error *err)
+{
+	CLEANUP(freep) uint8_t *buf = malloc(PRINT_READ_BYTES);
+	uint64_t at = 0, len;
+	bool hole;
+	int r = buf ? 0 : error_set(err, -ENOMEM, 0, "out of memory");
+
+	for (; r >= 0 && at < d->meta->bytes; at += len) {
+		hole = false;
+		len = d->meta->bytes - at;
+		if (source_find_hole(d->meta, at, len, &hole, &len) >= 0 &&
+		    hole)
+			continue;
+		len = min_u64(len, PRINT_READ_BYTES);
+		r = source_read(d->meta, buf, len, at, err);
+		if (r < 0 || is_all_zero(buf, len))
+			continue;
+		if (!openssl.EVP_DigestUpdate(md, &at, sizeof(at)) ||
+		    !openssl.EVP_DigestUpdate(md, buf, len))
+			r = error_set(err, -EIO, 0, "OpenSSL has no digest");
+	}
+	return r;
+}
+
+static int docker_print(const struct layer *l,
+			char ret[FORMAT_PRINT_DIGITS + 1], struct error *err)
+{
+	const struct docker *d = l->state;
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	EVP_MD *type = NULL;
+	EVP_MD_CTX *md = NULL;
+	unsigned int i;
+	int r = openssl_load(err);
+
+	if (r < 0)
+		return r;
+	type = openssl.EVP_MD_fetch(NULL, "SHA256", NULL);
+	md = type ? openssl.EVP_MD_CTX_new() : NULL;
+	if (!md || !openssl.EVP_DigestInit_ex2(md, type, NULL))
+		r = error_set(err, -EIO, 0, "OpenSSL has no digest");
+	for (i = 0; r >= 0 && i < d->disk.n_runs; i++) {
+		const struct ext4_run *run = &d->disk.runs[i];
+		const uint64_t what[] = { run->at, run->len, run->off,
+					  run->layer };
+
+		openssl.EVP_DigestUpdate(md, what, sizeof(what));
+	}
+	if (r >= 0)
+		r = print_meta(d, md, err);
+	if (r >= 0 && !openssl.EVP_DigestFinal_ex(md, digest, NULL))
+		r = error_set(err, -EIO, 0, "OpenSSL has no digest");
+	openssl.EVP_MD_CTX_free(md);
+	openssl.EVP_MD_free(type);
+	for (i = 0; r >= 0 && i < FORMAT_PRINT_DIGITS / 2; i++)
+		snprintf(ret + 2 * (size_t)i, 3, "%02x", digest[i]);
+	return r;
+}
+
 static void docker_info(struct layer *l, struct info_sink *s)
 {
 	const struct docker *d = l->state;
@@ -482,6 +543,7 @@ const struct format_ops docker_format = {
 	.probe = docker_probe,
 	.folder_file = "oci-layout",
 	.made = true,
+	.print = docker_print,
 	.state_bytes = sizeof(struct docker),
 	.open = docker_open,
 	.close = docker_close,

@@ -777,7 +777,15 @@ static void set_uuid(const struct maker *m)
 		(uint8_t)((m->fs->super->s_uuid[8] & 0x3f) | 0x80);
 }
 
-static int begin(struct maker *m)
+static int is_no_size(const struct maker *m, uint64_t bytes, uint64_t min)
+{
+	return error_set(m->err, -EINVAL, 0,
+			 "size: the disk cannot have %" PRIu64
+			 " bytes: %" PRIu64 " to %" PRIu64 " can be",
+			 bytes, min * BLOCK, (uint64_t)UINT32_MAX * BLOCK);
+}
+
+static int begin(struct maker *m, uint64_t bytes)
 {
 	uint64_t room = max_u64(m->blocks / 2, FREE_BYTES_MIN / BLOCK);
 	uint64_t inodes = m->inodes + FREE_INODES;
@@ -802,7 +810,15 @@ static int begin(struct maker *m)
 	errcode_t code;
 
 	/* What groups have of their own is a few thousandths. */
-	p.s_blocks_count = (uint32_t)(blocks + blocks / 64 + 1024);
+	blocks += blocks / 64 + 1024;
+	if (bytes) {
+		uint64_t min = blocks - room;
+
+		blocks = bytes / BLOCK;
+		if (blocks < min || blocks > UINT32_MAX)
+			return is_no_size(m, bytes, min);
+	}
+	p.s_blocks_count = (uint32_t)blocks;
 	channel_fd = m->fd;
 	code = ext2fs.initialize("image", EXT2_FLAG_64BITS, &p, &manager,
 				 &m->fs);
@@ -843,7 +859,8 @@ static int finish(struct maker *m)
 		       : 0;
 }
 
-int ext4_make(struct tree *t, int fd, struct ext4_disk *ret, struct error *err)
+int ext4_make(struct tree *t, uint64_t bytes, int fd, struct ext4_disk *ret,
+	      struct error *err)
 {
 	struct error own = { 0 };
 	struct maker m = {
@@ -856,7 +873,7 @@ int ext4_make(struct tree *t, int fd, struct ext4_disk *ret, struct error *err)
 	if (r >= 0)
 		r = count(&m);
 	if (r >= 0)
-		r = begin(&m);
+		r = begin(&m, bytes);
 	if (r >= 0)
 		r = make_all(&m);
 	if (r >= 0)

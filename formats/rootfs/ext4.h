@@ -27,10 +27,12 @@ struct ext4_disk {
 };
 
 /*
- * Makes the file system of @t, numbering its files. What is not data is written to
+ * Makes the file system of @t, of @bytes, or 0: of as much as seems good, numbering
+ * its files. -EINVAL: the files do not fit in @bytes. What is not data is written to
  * the empty file @fd, the caller's, at its place on the disk; it is as large as
  * that, and the rest are holes. ret->runs is the caller's to free().
  */
-int ext4_make(struct tree *t, int fd, struct ext4_disk *ret, struct error *err);
+int ext4_make(struct tree *t, uint64_t bytes, int fd, struct ext4_disk *ret,
+	      struct error *err);
 
 #endif

@@ -62,6 +62,7 @@ static int make_qcow2(const struct create *c, const char *path,
 	CLEANUP(image_unrefp) struct image *base = NULL;
 	CLEANUP(freep) char *base_path = NULL;
 	CLEANUP(freep) char *base_name = NULL;
+	char format[LAYER_FORMAT_BYTES];
 	struct open_options options;
 	int r;
 
@@ -74,10 +75,11 @@ static int make_qcow2(const struct create *c, const char *path,
 		if (r >= 0)
 			r = backing_name_write(c->base, &base_name, err);
 		if (r >= 0)
-			r = overlays_base_format(base, &n.base_format, err);
+			r = overlays_base_format(base, format, err);
 		if (r < 0)
 			return r;
 		n.base_name = base_name;
+		n.base_format = format;
 		if (!c->sized)
 			n.bytes = base->bytes;
 	}

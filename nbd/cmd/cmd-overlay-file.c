@@ -98,19 +98,19 @@ static int rebase(struct work *w, struct error *err)
 {
 	CLEANUP(image_unrefp) struct image *base = NULL;
 	CLEANUP(freep) char *name = NULL;
-	const char *format = NULL;
+	char format[LAYER_FORMAT_BYTES];
 	bool any = *w->options->base;
 	int r = any ? open_base(w, &base, err) : 0;
 
 	if (r >= 0 && any)
-		r = overlays_base_format(base, &format, err);
+		r = overlays_base_format(base, format, err);
 	if (r >= 0 && any)
 		r = backing_name_write(w->options->base, &name, err);
 	if (r < 0)
 		return r;
 	begin(w, "rebase");
-	r = overlay_rebase(w->o, base, name, format, w->options->unsafe, tell,
-			   w, err);
+	r = overlay_rebase(w->o, base, name, any ? format : NULL,
+			   w->options->unsafe, tell, w, err);
 	progress_end(&w->progress);
 	return r;
 }

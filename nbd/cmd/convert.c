@@ -37,7 +37,7 @@ struct input {
 	struct image *from; /* what has changed since is copied; NULL: all */
 	struct image *base; /* the file below the copy, if that was named */
 	char *base_name; /* how the copy names it; NULL: nothing is below */
-	const char *base_format;
+	char base_format[LAYER_FORMAT_BYTES];
 };
 
 static void input_done(struct input *in)
@@ -329,7 +329,7 @@ static int open_base(struct convert *c, struct input *in, struct error *err)
 	name = c->base ? strdup(c->base) : name_from_output(c, in);
 	if (!name)
 		return error_set(err, -ENOMEM, 0, "out of memory");
-	r = overlays_base_format(in->base, &in->base_format, err);
+	r = overlays_base_format(in->base, in->base_format, err);
 	return r < 0 ? r : backing_name_write(name, &in->base_name, err);
 }
 

@@ -48,7 +48,7 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 	if (*name)
 		options.snapshot = NULL;
 	if (*name)
-		options.unpacked_bytes = 0;
+		options.said_bytes = 0;
 	if (*name)
 		options.member = NULL;
 	if (n >= EXPORTS_MAX)

@@ -281,11 +281,63 @@ def with_an_overlay_it_can_be_written(c):
         run(["nbdcopy", out, s.uri()])
         run(["nbdcopy", s.uri(), c.at("back.raw")])
         run(["cmp", out, c.at("back.raw")])
-    for args in (["serve", "-U", c.at("s"), "--overlay", c.at("o"), c.saved],
-                 ["create", "--base", c.saved, c.at("o")]):
-        status, _, err = run([PLATTER, *args], ok=None)
-        is_true(status == 1 and "file system is made when it is opened" in err
-                and not os.path.exists(c.at("o")), err)
+
+
+def what_is_written_stays(c):
+    """In a file that names the image and which disk was made of it."""
+    image, top = c.at("lasting.tar"), c.at("top.qcow2")
+    save(image, c.layers)
+    for write, read in (("write -P 7 1M 64k", "read -P 7 1M 64k"),
+                        ("write -P 8 2M 4k", "read -P 7 1M 64k")):
+        with Server(image, more=["--overlay", top]) as s:
+            run(["qemu-io", "-f", "raw", "-c", write, "-c", read, s.uri()])
+    told = json.loads(run([PLATTER, "info", "--json", top])[1])
+    is_true(told["backing-filename-format"].startswith("docker:"),
+            told["backing-filename-format"])
+    # By itself, as by way of the image.
+    with Server(image, more=["--overlay", top]) as s:
+        run(["nbdcopy", s.uri(), c.at("by-image.raw")])
+    run([PLATTER, "convert", "--quiet", "--overwrite", top, c.at("alone.raw")])
+    run(["cmp", c.at("by-image.raw"), c.at("alone.raw")])
+    made = c.at("made.qcow2")
+    run([PLATTER, "create", "--base", image, made])
+    run([PLATTER, "convert", "--quiet", "--overwrite", made,
+         c.at("alone.raw")])
+    run(["cmp", c.raw(image), c.at("alone.raw")])
+    # Another image in its place, or the like disk elsewhere in the archive.
+    for layers, tags in ((c.layers[:2], ("test:latest",)),
+                         ([base(), second(), c.layers[0]], ("a:b", "c:d"))):
+        save(image, layers, tags)
+        for args in (["serve", "-U", c.at("s"), "--overlay", top, image],
+                     ["map", top], ["map", made]):
+            status, _, err = run([PLATTER, *args], ok=None)
+            is_true(status == 1 and "has become another" in err and
+                    err.count("\n") == 1, f"{args}: {status} {err}")
+    save(image, c.layers)
+    run([PLATTER, "map", top])
+
+
+def its_size_may_be_said(c):
+    image, top = c.at("sized.tar"), c.at("sized.qcow2")
+    save(image, c.layers)
+    raw = c.at("sized.raw")
+    with Server(image, more=["--size", "5G"]) as s:
+        run(["nbdcopy", s.uri(), raw])
+    is_equal(run(["e2fsck", "-fn", raw], ok=None)[0], 0, "e2fsck's status")
+    is_equal(os.path.getsize(raw), 5 << 30, "the disk's size")
+    with Mounted(raw, c.at("m")) as point:
+        free = os.statvfs(point)
+        is_true(free.f_bfree * free.f_frsize > 9 << 29, "there is little room")
+    with Server(image, more=["--size", "5G", "--overlay", top]) as s:
+        run(["qemu-io", "-f", "raw", "-c", "write -P 7 4G 64k", s.uri()])
+    # The overlay knows.
+    told = json.loads(run([PLATTER, "info", "--json", top])[1])
+    is_equal(told["virtual-size"], 5 << 30, "the overlay's size")
+    run([PLATTER, "map", top])
+    status, _, err = run([PLATTER, "serve", "-U", c.at("s"), "--size", "1M",
+                          image], ok=None)
+    is_true(status == 1 and "size: the disk cannot have 1048576 bytes" in err,
+            err)
 
 
 def the_same_image_is_the_same_disk(c):
@@ -428,6 +480,8 @@ def main():
         the_kernel_finds_what_was_unpacked,
         layouts_of_oci_are_images,
         with_an_overlay_it_can_be_written,
+        what_is_written_stays,
+        its_size_may_be_said,
         the_same_image_is_the_same_disk,
         a_tar_of_all_files_is_an_image,
         of_several_images_one_is_named,
