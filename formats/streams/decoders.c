@@ -374,12 +374,25 @@ static int pass_by(struct decoder *d, uint64_t off, struct error *err)
 	return r;
 }
 
+/* Where to begin for @off; its window is not there. */
+static int find(struct stream *s, uint64_t off, struct checkpoint *ret,
+		struct error *err)
+{
+	if (s->ops->find)
+		return s->ops->find(s, off, ret, err);
+	pthread_mutex_lock(&s->lock);
+	*ret = s->index.list[stream_index_find(&s->index, off)];
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
 /*
- * The same of an index that grows: its windows may go away, so that *ret has a copy
- * of its own. Which places will be behind it is not known: none is compared.
+ * The same of an index that grows, with a copy of the window, which may go away.
+ * Which places will be behind it is not known: none is compared.
  */
 static int find_growing(struct stream *s, uint64_t off, struct checkpoint *ret,
-			size_t *ret_next, struct error *err)
+			size_t *ret_next, uint8_t **ret_window,
+			struct error *err)
 {
 	const struct checkpoint *ck;
 	int r = 0;
@@ -389,7 +402,7 @@ static int find_growing(struct stream *s, uint64_t off, struct checkpoint *ret,
 	ck = &s->index.list[stream_index_find(&s->index, off)];
 	*ret = *ck;
 	if (ck->window) {
-		ret->window = malloc(ck->window_bytes);
+		ret->window = *ret_window = malloc(ck->window_bytes);
 		if (ret->window)
 			memcpy(ret->window, ck->window, ck->window_bytes);
 		else
@@ -399,17 +412,28 @@ static int find_growing(struct stream *s, uint64_t off, struct checkpoint *ret,
 	return r;
 }
 
-/* Where to begin for @off. */
-static int find(struct stream *s, uint64_t off, struct checkpoint *ret,
-		size_t *ret_next, struct error *err)
+/* With its window, too, *ret_window if it is to be freed. */
+static int find_whole(struct stream *s, uint64_t off, struct checkpoint *ret,
+		      size_t *ret_next, uint8_t **ret_window, struct error *err)
 {
+	struct stream_index *x = &s->index;
 	size_t i;
 
 	*ret_next = 0;
 	if (s->ops->find)
 		return s->ops->find(s, off, ret, err);
-	i = stream_index_find(&s->index, off);
-	*ret = s->index.list[i];
+	if (atomic_load(&s->grows))
+		return find_growing(s, off, ret, ret_next, ret_window, err);
+	i = stream_index_find(x, off);
+	if (x->kept && x->list[i].window_bytes) {
+		*ret_window = stream_index_window(x, &x->list[i]);
+		/* From the beginning all can be decoded, if slowly. */
+		if (!*ret_window)
+			i = 0;
+	}
+	*ret = x->list[i];
+	if (*ret_window)
+		ret->window = *ret_window;
 	*ret_next = i + 1;
 	return 0;
 }
@@ -441,22 +465,21 @@ static int check_end(struct decoder *d, struct error *err)
 int stream_decode(struct stream *s, uint64_t off, uint8_t *out, size_t len,
 		  struct error *err)
 {
-	bool fresh, grows = atomic_load(&s->grows);
 	CLEANUP(freep) uint8_t *window = NULL;
 	struct checkpoint from;
 	struct decoder *d;
-	size_t next;
-	int r = grows ? find_growing(s, off, &from, &next, err)
-		      : find(s, off, &from, &next, err);
+	size_t next = 0;
+	bool fresh;
+	int r = find(s, off, &from, err);
 
 	if (r < 0)
 		return r;
-	if (grows)
-		window = from.window;
 	d = take(s, off, off + len, from.out, &fresh);
 	if (!d)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	if (fresh)
+		r = find_whole(s, off, &from, &next, &window, err);
+	if (fresh && r >= 0)
 		r = start(d, &from, next, err);
 	if (r >= 0)
 		r = pass_by(d, off, err);

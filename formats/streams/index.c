@@ -1,13 +1,22 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "formats/cursor.h"
 #include "formats/streams/stream.h"
+#include "formats/streams/xxh.h"
 #include "iouring/util.h"
 
-static uint64_t cost(const struct checkpoint *ck)
+static uint64_t cost(const struct stream_index *x, const struct checkpoint *ck)
 {
-	return sizeof(*ck) + ck->window_bytes;
+	return sizeof(*ck) + (x->kept ? 0 : ck->window_bytes);
+}
+
+static void drop_window(const struct stream_index *x, struct checkpoint *ck)
+{
+	if (!x->kept)
+		free(ck->window);
 }
 
 /* Of two neighbours at least one goes, if it may: twice as far apart. */
@@ -24,15 +33,14 @@ static void thin(struct stream_index *x)
 			x->list[n++] = *ck;
 			continue;
 		}
-		x->bytes -= cost(ck);
-		free(ck->window);
+		x->bytes -= cost(x, ck);
+		drop_window(x, ck);
 	}
 	x->n = n;
 }
 
 /* Whatever becomes of it, its window is the list's or gone. */
-static int add(struct stream_index *x, const struct checkpoint *ck,
-	       struct error *err)
+static int add(struct stream_index *x, struct checkpoint *ck, struct error *err)
 {
 	struct checkpoint *grown;
 	uint64_t spacing;
@@ -42,14 +50,14 @@ static int add(struct stream_index *x, const struct checkpoint *ck,
 		grown = reallocarray(x->list, x->n ? 2 * x->n : 1,
 				     sizeof(*grown));
 		if (!grown) {
-			free(ck->window);
+			drop_window(x, ck);
 			return error_set(err, -ENOMEM, 0, "out of memory");
 		}
 		x->list = grown;
 	}
 	ANALYSER_ASSUME(x->list);
 	x->list[x->n++] = *ck;
-	x->bytes += cost(ck);
+	x->bytes += cost(x, ck);
 	while (x->bytes > STREAM_INDEX_BYTES_MAX) {
 		spacing = x->spacing;
 		thin(x);
@@ -66,13 +74,14 @@ int stream_index_add(struct stream_index *x, const struct checkpoint *ck,
 		     struct error *err)
 {
 	const struct checkpoint *last = x->n ? &x->list[x->n - 1] : NULL;
+	struct checkpoint own = *ck;
 
 	if (last && !(ck->state & CHECKPOINT_STAYS) &&
 	    ck->out - last->out < x->spacing) {
-		free(ck->window);
+		drop_window(x, &own);
 		return 0;
 	}
-	return add(x, ck, err);
+	return add(x, &own, err);
 }
 
 size_t stream_index_find(const struct stream_index *x, uint64_t out)
@@ -89,12 +98,32 @@ size_t stream_index_find(const struct stream_index *x, uint64_t out)
 	return low;
 }
 
+uint8_t *stream_index_window(struct stream_index *x,
+			     const struct checkpoint *ck)
+{
+	size_t bytes = ck->window_bytes + sizeof(uint64_t);
+	CLEANUP(freep) uint8_t *buf = malloc(bytes);
+	struct cursor c = { .buf = buf, .len = bytes };
+
+	if (!buf)
+		return NULL;
+	if (pread(x->kept_fd, buf, bytes, (off_t)ck->kept_at) ==
+		    (ssize_t)bytes &&
+	    cursor_le64_at(&c, ck->window_bytes) ==
+		    xxh64(buf, ck->window_bytes))
+		return TAKE_PTR(buf);
+	atomic_store(&x->wrong, true);
+	return NULL;
+}
+
 void stream_index_done(struct stream_index *x)
 {
 	size_t i;
 
 	for (i = 0; i < x->n; i++)
-		free(x->list[i].window);
+		drop_window(x, &x->list[i]);
+	if (x->kept)
+		close(x->kept_fd);
 	free(x->list);
 	*x = (struct stream_index){ 0 };
 }

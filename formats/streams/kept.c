@@ -2,11 +2,13 @@
 /*
  * A file, all numbers little endian:
  *
- *	"PLTRIDX1" | key of 80 bytes | size unpacked (8), memory of a decoder (8),
+ *	"PLTRIDX2" | key of 80 bytes | size unpacked (8), memory of a decoder (8),
  *	spacing (8), checkpoints (8) | checkpoints: in (8), out (8), state (4),
- *	bytes of the window (4) | windows | XXH64 of all before (8)
+ *	bytes of the window (4) | XXH64 of all before (8) | windows, each and its
+ *	XXH64 (8)
  *
- * It is written under another name and renamed, and not synced: one that is cut
+ * What is before the windows is read when the stream is opened, and a window when
+ * somebody begins there. It is written under another name and renamed, and not synced: one that is cut
  * has another sum. Its name is the digest of the key.
  */
 #include <dirent.h>
@@ -23,7 +25,7 @@
 #include "iouring/own-folder.h"
 #include "iouring/util.h"
 
-#define MAGIC	    "PLTRIDX1"
+#define MAGIC	    "PLTRIDX2"
 #define KEY_BYTES   80U
 #define HEAD_BYTES  (8U + KEY_BYTES + 32U)
 #define ENTRY_BYTES 24U
@@ -31,7 +33,7 @@
 #define ENDS_BYTES  (64U << 10)
 #define WINDOW_MAX  (128U << 10)
 #define NAME_BYTES  (16U + sizeof(".index"))
-#define FILE_MAX    (HEAD_BYTES + SUM_BYTES + STREAM_INDEX_BYTES_MAX)
+#define ENTRIES_MAX (STREAM_INDEX_BYTES_MAX / ENTRY_BYTES)
 
 static int folder = -1;
 static char *folder_path;
@@ -114,45 +116,77 @@ static void write_key(const struct stream *s, const struct kept_key *k,
 	put64(&p, s->piece_bytes);
 }
 
-static void write_name(const uint8_t *key, char ret[NAME_BYTES])
+/* @digest: of the key. */
+static void write_name(uint64_t digest, char ret[NAME_BYTES])
 {
-	snprintf(ret, NAME_BYTES, "%016llx.index",
-		 (unsigned long long)xxh64(key, KEY_BYTES));
+	snprintf(ret, NAME_BYTES, "%016llx.index", (unsigned long long)digest);
 }
 
 /* ---- reading ---- */
 
-/* All of the file @name; NULL: it is not there, or too long. */
-static uint8_t *read_file(const char *name, size_t *ret_bytes)
+/* The file @name; -1: it is not there. */
+static int open_file(const char *name, uint64_t *ret_bytes)
 {
 	CLEANUP(closep)
 	int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	CLEANUP(freep) uint8_t *buf = NULL;
-	size_t have = 0, bytes;
 	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return -1;
+	*ret_bytes = (uint64_t)st.st_size;
+	return TAKE_FD(fd);
+}
+
+static bool read_at(int fd, uint8_t *buf, size_t bytes, uint64_t at)
+{
 	ssize_t n = 1;
 
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
-	    st.st_size > (off_t)FILE_MAX)
-		return NULL;
-	bytes = (size_t)st.st_size;
-	buf = malloc(bytes + 1);
-	while (buf && n > 0 && have < bytes) {
-		n = read(fd, buf + have, bytes - have);
-		have += n > 0 ? (size_t)n : 0;
+	for (; bytes && n > 0;
+	     buf += n, bytes -= (size_t)n, at += (uint64_t)n) {
+		n = pread(fd, buf, bytes, (off_t)at);
+		if (n < 0)
+			return false;
 	}
-	if (!buf || have != bytes)
+	return !bytes;
+}
+
+/* What is before the windows, to be freed, and how many checkpoints there are. NULL: it
+ * is not of @key, or wrong. */
+static uint8_t *read_head(int fd, uint64_t bytes, const uint8_t *key,
+			  size_t *ret_bytes, uint64_t *ret_n)
+{
+	CLEANUP(freep) uint8_t *buf = malloc(HEAD_BYTES);
+	struct cursor c = { .buf = buf, .len = HEAD_BYTES };
+	uint8_t *all;
+	uint64_t n;
+
+	if (!buf || bytes < HEAD_BYTES + SUM_BYTES ||
+	    !read_at(fd, buf, HEAD_BYTES, 0) || memcmp(buf, MAGIC, 8) ||
+	    memcmp(buf + 8, key, KEY_BYTES))
 		return NULL;
-	/* It was used just now. */
-	futimens(fd, NULL);
-	*ret_bytes = bytes;
+	n = cursor_le64_at(&c, HEAD_BYTES - 8);
+	if (n > ENTRIES_MAX ||
+	    n > (bytes - HEAD_BYTES - SUM_BYTES) / ENTRY_BYTES)
+		return NULL;
+	*ret_bytes = HEAD_BYTES + (size_t)n * ENTRY_BYTES;
+	all = realloc(buf, *ret_bytes + SUM_BYTES);
+	if (!all)
+		return NULL;
+	buf = all;
+	c = (struct cursor){ .buf = buf, .len = *ret_bytes + SUM_BYTES };
+	if (!read_at(fd, buf + HEAD_BYTES, c.len - HEAD_BYTES, HEAD_BYTES) ||
+	    cursor_le64_at(&c, *ret_bytes) != xxh64(buf, *ret_bytes))
+		return NULL;
+	*ret_n = n;
 	return TAKE_PTR(buf);
 }
 
-/* The checkpoints, each of which must be where one can be. */
-static bool take_list(struct stream *s, struct cursor *c, uint64_t n)
+/* The @n checkpoints, each of which must be where one can be, and their windows up
+ * to the file's end. */
+static bool take_list(struct stream *s, struct cursor *c, uint64_t n,
+		      uint64_t bytes)
 {
-	uint64_t windows = HEAD_BYTES + n * ENTRY_BYTES, i;
+	uint64_t windows = c->len, i;
 	struct checkpoint last = { 0 };
 
 	for (i = 0; i < n; i++) {
@@ -166,58 +200,55 @@ static bool take_list(struct stream *s, struct cursor *c, uint64_t n)
 
 		if (ck.in < last.in || ck.out < last.out || (!i && ck.out) ||
 		    ck.out > s->base.bytes || ck.in / 8 > s->src->bytes ||
-		    ck.window_bytes > WINDOW_MAX ||
-		    !range_inside(windows, ck.window_bytes, c->len - SUM_BYTES))
+		    ck.window_bytes > WINDOW_MAX || (!i && ck.window_bytes))
 			return false;
 		if (ck.window_bytes) {
-			ck.window = malloc(ck.window_bytes);
-			if (!ck.window)
-				return false;
-			memcpy(ck.window, c->buf + windows, ck.window_bytes);
+			ck.kept_at = windows;
+			windows += ck.window_bytes + SUM_BYTES;
 		}
-		windows += ck.window_bytes;
 		last = ck;
 		if (stream_index_add(&s->index, &ck, NULL) < 0)
 			return false;
 	}
-	return !n == !s->base.bytes;
+	return windows == bytes && !n == !s->base.bytes;
 }
 
-static bool take(struct stream *s, const uint8_t *key, const uint8_t *buf,
-		 size_t bytes)
+/* From the file, which the index has from now on. */
+static bool take(struct stream *s, const uint8_t *key, int fd, uint64_t bytes)
 {
-	struct cursor c = { .buf = buf, .len = bytes };
-	size_t at = 8 + KEY_BYTES;
-	uint64_t n;
+	size_t head_bytes = 0, at = 8 + KEY_BYTES;
+	uint64_t n = 0;
+	CLEANUP(freep)
+	uint8_t *buf = read_head(fd, bytes, key, &head_bytes, &n);
+	struct cursor c = { .buf = buf, .len = head_bytes + SUM_BYTES };
 
-	if (bytes < HEAD_BYTES + SUM_BYTES || memcmp(buf, MAGIC, 8) ||
-	    memcmp(buf + 8, key, KEY_BYTES) ||
-	    cursor_le64_at(&c, bytes - SUM_BYTES) !=
-		    xxh64(buf, bytes - SUM_BYTES))
-		return false;
-	n = cursor_le64_at(&c, at + 24);
-	if (n > (bytes - HEAD_BYTES - SUM_BYTES) / ENTRY_BYTES)
+	s->index.kept = true;
+	s->index.kept_fd = fd;
+	s->index.kept_name = xxh64(key, KEY_BYTES);
+	if (!buf)
 		return false;
 	s->base.bytes = cursor_le64_at(&c, at);
 	s->decoder_bytes = cursor_le64_at(&c, at + 8);
 	return stream_check_bytes(s->base.bytes, NULL) >= 0 &&
 	       stream_check_memory(s, s->decoder_bytes, "", NULL) >= 0 &&
-	       take_list(s, &c, n);
+	       take_list(s, &c, n, bytes);
 }
 
 bool kept_load(struct stream *s, const struct kept_key *key)
 {
-	CLEANUP(freep) uint8_t *buf = NULL;
 	uint8_t own[KEY_BYTES];
 	char name[NAME_BYTES];
-	size_t bytes = 0;
+	uint64_t bytes = 0;
+	int fd;
 
 	write_key(s, key, own);
-	write_name(own, name);
-	buf = read_file(name, &bytes);
-	if (!buf)
+	write_name(xxh64(own, KEY_BYTES), name);
+	fd = open_file(name, &bytes);
+	if (fd < 0)
 		return false;
-	if (take(s, own, buf, bytes))
+	/* It was used just now. */
+	futimens(fd, NULL);
+	if (take(s, own, fd, bytes))
 		return true;
 	stream_index_done(&s->index);
 	s->base.bytes = 0;
@@ -225,7 +256,22 @@ bool kept_load(struct stream *s, const struct kept_key *key)
 	return false;
 }
 
+void kept_drop(const struct stream *s)
+{
+	char name[NAME_BYTES];
+
+	write_name(s->index.kept_name, name);
+	unlinkat(folder, name, 0);
+}
+
 /* ---- writing ---- */
+
+static void put_window(uint8_t **p, const struct checkpoint *ck)
+{
+	memcpy(*p, ck->window, ck->window_bytes);
+	*p += ck->window_bytes;
+	put64(p, xxh64(ck->window, ck->window_bytes));
+}
 
 /* The file, to be freed; NULL: no memory. */
 static uint8_t *write_all(const struct stream *s, const uint8_t *key,
@@ -236,7 +282,8 @@ static uint8_t *write_all(const struct stream *s, const uint8_t *key,
 	uint8_t *buf, *p;
 
 	for (i = 0; i < x->n; i++)
-		bytes += x->list[i].window_bytes;
+		if (x->list[i].window_bytes)
+			bytes += x->list[i].window_bytes + SUM_BYTES;
 	p = buf = malloc(bytes);
 	if (!buf)
 		return NULL;
@@ -253,10 +300,10 @@ static uint8_t *write_all(const struct stream *s, const uint8_t *key,
 		put32(&p, x->list[i].state);
 		put32(&p, x->list[i].window_bytes);
 	}
-	for (i = 0; i < x->n; p += x->list[i++].window_bytes)
+	put64(&p, xxh64(buf, (size_t)(p - buf)));
+	for (i = 0; i < x->n; i++)
 		if (x->list[i].window_bytes)
-			memcpy(p, x->list[i].window, x->list[i].window_bytes);
-	put64(&p, xxh64(buf, bytes - SUM_BYTES));
+			put_window(&p, &x->list[i]);
 	*ret_bytes = bytes;
 	return buf;
 }
@@ -330,7 +377,7 @@ void kept_save(const struct stream *s, const struct kept_key *key,
 	    !identity_is_unchanged(&now.identity, &key->identity))
 		return;
 	write_key(s, key, own);
-	write_name(own, name);
+	write_name(xxh64(own, KEY_BYTES), name);
 	buf = write_all(s, own, unpacked, &bytes);
 	if (!buf || asprintf(&path, "%s/%s", folder_path, name) < 0) {
 		path = NULL;

@@ -32,8 +32,13 @@ struct kept_key {
 /* False: nothing is kept of @s. */
 bool kept_key(const struct stream *s, struct kept_key *ret);
 
-/* Fills @s as look() or a pass would. False: there is none. */
+/* Fills @s as look() or a pass would; windows stay in the file. False: there is
+ * none. */
 bool kept_load(struct stream *s, const struct kept_key *key);
+
+/* What @s was loaded from has a window that is wrong: who opens it next makes the
+ * index anew. */
+void kept_drop(const struct stream *s);
 
 /* Keeps what @s has, which unpacks to @bytes, unless its file is not what @key
  * says any more. */

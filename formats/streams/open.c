@@ -40,6 +40,8 @@ static void stream_free(struct stream *s)
 		return;
 	pass_end(s);
 	stream_forget(s);
+	if (atomic_load(&s->index.wrong))
+		kept_drop(s);
 	stream_index_done(&s->index);
 	source_unref(s->src);
 	pthread_mutex_destroy(&s->lock);

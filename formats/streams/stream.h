@@ -52,8 +52,11 @@ struct checkpoint {
 	uint64_t out; /* of what is decoded */
 	uint32_t state; /* the form's own: what it must know there */
 	uint32_t window_bytes; /* of @window */
-	uint8_t *window; /* what was decoded before, see window.c; NULL:
-			    nothing of it is needed */
+	union {
+		uint8_t *window; /* what was decoded before, see window.c;
+				    NULL: nothing of it is needed */
+		uint64_t kept_at; /* of an index that is kept: where in it */
+	};
 };
 
 #define CHECKPOINT_STAYS (1U << 31) /* of state: is not thinned out */
@@ -63,6 +66,10 @@ struct stream_index {
 	size_t n;
 	uint64_t bytes; /* of memory */
 	uint64_t spacing; /* of thinned ones: no closer than this */
+	bool kept; /* its windows are in kept_fd, each with its XXH64 behind it */
+	int kept_fd;
+	atomic_bool wrong; /* one of them */
+	uint64_t kept_name; /* of that file, see kept.c */
 };
 
 /* Adds one behind all others, whose window it takes over, also on failure. When
@@ -71,6 +78,10 @@ int stream_index_add(struct stream_index *x, const struct checkpoint *ck,
 		     struct error *err);
 /* The last one at or before @out. Only of an index that has some. */
 size_t stream_index_find(const struct stream_index *x, uint64_t out);
+/* The window of @ck, of an index that is kept, to be freed. NULL: no memory, or it is
+ * wrong, as is told by x->wrong. */
+uint8_t *stream_index_window(struct stream_index *x,
+			     const struct checkpoint *ck);
 void stream_index_done(struct stream_index *x);
 
 /* ---- what a form is ---- */

@@ -376,7 +376,24 @@ def an_index_is_kept(c):
                 f.write(wrong)
             convert(c, path, *keep)
             with open(kept, "rb") as f:
-                is_true(f.read() == data, "it was not made anew")
+                made = f.read()
+            is_true(made == data or (i < 3 and made == wrong),
+                    "it was not made anew")
+        # Windows are read when they are needed, and compared then.
+        places = struct.unpack_from("<Q", data, 112)[0]
+        with open(kept, "wb") as f:
+            f.write(data[:128 + 24 * places] +
+                    bytes(b ^ 1 for b in data[128 + 24 * places:]))
+        with Server(path, more=keep) as s:
+            with Client(s.socket) as client, open(c.raw, "rb") as f:
+                client.go()
+                f.seek(SIZE - 4096)
+                is_equal(client.read(SIZE - 4096, 4096), (0, f.read()),
+                         "what is read from the last window on")
+            random_reads(s, c.raw)
+        is_equal(os.path.exists(kept), len(data) == 128 + 24 * places,
+                 f"{end}: a wrong index is there")
+        convert(c, path, *keep)
         os.unlink(kept)
         os.unlink(path)
 
@@ -392,6 +409,7 @@ def a_hostile_index_is_no_danger(c):
         data = f.read()
     top = struct.pack("<Q", (1 << 64) - 1)
     head = 8 + 80 + 32
+    sealed = head + 24 * struct.unpack_from("<Q", data, head - 8)[0]
     for at, value in ((88, top), (96, top), (112, top), (head, top),
                       (head + 8, top), (head + 20, top[:4]),
                       (head + 24, top), (head + 32, top),
@@ -400,9 +418,9 @@ def a_hostile_index_is_no_danger(c):
                       (head + 40, bytes(4))):
         wrong = bytearray(data)
         wrong[at:at + len(value)] = value
+        wrong[sealed:sealed + 8] = struct.pack("<Q", xxh64(wrong[:sealed]))
         with open(kept, "wb") as f:
-            f.write(wrong[:len(data) - 8] +
-                    struct.pack("<Q", xxh64(wrong[:len(data) - 8])))
+            f.write(wrong)
         status, out, err = run([os.environ["PLATTER"], "convert", "--quiet",
                                 "--overwrite", "--cache-dir", folder, path,
                                 c.at("kept.out")], ok=None)
