@@ -5,6 +5,7 @@
 
 #include "formats/arena.h"
 #include "formats/room.h"
+#include "iouring/nowait.h"
 #include "iouring/util.h"
 
 #define ROOM_BYTES_DEFAULT (8U << 20)
@@ -67,7 +68,7 @@ static uint8_t *wait_for(size_t bytes)
 	uint8_t *data;
 
 	while (ticket != served || !(data = arena_take(arena, bytes)))
-		pthread_cond_wait(&turns[ticket % TURNS], &lock);
+		wait_on(&turns[ticket % TURNS], &lock);
 	served++;
 	call_next();
 	return data;

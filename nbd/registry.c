@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "iouring/nowait.h"
 #include "iouring/util.h"
 
 enum entry_state {
@@ -52,7 +53,7 @@ static struct entry *find_settled(struct registry *g, const char *key)
 	struct entry *e;
 
 	while ((e = find(g, key)) && e->state == ALONE)
-		pthread_cond_wait(&g->changed, &g->lock);
+		wait_on(&g->changed, &g->lock);
 	return e;
 }
 
@@ -102,7 +103,7 @@ static int join(struct registry *g, struct entry *e, struct error *err)
 	int code = 0;
 
 	while (e->state == OPENING)
-		pthread_cond_wait(&g->changed, &g->lock);
+		wait_on(&g->changed, &g->lock);
 	if (e->state == FAILED) {
 		code = error_set(err, e->why.code, e->why.off, "%s",
 				 e->why.msg);
@@ -170,7 +171,7 @@ void registry_put(struct registry *g, struct entry *e)
 {
 	pthread_mutex_lock(&g->lock);
 	while (e->state == ALONE)
-		pthread_cond_wait(&g->changed, &g->lock);
+		wait_on(&g->changed, &g->lock);
 	if (--e->holders) {
 		pthread_mutex_unlock(&g->lock);
 		return;
@@ -179,7 +180,7 @@ void registry_put(struct registry *g, struct entry *e)
 	if (g->retire)
 		g->retire(e->object);
 	while (e->visitors)
-		pthread_cond_wait(&g->changed, &g->lock);
+		wait_on(&g->changed, &g->lock);
 	pthread_mutex_unlock(&g->lock);
 
 	g->close(e->object);
@@ -209,7 +210,7 @@ int registry_run_alone(struct registry *g, struct entry *e, unsigned int n,
 
 	pthread_mutex_lock(&g->lock);
 	while (e->state == ALONE)
-		pthread_cond_wait(&g->changed, &g->lock);
+		wait_on(&g->changed, &g->lock);
 	alone = e->holders == n;
 	if (alone)
 		e->state = ALONE;

@@ -9,6 +9,7 @@
 #include "formats/codec/codec-lib.h"
 #include "formats/codec/codec-scratch.h"
 #include "formats/codec/codec.h"
+#include "iouring/nowait.h"
 
 /* A frame may ask for as much memory as its window: not for more than this. */
 #define ZSTD_WINDOW_LOG_MAX 26 /* 64 MiB */
@@ -55,7 +56,7 @@ static struct decoders *decoders_take(void)
 	if (!n_max)
 		n_max = processors();
 	while (!idle && n_made == n_max)
-		pthread_cond_wait(&given, &lock);
+		wait_on(&given, &lock);
 	d = idle;
 	if (d) {
 		idle = d->next;

@@ -18,6 +18,7 @@
 
 #include "formats/cache.h"
 #include "formats/streams/stream.h"
+#include "iouring/nowait.h"
 #include "iouring/util.h"
 
 #define IDLE_OF_A_STREAM 8U
@@ -182,7 +183,7 @@ static struct decoder *take_fresh(struct stream *s, uint64_t more)
 		return d;
 	while (pool.bytes[s->level] + bytes > level_bytes(s))
 		if (!evict(s))
-			pthread_cond_wait(&pool.given, &pool.lock);
+			wait_on(&pool.given, &pool.lock);
 	d = decoder_new(s);
 	if (d) {
 		d->bytes = bytes;
@@ -200,7 +201,7 @@ static struct decoder *take(struct stream *s, uint64_t off, uint64_t end,
 
 	pthread_mutex_lock(&pool.lock);
 	while ((d = nearest(s, off)) && d->goal >= from && d->busy)
-		pthread_cond_wait(&pool.given, &pool.lock);
+		wait_on(&pool.given, &pool.lock);
 	*ret_fresh = !d || d->goal < from;
 	if (*ret_fresh)
 		d = take_fresh(s, 0);
@@ -562,7 +563,7 @@ static struct decoder *take_for_pass(struct stream *s, bool noting,
 	/* They are long at it: who reads has half of what there is. */
 	while (noting && (others = noting_bytes(s)) &&
 	       others + bytes > level_bytes(s) / 2)
-		pthread_cond_wait(&pool.given, &pool.lock);
+		wait_on(&pool.given, &pool.lock);
 	d = take_fresh(s, s->pass_bytes);
 	if (d) {
 		d->busy = true;
