@@ -2,7 +2,8 @@
 /*
  * A read is cut into pieces as a batch is, one for each of its ios, each in a slot
  * whose index is the completion's user data; a short one goes on from where it
- * ended. There are as many slots as the submission queue has places, and the
+ * ended. Files of which the kernel has to wait in a thread are left out: it has few,
+ * and one that hangs would keep others' reads waiting. There are as many slots as the submission queue has places, and the
  * completion queue is twice as large.
  */
 #include "iouring/later.h"
@@ -78,7 +79,7 @@ static bool can_be_later(const struct batch_io *io)
 {
 	const struct file_source *f = source_file(io->src);
 
-	return f && !f->writable && io->op == BATCH_READ &&
+	return f && !f->writable && f->knows_nowait && io->op == BATCH_READ &&
 	       !piece_needs_bounce(io, 0);
 }
 

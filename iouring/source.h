@@ -147,6 +147,8 @@ struct file_source {
 	uint64_t id; /* names it among the ring's registered files */
 	bool writable; /* opened by file_source_open_rw() */
 	bool in_memory; /* no read of it waits for a disk */
+	bool knows_nowait; /* its file system can say that a read would wait:
+			      then the ring needs no thread to wait in */
 };
 
 struct source {

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <linux/magic.h>
 
@@ -188,6 +189,15 @@ static bool is_in_memory(int fd)
 	       (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC);
 }
 
+/* Past the page cache this is a read that is aligned to nothing: EINVAL. */
+static bool knows_nowait(int fd)
+{
+	char byte;
+	struct iovec v = { &byte, 1 };
+
+	return preadv2(fd, &v, 1, 1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
+}
+
 int file_source_adopt(int fd, unsigned int flags, struct source **ret,
 		      struct error *err)
 {
@@ -211,6 +221,7 @@ int file_source_adopt(int fd, unsigned int flags, struct source **ret,
 	f->file.align = flags & FILE_DIRECT ? DIRECT_ALIGN : 1;
 	f->file.id = f->base.id;
 	f->file.in_memory = is_in_memory(f->file.fd);
+	f->file.knows_nowait = f->file.in_memory || knows_nowait(f->file.fd);
 	f->base.file = &f->file;
 	f->holes = holes;
 	pthread_mutex_init(&f->run_lock, NULL);
