@@ -14,8 +14,11 @@ static const struct stream_ops *const forms[] = {
 	&stream_gzip, &stream_xz, &stream_zstd, &stream_lz4, &stream_bzip2,
 };
 
-#define HEAD_BYTES 4096U
-#define BULK_BYTES (512U << 10)
+#define HEAD_BYTES	 4096U
+/* Who reads so much at once is a copier; where each piece can be decoded for itself
+ * it costs little if he is none. */
+#define BULK_BYTES	 (512U << 10)
+#define BULK_TABLE_BYTES (256U << 10)
 
 const struct stream_ops *stream_probe(const uint8_t *head, size_t bytes)
 {
@@ -162,7 +165,8 @@ static ssize_t read_some(struct source *src, void *buf, size_t len,
 			memset(buf, 0, n);
 			return (ssize_t)n;
 		}
-		if (off == at && len >= BULK_BYTES)
+		if (off == at &&
+		    len >= (s->ops->find ? BULK_TABLE_BYTES : BULK_BYTES))
 			return read_bulk(s, buf, len, off);
 		r = keep(s, &key, at, bytes, &b);
 		/* What is wrong may be wrong with the rest of the piece. */
