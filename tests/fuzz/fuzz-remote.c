@@ -82,7 +82,7 @@ static struct url parsed(const char *text)
 	return u;
 }
 
-static void check_resolved(const struct url *u)
+static void check_resolved(const struct url *u, bool about)
 {
 	static char endpoint[] = "http://h:81/v1/";
 	const struct credentials c = { .endpoint = endpoint };
@@ -90,7 +90,7 @@ static void check_resolved(const struct url *u)
 	CLEANUP(freep) char *text = NULL;
 	struct error err = { 0 };
 
-	if (object_store_resolve(u, &c, false, &to, &err) < 0)
+	if (object_store_resolve(u, &c, about, &to, &err) < 0)
 		return;
 	text = url_text(&to);
 	again = parsed(text);
@@ -125,8 +125,10 @@ static bool try_url(char *text)
 	named = parsed(name);
 	MUST(url_is_same_origin(&u, &named) && !named.login, "%s is called %s",
 	     text, name);
-	if (url_is_store(asked))
-		check_resolved(&u);
+	if (url_is_store(asked)) {
+		check_resolved(&u, false);
+		check_resolved(&u, true);
+	}
 	if (!space)
 		return true;
 	if (url_join(&u, space + 1, &joined) < 0)
