@@ -19,6 +19,7 @@ struct libnbd_api {
 	__typeof__(nbd_can_multi_conn) *can_multi_conn;
 	__typeof__(nbd_can_zero) *can_zero;
 	__typeof__(nbd_can_flush) *can_flush;
+	__typeof__(nbd_can_cache) *can_cache;
 	__typeof__(nbd_can_meta_context) *can_meta_context;
 	__typeof__(nbd_aio_pread) *aio_pread;
 	__typeof__(nbd_poll) *poll;
@@ -27,7 +28,9 @@ struct libnbd_api {
 	__typeof__(nbd_aio_is_ready) *aio_is_ready;
 	__typeof__(nbd_aio_is_dead) *aio_is_dead;
 	__typeof__(nbd_aio_is_closed) *aio_is_closed;
+	__typeof__(nbd_pread) *pread;
 	__typeof__(nbd_pwrite) *pwrite;
+	__typeof__(nbd_cache) *cache;
 	__typeof__(nbd_zero) *zero;
 	__typeof__(nbd_flush) *flush;
 	__typeof__(nbd_block_status) *block_status;

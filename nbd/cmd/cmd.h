@@ -40,7 +40,8 @@ struct verb {
 extern const struct verb verb_serve, verb_info, verb_map, verb_check, verb_diff,
 	verb_convert, verb_create, verb_measure, verb_attach, verb_detach,
 	verb_list, verb_pack, verb_cache, verb_trace, verb_overlay,
-	verb_migrate, verb_image, verb_index, verb_names, verb_server;
+	verb_migrate, verb_warm, verb_image, verb_index, verb_names,
+	verb_server;
 
 /* What the options that all verbs have came to. */
 struct cmd {

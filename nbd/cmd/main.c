@@ -15,10 +15,12 @@
 #include "nbd/cmd/habits.h"
 
 static const struct verb *const verbs[] = {
-	&verb_serve,   &verb_info,   &verb_map,	    &verb_check,  &verb_diff,
-	&verb_convert, &verb_create, &verb_measure, &verb_attach, &verb_detach,
-	&verb_list,    &verb_pack,   &verb_cache,   &verb_trace,  &verb_overlay,
-	&verb_migrate, &verb_image,  &verb_index,   &verb_names,  &verb_server
+	&verb_serve,   &verb_info,    &verb_map,     &verb_check,
+	&verb_diff,    &verb_convert, &verb_create,  &verb_measure,
+	&verb_attach,  &verb_detach,  &verb_list,    &verb_pack,
+	&verb_cache,   &verb_trace,   &verb_overlay, &verb_warm,
+	&verb_migrate, &verb_image,   &verb_index,   &verb_names,
+	&verb_server
 };
 
 void cmd_init(struct cmd *c, const struct verb *verb)

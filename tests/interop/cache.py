@@ -278,6 +278,35 @@ def nbd_cmd_cache_fetches(c):
             is_equal(requests(web), asked, "requests after it")
 
 
+def a_server_elsewhere_is_warmed(c):
+    """By its export alone; and what it cannot fetch is told."""
+    packed = c.at("disk.qcow2")
+    with open(c.at("plain"), "wb") as f:
+        f.write(c.data)
+    run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2",
+         c.at("plain"), packed])
+    with open(packed, "rb") as f:
+        content = f.read()
+    platter = os.environ["PLATTER"]
+    for data, fmt in ((c.data, "raw"), (content, "qcow2")):
+        with BadWeb(data) as web, Server(web.url("good"), fmt=fmt, more=[
+                "--cache-dir", c.fresh()]) as s:
+            n = client(s)  # who keeps it open: to open it asks its origin
+            run([platter, "warm", "--quiet", s.uri()])
+            status, _, err = run([platter, "warm", s.uri("gone")], ok=None)
+            is_true(status == 1 and err.count("\n") == 1, err)
+            asked = requests(web)
+            is_equal(n.read(0, len(c.data)), (0, c.data), "the disk")
+            is_equal(requests(web), asked, "requests after it")
+    # It is another object by now.
+    with BadWeb(c.data) as web, Server(web.url("changed"), fmt="raw", more=[
+            "--cache-dir", c.fresh(), "--remote-timeout", "1"]) as s:
+        status, _, err = run([platter, "warm", "-q", s.uri()], ok=None)
+        is_true(status == 1 and err.count("\n") == 1, f"{status} {err}")
+    status, _, err = run([platter, "warm", "localhost"], ok=None)
+    is_true(status == 2 and "which image of localhost?" in err, err)
+
+
 def begin_trace(c, *words):
     return subprocess.Popen(
         [os.environ["PLATTER"], "trace", "record", "--control",
@@ -452,6 +481,7 @@ def main():
         an_image_is_fetched_without_a_server,
         who_reads_on_finds_it_fetched,
         nbd_cmd_cache_fetches,
+        a_server_elsewhere_is_warmed,
         what_a_boot_read_is_fetched_before_the_next,
         what_keeps_a_trace_from_its_file_is_told,
         what_is_no_trace_is_told,
