@@ -28,10 +28,18 @@
 #define TELL_NSEC	 5000000000ULL
 #define OVERHEAD_BYTES	 (STREAM_IN_BYTES + STREAM_PIECE_BYTES)
 
+/* Who waits for a decoder that is to arrive before @off, at @from or behind. */
+struct waiter {
+	const struct stream *s;
+	uint64_t off, from;
+	struct waiter *next;
+};
+
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t given;
 	struct decoder *newest; /* all that there are */
+	struct waiter *waiters;
 	uint64_t bytes[STREAM_DEPTH_MAX + 1]; /* of each level's */
 } pool = { .lock = PTHREAD_MUTEX_INITIALIZER,
 	   .given = PTHREAD_COND_INITIALIZER };
@@ -193,6 +201,47 @@ static struct decoder *take_fresh(struct stream *s, uint64_t more)
 	return d;
 }
 
+/* Does somebody wait for @d who wants what it would pass by for @off? He comes first:
+ * else it would be decoded again for him, from where decoding can begin. */
+static bool is_anothers(const struct decoder *d, uint64_t off)
+{
+	const struct waiter *w;
+
+	for (w = pool.waiters; w; w = w->next)
+		if (w->s == d->s && w->off < off && w->off >= d->goal &&
+		    w->from <= d->goal)
+			return true;
+	return false;
+}
+
+static void remove_waiter(struct waiter *w)
+{
+	struct waiter **at = &pool.waiters;
+
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+}
+
+/* The nearest, when nobody has it; NULL, or one that stands before @from: there is
+ * none that is worthwhile to wait for. */
+static struct decoder *wait_for_nearest(const struct stream *s, uint64_t off,
+					uint64_t from)
+{
+	struct waiter w = { s, off, from, pool.waiters };
+	struct decoder *d;
+
+	pool.waiters = &w;
+	while ((d = nearest(s, off)) && d->goal >= from &&
+	       (d->busy || is_anothers(d, off)))
+		wait_on(&pool.given, &pool.lock);
+	remove_waiter(&w);
+	/* Whoever let us go first looks again. */
+	if (pool.waiters)
+		pthread_cond_broadcast(&pool.given);
+	return d;
+}
+
 /* For a range up to @end; *ret_fresh: it is to be started at @from. */
 static struct decoder *take(struct stream *s, uint64_t off, uint64_t end,
 			    uint64_t from, bool *ret_fresh)
@@ -200,8 +249,7 @@ static struct decoder *take(struct stream *s, uint64_t off, uint64_t end,
 	struct decoder *d;
 
 	pthread_mutex_lock(&pool.lock);
-	while ((d = nearest(s, off)) && d->goal >= from && d->busy)
-		wait_on(&pool.given, &pool.lock);
+	d = wait_for_nearest(s, off, from);
 	*ret_fresh = !d || d->goal < from;
 	if (*ret_fresh)
 		d = take_fresh(s, 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Streams read by many threads at once, in each other, and with little memory. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include <lzma.h>
@@ -8,6 +9,7 @@
 
 #include "formats/cache.h"
 #include "formats/streams/stream.h"
+#include "tests/lib/fault-source.h"
 #include "tests/lib/unit.h"
 
 #define PLAIN	(5U << 20)
@@ -48,11 +50,11 @@ static size_t pack_gzip(uint8_t *to, size_t room, uint8_t *from, size_t len)
 	return z.total_out;
 }
 
-/* The gzip stream in an xz one, of blocks. */
-static size_t pack_xz(uint8_t *to, size_t room, uint8_t *from, size_t len)
+static size_t pack_xz(uint8_t *to, size_t room, uint8_t *from, size_t len,
+		      size_t block)
 {
 	lzma_mt options = { .threads = 1,
-			    .block_size = 300000,
+			    .block_size = block,
 			    .preset = 0,
 			    .check = LZMA_CHECK_CRC32 };
 	lzma_stream z = LZMA_STREAM_INIT;
@@ -74,7 +76,8 @@ static void set_up(void)
 	packed = malloc(2 * PLAIN);
 	twice = malloc(2 * PLAIN);
 	packed_bytes = pack_gzip(packed, 2 * PLAIN, plain, PLAIN);
-	twice_bytes = pack_xz(twice, 2 * PLAIN, packed, packed_bytes);
+	/* The gzip stream in an xz one, of blocks. */
+	twice_bytes = pack_xz(twice, 2 * PLAIN, packed, packed_bytes, 300000);
 }
 
 static void tear_down(void)
@@ -134,6 +137,48 @@ START_TEST(threads_read_what_is_packed_twice)
 }
 END_TEST
 
+#define COPIERS	    16U
+#define CHUNK_BYTES (128U << 10)
+
+static atomic_uint next_chunk;
+
+/* As copiers do: in their order, but many at a time. */
+static void copy_some(unsigned int number)
+{
+	uint8_t *buf = malloc(CHUNK_BYTES);
+	size_t at;
+
+	while ((at = atomic_fetch_add(&next_chunk, 1) * CHUNK_BYTES) < PLAIN) {
+		ck_assert_int_eq(
+			source_read(stream, buf, CHUNK_BYTES, at, NULL), 0);
+		ck_assert(!memcmp(buf, plain + at, CHUNK_BYTES));
+	}
+	free(buf);
+}
+
+/* An xz stream of one block: whoever goes back begins anew. */
+START_TEST(what_is_copied_by_many_is_decoded_once)
+{
+	size_t bytes = pack_xz(twice, 2 * PLAIN, plain, PLAIN, PLAIN);
+	struct fault_source *f = fault_source_new(twice, bytes);
+	unsigned int depth = 0;
+	uint64_t before;
+
+	cache_configure(0);
+	atomic_store(&next_chunk, 0);
+	stream = &f->base;
+	must(stream_peel(&stream,
+			 &(struct stream_options){
+				 .sure = true, .ratio_max = STREAM_RATIO_MAX },
+			 &depth, &err),
+	     err);
+	before = atomic_load(&f->bytes);
+	unit_threads(COPIERS, copy_some);
+	ck_assert_uint_le(atomic_load(&f->bytes) - before, 2 * bytes);
+	source_unref(stream);
+}
+END_TEST
+
 START_TEST(an_index_is_bounded)
 {
 	struct stream_index x = { 0 };
@@ -172,6 +217,7 @@ static void add(TCase *tc)
 	tcase_set_timeout(tc, 120);
 	LOOP(tc, threads_read_what_is_packed, caches);
 	LOOP(tc, threads_read_what_is_packed_twice, caches);
+	tcase_add_test(tc, what_is_copied_by_many_is_decoded_once);
 	tcase_add_test(tc, an_index_is_bounded);
 }
 
