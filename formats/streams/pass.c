@@ -351,7 +351,9 @@ static void wait_some(struct pass *p)
 		until.tv_nsec -= 1000000000L;
 		until.tv_sec++;
 	}
+	wait_begins();
 	pthread_cond_timedwait(&p->moved, &p->s->lock, &until);
+	wait_ends();
 }
 
 static void unlink_want(struct pass *p, struct want *w)

@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Makes tests/corpus/stream-*, from which the fuzzers of compressed streams start
 and which a regression test runs: valid-* must be read, hostile-* must be refused
-or be found damaged. Needs xz, zstd and lz4."""
+or be found damaged. Needs xz, zstd, lz4 and platter (PLATTER, or in PATH)."""
 
 import bz2
 import gzip
+import hashlib
 import os
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 
 DATA = b"".join(b"line %d of a text that is long\n" % (i * i)
@@ -175,6 +177,100 @@ def bz2s():
                                 b"\x17\x72\x45\x38\x50\x90" + bytes(20))
 
 
+M = (1 << 64) - 1
+P = (0x9e3779b185ebca87, 0xc2b2ae3d27d4eb4f, 0x165667b19e3779f9,
+     0x85ebca77c2b2ae63, 0x27d4eb2f165667c5)
+
+
+def rol(x, n):
+    return (x << n | x >> (64 - n)) & M
+
+
+def xxh64(data):
+    def mix(acc, lane):
+        return rol((acc + lane * P[1]) & M, 31) * P[0] & M
+
+    n, at = len(data), 0
+    h = P[4]
+    if n >= 32:
+        v = [(P[0] + P[1]) & M, P[1], 0, -P[0] & M]
+        for at in range(0, n - 31, 32):
+            v = [mix(a, x) for a, x in
+                 zip(v, struct.unpack_from("<4Q", data, at))]
+        at += 32
+        h = sum(rol(a, k) for a, k in zip(v, (1, 7, 12, 18))) & M
+        for a in v:
+            h = ((h ^ mix(0, a)) * P[0] + P[3]) & M
+    h = (h + n) & M
+    for at in range(at, n - 7, 8):
+        h = (rol(h ^ mix(0, struct.unpack_from("<Q", data, at)[0]), 27) *
+             P[0] + P[3]) & M
+    at = n & ~7
+    if n & 4:
+        h ^= struct.unpack_from("<I", data, at)[0] * P[0] & M
+        h = (rol(h, 23) * P[1] + P[2]) & M
+        at += 4
+    for x in data[at:]:
+        h = rol(h ^ x * P[4] & M, 11) * P[0] & M
+    h = (h ^ h >> 33) * P[1] & M
+    h = (h ^ h >> 29) * P[2] & M
+    return h ^ h >> 32
+
+
+def packed_by(codec):
+    """A disk of four blocks: text, zeroes, some of each, and noise."""
+    noise = b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(150))
+    disk = DATA[:65536] + bytes(65536) + DATA[:9000] + bytes(56536) + noise
+    with tempfile.TemporaryDirectory() as folder:
+        raw, out = os.path.join(folder, "raw"), os.path.join(folder, "out")
+        with open(raw, "wb") as f:
+            f.write(disk)
+        subprocess.run([os.environ.get("PLATTER", "platter"), "pack", "-q",
+                        "-O", codec, "--block-size", "64K", raw, out],
+                       check=True)
+        with open(out, "rb") as f:
+            return f.read()
+
+
+def with_sums(data, *changes):
+    """@changes: (offset in the footer, or in the table from the other end,
+    struct's format, value); the sums of both are right again."""
+    data = bytearray(data)
+    foot = data.rindex(b"PLATTERK")
+    table, = struct.unpack_from("<Q", data, foot + 40)
+    for at, form, value in changes:
+        struct.pack_into(form, data, foot + at if at >= 0 else
+                         table - at - 1, value)
+    struct.pack_into("<Q", data, table + 4088, xxh64(data[table:table + 4088]))
+    struct.pack_into("<Q", data, foot + 120, xxh64(data[foot:foot + 120]))
+    return bytes(data)
+
+
+def packeds(codec):
+    data = packed_by(codec)
+    # An entry's fields, told from the table's beginning.
+    off, size, kind, total = -1, -9, -13, -17
+    yield "valid-packed", data
+    yield "valid-packed-again", with_sums(data)
+    yield "hostile-packed-flipped", flip(data, 300)
+    for name, change in (
+            ("version", (8, "<I", 2)), ("codec", (12, "<I", 7)),
+            ("block-odd", (16, "<I", 65537)), ("block-0", (16, "<I", 0)),
+            ("block-huge", (16, "<I", 1 << 31)), ("flags", (20, "<I", 1)),
+            ("disk-0", (24, "<Q", 0)), ("disk-huge", (24, "<Q", M)),
+            ("disk-longer", (24, "<Q", 1 << 40)),
+            ("blocks", (32, "<Q", 5)), ("blocks-huge", (32, "<Q", 1 << 60)),
+            ("table-behind", (40, "<Q", len(data) - 100)),
+            ("table-wraps", (40, "<Q", M - 100)),
+            ("entry-behind", (off, "<Q", len(data))),
+            ("entry-wraps", (off, "<Q", M - 3)),
+            ("entry-long", (size, "<I", 0xffffffff)),
+            ("entry-short", (size, "<I", 3)), ("entry-empty", (size, "<I", 0)),
+            ("entry-kind", (kind, "<I", 9)), ("entry-as-it-is", (kind, "<I", 2)),
+            ("entry-sum", (total, "<Q", 1))):
+        yield "hostile-packed-" + name, with_sums(data, change)
+
+
 def main():
     root = sys.argv[1] if len(sys.argv) > 1 else os.path.join(
         os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "corpus")
@@ -184,6 +280,10 @@ def main():
         os.makedirs(folder, exist_ok=True)
         for name, data in files():
             with open(os.path.join(folder, name), "wb") as f:
+                f.write(data)
+    for form, codec in (("lz4", "lz4"), ("zstd", "zst")):
+        for name, data in packeds(codec):
+            with open(os.path.join(root, "stream-" + form, name), "wb") as f:
                 f.write(data)
 
 
