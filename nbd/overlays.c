@@ -60,6 +60,26 @@ int overlays_base_format(const struct image *base, char ret[LAYER_FORMAT_BYTES],
 	return layer_declare(top, ret, err);
 }
 
+int overlays_base_name(const struct image *base, const char *name, char **ret,
+		       struct error *err)
+{
+	const struct layer *top = base->chain.layers[0];
+	const char *inner = top->ops->folder_file;
+	CLEANUP(freep) char *path = NULL;
+	size_t n = strlen(name), m = inner ? strlen(inner) : 0;
+
+	if (!inner || top->src->root != top->src ||
+	    strcmp(top->path + folder_len(top->path), inner) != 0 ||
+	    (n >= m && !strcmp(name + n - m, inner)))
+		return backing_name_write(name, ret, err);
+	if (asprintf(&path, "%s%s%s", name, n && name[n - 1] == '/' ? "" : "/",
+		     inner) < 0) {
+		path = NULL;
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	}
+	return backing_name_write(path, ret, err);
+}
+
 /* Who writes an image from now on must not be let to, nor be under way. */
 static int hold(struct image *base, struct error *err)
 {
@@ -136,7 +156,8 @@ static int open_file(const struct config *c, const struct overlay_base *base,
 	if (r >= 0)
 		r = overlays_base_format(base->image, format, err);
 	if (r >= 0)
-		r = backing_name_write(base_name(path, base->path), &name, err);
+		r = overlays_base_name(base->image, base_name(path, base->path),
+				       &name, err);
 	if (r < 0)
 		return r;
 	n.base_name = name;
@@ -183,7 +204,8 @@ int overlays_pull(struct overlay *o, const struct overlay_base *base, bool same,
 	int r = overlays_base_format(base->image, format, err);
 
 	if (r >= 0)
-		r = backing_name_write(base_name(overlay_path(o), base->path),
+		r = overlays_base_name(base->image,
+				       base_name(overlay_path(o), base->path),
 				       &name, err);
 	to.name = name;
 	return r < 0 ? r : overlay_pull(o, &to, progress, opaque, err);

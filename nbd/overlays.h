@@ -58,4 +58,11 @@ int overlays_each(const struct config *c,
 int overlays_base_format(const struct image *base, char ret[LAYER_FORMAT_BYTES],
 			 struct error *err);
 
+/*
+ * How a file names @base, which was opened as @name: in *ret, to be freed. Of a folder
+ * that is an image it names the file by which that is known.
+ */
+int overlays_base_name(const struct image *base, const char *name, char **ret,
+		       struct error *err);
+
 #endif

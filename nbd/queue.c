@@ -191,6 +191,14 @@ static void give_back(struct queue *q, struct queue_request *r,
 	pthread_mutex_unlock(&q->lock);
 }
 
+/* It changes nothing, and who asked takes no answers any more. */
+static bool is_for_nobody(const struct queue_request *r)
+{
+	return user_has_gone() &&
+	       (r->op == QUEUE_READ || r->op == QUEUE_EXTENTS ||
+		r->op == QUEUE_PREFETCH);
+}
+
 static void work_on(struct work *w)
 {
 	struct queue_request *r = container_of(w, struct queue_request, work);
@@ -199,7 +207,9 @@ static void work_on(struct work *w)
 
 	r->wire = 0;
 	served = r->user;
-	if (run(r, &f) < 0) {
+	if (is_for_nobody(r)) {
+		r->wire = EIO;
+	} else if (run(r, &f) < 0) {
 		r->wire = f.wire;
 		tell_fault(&f);
 	}

@@ -217,6 +217,7 @@ static int check_tables(const struct layer *l, struct error *err)
 struct names {
 	char *backing;
 	char *backing_format;
+	char *made; /* QCOW2_EXT_MADE */
 	char *data_file;
 	size_t data_file_at;
 };
@@ -225,6 +226,7 @@ static void names_done(struct names *n)
 {
 	free(n->backing);
 	free(n->backing_format);
+	free(n->made);
 	free(n->data_file);
 }
 
@@ -284,6 +286,12 @@ static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
 		o->names.backing_format = qcow2_copy_name(
 			data, bytes, "backing file format", at, err);
 		return o->names.backing_format ? 0 : err->code;
+	case QCOW2_EXT_MADE:
+		free(o->names.made);
+		o->names.made = qcow2_copy_name(
+			data, bytes, "what is said of the backing file", at,
+			err);
+		return o->names.made ? 0 : err->code;
 	case QCOW2_EXT_DATA_FILE:
 		free(o->names.data_file);
 		o->names.data_file = qcow2_copy_name(
@@ -311,6 +319,21 @@ static int take_extension(struct layer *l, uint32_t type, const uint8_t *data,
 	default:
 		return 0;
 	}
+}
+
+/* As layer_declare() has the two. */
+static int join_format(struct opening *o, struct error *err)
+{
+	char *both;
+
+	if (!o->names.made || !o->names.backing_format)
+		return 0;
+	if (asprintf(&both, "%s:%s", o->names.backing_format, o->names.made) <
+	    0)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	free(o->names.backing_format);
+	o->names.backing_format = both;
+	return 0;
 }
 
 static int open_backing(struct layer *l, const uint8_t *buf, size_t len,
@@ -343,7 +366,7 @@ static int open_backing(struct layer *l, const uint8_t *buf, size_t len,
 	o->names.backing =
 		qcow2_copy_name(buf + h->backing_off, h->backing_bytes,
 				"backing file name", h->backing_off, err);
-	if (!o->names.backing)
+	if (!o->names.backing || join_format(o, err) < 0)
 		return err->code;
 	return layer_set_parent(l, o->names.backing, o->names.backing_format,
 				h->backing_off, err);

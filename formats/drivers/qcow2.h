@@ -73,6 +73,13 @@ enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
  */
 #define QCOW2_EXT_MARK		 0x706c7472U /* "pltr" */
 #define QCOW2_MARK_BYTES	 32U
+
+/*
+ * Which disk the backing file was, if that is made at opening: as layer_declare()
+ * has it behind the format's name, which is in an extension of its own, as it is
+ * with others.
+ */
+#define QCOW2_EXT_MADE 0x706c746dU /* "pltm" */
 /*
  * The same: the epoch of those who may write it, 8 bytes, see overlay_fence().
  * A file that has none is of epoch 0.

@@ -10,9 +10,11 @@
 #include "formats/drivers/qcow2.h"
 #include "iouring/write.h"
 
-#define HEADER_BYTES   112U /* with the compression type, padded to 8 */
-#define FORMAT_MAX     64U
-#define HEAD_BYTES_MAX (HEADER_BYTES + 24 + FORMAT_MAX + QCOW2_BACKING_NAME_MAX)
+#define HEADER_BYTES 112U /* with the compression type, padded to 8 */
+#define FORMAT_MAX   64U
+#define HEAD_BYTES_MAX                                       \
+	(HEADER_BYTES + 8 + QCOW2_FORMAT_ROOM + FORMAT_MAX + \
+	 QCOW2_BACKING_NAME_MAX)
 #define REFCOUNT_ORDER 4U
 #define REFCOUNT_MAX   UINT16_MAX
 #define SECTOR_BITS    9U
@@ -147,7 +149,7 @@ int qcow2_create_set_base(struct qcow2_create *q, const char *name,
 	if (strlen(format) > FORMAT_MAX)
 		return error_set(err, -EINVAL, 0,
 				 "backing format \"%s\" is no format", format);
-	before = HEADER_BYTES + 8 + round_up(strlen(format), 8) + 8;
+	before = HEADER_BYTES + QCOW2_FORMAT_ROOM + strlen(format) + 8;
 	if (bytes > QCOW2_BACKING_NAME_MAX || before + bytes > cluster_bytes(q))
 		return error_set(err, -EINVAL, QCOW2_BACKING_OFF_AT,
 				 "the header has no room for a backing file "

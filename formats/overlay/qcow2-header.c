@@ -9,14 +9,25 @@
 
 #define SECTOR_BYTES 512U
 
+static size_t put_text(uint8_t *buf, size_t at, uint32_t type, const char *text,
+		       size_t bytes)
+{
+	put_be32(buf, at, type);
+	put_be32(buf, at + 4, (uint32_t)bytes);
+	memcpy(buf + at + 8, text, bytes);
+	return at + 8 + (size_t)round_up(bytes, 8);
+}
+
+/* QEMU takes no format of a longer name than its own have. */
 size_t qcow2_put_format(uint8_t *buf, size_t at, const char *format)
 {
-	size_t bytes = strnlen(format, SECTOR_BYTES);
+	const char *made = strchr(format, ':');
+	size_t bytes = made ? (size_t)(made - format) : strlen(format);
 
-	put_be32(buf, at, QCOW2_EXT_BACKING_FORMAT);
-	put_be32(buf, at + 4, (uint32_t)bytes);
-	memcpy(buf + at + 8, format, bytes);
-	return at + 8 + (size_t)round_up(bytes, 8);
+	at = put_text(buf, at, QCOW2_EXT_BACKING_FORMAT, format, bytes);
+	return made ? put_text(buf, at, QCOW2_EXT_MADE, made + 1,
+			       strlen(made + 1))
+		    : at;
 }
 
 size_t qcow2_put_mark(uint8_t *buf, size_t at)
@@ -62,6 +73,7 @@ static bool is_kept(const struct header *h, uint32_t type, bool features)
 {
 	switch (type) {
 	case QCOW2_EXT_BACKING_FORMAT:
+	case QCOW2_EXT_MADE:
 		return false;
 	case QCOW2_EXT_FEATURE_NAMES:
 		return features;
@@ -91,7 +103,7 @@ static bool copy_extensions(struct header *h, const struct qcow2_file *f,
 	memcpy(h->sector, h->old, at);
 	h->used = at;
 	h->mark_off = h->epoch_off = 0;
-	if (format && strlen(format) > SECTOR_BYTES - 24 - at)
+	if (format && strlen(format) > SECTOR_BYTES - QCOW2_FORMAT_ROOM - at)
 		return false;
 	if (format)
 		h->used = qcow2_put_format(h->sector, at, format);

@@ -9,9 +9,11 @@
 #include "formats/overlay/qcow2-write.h"
 
 /*
- * Puts the header extension that names the backing file's format at @at of
- * @buf, which has room for it. Returns where the next may begin.
+ * Puts the header extensions that name the backing file's format at @at of
+ * @buf, which has room for them: @format and QCOW2_FORMAT_ROOM bytes. Returns
+ * where the next may begin.
  */
+#define QCOW2_FORMAT_ROOM 32U
 size_t qcow2_put_format(uint8_t *buf, size_t at, const char *format);
 
 /* The same for a mark (qcow2.h) that says nothing yet. */

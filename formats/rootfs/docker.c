@@ -39,6 +39,7 @@ struct docker {
 	struct source *meta; /* all of the disk but the files' data */
 	struct ext4_disk disk;
 	size_t names;
+	char *contents; /* names that tell of what is in the layers */
 };
 
 bool docker_is(const struct container *c, bool no_disk)
@@ -110,6 +111,19 @@ static int read_json(struct layer *l, const char *name, json_t **ret,
 				name);
 }
 
+/* Those of the configuration and of blobs are digests of what they hold. */
+static int note_name(struct docker *d, const char *name, struct error *err)
+{
+	char *longer;
+
+	if (asprintf(&longer, "%s%s\n", d->contents ? d->contents : "", name) <
+	    0)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	free(d->contents);
+	d->contents = longer;
+	return 0;
+}
+
 static int add_layer(struct layer *l, const char *name, struct error *err)
 {
 	CLEANUP(source_unrefp) struct source *src = NULL;
@@ -121,6 +135,8 @@ static int add_layer(struct layer *l, const char *name, struct error *err)
 		return error_set(err, -EFBIG, 0, "more than %u layers",
 				 TREE_LAYERS_MAX);
 	r = open_file(l, name, &src, err);
+	if (r >= 0)
+		r = note_name(d, name, err);
 	if (r >= 0)
 		r = stream_peel(
 			&src,
@@ -228,6 +244,8 @@ static int find_docker(struct layer *l, struct error *err)
 		offer_tags(&c, json_array_get(manifest, i));
 	if (r >= 0)
 		r = decide(&c, &image, err);
+	if (r >= 0 && text_of(image, "Config"))
+		r = note_name(l->state, text_of(image, "Config"), err);
 	if (r >= 0)
 		r = add_layers(l, json_object_get(image, "Layers"), err);
 	json_decref(manifest);
@@ -431,6 +449,7 @@ static void docker_close(struct layer *l)
 	container_unref(d->archive);
 	source_unref(d->meta);
 	free(d->disk.runs);
+	free(d->contents);
 }
 
 /* The first run that ends behind @off. */
@@ -510,6 +529,8 @@ static int docker_print(const struct layer *l,
 	md = type ? openssl.EVP_MD_CTX_new() : NULL;
 	if (!md || !openssl.EVP_DigestInit_ex2(md, type, NULL))
 		r = error_set(err, -EIO, 0, "OpenSSL has no digest");
+	if (r >= 0 && d->contents)
+		openssl.EVP_DigestUpdate(md, d->contents, strlen(d->contents));
 	for (i = 0; r >= 0 && i < d->disk.n_runs; i++) {
 		const struct ext4_run *run = &d->disk.runs[i];
 		const uint64_t what[] = { run->at, run->len, run->off,

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "formats/backing-name.h"
 #include "formats/overlay/overlay.h"
 #include "iouring/util.h"
 #include "iouring/write.h"
@@ -73,7 +72,7 @@ static int make_qcow2(const struct create *c, const char *path,
 		r = base_path ? image_open(base_path, &options, &base, err)
 			      : error_set(err, -ENOMEM, 0, "out of memory");
 		if (r >= 0)
-			r = backing_name_write(c->base, &base_name, err);
+			r = overlays_base_name(base, c->base, &base_name, err);
 		if (r >= 0)
 			r = overlays_base_format(base, format, err);
 		if (r < 0)

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "formats/backing-name.h"
 #include "formats/overlay/overlay.h"
 #include "nbd/cmd/cmd-overlay.h"
 #include "nbd/cmd/output.h"
@@ -105,7 +104,7 @@ static int rebase(struct work *w, struct error *err)
 	if (r >= 0 && any)
 		r = overlays_base_format(base, format, err);
 	if (r >= 0 && any)
-		r = backing_name_write(w->options->base, &name, err);
+		r = overlays_base_name(base, w->options->base, &name, err);
 	if (r < 0)
 		return r;
 	begin(w, "rebase");

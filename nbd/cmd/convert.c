@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "formats/backing-name.h"
 #include "formats/overlay/qcow2-sink.h"
 #include "iouring/write.h"
 #include "nbd/cmd/convert.h"
@@ -330,7 +329,8 @@ static int open_base(struct convert *c, struct input *in, struct error *err)
 	if (!name)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = overlays_base_format(in->base, in->base_format, err);
-	return r < 0 ? r : backing_name_write(name, &in->base_name, err);
+	return r < 0 ? r
+		     : overlays_base_name(in->base, name, &in->base_name, err);
 }
 
 static int open_operand(struct convert *c, struct input *in, struct error *err)

@@ -306,6 +306,8 @@ def what_is_written_stays(c):
     run(["cmp", c.raw(image), c.at("alone.raw")])
     # Another image in its place, or the like disk elsewhere in the archive.
     for layers, tags in ((c.layers[:2], ("test:latest",)),
+                         ([c.layers[0].replace(b"#!", b"#?"), *c.layers[1:]],
+                          ("test:latest",)),
                          ([base(), second(), c.layers[0]], ("a:b", "c:d"))):
         save(image, layers, tags)
         for args in (["serve", "-U", c.at("s"), "--overlay", top, image],
@@ -315,6 +317,26 @@ def what_is_written_stays(c):
                     err.count("\n") == 1, f"{args}: {status} {err}")
     save(image, c.layers)
     run([PLATTER, "map", top])
+    # QEMU knows no format of so long a name.
+    told = run(["qemu-img", "info", "--output=json", top])[1]
+    is_equal(json.loads(told)["backing-filename-format"], "docker",
+             "the format as qemu-img has it")
+
+
+def a_layout_is_an_overlays_base(c):
+    """Named by the file that tells of it."""
+    unpacked(c)
+    layout, top, made = c.at("oci"), c.at("oci-top.qcow2"), c.at("made-oci")
+    for _ in range(2):
+        with Server(layout, more=["--overlay", top]) as s:
+            run(["qemu-io", "-f", "raw", "-c", "write -P 7 1M 64k", s.uri()])
+    run([PLATTER, "create", "--base", "oci", made])
+    run([PLATTER, "overlay", "rebase", "--base", layout, top])
+    for name in (top, made):
+        told = json.loads(run([PLATTER, "info", "--json", name])[1])
+        is_true(told["backing-filename"].endswith("oci/oci-layout"),
+                told["backing-filename"])
+        run([PLATTER, "map", name])
 
 
 def its_size_may_be_said(c):
@@ -481,6 +503,7 @@ def main():
         layouts_of_oci_are_images,
         with_an_overlay_it_can_be_written,
         what_is_written_stays,
+        a_layout_is_an_overlays_base,
         its_size_may_be_said,
         the_same_image_is_the_same_disk,
         a_tar_of_all_files_is_an_image,
