@@ -11,7 +11,10 @@
 #include "iouring/net.h"
 #include "iouring/util.h"
 
-#define CONNECT_SEC 30L
+#define CONNECT_SEC	  30L
+/* Of what is said to a refusal or beside a redirect; then no one listens. */
+#define REFUSAL_BYTES_MAX (1U << 20)
+
 struct fetch_rules {
 	char *hosts; /* what the names point into; NULL: any */
 	const char *names[FETCH_LIST_MAX];
@@ -265,6 +268,7 @@ struct transfer {
 	uint64_t since_nsec; /* of the seconds that are looked at */
 	uint64_t since_bytes; /* what had come before */
 	bool forbidden; /* an address was */
+	uint64_t refusal_bytes; /* that were dropped */
 	bool ask; /* for the size alone */
 	uint64_t size; /* what was told */
 	bool part; /* not all of it: */
@@ -322,8 +326,10 @@ static size_t take(char *data, size_t size, size_t n, void *opaque)
 
 	if (t->part && (status == 200 || status == 206))
 		return take_part(t, data, size * n, status == 200);
-	if (status != 200 || !t->to)
-		return size * n; /* what a server says to a refusal */
+	if (status != 200 || !t->to) {
+		t->refusal_bytes += size * n;
+		return t->refusal_bytes > REFUSAL_BYTES_MAX ? 0 : size * n;
+	}
 	return hand_on(t, data, size * n) < 0 ? 0 : size * n;
 }
 
@@ -430,7 +436,7 @@ static int judge(struct transfer *t, CURLcode code, char **ret_next,
 	if (status == 404 || status == 410) /* its page was not taken */
 		return error_set(err, -ENOENT, 0, "the server answers %ld",
 				 status);
-	if (code != CURLE_OK)
+	if (code != CURLE_OK && t->refusal_bytes <= REFUSAL_BYTES_MAX)
 		return error_set(err, -EIO, 0, "%s",
 				 t->curl->easy_strerror(code));
 	if (status == 200 || (t->part && status == 206))
@@ -455,6 +461,7 @@ static int fetch_one(struct transfer *t, const char *url, char **ret_next,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	t->since_nsec = now_nsec();
 	t->since_bytes = 0;
+	t->refusal_bytes = 0;
 	set_up(t, url);
 	set_up_kind(t);
 	r = judge(t, t->curl->easy_perform(t->handle), ret_next, err);

@@ -149,8 +149,10 @@ def a_web_server_is_downloaded_from(c):
                 is_equal(t["status"], "success", f"{path}: {t['message']}")
                 is_equal(show(g, i)["checksum"],
                          hashlib.md5(c.qcow2).hexdigest(), "MD5")
-            for path, says in (("none", "404"),
+            for path, says in (("none", "404"), ("refusal", "404"),
                                ("to/" + "/to/" * 9 + "x", "redirects"),
+                               ("to/" + web.url("cut/disk.qcow2"),
+                                "partial file"),
                                ("to/file:///etc/passwd", "absolute URL"),
                                ("to/ftp://127.0.0.1/", "scheme is ftp"),
                                ("to/http://127.0.0.1:1/", "port 1 is not"),

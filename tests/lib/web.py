@@ -11,7 +11,8 @@ SLOW_SEC = 120
 
 class Web:
     """Files of @folder on a port of its own; "/to/URL" is a redirect there,
-    "/slow/..." gives a byte, sets .started and waits for .go."""
+    with a long page, "/cut/..." lacks the last byte, "/slow/..." gives a byte, sets .started and waits for .go; "/refusal" is
+    answered 404, with a page that does not end."""
 
     def __init__(self, folder):
         web = self
@@ -50,7 +51,25 @@ class Web:
                     self.send_response(302)
                     self.send_header("Location", self.path[4:])
                     self.end_headers()
-                    self.wfile.write(b"a page that is no image")
+                    try:
+                        self.wfile.write(b"a page that is no image" * 10000)
+                    except OSError:
+                        pass
+                elif self.path.startswith("/cut/"):
+                    with open(os.path.join(folder, self.path[5:]), "rb") as f:
+                        data = f.read()
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data[:-1])
+                elif self.path == "/refusal":
+                    self.send_response(404)
+                    self.end_headers()
+                    try:
+                        while not web.go.is_set():
+                            self.wfile.write(bytes(1 << 16))
+                    except OSError:
+                        pass
                 elif self.path.startswith("/slow/"):
                     with open(os.path.join(folder, self.path[6:]), "rb") as f:
                         data = f.read()
