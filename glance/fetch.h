@@ -58,6 +58,14 @@ int fetch(const struct fetch_rules *r, const char *url,
 	  const struct fetch_sink *to, struct error *err);
 
 /*
+ * All of @url, in order, which the operator has named and no client: it may be
+ * anywhere, whatever @r says of hosts, ports and addresses. @header, a line of
+ * the request, goes to it and nowhere else: to be redirected is an error.
+ */
+int fetch_as(const struct fetch_rules *r, const char *url, const char *header,
+	     const struct fetch_sink *to, struct error *err);
+
+/*
  * [@off, @off + @len) of @url, which has at least that much; @len > 0. The
  * server is asked for no more, and what it sends beside is dropped. -EIO: it
  * ends early.

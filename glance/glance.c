@@ -17,6 +17,7 @@
 #include "glance/routes.h"
 #include "glance/scan.h"
 #include "glance/stores.h"
+#include "glance/task-tokens.h"
 #include "glance/http/tunnel.h"
 #include "glance/worker.h"
 
@@ -112,6 +113,11 @@ static int open_tunnels(struct glance *g, struct error *err)
 	return tunnels_new(&g->tunnels, err);
 }
 
+static int open_tokens(struct glance *g, struct error *err)
+{
+	return task_tokens_new(&g->tokens, err);
+}
+
 static int open_limits(struct glance *g, struct error *err)
 {
 	return limits_open(g->config->limits, &g->limits, err);
@@ -152,6 +158,7 @@ int glance_prepare(const struct glance_config *c, struct glance **ret,
 		open_observer, check_direct_url,  open_locations,
 		open_tunnels,  open_limits,	  open_fetch,
 		open_auth,     open_certificates, open_cache_list,
+		open_tokens,
 	};
 	struct glance *g = calloc(1, sizeof(*g));
 	size_t i;
@@ -207,6 +214,7 @@ void glance_free(struct glance *g)
 	tunnels_free(g->tunnels);
 	observer_free(g->observer);
 	worker_stop(g->worker);
+	task_tokens_free(g->tokens);
 	scanner_stop(g->scanner);
 	fetch_rules_free(g->fetch);
 	limits_free(g->limits);

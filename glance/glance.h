@@ -40,6 +40,7 @@ struct glance {
 	struct limits *limits; /* NULL: none */
 	struct location_rules *locations;
 	struct folder *certificates; /* NULL: none; see signature.h */
+	struct task_tokens *tokens; /* of who asks for imports */
 	struct worker *worker; /* NULL: the index alone */
 	struct graves *graves; /* bury.h; NULL: there are none yet */
 	struct sidecars *sidecars; /* NULL: not yet */

@@ -15,8 +15,10 @@
 #include "glance/bury.h"
 #include "glance/copies.h"
 #include "glance/fetch.h"
+#include "glance/glance-download.h"
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
+#include "glance/import-methods.h"
 #include "glance/import-state.h"
 #include "glance/import.h"
 #include "glance/http/json-body.h"
@@ -27,6 +29,7 @@
 #include "glance/recover.h"
 #include "glance/routes.h"
 #include "glance/stores.h"
+#include "glance/task-tokens.h"
 #include "glance/tombstone.h"
 #include "glance/upload.h"
 #include "glance/worker.h"
@@ -36,34 +39,15 @@
 
 /* ---- the request ---- */
 
-enum method { GLANCE_DIRECT, WEB_DOWNLOAD, COPY_IMAGE, METHODS };
-
-static const char *const method_names[METHODS] = {
-	[GLANCE_DIRECT] = "glance-direct",
-	[WEB_DOWNLOAD] = "web-download",
-	[COPY_IMAGE] = "copy-image",
-};
-
-static bool method_by_name(const char *name, enum method *ret)
-{
-	int i;
-
-	for (i = 0; i < METHODS; i++) {
-		if (!strcmp(method_names[i], name)) {
-			*ret = (enum method)i;
-			return true;
-		}
-	}
-	return false;
-}
-
 struct import {
 	struct glance *g;
 	struct request *q;
 	const json_t *body;
-	enum method method;
+	enum import_method method;
 	const char *uri;
 	struct error uri_error; /* what is wrong with it */
+	struct error method_error; /* with what glance-download is told */
+	char task_id[37]; /* whose token is kept; "": none's */
 	const char *keys[MORE_STORES_MAX + 1]; /* of the stores it is for */
 	size_t n_keys;
 	bool all; /* the client says: all stores */
@@ -145,7 +129,7 @@ static int parse_body(struct import *i, struct error *err)
 	if (!name)
 		return error_set(err, -EINVAL, 0,
 				 "Import request requires a 'name' field.");
-	if (!method_by_name(name, &i->method))
+	if (!import_method_by_name(i->g, name, &i->method))
 		return error_set(err, -EINVAL, 0,
 				 "Unknown import method name '%.64s'.", name);
 	i->uri = json_member(method, "uri");
@@ -158,13 +142,13 @@ static int parse_body(struct import *i, struct error *err)
 static int check_status(const struct import *i, const struct record *image,
 			struct error *err)
 {
-	const char *method = method_names[i->method];
+	const char *method = import_method_name(i->method);
 
-	if (i->method == COPY_IMAGE && image->status != IMAGE_ACTIVE)
+	if (i->method == IMPORT_COPY_IMAGE && image->status != IMAGE_ACTIVE)
 		return error_set(err, -EEXIST, 0,
 				 "Only images with status active can be "
 				 "targeted for copying");
-	if (i->method == COPY_IMAGE)
+	if (i->method == IMPORT_COPY_IMAGE)
 		return record_property(image, IMPORT_LOCK)
 			       ? error_set(err, -EEXIST, 0,
 					   "Image has active task")
@@ -175,12 +159,15 @@ static int check_status(const struct import *i, const struct record *image,
 				 "for import");
 	if (record_property(image, IMPORT_LOCK))
 		return error_set(err, -EEXIST, 0, "Image has active task");
-	if (i->method == WEB_DOWNLOAD && image->status != IMAGE_QUEUED)
+	if ((i->method == IMPORT_WEB_DOWNLOAD ||
+	     i->method == IMPORT_GLANCE_DOWNLOAD) &&
+	    image->status != IMAGE_QUEUED)
 		return error_set(err, -EEXIST, 0,
 				 "Image needs to be in 'queued' state to use "
 				 "'%s' method",
 				 method);
-	if (i->method == GLANCE_DIRECT && image->status != IMAGE_UPLOADING)
+	if (i->method == IMPORT_GLANCE_DIRECT &&
+	    image->status != IMAGE_UPLOADING)
 		return error_set(err, -EEXIST, 0,
 				 "Image needs to be staged before '%s' method "
 				 "can be used",
@@ -200,13 +187,18 @@ static int check_image(const struct import *i, const struct record *image,
 				 "'%s' needs to be set before import",
 				 image->container_format ? "disk_format"
 							 : "container_format");
-	if (i->method == COPY_IMAGE ? !i->q->who.admin
-				    : !image_may_change(&i->q->who, image))
+	if (i->method_error.code)
+		return error_set(err, i->method_error.code, 0, "%s",
+				 i->method_error.msg);
+	if (i->method == IMPORT_COPY_IMAGE
+		    ? !i->q->who.admin
+		    : !image_may_change(&i->q->who, image))
 		return error_set(err, -EPERM, 0,
 				 "You are not authorized to complete %s "
 				 "action.",
-				 i->method == COPY_IMAGE ? "copy_image"
-							 : "modify_image");
+				 i->method == IMPORT_COPY_IMAGE
+					 ? "copy_image"
+					 : "modify_image");
 	return 0;
 }
 
@@ -214,7 +206,7 @@ static int check_image(const struct import *i, const struct record *image,
 static int check_staged(const struct import *i, const struct record *image,
 			struct error *err)
 {
-	if (i->method != GLANCE_DIRECT ||
+	if (i->method != IMPORT_GLANCE_DIRECT ||
 	    (image->has_size && store_has_staged(i->g->store, image->id)))
 		return 0;
 	return error_set(err, -EEXIST, 0,
@@ -224,7 +216,7 @@ static int check_staged(const struct import *i, const struct record *image,
 
 static int check_uri(const struct import *i, struct error *err)
 {
-	if (i->method != WEB_DOWNLOAD || !i->uri_error.code)
+	if (i->method != IMPORT_WEB_DOWNLOAD || !i->uri_error.code)
 		return 0;
 	return error_set(err, -EINVAL, 0,
 			 "URI for web-download does not pass filtering: %.256s",
@@ -319,6 +311,24 @@ static int drop_present(struct import *i, const struct record *image,
 	return 0;
 }
 
+/* The task goes on in the name of who asked for it. */
+static int keep_token(struct import *i, const char *task, struct error *err)
+{
+	const char *token = request_header(i->q, "X-Auth-Token");
+
+	if (i->method != IMPORT_GLANCE_DOWNLOAD)
+		return 0;
+	snprintf(i->task_id, sizeof(i->task_id), "%s", task);
+	return task_tokens_put(i->g->tokens, task, i->q->who.project,
+			       token ? token : "", err);
+}
+
+static void forget_token(const struct import *i)
+{
+	CLEANUP(task_token_freep)
+	char *token = task_tokens_take(i->g->tokens, i->task_id);
+}
+
 static int begin_import(struct index_tx *tx, void *opaque, struct error *err)
 {
 	struct import *i = opaque;
@@ -337,17 +347,19 @@ static int begin_import(struct index_tx *tx, void *opaque, struct error *err)
 		r = check_staged(i, &image, err);
 	if (r >= 0)
 		r = check_uri(i, err);
-	if (r >= 0 && i->method == COPY_IMAGE)
+	if (r >= 0 && i->method == IMPORT_COPY_IMAGE)
 		r = drop_present(i, &image, err);
 	if (r < 0 || !i->n_keys)
 		return r;
 	r = fill_task(i, image.id, &t, err);
 	if (r >= 0)
 		r = task_insert(tx, &t, err);
+	if (r >= 0)
+		r = keep_token(i, t.id, err);
 	names = names_of(i);
 	if (r >= 0)
 		r = lock_image(&image, t.id, names ? names : "", err);
-	if (i->method != COPY_IMAGE)
+	if (i->method != IMPORT_COPY_IMAGE)
 		image.status = IMAGE_IMPORTING;
 	return r < 0 ? r : record_update(tx, &image, err);
 }
@@ -363,15 +375,19 @@ static void post_import(struct request *q)
 	if (!body)
 		return;
 	r = parse_body(&i, &err);
-	if (r >= 0 && i.method == WEB_DOWNLOAD) {
+	if (r >= 0 && i.method == IMPORT_WEB_DOWNLOAD) {
 		if (i.uri)
 			fetch_check(g->fetch, i.uri, &i.uri_error);
 		else
 			error_set(&i.uri_error, -EINVAL, 0, "there is none");
 	}
+	if (r >= 0 && i.method == IMPORT_GLANCE_DOWNLOAD)
+		glance_download_check(json_object_get(body, "method"),
+				      &i.method_error);
 	if (r >= 0)
 		r = index_write(g->index, begin_import, &i, &err);
 	if (r < 0) {
+		forget_token(&i);
 		respond_failure(q, &err);
 		return;
 	}
@@ -397,6 +413,7 @@ struct run {
 	bool all; /* each of them must have it */
 	bool copies; /* the image is, and stays, active */
 	bool downloads;
+	char *token; /* of who asked for it; NULL: it was not kept */
 };
 
 static int add_bytes(void *opaque, const void *data, size_t len,
@@ -456,6 +473,39 @@ static int download(struct run *r, const char *uri, struct error *err)
 	if (code >= 0)
 		code = fetch(r->g->fetch, uri, &sink, err);
 	return code < 0 ? code : upload_finish(u, NULL, NULL, err);
+}
+
+static int copy_far(struct run *r, const struct far_image *f, struct error *err)
+{
+	const struct fetch_sink sink = { add_bytes, ends, r };
+	CLEANUP(upload_freep) struct upload *u = NULL;
+	int code =
+		upload_begin(r->g, NULL, r->image_id, UPLOAD_IMPORT, &u, err);
+
+	r->upload = u;
+	if (code >= 0)
+		code = upload_set_stores(u, r->keys, r->n_keys, r->all, err);
+	if (code >= 0)
+		code = upload_set_original(u, f->fields, f->sha512, err);
+	if (code >= 0)
+		code = glance_download_data(r->g, f, &sink, err);
+	return code < 0 ? code : upload_finish(u, &f->size, f->md5, err);
+}
+
+static int download_image(struct run *r, const json_t *method,
+			  struct error *err)
+{
+	CLEANUP(far_image_done) struct far_image f = { 0 };
+	int code;
+
+	r->downloads = true;
+	if (!r->token)
+		return error_set(err, -EACCES, 0,
+				 "the service was started again meanwhile, and "
+				 "keeps no tokens: ask for the import once "
+				 "more");
+	code = glance_download_find(r->g, method, r->token, ends, r, &f, err);
+	return code < 0 ? code : copy_far(r, &f, err);
 }
 
 static int take_staged(struct run *r, struct error *err)
@@ -565,27 +615,41 @@ static int copy_to_all(struct run *r, struct error *err)
 	return good ? 0 : code;
 }
 
+static int run_method(struct run *r, enum import_method m, const json_t *method,
+		      struct error *err)
+{
+	const char *uri = json_member(method, "uri");
+
+	switch (m) {
+	case IMPORT_COPY_IMAGE:
+		return copy_to_all(r, err);
+	case IMPORT_GLANCE_DIRECT:
+		return take_staged(r, err);
+	case IMPORT_GLANCE_DOWNLOAD:
+		return download_image(r, method, err);
+	default:
+		return uri ? download(r, uri, err)
+			   : error_set(err, -EINVAL, 0, "there is no uri");
+	}
+}
+
 static int run_api_import(struct run *r, struct error *err)
 {
 	const json_t *method = json_object_get(
 		json_object_get(r->input, "import_req"), "method");
 	const char *name = json_member(method, "name");
-	const char *uri = json_member(method, "uri");
-	int code;
+	enum import_method m;
+	int code = find_stores(r, err);
 
-	r->copies = name && !strcmp(name, method_names[COPY_IMAGE]);
-	code = find_stores(r, err);
-	if (code >= 0)
-		code = look_at_image(r, err);
-	if (code <= 0)
+	if (code >= 0 && (!name || !import_method_by_name(r->g, name, &m)))
+		code = error_set(err, -EINVAL, 0,
+				 "the task's input names no method that there "
+				 "is");
+	if (code < 0)
 		return code;
-	if (r->copies)
-		return copy_to_all(r, err);
-	if (name && !strcmp(name, method_names[GLANCE_DIRECT]))
-		return take_staged(r, err);
-	if (name && !strcmp(name, method_names[WEB_DOWNLOAD]) && uri)
-		return download(r, uri, err);
-	return error_set(err, -EINVAL, 0, "the task's input says no method");
+	r->copies = m == IMPORT_COPY_IMAGE;
+	code = look_at_image(r, err);
+	return code <= 0 ? code : run_method(r, m, method, err);
 }
 
 /* ---- an administrator's: the image is made first ---- */
@@ -757,6 +821,7 @@ void import_run(struct glance *g, const struct task *t, struct worker *w)
 	int code = json_in_parse(t->input, strlen(t->input), &input, &err);
 
 	r.input = input;
+	r.token = task_tokens_take(g->tokens, t->id);
 	if (t->image_id)
 		snprintf(r.image_id, sizeof(r.image_id), "%s", t->image_id);
 	if (code >= 0)
@@ -771,6 +836,7 @@ void import_run(struct glance *g, const struct task *t, struct worker *w)
 	}
 	if (code != -ECANCELED)
 		end(&r, code, &err);
+	task_token_freep(&r.token);
 }
 
 int import_reset(struct index_tx *tx, struct error *err)

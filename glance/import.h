@@ -8,11 +8,6 @@
 #include "glance/glance.h"
 #include "glance/task.h"
 
-/* As lists of them are written, in JSON and in a header. */
-#define IMPORT_METHODS_JSON \
-	"\"glance-direct\", \"web-download\", \"copy-image\""
-#define IMPORT_METHODS_HEADER "glance-direct,web-download,copy-image"
-
 /*
  * Does what @t says, to its end; the index has what came of it. When @w is
  * ending the task stays as it is, to be begun anew.

@@ -8,7 +8,7 @@
 #include "glance/cache-list.h"
 #include "glance/copies.h"
 #include "glance/image-json.h"
-#include "glance/import.h"
+#include "glance/import-methods.h"
 #include "glance/http/json-body.h"
 #include "glance/limits.h"
 #include "glance/locations.h"
@@ -36,11 +36,11 @@ static void get_schema(struct request *q)
 
 static void get_import(struct request *q)
 {
-	respond_text(q, 200, "application/json",
-		     strdup("{\"import-methods\": {\"description\": "
-			    "\"Import methods available.\", \"type\": "
-			    "\"array\", \"value\": [" IMPORT_METHODS_JSON
-			    "]}}"));
+	respond_json_value(q, 200,
+			   json_pack("{s:{s:s, s:s, s:o}}", "import-methods",
+				     "description", "Import methods available.",
+				     "type", "array", "value",
+				     import_methods(q->app)));
 }
 
 /* Where there is one, clients hear of none. */

@@ -404,6 +404,14 @@ static int ask(struct keystone *k, const struct keystone_wish *w, json_t **ret,
 	return 0;
 }
 
+int keystone_token(struct keystone *k, const char *token, json_t **ret,
+		   struct error *err)
+{
+	const struct keystone_wish w = { .token = token };
+
+	return ask(k, &w, ret, err);
+}
+
 int keystone_get(struct keystone *k, const char *path, json_t **ret,
 		 struct error *err)
 {

@@ -50,6 +50,14 @@ int keystone_find(struct keystone *k, const struct keystone_wish *w,
 		  struct identity *ret, struct error *err);
 
 /*
+ * All that Keystone says of @token, its catalog too: the object "token" of its
+ * answer, for json_in_free(). Asks each time. -EACCES: it does not know the
+ * token; -EAGAIN: it cannot be asked, and @err is not for clients. Any thread.
+ */
+int keystone_token(struct keystone *k, const char *token, json_t **ret,
+		   struct error *err);
+
+/*
  * GET URL/v3/PATH, as somebody who has a role in all the system: the JSON
  * object, for json_in_free(). Any thread.
  */

@@ -8,6 +8,7 @@
 #include "glance/copies.h"
 #include "glance/digest.h"
 #include "glance/import-state.h"
+#include "glance/image-fields.h"
 #include "glance/image-json.h"
 #include "glance/inspect.h"
 #include "glance/limits.h"
@@ -38,6 +39,8 @@ struct upload {
 	bool failed[MORE_STORES_MAX + 1], placed[MORE_STORES_MAX + 1];
 	size_t n_keys;
 	bool all; /* one that fails ends it */
+	const json_t *fields; /* the image's with the data; NULL: as it is */
+	const char *must_sha512; /* NULL: what it is */
 };
 
 static enum image_status status_of(const struct upload *u)
@@ -175,6 +178,21 @@ static int check_signed_as(const struct upload *u, const struct record *image,
 				 u->id);
 }
 
+/* As the image is to be, if it is to be something else. */
+static int set_fields(const struct upload *u, struct record *image,
+		      struct error *err)
+{
+	const char *name;
+	json_t *v;
+	int r = 0;
+
+	json_object_foreach((json_t *)u->fields, name, v) {
+		if (r >= 0)
+			r = image_set_field(image, name, v, err);
+	}
+	return r;
+}
+
 static int set_here(struct index_tx *tx, void *opaque, struct error *err)
 {
 	struct upload *u = opaque;
@@ -193,8 +211,10 @@ static int set_here(struct index_tx *tx, void *opaque, struct error *err)
 	image.size = u->bytes;
 	if (u->kind == UPLOAD_STAGE)
 		return record_update(tx, &image, err);
+	r = set_fields(u, &image, err);
 	image.status = IMAGE_ACTIVE;
-	r = check_signed_as(u, &image, err);
+	if (r >= 0)
+		r = check_signed_as(u, &image, err);
 	if (r >= 0)
 		r = say_stores(u, &image, err);
 	if (r < 0)
@@ -269,6 +289,20 @@ int upload_set_stores(struct upload *u, const char *const *keys, size_t n,
 	u->fd = -1;
 	u->home = stores_find(u->g, keys[0]);
 	return open_data(u, err);
+}
+
+int upload_set_original(struct upload *u, const json_t *fields,
+			const char *sha512, struct error *err)
+{
+	CLEANUP(index_read_endp) struct index_tx *tx = NULL;
+	CLEANUP(record_done) struct record image = { 0 };
+	int r = index_read(u->g->index, &tx, err);
+
+	u->fields = fields;
+	u->must_sha512 = sha512;
+	if (r >= 0)
+		r = record_load(tx, u->id, &image, err);
+	return r < 0 ? r : set_fields(u, &image, err);
 }
 
 void upload_free(struct upload *u)
@@ -388,6 +422,8 @@ static int look_inside(struct upload *u, struct error *err)
 	if (r >= 0)
 		r = record_load(tx, u->id, &image, err);
 	if (r >= 0)
+		r = set_fields(u, &image, err);
+	if (r >= 0)
 		r = inspect_data(&image, u->fd, &u->found, err);
 	if (r < 0)
 		return r;
@@ -413,6 +449,13 @@ static int check_promise(const struct upload *u, const uint64_t *size,
 				 "generated from uploaded image (%s) did not "
 				 "match.",
 				 md5, u->md5);
+	if (u->must_sha512 && strcasecmp(u->must_sha512, u->sha512) != 0)
+		return error_set(
+			err, -EINVAL, 0,
+			"Supplied os_hash_value (%.128s) and " DIGEST_ALGO
+			" generated from the image (%s) "
+			"did not match.",
+			u->must_sha512, u->sha512);
 	return 0;
 }
 

@@ -9,6 +9,8 @@
 #ifndef GLANCE_UPLOAD_H
 #define GLANCE_UPLOAD_H
 
+#include <jansson.h>
+
 #include "glance/glance.h"
 #include "iouring/source.h"
 
@@ -36,6 +38,16 @@ int upload_begin(struct glance *g, const struct identity *who, const char *id,
  */
 int upload_set_stores(struct upload *u, const char *const *keys, size_t n,
 		      bool all, struct error *err);
+
+/*
+ * They are a copy of another image's: @fields, a JSON object that outlives @u,
+ * are what the image is set to when it becomes active, formats and properties;
+ * until then it stays as it is. @sha512: what the digest must be, hexadecimal,
+ * outlives @u; NULL: as it is. Before upload_finish(), of a task's upload.
+ * -EINVAL, -EPERM, -EFBIG: an image cannot be set to these.
+ */
+int upload_set_original(struct upload *u, const json_t *fields,
+			const char *sha512, struct error *err);
 
 /* More of the data; not for UPLOAD_STAGED. */
 int upload_add(struct upload *u, const void *data, size_t len,

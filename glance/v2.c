@@ -11,7 +11,7 @@
 #include "glance/image-fields.h"
 #include "glance/image-json.h"
 #include "glance/image-list.h"
-#include "glance/import.h"
+#include "glance/import-methods.h"
 #include "glance/http/json-body.h"
 #include "glance/json-patch.h"
 #include "glance/limits.h"
@@ -234,8 +234,7 @@ static void post_image(struct request *q)
 		snprintf(location, sizeof(location), "%s/v2/images/%s",
 			 base ? base : "", c.image.id);
 		respond_header(q, "Location", location);
-		respond_header(q, "OpenStack-image-import-methods",
-			       IMPORT_METHODS_HEADER);
+		import_methods_respond(q);
 		respond_store_names(q);
 		respond_image(q, 201, &c.image);
 	}

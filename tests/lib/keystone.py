@@ -42,9 +42,11 @@ def free_port():
 
 
 class Keystone:
-    """As a context: .url, .password_file, tokens."""
+    """As a context: .url, .password_file, tokens. @cache: it remembers, as most
+    do; to be asked about a token takes most of a second else."""
 
-    def __init__(self, image_url):
+    def __init__(self, image_url, cache=False):
+        self.cache = cache
         self.folder = tempfile.mkdtemp(prefix="platter-keystone-")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -78,7 +80,8 @@ key_repository = {self.path('credential')}
 [token]
 provider = fernet
 [cache]
-enabled = false
+enabled = {'true' if self.cache else 'false'}
+backend = oslo_cache.dict
 [identity]
 password_hash_rounds = 4
 """)
@@ -146,12 +149,13 @@ password_hash_rounds = 4
                                   "domain": {"id": "default"}}}}})
         return (headers["X-Subject-Token"], body["token"]["project"]["id"])
 
-    def add_image_service(self, kind, url):
+    def add_image_service(self, kind, url, region="RegionOne",
+                          interface="public"):
         service = self.request("POST", "/v3/services", {"service": {
             "name": "glance", "type": kind}}, self.token)[0]["service"]
         self.request("POST", "/v3/endpoints", {"endpoint": {
-            "service_id": service["id"], "interface": "public", "url": url,
-            "region": "RegionOne"}}, self.token)
+            "service_id": service["id"], "interface": interface, "url": url,
+            "region": region}}, self.token)
 
     def add_role(self, name):
         self.request("POST", "/v3/roles", {"role": {"name": name}}, self.token)

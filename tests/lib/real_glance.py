@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """OpenStack's own Glance in a folder of the test's own: SQLite, stores of files, and
-tokens "USER:PROJECT:ROLE", which are believed."""
+tokens "USER:PROJECT:ROLE", which are believed, or those of a Keystone."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 
-from keystone import free_port
+from keystone import PASSWORD, free_port
 from server import Failure, STOP_SEC, dies_with_us, run
 
 START_SEC = 120
@@ -20,6 +20,10 @@ GLANCE = "/usr/lib/python3/dist-packages/glance/cmd/api.py"
 PASTE = """
 [pipeline:glance-api-tokens]
 pipeline = cors healthcheck http_proxy_to_wsgi versionnegotiation believe context rootapp
+[pipeline:glance-api-keystone]
+pipeline = healthcheck versionnegotiation authtoken context rootapp
+[filter:authtoken]
+paste.filter_factory = keystonemiddleware.auth_token:filter_factory
 [composite:rootapp]
 paste.composite_factory = glance.api:root_app_factory
 /: apiversions
@@ -42,6 +46,18 @@ oslo_config_project = glance
 oslo_config_program = glance-api
 [filter:http_proxy_to_wsgi]
 paste.filter_factory = oslo_middleware:HTTPProxyToWSGI.factory
+"""
+
+AUTHTOKEN = """
+[keystone_authtoken]
+www_authenticate_uri = {url}
+auth_url = {url}
+auth_type = password
+project_domain_id = default
+user_domain_id = default
+project_name = admin
+username = admin
+password = {password}
 """
 
 # What keystonemiddleware would say. (Not those of Glance's own tests: they bring
@@ -83,13 +99,14 @@ with engine.begin() as db:
 class RealGlance:
     """As a context: .port, .url. @stores: names; the first is the default."""
 
-    def __init__(self, stores=("file",), more="", resource_types=()):
+    def __init__(self, stores=("file",), more="", resource_types=(),
+                 keystone=None):
         self.folder = tempfile.mkdtemp(prefix="platter-real-glance-")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
         try:
-            self._prepare(stores, more, resource_types)
+            self._prepare(stores, more, resource_types, keystone)
             self._start()
         except BaseException:
             self.end()
@@ -98,7 +115,7 @@ class RealGlance:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def _prepare(self, stores, more, resource_types):
+    def _prepare(self, stores, more, resource_types, keystone):
         for name, text in (("paste.ini", PASTE), ("believe.py", BELIEVE)):
             with open(self.path(name), "w") as f:
                 f.write(text)
@@ -116,6 +133,8 @@ class RealGlance:
                          f" = {self.path('staging')}\n"
                          f"[os_glance_tasks_store]\nfilesystem_store_datadir"
                          f" = {self.path('tasks')}\n")
+        if keystone:
+            sections += AUTHTOKEN.format(url=keystone.url, password=PASSWORD)
         stored = f"default_backend = {stores[0]}" if several else \
             "stores = file,http\ndefault_store = file"
         with open(self.path("glance-api.conf"), "w") as f:
@@ -137,7 +156,7 @@ work_dir = {self.path('work')}
 [oslo_concurrency]
 lock_path = {self.path('locks')}
 [paste_deploy]
-flavor = tokens
+flavor = {"keystone" if keystone else "tokens"}
 config_file = {self.path('paste.ini')}
 {sections}
 """)
