@@ -118,7 +118,7 @@ def main():
     need_programs("nbdkit", "tempest", "keystone-manage")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="platter-tempest-") as folder, \
-            Web(folder) as web, Keystone(f"http://127.0.0.1:{port}") as k, \
+            Web(folder) as web, Keystone(f"http://127.0.0.1:{port}", cache=True) as k, \
             Glance(f"glance=127.0.0.1:{port}", *k.parameters(),
                    f"store=second={folder}/second", "show-locations=true",
                    *web.allowed(), tcp=port) as g:
