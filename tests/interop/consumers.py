@@ -52,7 +52,7 @@ class Context:
         self.url = f"http://127.0.0.1:{self.port}"
         with open(self.path("disk"), "wb") as f:
             f.write(self.disk)
-        self.keystone = Keystone(self.url)
+        self.keystone = Keystone(self.url, cache=True)
         try:
             self.keystone.add_role("service")
             self.keystone.add_user("nova", ("service", "member"))

@@ -330,7 +330,7 @@ if __name__ == "__main__":
     need_programs("nbdkit", "openstack", "keystone-manage",
                   "keystone-wsgi-public", "prlimit")
     image_port = free_port()
-    with Keystone(f"http://127.0.0.1:{image_port}") as keystone:
+    with Keystone(f"http://127.0.0.1:{image_port}", cache=True) as keystone:
         keystone.image_port = image_port
         run_checks(lambda folder: keystone, [
             who_is_remembered_does_not_wait_for_others,
