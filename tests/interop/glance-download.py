@@ -435,6 +435,28 @@ def a_token_that_is_revoked_meanwhile_brings_nothing(c):
                 "not valid any more" in t["message"], f"the fifth: {t}")
 
 
+# The glance command of Debian loses these options between two spellings.
+CLIENT = """
+import sys
+import glanceclient
+url, token, image, region, of = sys.argv[1:]
+c = glanceclient.Client("2", endpoint=url, token=token)
+c.images.image_import(image, "glance-download", remote_region=region,
+                      remote_image_id=of, remote_service_interface="public")
+"""
+
+
+def glanceclient_asks_for_it(c):
+    port = free_port()
+    with c.far() as far, Glance(f"glance=127.0.0.1:{port}",
+                                *c.k.parameters(), tcp=port) as near:
+        i, of = c.create(near), c.upload(far)
+        run(["/usr/bin/python3", "-c", CLIENT, f"http://127.0.0.1:{port}",
+             c.token, i, "Far", of])
+        t = c.task(near, i)
+        is_equal(t["status"], "success", f"the end of {t}")
+
+
 class Theirs:
     """Requests to Debian's Glance, as Glance.request() has them."""
 
@@ -481,6 +503,7 @@ if __name__ == "__main__":
         a_service_that_lies_is_found_out,
         a_killed_server_has_no_token_any_more,
         a_token_that_is_revoked_meanwhile_brings_nothing,
+        glanceclient_asks_for_it,
     ]
     if os.path.exists(GLANCE):
         checks.append(glance_and_platter_take_from_each_other)
