@@ -79,20 +79,20 @@ enum { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 };
  * has it behind the format's name, which is in an extension of its own, as it is
  * with others.
  */
-#define QCOW2_EXT_MADE 0x706c746dU /* "pltm" */
+#define QCOW2_EXT_MADE	  0x706c746dU /* "pltm" */
 /*
  * The same: the epoch of those who may write it, 8 bytes, see overlay_fence().
  * A file that has none is of epoch 0.
  */
-#define QCOW2_EXT_EPOCH		 0x706c7465U /* "plte" */
-#define QCOW2_EPOCH_BYTES	 8U
+#define QCOW2_EXT_EPOCH	  0x706c7465U /* "plte" */
+#define QCOW2_EPOCH_BYTES 8U
 /*
  * The same: what it has as its backing file is copied to it, and it will have
  * another then, see overlay_pull(). 8 bytes: 0, or 1 where that is not to be
  * read yet.
  */
-#define QCOW2_EXT_PULL		 0x706c7470U /* "pltp" */
-#define QCOW2_PULL_BYTES	 8U
+#define QCOW2_EXT_PULL	  0x706c7470U /* "pltp" */
+#define QCOW2_PULL_BYTES  8U
 
 /* Limits: QEMU's own, so that what it makes is read */
 #define QCOW2_CLUSTER_BITS_MIN	 9U
