@@ -2,9 +2,11 @@
 /*
  * A read is cut into pieces as a batch is, one for each of its ios, each in a slot
  * whose index is the completion's user data; a short one goes on from where it
- * ended. Files of which the kernel has to wait in a thread are left out: it has few,
- * and one that hangs would keep others' reads waiting. There are as many slots as the submission queue has places, and the
+ * ended. There are as many slots as the submission queue has places, and the
  * completion queue is twice as large.
+ *
+ * Files of which the kernel has to wait in a thread are left out: it has few, and
+ * one that hangs would keep others' reads waiting.
  */
 #include "iouring/later.h"
 

@@ -66,11 +66,11 @@ int overlays_base_name(const struct image *base, const char *name, char **ret,
 	const struct layer *top = base->chain.layers[0];
 	const char *inner = top->ops->folder_file;
 	CLEANUP(freep) char *path = NULL;
-	size_t n = strlen(name), m = inner ? strlen(inner) : 0;
+	size_t n = strlen(name);
 
 	if (!inner || top->src->root != top->src ||
 	    strcmp(top->path + folder_len(top->path), inner) != 0 ||
-	    (n >= m && !strcmp(name + n - m, inner)))
+	    !strcmp(name + folder_len(name), inner))
 		return backing_name_write(name, ret, err);
 	if (asprintf(&path, "%s%s%s", name, n && name[n - 1] == '/' ? "" : "/",
 		     inner) < 0) {

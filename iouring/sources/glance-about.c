@@ -68,7 +68,8 @@ int glance_about(const struct http_wish *image, json_t **ret, struct error *err)
 			      "what its service tells of it is no JSON object");
 	}
 	if (r < 0)
-		return error_prefix(err, "%s", image->url), r;
-	*ret = j;
-	return 0;
+		error_prefix(err, "%s", image->url);
+	else
+		*ret = j;
+	return r;
 }

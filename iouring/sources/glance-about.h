@@ -13,8 +13,8 @@ bool glance_is_image(const char *url);
 
 /*
  * The JSON object of API v2 of the image that @image wishes for, for json_decref().
- * Waits for the service. -EBADMSG: that says something else. -EFBIG: more than 1 MiB. Else as
- * http_source_open().
+ * Waits for the service. -EBADMSG: that says something else. -EFBIG: more than
+ * 1 MiB. Else as http_source_open().
  */
 struct http_wish;
 int glance_about(const struct http_wish *image, json_t **ret,

@@ -45,12 +45,11 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 	options.while_decoded = true;
 	options.key = NULL;
 	options.key_bytes = 0;
-	if (*name)
+	if (*name) {
 		options.snapshot = NULL;
-	if (*name)
 		options.said_bytes = 0;
-	if (*name)
 		options.member = NULL;
+	}
 	if (n >= EXPORTS_MAX)
 		return;
 	n = EXPORTS_MAX - n;
