@@ -123,9 +123,7 @@ umount /mnt
 platter detach $device && said "TLS detached"
 poweroff -f
 END
-	chmod 755 "$stage/init"
-	(cd "$stage" && find . | /bin/busybox cpio -o -H newc 2>/dev/null) |
-		gzip -1 >"$work/initrd.gz"
+	guest_pack "$stage"
 }
 
 make_initramfs

@@ -97,11 +97,7 @@ make_initramfs()
 	cp "$work/want" "$stage/want"
 	cat >"$stage/init" <<'END'
 #!/bin/sh
-mount -t devtmpfs dev /dev
-mount -t proc proc /proc
-for name in $(cat /order); do
-	[ ! -e /modules/$name.ko ] || insmod /modules/$name.ko
-done
+. /begin
 until [ -b /dev/vda ]; do usleep 50000; done
 mount -t ext4 /dev/vda /mnt || poweroff -f
 sh /list /mnt >/have

@@ -35,8 +35,9 @@ guest_list_sum()
 	sha256sum <"$guest_folder/guest.sums" | cut -d ' ' -f 1
 }
 
-# guest_stage STAGE: what a test's initramfs begins with: busybox, the modules, and
-# in /order the order in which they are inserted.
+# guest_stage STAGE: what a test's initramfs begins with: busybox, the modules, in
+# /order the order in which they are inserted, and /begin, with which its /init
+# begins: it inserts them.
 guest_stage()
 {
 	local stage=$1 applet
@@ -49,6 +50,13 @@ guest_stage()
 	cp "$guest_folder"/modules/*.ko "$stage/modules/"
 	sed -n '/^boot_modules=(/,/^)/p' "$here/../../contrib/guest-image" |
 		grep -v '[()]' >"$stage/order"
+	cat >"$stage/begin" <<'END'
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+for name in $(cat /order); do
+	[ ! -e /modules/$name.ko ] || insmod /modules/$name.ko
+done
+END
 }
 
 # guest_pack STAGE: with its /init, to $work/initrd.gz.

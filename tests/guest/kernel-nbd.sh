@@ -13,14 +13,9 @@ need_commands qemu-system-x86_64 qemu-img nbd-client /bin/busybox gzip
 # The order of the modules is that of contrib/guest-image.
 make_initramfs()
 {
-	local stage=$work/initramfs library applet
+	local stage=$work/initramfs library
 
-	mkdir -p "$stage"/{bin,dev,proc,sys,mnt,modules}
-	cp /bin/busybox "$stage/bin/"
-	for applet in $(/bin/busybox --list); do
-		[ "$applet" = busybox ] || ln -s busybox "$stage/bin/$applet"
-	done
-	cp "$guest_folder"/modules/*.ko "$stage/modules/"
+	guest_stage "$stage"
 	cp "$(command -v nbd-client)" "$stage/bin/nbd-client"
 	ldd "$stage/bin/nbd-client" | grep -o '/[^ ]*' | while read -r library; do
 		install -D "$library" "$stage$library"
@@ -61,9 +56,7 @@ fi
 nbd-client -d /dev/nbd0
 poweroff -f
 END
-	chmod 755 "$stage/init"
-	(cd "$stage" && find . | /bin/busybox cpio -o -H newc 2>/dev/null) |
-		gzip -1 >"$work/initrd.gz"
+	guest_pack "$stage"
 }
 
 guest_raw "$work/disk.raw"

@@ -13,11 +13,7 @@ guest_stage "$stage"
 cp "$1" "$stage/bin/verified-writes"
 cat >"$stage/init" <<'END'
 #!/bin/sh
-mount -t devtmpfs dev /dev
-mount -t proc proc /proc
-for name in $(cat /order); do
-	[ ! -e /modules/$name.ko ] || insmod /modules/$name.ko
-done
+. /begin
 until [ -b /dev/vda ]; do usleep 50000; done
 for word in $(cat /proc/cmdline); do
 	case $word in

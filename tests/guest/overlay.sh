@@ -16,11 +16,7 @@ make_initramfs()
 	guest_stage "$stage"
 	cat >"$stage/init" <<'END'
 #!/bin/sh
-mount -t devtmpfs dev /dev
-mount -t proc proc /proc
-for name in $(cat /order); do
-	[ ! -e /modules/$name.ko ] || insmod /modules/$name.ko
-done
+. /begin
 until [ -b /dev/vda2 ]; do usleep 50000; done
 mount -t ext4 /dev/vda2 /mnt || poweroff -f
 mkdir -p /mnt/written
