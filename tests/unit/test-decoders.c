@@ -5,11 +5,11 @@
 #include <string.h>
 
 #include <lzma.h>
-#include <zlib.h>
 
 #include "formats/cache.h"
 #include "formats/streams/stream.h"
 #include "tests/lib/fault-source.h"
+#include "tests/lib/packed.h"
 #include "tests/lib/unit.h"
 
 #define PLAIN	(5U << 20)
@@ -20,34 +20,12 @@ static size_t packed_bytes, twice_bytes;
 static struct source *stream;
 static struct error err;
 
-/* Lines of a few kinds, so that what was before packs well and places to begin
- * lie near each other; and noise. */
+/* Lines, and noise. */
 static void make_plain(void)
 {
-	uint8_t lines[16][128];
-	unsigned int seed = 1;
-	size_t i;
-
 	plain = malloc(PLAIN);
-	unit_fill(lines, sizeof(lines), 1);
-	for (i = 0; i < PLAIN; i += sizeof(lines[0]))
-		memcpy(plain + i, lines[rand_r(&seed) % 16], sizeof(lines[0]));
+	unit_lines(plain, PLAIN);
 	unit_fill(plain + PLAIN / 2, PLAIN / 16, 2);
-}
-
-static size_t pack_gzip(uint8_t *to, size_t room, uint8_t *from, size_t len)
-{
-	z_stream z = { .next_in = from,
-		       .avail_in = (uInt)len,
-		       .next_out = to,
-		       .avail_out = (uInt)room };
-
-	ck_assert_int_eq(
-		deflateInit2(&z, 1, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY),
-		Z_OK);
-	ck_assert_int_eq(deflate(&z, Z_FINISH), Z_STREAM_END);
-	deflateEnd(&z);
-	return z.total_out;
 }
 
 static size_t pack_xz(uint8_t *to, size_t room, uint8_t *from, size_t len,
@@ -75,7 +53,7 @@ static void set_up(void)
 	make_plain();
 	packed = malloc(2 * PLAIN);
 	twice = malloc(2 * PLAIN);
-	packed_bytes = pack_gzip(packed, 2 * PLAIN, plain, PLAIN);
+	packed_bytes = unit_gzip(packed, 2 * PLAIN, plain, PLAIN);
 	/* The gzip stream in an xz one, of blocks. */
 	twice_bytes = pack_xz(twice, 2 * PLAIN, packed, packed_bytes, 300000);
 }

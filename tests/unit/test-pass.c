@@ -6,14 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <zlib.h>
-
 #include "formats/cache.h"
 #include "formats/streams/pass.h"
 #include "iouring/nowait.h"
+#include "tests/lib/packed.h"
 #include "tests/lib/unit.h"
 
 #define PLAIN	(8U << 20)
+#define TURN	((size_t)1 << 18)
 #define THREADS 4U
 
 static uint8_t *plain, *packed;
@@ -76,17 +76,13 @@ static void let_through(struct gated *g, uint64_t bytes)
 /* Noise and lines, by turns. */
 static void make_plain(void)
 {
-	uint8_t lines[16][128];
-	unsigned int seed = 1;
 	size_t i;
 
 	plain = malloc(PLAIN);
-	unit_fill(lines, sizeof(lines), 1);
-	unit_fill(plain, PLAIN, 2);
-	for (i = 0; i < PLAIN; i += sizeof(lines[0]))
-		if (i >> 18 & 1)
-			memcpy(plain + i, lines[rand_r(&seed) % 16],
-			       sizeof(lines[0]));
+	unit_lines(plain, PLAIN);
+	for (i = 0; i < PLAIN; i += 2 * TURN)
+		unit_fill(plain + i, min_size(TURN, PLAIN - i),
+			  (unsigned int)i);
 }
 
 static void say(const char *line)
@@ -101,20 +97,9 @@ static void say(const char *line)
 
 static void set_up(void)
 {
-	z_stream z = { 0 };
-
 	make_plain();
 	packed = malloc(2 * PLAIN);
-	ck_assert_int_eq(
-		deflateInit2(&z, 1, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY),
-		Z_OK);
-	z.next_in = plain;
-	z.avail_in = PLAIN;
-	z.next_out = packed;
-	z.avail_out = 2 * PLAIN;
-	ck_assert_int_eq(deflate(&z, Z_FINISH), Z_STREAM_END);
-	packed_bytes = z.total_out;
-	deflateEnd(&z);
+	packed_bytes = unit_gzip(packed, 2 * PLAIN, plain, PLAIN);
 	ck_assert_uint_gt(packed_bytes, STREAM_LATER_BYTES);
 	*said = '\0';
 	err = (struct error){ 0 };
