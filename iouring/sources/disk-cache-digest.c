@@ -6,48 +6,21 @@
  * copy that is another one is emptied, told of, and not kept any more.
  */
 #include <errno.h>
-#include <openssl/evp.h>
 #include <string.h>
 
-#include "iouring/library.h"
+#include "iouring/sources/crypto-lib.h"
 #include "iouring/sources/disk-cache-inside.h"
 #include "iouring/sources/remote-options.h"
 #include "iouring/write.h"
 
 #define FAILURES 1000U /* it will not be better */
 
-static struct {
-	__typeof__(EVP_get_digestbyname) *get_digestbyname;
-	__typeof__(EVP_MD_CTX_new) *ctx_new;
-	__typeof__(EVP_MD_CTX_free) *ctx_free;
-	__typeof__(EVP_DigestInit_ex) *init;
-	__typeof__(EVP_DigestUpdate) *update;
-	__typeof__(EVP_DigestFinal_ex) *final;
-} crypto;
-
-static bool loaded;
-
-static void load(void)
-{
-	static const struct library_symbol symbols[] = {
-		{ "EVP_get_digestbyname", (void **)&crypto.get_digestbyname },
-		{ "EVP_MD_CTX_new", (void **)&crypto.ctx_new },
-		{ "EVP_MD_CTX_free", (void **)&crypto.ctx_free },
-		{ "EVP_DigestInit_ex", (void **)&crypto.init },
-		{ "EVP_DigestUpdate", (void **)&crypto.update },
-		{ "EVP_DigestFinal_ex", (void **)&crypto.final },
-	};
-
-	loaded = library_load("libcrypto.so.3", symbols, ARRAY_SIZE(symbols));
-}
-
 /* NULL: there is none of that name. */
 static const EVP_MD *find_algorithm(const char *name)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	const struct crypto_lib *crypto = crypto_lib_load();
 
-	pthread_once(&once, load);
-	return loaded ? crypto.get_digestbyname(name) : NULL;
+	return crypto ? crypto->get_digestbyname(name) : NULL;
 }
 
 /* ---- what is expected ---- */
@@ -111,6 +84,7 @@ bool cache_count_chunk(struct cached *c, size_t chunk)
 
 static int sum_up(struct cached *c, EVP_MD_CTX *ctx, uint8_t *buf)
 {
+	const struct crypto_lib *crypto = crypto_lib_load();
 	size_t chunk, len;
 	int r = 0;
 
@@ -121,7 +95,7 @@ static int sum_up(struct cached *c, EVP_MD_CTX *ctx, uint8_t *buf)
 			    : source_read(c->f.data, buf, len,
 					  (uint64_t)chunk * KEPT_CHUNK_BYTES,
 					  NULL);
-		if (r >= 0 && !crypto.update(ctx, buf, len))
+		if (r >= 0 && !crypto->digest_update(ctx, buf, len))
 			r = -EIO;
 	}
 	return r;
@@ -133,15 +107,17 @@ static int compare(struct cached *c)
 	CLEANUP(freep) uint8_t *buf = malloc(KEPT_CHUNK_BYTES);
 	uint8_t sum[EVP_MAX_MD_SIZE];
 	char hex[2 * EVP_MAX_MD_SIZE + 1];
-	EVP_MD_CTX *ctx = crypto.ctx_new();
+	const struct crypto_lib *crypto = crypto_lib_load();
+	EVP_MD_CTX *ctx = crypto->ctx_new();
 	unsigned int n = 0, i;
 	int r = -ENOMEM;
 
-	if (buf && ctx && crypto.init(ctx, find_algorithm(c->algorithm), NULL))
+	if (buf && ctx &&
+	    crypto->digest_init(ctx, find_algorithm(c->algorithm), NULL))
 		r = sum_up(c, ctx, buf);
-	if (r >= 0 && !crypto.final(ctx, sum, &n))
+	if (r >= 0 && !crypto->digest_final(ctx, sum, &n))
 		r = -EIO;
-	crypto.ctx_free(ctx);
+	crypto->ctx_free(ctx);
 	for (i = 0; i < n; i++)
 		snprintf(hex + 2 * i, 3, "%02x", sum[i]);
 	return r < 0 ? r : n && !strcasecmp(hex, c->digest);

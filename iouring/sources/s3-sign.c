@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <ctype.h>
 #include <errno.h>
-#include <openssl/hmac.h>
-#include <openssl/sha.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "iouring/library.h"
+#include "iouring/sources/crypto-lib.h"
 #include "iouring/sources/s3-sign.h"
 #include "iouring/util.h"
 
@@ -17,23 +15,11 @@
 #define ACCESS_BYTES_MAX 256
 #define SIGNED		 "host;x-amz-content-sha256;x-amz-date"
 
-static struct {
-	__typeof__(SHA256) *sha256;
-	__typeof__(HMAC) *hmac;
-	__typeof__(EVP_sha256) *evp_sha256;
-} crypto;
-
-static bool loaded;
+static const struct crypto_lib *crypto;
 
 static void load(void)
 {
-	static const struct library_symbol symbols[] = {
-		{ "SHA256", (void **)&crypto.sha256 },
-		{ "HMAC", (void **)&crypto.hmac },
-		{ "EVP_sha256", (void **)&crypto.evp_sha256 },
-	};
-
-	loaded = library_load("libcrypto.so.3", symbols, ARRAY_SIZE(symbols));
+	crypto = crypto_lib_load();
 }
 
 int s3_sign_load(struct error *err)
@@ -41,7 +27,7 @@ int s3_sign_load(struct error *err)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 	pthread_once(&once, load);
-	return loaded ? 0
+	return crypto ? 0
 		      : error_set(err, -ENOTSUP, 0,
 				  "libcrypto.so.3 is missing: requests to S3 "
 				  "cannot be signed");
@@ -60,8 +46,8 @@ static void keyed(const void *key, size_t key_len, const char *text,
 {
 	unsigned int len;
 
-	crypto.hmac(crypto.evp_sha256(), key, (int)key_len,
-		    (const uint8_t *)text, strlen(text), ret, &len);
+	crypto->hmac(crypto->evp_sha256(), key, (int)key_len,
+		     (const uint8_t *)text, strlen(text), ret, &len);
 }
 
 /* ---- what is signed ---- */
@@ -159,7 +145,7 @@ static int sum_request(const struct url *u, const char *date,
 		text = NULL;
 		return -ENOMEM;
 	}
-	crypto.sha256((const uint8_t *)text, strlen(text), sum);
+	crypto->sha256((const uint8_t *)text, strlen(text), sum);
 	put_hex(ret, sum);
 	return 0;
 }
