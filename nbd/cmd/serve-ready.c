@@ -7,6 +7,7 @@
 #include "formats/chain.h"
 #include "formats/containers/container.h"
 #include "formats/report.h"
+#include "formats/streams/stream.h"
 #include "iouring/batch.h"
 #include "iouring/sources/disk-cache.h"
 #include "iouring/util.h"
@@ -62,6 +63,9 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 	if (!chain.depth)
 		return;
 	cmd_remark(chain.layers[0], shown);
+	if (options.said_bytes && !chain.layers[0]->ops->made &&
+	    !source_is_stream(chain.layers[0]->src))
+		cmd_say("--size is ignored: the image's own size is known");
 	j = json_object();
 	json_object_set_new(j, "name", report_text(name));
 	json_object_set_new(j, "image", report_text(shown));

@@ -356,6 +356,8 @@ def its_size_may_be_said(c):
     told = json.loads(run([PLATTER, "info", "--json", top])[1])
     is_equal(told["virtual-size"], 5 << 30, "the overlay's size")
     run([PLATTER, "map", top])
+    with Server(raw, fmt="raw", more=["--size", "5G"]) as s:
+        is_true("--size is ignored" in s.messages(), s.messages())
     status, _, err = run([PLATTER, "serve", "-U", c.at("s"), "--size", "1M",
                           image], ok=None)
     is_true(status == 1 and "size: the disk cannot have 1048576 bytes" in err,
