@@ -82,8 +82,10 @@ def objects(*words):
 
 
 def served(c, url, folder, *more):
+    """Nobody else asks for anything by then."""
     return Server(url, fmt="raw", more=[
-        "--cache-dir", folder, "--control", c.at("control"), *more])
+        "--cache-dir", folder, "--control", c.at("control"),
+        *more]).wait_told()
 
 
 def client(s):
@@ -291,6 +293,7 @@ def a_server_elsewhere_is_warmed(c):
     for data, fmt in ((c.data, "raw"), (content, "qcow2")):
         with BadWeb(data) as web, Server(web.url("good"), fmt=fmt, more=[
                 "--cache-dir", c.fresh()]) as s:
+            s.wait_told()
             n = client(s)  # who keeps it open: to open it asks its origin
             run([platter, "warm", "--quiet", s.uri()])
             status, _, err = run([platter, "warm", s.uri("gone")], ok=None)

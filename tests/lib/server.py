@@ -249,6 +249,18 @@ class Server:
             except OSError:
                 return False
 
+    def wait_told(self):
+        """Until it has said what it serves, for which it looks at the image by itself;
+        it may be served before."""
+        deadline = time.monotonic() + START_SEC
+        while True:
+            with open(self.stdout.name, errors="replace") as f:
+                if "\nserving at" in "\n" + f.read():
+                    return self
+            if time.monotonic() > deadline:
+                raise Failure("platter serve did not say that it serves")
+            time.sleep(0.005)
+
     def messages(self):
         self.stderr.flush()
         with open(self.stderr.name, errors="replace") as f:
