@@ -156,6 +156,22 @@ static unsigned int take(int fd, size_t *have)
 	return n;
 }
 
+/*
+ * Takes what has been asked for and says farewell: nbdkit 1.32 does not outlive
+ * a client that hangs up with answers owed to it.
+ */
+static void leave(int fd, unsigned int owed, size_t *have)
+{
+	uint8_t *r = out;
+
+	while (owed)
+		owed -= take(fd, have);
+	memset(r, 0, REQUEST);
+	put_be32_at(r, READ_MAGIC);
+	r[7] = 2; /* NBD_CMD_DISC */
+	put_all(fd, r, REQUEST);
+}
+
 static double now(void)
 {
 	struct timespec t;
@@ -189,6 +205,7 @@ int main(int argc, char **argv)
 			ask(fd, done);
 		took = now() - began;
 	} while (took < seconds);
+	leave(fd, (unsigned int)depth, &have);
 	printf("{\"requests\": %llu, \"seconds\": %.6f}\n",
 	       (unsigned long long)n, took);
 	close(fd);

@@ -26,6 +26,7 @@ struct nbd_request *request_new(struct client *c)
 	r->context_idx = 0;
 	r->client = c;
 	c->in_flight++;
+	c->asked++;
 	return r;
 }
 

@@ -117,6 +117,7 @@ struct client {
 	unsigned int in_flight; /* requests without an answer that was sent */
 	size_t flight_bytes;
 	unsigned int at_work; /* of these, in the queue */
+	unsigned int asked; /* requests so far */
 	uint32_t events; /* that the loop waits for */
 	bool shaking; /* counted among those in the handshake */
 	bool touched;
@@ -159,6 +160,8 @@ struct loop {
 	struct client *clients;
 	struct client *touched; /* by what was done for them */
 	unsigned int n_shaking; /* in the handshake */
+	uint64_t looked_nsec; /* when it last thought of a client alone */
+	uint64_t several_nsec; /* when one last had several requests come */
 	uint64_t stop_nsec; /* it is ending, and cuts off who is left; or 0 */
 	struct nbd_request *spare; /* requests that are used again */
 	unsigned int n_spare;

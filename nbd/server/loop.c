@@ -5,6 +5,13 @@
  * waited for while it may send no more (PHASE_BUSY, or as much as he may have is
  * under way), and is not read when the last read brought less than it could.
  *
+ * A lone reader is waited for in recv(2) itself. His next request then costs one
+ * wake and one system call less than by epoll, and his processor does not go to
+ * sleep meanwhile, which on a virtual machine is dearer than all the rest: a fourth
+ * more requests a second of one at a time. It is done while requests follow each
+ * other closely, and what else the loop has to do waits for twice ALONE_NSEC. Of a
+ * client who has several under way more come together by epoll, which is slower.
+ *
  * A client that breaks off is closed at once, and freed when no worker is at a
  * request of his and one has let go of his export, which may take as long as a
  * flush does.
@@ -24,6 +31,8 @@
 #define HANDSHAKE_SEC	30U
 #define STOP_SEC	2U
 #define EVENTS_MAX	64
+#define ALONE_NSEC	4000000U
+#define SEVERAL_NSEC	100000000U
 #define ACCEPT_AT_ONCE	16
 #define KEEPALIVE_SEC	60
 #define KEEPALIVE_PAUSE 20
@@ -295,9 +304,18 @@ static void settle(struct client *c)
 		client_end(c);
 }
 
+/* He has asked for more than one thing at once, since @asked was so. */
+static void note_several(struct client *c, unsigned int asked)
+{
+	if (c->asked - asked > 1)
+		c->loop->several_nsec = now_nsec();
+}
+
 static void client_ready(struct watch *w, uint32_t events)
 {
 	struct client *c = container_of(w, struct client, watch);
+
+	unsigned int asked = c->asked;
 
 	if (c->tls_events)
 		c->tls_events = 0; /* goes on, whatever has come */
@@ -305,6 +323,7 @@ static void client_ready(struct watch *w, uint32_t events)
 		client_break(c);
 	else if (events & (EPOLLIN | EPOLLHUP) && !read_all(c))
 		client_break(c);
+	note_several(c, asked);
 	settle(c);
 }
 
@@ -337,6 +356,14 @@ static void tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered,
 		   sizeof(unanswered));
+}
+
+/* For recv(2) without MSG_DONTWAIT, which serve_alone() alone calls. */
+static void limit_wait(int fd)
+{
+	const struct timeval most = { .tv_usec = ALONE_NSEC / 1000 };
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof(most));
 }
 
 static void name_peer(int fd, struct peer_names *ret)
@@ -373,6 +400,7 @@ static void client_begin(struct loop *l, int fd, struct handed *handed)
 				      now_nsec() + HANDSHAKE_SEC * NSEC,
 			      .shaking = true,
 			      .events = EPOLLIN };
+	limit_wait(fd);
 	name_peer(fd, &c->peer);
 	c->next = l->clients;
 	c->self = &l->clients;
@@ -441,7 +469,7 @@ static void listener_ready(struct watch *w, uint32_t events)
 	int fd, i;
 
 	for (i = 0; i < ACCEPT_AT_ONCE; i++) {
-		fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0)
 			return; /* another loop has taken him, or he has gone */
 		if (session_admit(&f) < 0) {
@@ -528,15 +556,61 @@ static void free_dead(struct loop *l)
 	}
 }
 
+/* A client alone, of whom the next thing to come is a single request. */
+static struct client *lone_reader(const struct loop *l)
+{
+	struct client *c = l->clients;
+	bool waits = c && !c->next && !c->secure && !c->in_flight &&
+		     !c->at_work && !c->in_n && c->phase == PHASE_TRANSMISSION;
+
+	return waits && !c->broken && !l->stop_nsec &&
+			       now_nsec() > l->several_nsec + SEVERAL_NSEC &&
+			       atomic_load(&l->n_clients) == 1
+		       ? c
+		       : NULL;
+}
+
+/*
+ * Serves a client who is alone until it is time to look for what else there is:
+ * true. False: he has nothing to ask for now, or is one of several.
+ */
+static bool serve_alone(struct loop *l)
+{
+	uint64_t now = now_nsec(), since = l->looked_nsec;
+	unsigned int asked;
+	struct client *c;
+	ssize_t n;
+
+	l->looked_nsec = now;
+	if (now - since > ALONE_NSEC)
+		return false;
+	while ((c = lone_reader(l)) && now_nsec() < now + ALONE_NSEC) {
+		asked = c->asked;
+		n = recv(c->watch.fd, l->scratch, sizeof(l->scratch), 0);
+		if (n <= 0)
+			return false; /* of what that is epoll tells */
+		if (!understand(c, l->scratch, (size_t)n) ||
+		    ((size_t)n == sizeof(l->scratch) && !read_all(c)))
+			client_break(c);
+		note_several(c, asked);
+		settle(c);
+		queue_push(l->queue);
+	}
+	l->looked_nsec = now_nsec();
+	return c;
+}
+
 static void *loop_run(void *opaque)
 {
 	struct loop *l = opaque;
 	struct epoll_event events[EVENTS_MAX];
-	int n, i;
+	int n, i, msec;
 
 	while (!l->stop_nsec || l->clients) {
-		n = epoll_wait(l->epoll_fd, events, EVENTS_MAX,
-			       l->n_shaking || l->stop_nsec ? 1000 : -1);
+		msec = l->n_shaking || l->stop_nsec ? 1000 : -1;
+		if (lone_reader(l) && serve_alone(l))
+			msec = 0;
+		n = epoll_wait(l->epoll_fd, events, EVENTS_MAX, msec);
 		for (i = 0; i < n; i++) {
 			struct watch *w = events[i].data.ptr;
 

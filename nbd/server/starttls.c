@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "nbd/server/starttls.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,6 +14,9 @@
 static bool begin(struct client *c)
 {
 	if (!option_answer(c, NBD_OPT_STARTTLS, NBD_REP_ACK, NULL, 0))
+		return false;
+	/* OpenSSL reads as the descriptor says, which a worker would wait at. */
+	if (fcntl(c->watch.fd, F_SETFL, O_NONBLOCK) < 0)
 		return false;
 	c->structured = false;
 	c->tls = tls_session_new(c->loop->tls, c->watch.fd);

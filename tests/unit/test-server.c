@@ -778,6 +778,59 @@ START_TEST(many_clients_are_served_beside_each_other)
 }
 END_TEST
 
+static atomic_bool others_are_served;
+
+/* Two who never stop asking, one for each loop; then others. */
+static void ask_on_or_come_later(unsigned int number)
+{
+	int fd = join_and_go(false), i, other;
+
+	if (number < 2) {
+		while (!atomic_load(&others_are_served))
+			serves(fd);
+		close(fd);
+		return;
+	}
+	/* Long enough for both to be waited for in recv(2). */
+	for (i = 0; i < 300; i++)
+		serves(fd);
+	for (i = 0; i < 10; i++) {
+		close(fd);
+		usleep(20000);
+		other = join_and_go(false);
+		serves(other);
+		fd = other;
+	}
+	close(fd);
+	atomic_store(&others_are_served, true);
+}
+
+START_TEST(who_never_stops_asking_does_not_keep_others_out)
+{
+	begin(false);
+	atomic_store(&others_are_served, false);
+	unit_threads(3, ask_on_or_come_later);
+	end();
+}
+END_TEST
+
+START_TEST(one_who_asks_when_the_server_ends_is_let_go_of)
+{
+	struct timespec began, ended;
+	int fd, i;
+
+	begin(false);
+	fd = join_and_go(false);
+	for (i = 0; i < 300; i++)
+		serves(fd);
+	clock_gettime(CLOCK_MONOTONIC, &began);
+	end();
+	clock_gettime(CLOCK_MONOTONIC, &ended);
+	ck_assert_int_lt(ended.tv_sec - began.tv_sec, 20);
+	is_ended(fd);
+}
+END_TEST
+
 START_TEST(a_server_that_ends_answers_what_it_has_begun)
 {
 	int fd;
@@ -807,6 +860,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, bytes_behind_starttls_end_the_client);
 	tcase_add_test(tc, who_begins_tls_and_stays_away_is_alone_with_it);
 	tcase_add_test(tc, many_clients_are_served_beside_each_other);
+	tcase_add_test(tc, who_never_stops_asking_does_not_keep_others_out);
+	tcase_add_test(tc, one_who_asks_when_the_server_ends_is_let_go_of);
 	tcase_add_test(tc, a_server_that_ends_answers_what_it_has_begun);
 }
 
