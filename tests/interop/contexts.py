@@ -22,6 +22,7 @@ from nbd import FLAG_ONE, OPT_LIST_CONTEXT, Client, Refused  # noqa: E402
 from server import (Failure, Server, environment, listens,  # noqa: E402
                     need_programs, run, run_json)
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 SIZE = (24 << 20) + 512
 DEPTH = "qemu:allocation-depth"
 DIRTY = "qemu:dirty-bitmap:"
@@ -319,6 +320,48 @@ def increments_of_a_live_overlay_make_the_whole_disk(c):
         states_come_and_go(c, s, states)
 
 
+def virtnbdbackup(c, s, folder, *args):
+    out = run(["/usr/bin/python3", "-P",
+               os.path.join(HERE, "consumers", "virtnbdbackup-life.py"), *args],
+              env={"PATH": os.environ["PATH"], "HOME": c.folder,
+                   "FOLDER": folder, "DISK": "+backed",
+                   "SOCKET": s.socket})[1]
+    is_true("whole" in out, f"virtnbdbackup {args}: {out}")
+
+
+def virtnbdbackup_takes_snapshots_for_checkpoints(c):
+    if not os.path.exists("/usr/bin/virtnbdbackup"):
+        print("SKIP: no virtnbdbackup")
+        return
+    overlays, folder = c.path("backed"), c.path("backup")
+    os.mkdir(overlays)
+    os.makedirs(folder + "/restored")
+    disk = random.Random(10).randbytes(4 << 20) + bytes(SIZE - (4 << 20))
+    with open(c.path("backed.raw"), "wb") as f:
+        f.write(disk)
+    with Server(c.path("backed.raw"), fmt="raw",
+                more=["--overlays", overlays, "--control", c.control]) as s:
+        guest = Guest(s.socket, disk, 4, b"+backed")
+        level, parent = "full", ""
+        for name in ("one", "two", "three"):
+            for _ in range(25):
+                guest.step()
+            c.overlay("snapshot", "+backed", name)
+            frozen = bytes(guest.model)
+            virtnbdbackup(c, s, folder, level, name, parent)
+            level, parent = "inc", name
+        guest.close()
+        virtnbdbackup(c, s, folder, "restore")
+    run(["qemu-img", "convert", "-O", "raw", folder + "/restored/+backed",
+         folder + "/raw"])
+    with open(folder + "/raw", "rb") as f:
+        is_true(f.read() == frozen, "what was restored is another disk")
+    full = os.path.getsize(folder + "/+backed.full.data")
+    for name in ("two", "three"):
+        n = os.path.getsize(folder + f"/+backed.inc.{name}.data")
+        is_true(100 < n < full, f"{n} bytes since the one before {name}")
+
+
 def what_a_live_overlay_changed_is_an_export(c):
     """It reads as the overlay does now, and its holes are the base's."""
     os.mkdir(c.path("live"))
@@ -453,6 +496,7 @@ def main():
         damage_is_an_error_and_not_clean,
         several_are_told_in_one_answer,
         increments_of_a_live_overlay_make_the_whole_disk,
+        virtnbdbackup_takes_snapshots_for_checkpoints,
         what_a_live_overlay_changed_is_an_export,
     ])
 
