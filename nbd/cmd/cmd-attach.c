@@ -96,7 +96,7 @@ static int attach_image(const struct attach *a, unsigned int n,
 	int r;
 
 	attach_server_paths(n, &s);
-	server = qemu_options(s.socket, NULL, 0, "");
+	server = qemu_options("unix", s.socket, 0, "");
 	if (!options || !server)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	r = attach_server_begin(&s, options, a->cmd.config.image, err);

@@ -29,22 +29,25 @@ static char *option_value(const char *text)
 	return ret;
 }
 
-char *qemu_options(const char *socket, const char *host, uint32_t port,
+char *qemu_options(const char *type, const char *at, uint32_t port,
 		   const char *export)
 {
-	CLEANUP(freep) char *at = option_value(socket ? socket : host);
+	CLEANUP(freep) char *place = option_value(at);
 	CLEANUP(freep) char *name = option_value(export);
+	bool is_unix = !strcmp(type, "unix");
+	const char *key = is_unix		  ? "path"
+			  : strcmp(type, "vsock") ? "host"
+						  : "cid";
 	char number[48], *ret;
 
 	snprintf(number, sizeof(number), ",file.server.port=%" PRIu32, port);
-	if (!at || !name ||
+	if (!place || !name ||
 	    asprintf(&ret,
-		     "driver=raw,file.driver=nbd,file.server.%s=%s%s%s%s,"
+		     "driver=raw,file.driver=nbd,file.server.type=%s,"
+		     "file.server.%s=%s%s%s%s,"
 		     "file.reconnect-delay=" RECONNECT_SECONDS,
-		     socket ? "type=unix,file.server.path"
-			    : "type=inet,file.server.host",
-		     at, socket ? "" : number, *name ? ",file.export=" : "",
-		     name) < 0)
+		     type, key, place, is_unix ? "" : number,
+		     *name ? ",file.export=" : "", name) < 0)
 		return NULL;
 	return ret;
 }
@@ -205,7 +208,8 @@ int qemu_options_of_uri(const char *uri, const char *tls, char **ret,
 
 	if (r < 0)
 		return r;
-	plain = qemu_options(p.socket, p.host, p.port, p.export);
+	plain = p.socket ? qemu_options("unix", p.socket, 0, p.export)
+			 : qemu_options("inet", p.host, p.port, p.export);
 	/* Which no address tells: tls-hostname. */
 	if (!plain ||
 	    asprintf(ret, "%s%s%s%s", plain, p.tls ? ",file.tls-creds=" : "",

@@ -13,10 +13,11 @@
 #include "iouring/error.h"
 
 /*
- * By the unix socket @socket or, where that is NULL, @host and @port. @export is
- * not encoded. To be freed; NULL: there is no memory.
+ * @type: "unix", with @at a socket's path; "inet", of host @at and @port; "vsock",
+ * of the machine @at (a number) and @port. @export is not encoded. To be freed;
+ * NULL: there is no memory.
  */
-char *qemu_options(const char *socket, const char *host, uint32_t port,
+char *qemu_options(const char *type, const char *at, uint32_t port,
 		   const char *export);
 
 /*

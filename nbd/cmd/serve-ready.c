@@ -2,6 +2,8 @@
 /* platter serve: what it tells when it is ready. */
 #include <inttypes.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <linux/vm_sockets.h>
 
 #include "formats/cache.h"
 #include "formats/chain.h"
@@ -168,20 +170,57 @@ add_line(json_t *lines, const char *name, const char *fmt, ...)
 	free(line);
 }
 
+/* TCP: from this machine. */
+static const char *host_of(const struct endpoint *e)
+{
+	if (!e->any)
+		return e->address;
+	return strchr(e->address, ':') ? "::1" : "127.0.0.1";
+}
+
+static char *qemu_options_at(const struct endpoint *e, const char *name)
+{
+	char host[12];
+
+	switch (e->kind) {
+	case ENDPOINT_UNIX:
+		return qemu_options("unix", e->file.path, 0, name);
+	case ENDPOINT_TCP:
+		return qemu_options("inet", host_of(e), e->port, name);
+	case ENDPOINT_VSOCK:
+		snprintf(host, sizeof(host), "%u", VMADDR_CID_HOST);
+		return qemu_options("vsock", host, e->port, name);
+	}
+	return NULL;
+}
+
+/* QEMU knows no URIs of vsock. */
+static char *qemu_drive(const struct endpoint *e, const char *uri,
+			const char *name, bool writable)
+{
+	const char *more = writable ? "discard=unmap" : "snapshot=on";
+	CLEANUP(freep) char *options = NULL;
+	char *ret;
+	int r;
+
+	/* Commas do not occur in a URI: they are encoded. */
+	if (e->kind != ENDPOINT_VSOCK)
+		r = asprintf(&ret, "file=%s,format=raw,if=virtio,%s", uri,
+			     more);
+	else if ((options = qemu_options_at(e, name)))
+		r = asprintf(&ret, "%s,if=virtio,%s", options, more);
+	else
+		return NULL;
+	return r < 0 ? NULL : ret;
+}
+
 /* It outlives a server; nbd-client, even with -persist, does not. */
 static void add_qemu_nbd(json_t *lines, const struct endpoint *e,
 			 const char *name, bool writable)
 {
-	bool is_unix = e->kind == ENDPOINT_UNIX;
-	const char *any =
-		!is_unix && strchr(e->address, ':') ? "::1" : "127.0.0.1";
-	CLEANUP(freep) char *options = NULL, *word = NULL;
+	CLEANUP(freep) char *options = qemu_options_at(e, name);
+	CLEANUP(freep) char *word = options ? text_shell_word(options) : NULL;
 
-	if (e->kind == ENDPOINT_VSOCK)
-		return;
-	options = qemu_options(is_unix ? e->file.path : NULL,
-			       e->any ? any : e->address, e->port, name);
-	word = options ? text_shell_word(options) : NULL;
 	if (word)
 		add_line(lines, "qemu-nbd",
 			 "qemu-nbd -c /dev/nbd0 %s--image-opts %s",
@@ -202,8 +241,7 @@ static void add_nbd_client(json_t *lines, const struct endpoint *e,
 	if (e->kind == ENDPOINT_TCP)
 		add_line(lines, "nbd-client",
 			 "nbd-client %s %" PRIu32 " /dev/nbd0%s%s%s",
-			 e->any ? "127.0.0.1" : e->address, e->port, more, word,
-			 ro);
+			 host_of(e), e->port, more, word, ro);
 	path = e->kind == ENDPOINT_UNIX ? text_shell_word(e->file.path) : NULL;
 	if (path)
 		add_line(lines, "nbd-client",
@@ -214,25 +252,22 @@ static void add_nbd_client(json_t *lines, const struct endpoint *e,
 /* Ready-made command lines by program, for export @name. */
 static json_t *client_lines(const struct serve *s, const char *name)
 {
-	CLEANUP(freep) char *uri = make_uri(s, 0, name), *drive = NULL;
-	CLEANUP(freep) char *word = uri ? text_shell_word(uri) : NULL;
-	CLEANUP(freep) char *drive_word = NULL;
+	const struct endpoint *e = &s->listener.endpoints[0];
+	CLEANUP(freep) char *uri = make_uri(s, 0, name);
 	bool writable = s->cmd.config.overlay || s->cmd.config.overlay_temp;
+	CLEANUP(freep)
+	char *drive = uri ? qemu_drive(e, uri, name, writable) : NULL;
+	CLEANUP(freep) char *word = uri ? text_shell_word(uri) : NULL;
+	CLEANUP(freep) char *drive_word = drive ? text_shell_word(drive) : NULL;
 	json_t *lines = json_object();
 
-	/* Commas do not occur in it: they are encoded. */
-	if (!uri || asprintf(&drive, "file=%s,format=raw,if=virtio%s", uri,
-			     writable ? ",discard=unmap" : ",snapshot=on") < 0)
-		drive = NULL;
-	drive_word = drive ? text_shell_word(drive) : NULL;
 	if (!word || !drive_word)
 		return lines;
 	if (!serve_needs_tls(s)) { /* these do not take nbds URIs */
 		add_line(lines, "qemu", "qemu-system-x86_64 -m 1G -drive %s",
 			 drive_word);
-		add_qemu_nbd(lines, &s->listener.endpoints[0], name, writable);
-		add_nbd_client(lines, &s->listener.endpoints[0], name,
-			       writable);
+		add_qemu_nbd(lines, e, name, writable);
+		add_nbd_client(lines, e, name, writable);
 	}
 	add_line(lines, "nbdcopy", "nbdcopy --progress %s disk.raw", word);
 	add_line(lines, "nbdfuse",
