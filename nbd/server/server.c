@@ -149,14 +149,18 @@ static int start(const struct server_options *o, struct error *err)
 	return r;
 }
 
-static void write_pid(const char *path)
+/* Who started us waits for it. */
+static int write_pid(const char *path, struct error *err)
 {
 	FILE *fp = path ? fopen(path, "w") : NULL;
 
-	if (!fp)
-		return;
-	fprintf(fp, "%d\n", getpid());
-	fclose(fp);
+	if (!path)
+		return 0;
+	if (fp)
+		fprintf(fp, "%d\n", getpid());
+	return fp && !fclose(fp) ? 0
+				 : error_set(err, -errno, 0, "%s: %s", path,
+					     errno_text(errno));
 }
 
 int server_run(const struct server_options *o)
@@ -171,12 +175,10 @@ int server_run(const struct server_options *o)
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	service_init(&service);
-	if (start(o, &err) < 0) {
+	if (start(o, &err) < 0 || write_pid(o->pidfile, &err) < 0)
 		status = fail(&err);
-	} else {
-		write_pid(o->pidfile);
+	else
 		sigwait(&set, &sig);
-	}
 	pthread_mutex_lock(&loops_lock);
 	ended = TAKE_PTR(loops);
 	pthread_mutex_unlock(&loops_lock);

@@ -532,7 +532,8 @@ int supervisor_run(struct supervisor *s)
 	sigset_t set;
 	int status;
 
-	snprintf(pidfile, sizeof(pidfile), "/dev/fd/%u",
+	/* /dev/fd is not there in every initramfs. */
+	snprintf(pidfile, sizeof(pidfile), "/proc/self/fd/%u",
 		 LISTEN_FD_FIRST + s->listener->n_fds);
 	s->argv[s->pidfile_idx] = pidfile;
 	signals_of_interest(&set);

@@ -67,7 +67,6 @@ mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmp /tmp
-ln -s /proc/self/fd /dev/fd
 ifconfig lo 127.0.0.1 up
 said()
 {
