@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,6 +26,9 @@
 
 #define CERTIFICATE_CIPHERS \
 	"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
+#define TLS13_CIPHERS                                    \
+	"TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:" \
+	"TLS_CHACHA20_POLY1305_SHA256"
 #define PSK_CIPHERS                                              \
 	"ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-CHACHA20-POLY1305:" \
 	"DHE-PSK-AES256-GCM-SHA384:DHE-PSK-AES128-GCM-SHA256"
@@ -375,6 +379,30 @@ static int read_psks(const struct tls_options *o, struct tls_keys *k,
 
 /* ---- */
 
+/* Does the processor have instructions for it? */
+static bool has_aes(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	return __builtin_cpu_supports("aes");
+#elif defined(__aarch64__)
+	return getauxval(AT_HWCAP) & HWCAP_AES;
+#else
+	return false;
+#endif
+}
+
+/*
+ * GnuTLS puts ChaCha20 before the one suite with AES that a pre-shared key allows,
+ * at half the speed; and the kernel may not have it. Who puts ChaCha20 before all
+ * has no such instructions, and gets it.
+ */
+static void prefer_aes(SSL_CTX *c)
+{
+	tls_api.SSL_CTX_set_options(c, SSL_OP_CIPHER_SERVER_PREFERENCE |
+					       SSL_OP_PRIORITIZE_CHACHA);
+	tls_api.SSL_CTX_set_ciphersuites(c, TLS13_CIPHERS);
+}
+
 static int new_context(struct tls_keys *k, struct error *err)
 {
 	SSL_CTX *c = tls_api.SSL_CTX_new(tls_api.TLS_server_method());
@@ -385,6 +413,8 @@ static int new_context(struct tls_keys *k, struct error *err)
 	tls_api.SSL_CTX_set_options(
 		c, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
 			   SSL_OP_NO_TICKET | SSL_OP_ENABLE_KTLS);
+	if (has_aes())
+		prefer_aes(c);
 	tls_api.SSL_CTX_ctrl(c, SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_2_VERSION,
 			     NULL);
 	tls_api.SSL_CTX_ctrl(c, SSL_CTRL_MODE,

@@ -26,6 +26,7 @@ static const struct library_symbol ssl_symbols[] = {
 	SSL_SYMBOL(SSL_CTX_load_verify_file),
 	SSL_SYMBOL(SSL_CTX_new),
 	SSL_SYMBOL(SSL_CTX_set_cipher_list),
+	SSL_SYMBOL(SSL_CTX_set_ciphersuites),
 	SSL_SYMBOL(SSL_CTX_set_client_CA_list),
 	SSL_SYMBOL(SSL_CTX_set_default_passwd_cb),
 	SSL_SYMBOL(SSL_CTX_set_default_read_buffer_len),

@@ -18,6 +18,7 @@ struct tls_api {
 	TLS_FN(SSL_CTX_load_verify_file);
 	TLS_FN(SSL_CTX_new);
 	TLS_FN(SSL_CTX_set_cipher_list);
+	TLS_FN(SSL_CTX_set_ciphersuites);
 	TLS_FN(SSL_CTX_set_client_CA_list);
 	TLS_FN(SSL_CTX_set_default_passwd_cb);
 	TLS_FN(SSL_CTX_set_default_read_buffer_len);
