@@ -45,6 +45,9 @@ struct unit {
 };
 
 struct round {
+	struct extent_reader *x;
+	const uint8_t *buf; /* what is read into ... */
+	uint64_t off; /* ... from here on */
 	struct batch_io ios[ROUND_EXTENTS];
 	const struct extent *io_extents[ROUND_EXTENTS]; /* NULL: a unit's */
 	size_t n_ios;
@@ -53,6 +56,28 @@ struct round {
 	size_t room_bytes; /* that its units may need */
 	struct room room;
 };
+
+/*
+ * Tells in @err, if nothing has been told yet, what @own says of data of @e that
+ * go to @dest, the first @skip bytes of their unit aside.
+ */
+static void blame(const struct round *rd, const struct extent *e,
+		  const void *dest, uint64_t skip, struct error *own,
+		  struct error *err)
+{
+	uint64_t at = (uint64_t)((const uint8_t *)dest - rd->buf);
+
+	if (!err || err->code || !own->code)
+		return;
+	rd->x->blame(rd->x, e, rd->off + at - skip, own);
+	*err = *own;
+}
+
+static void blame_unit(const struct round *rd, const struct unit *u,
+		       struct error *own, struct error *err)
+{
+	blame(rd, u->e, u->dest, u->e->unit_off, own, err);
+}
 
 static void add_io(struct round *rd, struct source *src, uint64_t off,
 		   void *buf, size_t len, const struct extent *e)
@@ -158,8 +183,13 @@ static int add_unit(struct round *rd, const struct extent *e, uint8_t *dest,
 	struct unit *u = &rd->units[rd->n_units];
 
 	*u = (struct unit){ .e = e, .dest = dest };
-	if (peek_unit(u))
-		return copy_unit(u, err);
+	if (peek_unit(u)) {
+		struct error own = { 0 };
+		int r = copy_unit(u, &own);
+
+		blame_unit(rd, u, &own, err);
+		return r;
+	}
 	if (!may_wait())
 		return -EAGAIN;
 	if (rd->n_units && rd->room_bytes + room_for(u) > ROUND_ROOM_BYTES)
@@ -267,14 +297,15 @@ static int decode_unit(struct unit *u, int code, struct error *err)
 	int r = code;
 
 	u->ours = false;
-	if (r < 0)
-		error_set(err, r, e->host_off,
-			  "compressed data at %" PRIu64 " cannot be read: %s",
-			  e->host_off, errno_text(-r));
-	else
+	if (r < 0) {
+		error_set(err, r, e->host_off, "cannot be read: %s",
+			  errno_text(-r));
+	} else {
 		r = codec_decode(e->codec, u->in, e->comp_bytes, u->out,
 				 u->bytes, u->bytes == e->unit_bytes, err);
+	}
 	if (r < 0) {
+		error_prefix(err, "compressed data at %" PRIu64, e->host_off);
 		if (u->blob) {
 			cache_fail(u->blob, r);
 			cache_put(TAKE_PTR(u->blob));
@@ -326,6 +357,7 @@ static int await_unit(struct unit *u, struct error *err)
 /* Every unit is seen to, also after a failure: others may wait for it. */
 static int finish_units(struct round *rd, struct error *err)
 {
+	struct error own = { 0 };
 	int r = 0, code;
 	size_t i;
 
@@ -334,14 +366,18 @@ static int finish_units(struct round *rd, struct error *err)
 
 		if (!u->ours)
 			continue;
-		code = decode_unit(u, rd->ios[u->in_idx].ret, err);
+		code = decode_unit(u, rd->ios[u->in_idx].ret, &own);
+		if (code < 0)
+			blame_unit(rd, u, &own, err);
 		r = r ? r : code;
 	}
 	for (i = 0; i < rd->n_units; i++) {
 		struct unit *u = &rd->units[i];
 
-		if (!r)
-			r = await_unit(u, err);
+		if (!r) {
+			r = await_unit(u, &own);
+			blame_unit(rd, u, &own, err);
+		}
 		if (u->blob)
 			cache_put(TAKE_PTR(u->blob));
 		cache_block_free(u->block, u->bytes);
@@ -394,7 +430,18 @@ static int decipher(const struct extent *e, uint8_t *buf, size_t len,
 	return r;
 }
 
-/* Read errors name where; the layer's own words were told by resolve. */
+static int finish_io(const struct extent *e, const struct batch_io *io,
+		     struct error *err)
+{
+	if (io->ret >= 0)
+		return e->cipher ? decipher(e, io->buf, io->len, err) : 0;
+	source_explain(io->src, io->off, io->len, err);
+	error_set(err, io->ret, io->off,
+		  "%zu bytes at %" PRIu64 " cannot be read: %s", io->len,
+		  io->off, errno_text(-io->ret));
+	return io->ret;
+}
+
 static int finish_ios(struct round *rd, struct error *err)
 {
 	size_t i;
@@ -403,19 +450,16 @@ static int finish_ios(struct round *rd, struct error *err)
 	for (i = 0; i < rd->n_ios; i++) {
 		const struct extent *e = rd->io_extents[i];
 		struct batch_io *io = &rd->ios[i];
+		struct error own;
 
-		if (!e)
+		if (!e || (io->ret >= 0 && !e->cipher))
 			continue;
-		if (io->ret < 0) {
-			source_explain(io->src, io->off, io->len, err);
-			error_set(err, io->ret, io->off,
-				  "%zu bytes at %" PRIu64 " cannot be read: %s",
-				  io->len, io->off, errno_text(-io->ret));
-			return io->ret;
-		}
-		r = e->cipher ? decipher(e, io->buf, io->len, err) : 0;
-		if (r < 0)
+		error_clear(&own);
+		r = finish_io(e, io, &own);
+		if (r < 0) {
+			blame(rd, e, io->buf, 0, &own, err);
 			return r;
+		}
 	}
 	return 0;
 }
@@ -480,6 +524,9 @@ static int read_round(struct extent_reader *x, uint8_t *buf, size_t len,
 	r = x->resolve(x, off, len, extents, ROUND_EXTENTS, &n, err);
 	if (r < 0)
 		return r;
+	rd.x = x;
+	rd.buf = buf;
+	rd.off = off;
 	rd.n_ios = rd.n_units = rd.room_bytes = 0;
 	rd.room = (struct room){ 0 };
 	for (i = 0; i < n && !r; i++) {

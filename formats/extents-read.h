@@ -39,6 +39,13 @@ struct extent_reader {
 		   struct extent *ret, struct error *err);
 
 	/*
+	 * Data of @e, an extent of resolve()'s, could not be read: says in front
+	 * of @err's message in which file, and that it is @off of the guest's.
+	 */
+	void (*blame)(struct extent_reader *x, const struct extent *e,
+		      uint64_t off, struct error *err);
+
+	/*
 	 * Optional: runs of at least ZERO_RUN_MIN zeroes, as many as there is
 	 * room for, are noted here, and their part of the buffer is not
 	 * touched.

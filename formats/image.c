@@ -154,8 +154,9 @@ static int try_region(struct image *img, uint64_t idx, struct cache_blob **ret,
 	case CACHE_BUSY:
 		r = cache_wait(b);
 		if (r < 0 && r != -EAGAIN)
-			error_set(err, r, 0, "%s",
-				  "the chain's tables cannot be read");
+			error_set(err, r, 0,
+				  "%s: the chain's tables cannot be read",
+				  img->chain.layers[0]->path);
 		break;
 	case CACHE_CLAIMED:
 		r = region_resolve(img, off,
@@ -282,10 +283,19 @@ static int reader_map(struct extent_reader *x, uint64_t off, uint64_t len,
 	return chain_map(&r->img->chain, off, len, ret, err);
 }
 
+static void reader_blame(struct extent_reader *x, const struct extent *e,
+			 uint64_t off, struct error *err)
+{
+	struct image_reader *r = container_of(x, struct image_reader, x);
+
+	layer_blame(r->img->chain.layers[e->depth], e->src, off, err);
+}
+
 struct image_reader image_reader(struct image *img)
 {
 	return (struct image_reader){ .x = { .resolve = reader_resolve,
-					     .map = reader_map },
+					     .map = reader_map,
+					     .blame = reader_blame },
 				      .img = img };
 }
 

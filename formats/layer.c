@@ -387,6 +387,23 @@ static bool sound(const struct extent *e, uint64_t len)
 	}
 }
 
+void layer_blame(const struct layer *l, const struct source *src,
+		 uint64_t guest_off, struct error *err)
+{
+	const char *file = NULL;
+	unsigned int i;
+
+	for (i = 0; i < l->n_files && !file; i++)
+		if (l->files[i].src == src)
+			file = l->files[i].name;
+	if (file)
+		error_prefix(err, "%s: \"%s\": guest offset %" PRIu64, l->path,
+			     file, guest_off);
+	else
+		error_prefix(err, "%s: guest offset %" PRIu64, l->path,
+			     guest_off);
+}
+
 int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	      struct extent *ret, struct error *err)
 {
@@ -403,8 +420,7 @@ int layer_map(struct layer *l, uint64_t guest_off, uint64_t len,
 	if (!r)
 		return 0;
 	if (err) {
-		error_prefix(&own, "%s: guest offset %" PRIu64, l->path,
-			     guest_off);
+		layer_blame(l, NULL, guest_off, &own);
 		error_set(err, own.code, own.off, "%s", own.msg);
 	}
 	if (r != -EBADMSG && r != -EIO)

@@ -191,6 +191,13 @@ int extent_set_ragged_data(struct extent *e, struct source *src,
 			   struct error *err);
 
 /*
+ * Puts in front of @err's message where it happened: the layer's file, or which
+ * of the files beside it @src is (NULL: none is meant), and the guest offset.
+ */
+void layer_blame(const struct layer *l, const struct source *src,
+		 uint64_t guest_off, struct error *err);
+
+/*
  * ops->map with its promises kept: the answer is inside the range, its data
  * inside the source, damage has become EXTENT_DAMAGED (and @err tells which).
  */

@@ -12,6 +12,8 @@
 /* Of one answer at once, which may end early; longer walks are not done at once. */
 #define TOLD_MAX 256U
 
+static pthread_mutex_t budgets_lock = PTHREAD_MUTEX_INITIALIZER;
+
 /* A client that is refused may come again at once, and again. */
 static struct line_budget refusals = { .burst = 50, .per_second = 5 };
 
@@ -37,14 +39,23 @@ static int wire_error(int code)
 /* @f->err is set; *@budget is that of its kind. */
 static int fault(struct fault *f, struct line_budget *budget)
 {
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
 	f->wire = wire_error(f->err.code);
 	f->untold = 0;
-	pthread_mutex_lock(&lock);
+	pthread_mutex_lock(&budgets_lock);
 	f->tell = line_budget_take(budget, now_nsec(), &f->untold);
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&budgets_lock);
 	return -1;
+}
+
+/* The same of a request, which is asked again and again: told once. */
+static void request_fault(struct fault *f, struct export *e)
+{
+	f->wire = wire_error(f->err.code);
+	f->untold = 0;
+	pthread_mutex_lock(&budgets_lock);
+	f->tell = line_budget_take_new(&e->failures, f->err.msg, now_nsec(),
+				       &f->untold);
+	pthread_mutex_unlock(&budgets_lock);
 }
 
 int session_admit(struct fault *ret_fault)
@@ -144,11 +155,26 @@ static bool begin(struct call *r, struct connection *c, enum traffic_op op,
 	return true;
 }
 
+/* It was not let: the fault says which export. */
+static int end_refused(const struct call *r)
+{
+	traffic_note(&r->export->traffic, r->op, r->bytes,
+		     now_nsec() - r->began_nsec, true);
+	request_fault(r->fault, r->export);
+	connection_leave(r->connection);
+	return -1;
+}
+
 /* @code: what it ended with; the fault says why. */
 static int end_uncounted(const struct call *r, int code)
 {
-	if (code < 0)
-		fault(r->fault, &r->export->failures);
+	if (code < 0) {
+		/* That of the command line has no name, but a file. */
+		if (*r->export->name)
+			error_prefix(&r->fault->err, "export \"%s\"",
+				     r->export->name);
+		request_fault(r->fault, r->export);
+	}
 	connection_leave(r->connection);
 	return code < 0 ? -1 : 0;
 }
@@ -168,7 +194,7 @@ static bool begin_change(struct call *r, struct connection *c,
 		return false;
 	if (connection_will_change(c, &f->err) >= 0)
 		return true;
-	end(r, f->err.code);
+	end_refused(r);
 	return false;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "formats/new-file.h"
 #include "formats/overlay/overlay-inside.h"
 #include "formats/overlay/qcow2-header.h"
 #include "iouring/nowait.h"
@@ -528,6 +529,17 @@ int overlay_walk_changes(struct overlay *o, struct image *from, uint64_t off,
 	return r;
 }
 
+/* Says in front of @err's message whose file it is about. */
+static int blame_file(const struct overlay *o, int code, struct error *err)
+{
+	if (o->path)
+		error_prefix(err, "%s", o->path);
+	else
+		error_prefix(err, "temporary overlay in %s",
+			     new_file_temp_folder());
+	return code;
+}
+
 int overlay_flush(struct overlay *o, struct error *err)
 {
 	int r;
@@ -535,7 +547,7 @@ int overlay_flush(struct overlay *o, struct error *err)
 	pthread_rwlock_rdlock(&o->swap);
 	r = o->file ? qcow2_file_flush(o->file, err) : 0;
 	pthread_rwlock_unlock(&o->swap);
-	return r;
+	return r < 0 ? blame_file(o, r, err) : r;
 }
 
 /* Ends a request that changed something, and with it the hold on gate. */
@@ -544,7 +556,9 @@ static int finish(struct overlay *o, bool durable, int r, struct error *err)
 	bool full = r >= 0 && !durable && qcow2_file_is_full(o->file);
 
 	pthread_rwlock_unlock(&o->gate);
-	return r >= 0 && (durable || full) ? overlay_flush(o, err) : r;
+	if (r < 0)
+		return blame_file(o, r, err);
+	return durable || full ? overlay_flush(o, err) : r;
 }
 
 int overlay_write(struct overlay *o, const void *buf, size_t len, uint64_t off,

@@ -144,6 +144,25 @@ struct overlay_reader {
 	struct qcow2_file *o;
 };
 
+/* Its file may have got another name since its reader opened it. */
+static void blame_own(const struct qcow2_file *o, uint64_t off,
+		      struct error *err)
+{
+	error_prefix(err, "%s: guest offset %" PRIu64, o->path, off);
+}
+
+/* With the overlay's file in what is said of its own tables. */
+static int own_or_blame(struct qcow2_file *o, uint64_t off, uint64_t len,
+			struct extent *ret, struct error *err)
+{
+	int r = lookup_own(o, off, len, ret, err);
+
+	if (r < 0)
+		blame_own(o, off, err);
+	return r;
+}
+
+/* Extents' depth is as in the chain whose top the overlay is. */
 static int reader_resolve(struct extent_reader *x, uint64_t off, uint64_t len,
 			  struct extent *ret, size_t max, size_t *ret_n,
 			  struct error *err)
@@ -151,15 +170,18 @@ static int reader_resolve(struct extent_reader *x, uint64_t off, uint64_t len,
 	struct qcow2_file *o = container_of(x, struct overlay_reader, x)->o;
 	size_t n = 0, more, i;
 	uint64_t below;
+	bool is_below;
 	int r;
 
 	while (n < max && len) {
-		r = lookup_own(o, off, len, &ret[n], err);
+		r = own_or_blame(o, off, len, &ret[n], err);
 		if (r < 0)
 			return r;
 		more = 1;
+		is_below = false;
 		if (ret[n].kind == EXTENT_HOLE) {
 			below = lookup_base_has(o, off, ret[n].len);
+			is_below = below > 0;
 			if (!below)
 				ret[n] = nothing(ret[n].len);
 			else
@@ -169,6 +191,7 @@ static int reader_resolve(struct extent_reader *x, uint64_t off, uint64_t len,
 		if (r < 0)
 			return r;
 		for (i = 0; i < more; i++) {
+			ret[n].depth += is_below;
 			off += ret[n].len;
 			len -= ret[n++].len;
 		}
@@ -182,7 +205,7 @@ static int reader_map(struct extent_reader *x, uint64_t off, uint64_t len,
 {
 	struct qcow2_file *o = container_of(x, struct overlay_reader, x)->o;
 	uint64_t below;
-	int r = lookup_own(o, off, len, ret, err);
+	int r = own_or_blame(o, off, len, ret, err);
 
 	if (r < 0 || ret->kind != EXTENT_HOLE)
 		return r;
@@ -197,10 +220,25 @@ static int reader_map(struct extent_reader *x, uint64_t off, uint64_t len,
 	return r;
 }
 
+static void reader_blame(struct extent_reader *x, const struct extent *e,
+			 uint64_t off, struct error *err)
+{
+	struct qcow2_file *o = container_of(x, struct overlay_reader, x)->o;
+
+	if (e->depth)
+		layer_blame(o->base->chain.layers[e->depth - 1], e->src, off,
+			    err);
+	else
+		blame_own(o, off, err);
+}
+
 static struct overlay_reader overlay_reader(struct qcow2_file *o)
 {
 	return (struct overlay_reader){
-		.x = { .resolve = reader_resolve, .map = reader_map }, .o = o
+		.x = { .resolve = reader_resolve,
+		       .map = reader_map,
+		       .blame = reader_blame },
+		.o = o,
 	};
 }
 

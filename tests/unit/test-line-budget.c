@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <stdio.h>
+
 #include "nbd/line-budget.h"
 #include "tests/lib/unit.h"
 
@@ -43,8 +45,41 @@ START_TEST(who_was_silent_has_a_burst_again)
 }
 END_TEST
 
+START_TEST(a_line_that_was_written_is_not_written_again_for_a_while)
+{
+	struct line_budget b = { .burst = 100, .per_second = 10 };
+	uint64_t now = 7 * SECOND, left_out, ever = LINE_BUDGET_SAME_SEC;
+	char line[32];
+	unsigned int i;
+
+	ck_assert(line_budget_take_new(&b, "one", now, &left_out));
+	for (i = 1; i < 500; i++)
+		ck_assert(!line_budget_take_new(&b, "one", now + i * SECOND,
+						NULL));
+	ck_assert(line_budget_take_new(&b, "two", now, &left_out));
+	ck_assert_uint_eq(left_out, 499);
+	ck_assert(!line_budget_take_new(&b, "one", now, NULL));
+	/* As if it were a new one, later ... */
+	ck_assert(line_budget_take_new(&b, "one", now + ever * SECOND, NULL));
+	/* ... or after many others. */
+	for (i = 0; i < LINE_BUDGET_SAME; i++) {
+		snprintf(line, sizeof(line), "other %u", i);
+		ck_assert(line_budget_take_new(&b, line, now + ever * SECOND,
+					       NULL));
+	}
+	ck_assert(line_budget_take_new(&b, "one", now + ever * SECOND, NULL));
+	/* What the budget had no room for was not written. */
+	b = (struct line_budget){ .burst = 1, .per_second = 1 };
+	ck_assert(line_budget_take_new(&b, "one", now, NULL));
+	ck_assert(!line_budget_take_new(&b, "two", now, NULL));
+	ck_assert(line_budget_take_new(&b, "two", now + SECOND, NULL));
+}
+END_TEST
+
 static void add(TCase *tc)
 {
+	tcase_add_test(
+		tc, a_line_that_was_written_is_not_written_again_for_a_while);
 	tcase_add_test(tc, a_flood_leaves_a_burst_and_then_a_trickle);
 	tcase_add_test(tc, who_was_silent_has_a_burst_again);
 }
