@@ -10,17 +10,14 @@
 #include "formats/drivers/qcow2.h"
 #include "iouring/write.h"
 
-#define HEADER_BYTES 112U /* with the compression type, padded to 8 */
-#define FORMAT_MAX   64U
-#define HEAD_BYTES_MAX                                       \
-	(HEADER_BYTES + 8 + QCOW2_FORMAT_ROOM + FORMAT_MAX + \
-	 QCOW2_BACKING_NAME_MAX)
+#define HEADER_BYTES   112U /* with the compression type, padded to 8 */
+#define FORMAT_MAX     64U
 #define REFCOUNT_ORDER 4U
 #define REFCOUNT_MAX   UINT16_MAX
 #define SECTOR_BITS    9U
 
 struct qcow2_create {
-	struct source *dst; /* the user's */
+	struct qcow2_dst *dst; /* the user's */
 	uint64_t bytes;
 	uint32_t cluster_bits;
 	enum codec codec;
@@ -51,12 +48,41 @@ static uint64_t clusters_of(const struct qcow2_create *q, uint64_t bytes)
 	return div_round_up(bytes, cluster_bytes(q));
 }
 
-/* @n clusters at the end, not counted yet; *ret: the first. */
-static int take_clusters(struct qcow2_create *q, uint64_t n, uint64_t *ret,
-			 struct error *err)
+static int put(struct qcow2_create *q, const void *buf, size_t len,
+	       uint64_t off, struct error *err)
 {
-	uint64_t room = q->refs_room;
-	uint16_t *refs;
+	return q->dst->write(q->dst, buf, len, off, err);
+}
+
+static int file_dst_write(struct qcow2_dst *d, const void *buf, size_t len,
+			  uint64_t off, struct error *err)
+{
+	return source_write(container_of(d, struct qcow2_file_dst, dst)->src,
+			    buf, len, off, err);
+}
+
+static int file_dst_end(struct qcow2_dst *d, uint64_t bytes, struct error *err)
+{
+	return source_truncate(container_of(d, struct qcow2_file_dst, dst)->src,
+			       bytes, err);
+}
+
+void qcow2_file_dst_init(struct qcow2_file_dst *d, struct source *src)
+{
+	*d = (struct qcow2_file_dst){
+		.dst = { .write = file_dst_write,
+			 .end = file_dst_end,
+			 .bytes_max = UINT64_MAX,
+			 .align = 1 },
+		.src = src,
+	};
+}
+
+/* Neither more than refcounts can tell of, nor than there is room for. */
+static int check_room(const struct qcow2_create *q, uint64_t n,
+		      struct error *err)
+{
+	uint64_t room = q->dst->bytes_max >> q->cluster_bits;
 
 	if (n > q->next_max - q->next)
 		return error_set(err, -EFBIG, 0,
@@ -64,6 +90,24 @@ static int take_clusters(struct qcow2_create *q, uint64_t n, uint64_t *ret,
 				 " clusters of %" PRIu64
 				 " bytes: take larger clusters",
 				 q->next_max, cluster_bytes(q));
+	if (q->next > room || n > room - q->next)
+		return error_set(err, -ENOSPC, 0,
+				 "the file needs more than the %" PRIu64
+				 " bytes that there are",
+				 q->dst->bytes_max);
+	return 0;
+}
+
+/* @n clusters at the end, not counted yet; *ret: the first. */
+static int take_clusters(struct qcow2_create *q, uint64_t n, uint64_t *ret,
+			 struct error *err)
+{
+	uint64_t room = q->refs_room;
+	uint16_t *refs;
+	int r = check_room(q, n, err);
+
+	if (r < 0)
+		return r;
 	while (room < q->next + n)
 		room = room ? 2 * room : 1024;
 	if (room > q->refs_room) {
@@ -107,9 +151,9 @@ static int check_size(const struct qcow2_create *q, struct error *err)
 	return 0;
 }
 
-int qcow2_create_new(struct source *dst, uint64_t bytes, uint32_t cluster_bits,
-		     enum codec codec, struct qcow2_create **ret,
-		     struct error *err)
+int qcow2_create_new(struct qcow2_dst *dst, uint64_t bytes,
+		     uint32_t cluster_bits, enum codec codec,
+		     struct qcow2_create **ret, struct error *err)
 {
 	struct qcow2_create *q = calloc(1, sizeof(*q));
 	uint64_t header_off;
@@ -127,7 +171,8 @@ int qcow2_create_new(struct source *dst, uint64_t bytes, uint32_t cluster_bits,
 	q->next_max = QCOW2_REFTABLE_BYTES_MAX / 8 * (cluster_bytes(q) / 2);
 	r = check_size(q, err);
 	if (!r) {
-		q->l1 = calloc(q->l1_entries, sizeof(*q->l1));
+		q->l1 = calloc(clusters_of(q, q->l1_entries * sizeof(*q->l1)),
+			       cluster_bytes(q));
 		q->l2 = calloc(1, cluster_bytes(q));
 		r = q->l1 && q->l2
 			    ? take_counted(q, 1, &header_off, err)
@@ -180,7 +225,7 @@ static int write_l2(struct qcow2_create *q, struct error *err)
 		return 0;
 	r = take_counted(q, 1, &off, err);
 	if (r >= 0)
-		r = source_write(q->dst, q->l2, cluster_bytes(q), off, err);
+		r = put(q, q->l2, cluster_bytes(q), off, err);
 	if (r < 0)
 		return r;
 	q->l1[q->l2_idx] = htobe64(off | QCOW2_COPIED);
@@ -280,10 +325,10 @@ int qcow2_create_place(struct qcow2_create *q, uint64_t guest_off,
 static int write_l1(struct qcow2_create *q, uint64_t *ret_off,
 		    struct error *err)
 {
-	size_t bytes = q->l1_entries * sizeof(*q->l1);
-	int r = take_counted(q, clusters_of(q, bytes), ret_off, err);
+	uint64_t n = clusters_of(q, q->l1_entries * sizeof(*q->l1));
+	int r = take_counted(q, n, ret_off, err);
 
-	return r < 0 ? r : source_write(q->dst, q->l1, bytes, *ret_off, err);
+	return r < 0 ? r : put(q, q->l1, n << q->cluster_bits, *ret_off, err);
 }
 
 /* The block of refcounts at @off, of the clusters from @first on. */
@@ -297,7 +342,7 @@ static int write_refcount_block(struct qcow2_create *q, uint64_t first,
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	for (i = 0; i < n; i++)
 		block[i] = htobe16(q->refs[first + i]);
-	return source_write(q->dst, block, cluster_bytes(q), off, err);
+	return put(q, block, cluster_bytes(q), off, err);
 }
 
 /* Where refcounts lie, and how much of it there is. */
@@ -368,9 +413,8 @@ static int write_refcounts(struct qcow2_create *q, struct refcount_place *ret,
 
 	if (r < 0)
 		return r;
-	bytes = ret->blocks * sizeof(*table);
-	ANALYSER_ASSUME(bytes);
-	table = malloc(bytes);
+	bytes = ret->table_clusters << q->cluster_bits;
+	table = calloc(1, bytes);
 	if (!table)
 		return error_set(err, -ENOMEM, 0, "out of memory");
 	for (i = 0; i < ret->blocks && r >= 0; i++) {
@@ -381,33 +425,31 @@ static int write_refcounts(struct qcow2_create *q, struct refcount_place *ret,
 					 err);
 	}
 	if (r >= 0)
-		r = source_write(q->dst, table, bytes, ret->table_off, err);
+		r = put(q, table, bytes, ret->table_off, err);
 	return r;
 }
 
-/* Extensions, their end, and the name. Returns where all of it ends. */
-static size_t put_base(const struct qcow2_create *q, uint8_t *h, size_t at)
+/* Extensions, their end, and the name. */
+static void put_base(const struct qcow2_create *q, uint8_t *h)
 {
-	size_t bytes = q->base_name ? strlen(q->base_name) : 0;
+	size_t bytes = q->base_name ? strlen(q->base_name) : 0, at;
 
-	if (bytes)
-		at = qcow2_put_format(h, at, q->base_format);
-	at += 8;
 	if (!bytes)
-		return at;
+		return;
+	at = qcow2_put_format(h, HEADER_BYTES, q->base_format) + 8;
 	put_be64(h, QCOW2_BACKING_OFF_AT, at);
 	put_be32(h, QCOW2_BACKING_BYTES_AT, (uint32_t)bytes);
 	memcpy(h + at, q->base_name, bytes);
-	return at + bytes;
 }
 
 static int write_header(struct qcow2_create *q, uint64_t l1_off,
 			const struct refcount_place *rc, struct error *err)
 {
-	uint8_t h[HEAD_BYTES_MAX] = { 0 };
-	size_t used;
+	CLEANUP(freep) uint8_t *h = calloc(1, cluster_bytes(q));
 	bool zstd = q->codec == CODEC_ZSTD;
 
+	if (!h)
+		return error_set(err, -ENOMEM, 0, "out of memory");
 	put_be32(h, QCOW2_MAGIC_AT, QCOW2_MAGIC);
 	put_be32(h, QCOW2_VERSION_AT, 3);
 	put_be32(h, QCOW2_CLUSTER_BITS_AT, q->cluster_bits);
@@ -422,11 +464,12 @@ static int write_header(struct qcow2_create *q, uint64_t l1_off,
 	put_be32(h, QCOW2_HEADER_BYTES_AT, HEADER_BYTES);
 	h[QCOW2_COMPRESSION_AT] =
 		zstd ? QCOW2_COMPRESSION_ZSTD : QCOW2_COMPRESSION_ZLIB;
-	used = put_base(q, h, HEADER_BYTES);
-	return source_write(q->dst, h, used, 0, err);
+	put_base(q, h);
+	return put(q, h, cluster_bytes(q), 0, err);
 }
 
-int qcow2_create_finish(struct qcow2_create *q, struct error *err)
+int qcow2_create_finish(struct qcow2_create *q, uint64_t *ret_bytes,
+			struct error *err)
 {
 	struct refcount_place rc;
 	uint64_t l1_off;
@@ -436,7 +479,8 @@ int qcow2_create_finish(struct qcow2_create *q, struct error *err)
 		r = write_l1(q, &l1_off, err);
 	if (r >= 0)
 		r = write_refcounts(q, &rc, err);
+	*ret_bytes = q->next << q->cluster_bits;
 	if (r >= 0)
-		r = source_truncate(q->dst, q->next << q->cluster_bits, err);
+		r = q->dst->end(q->dst, *ret_bytes, err);
 	return r < 0 ? r : write_header(q, l1_off, &rc, err);
 }

@@ -21,21 +21,42 @@
 
 struct qcow2_create;
 
+/* Where the file goes. */
+struct qcow2_dst {
+	/* By any thread. Pieces do not overlap. */
+	int (*write)(struct qcow2_dst *d, const void *buf, size_t len,
+		     uint64_t off, struct error *err);
+	/* All but the header is written: the file has @bytes. */
+	int (*end)(struct qcow2_dst *d, uint64_t bytes, struct error *err);
+	uint64_t bytes_max; /* there is no more room; UINT64_MAX: it grows */
+	uint32_t align; /* of offsets and lengths of writes: a power of two, at
+			   most a cluster */
+};
+
+/* A file of file_source_open_rw(), empty, which the caller holds. */
+struct qcow2_file_dst {
+	struct qcow2_dst dst;
+	struct source *src;
+};
+void qcow2_file_dst_init(struct qcow2_file_dst *d, struct source *src);
+
 /* A cluster of the disk that is not all zeroes, or not what the base has. */
 struct qcow2_piece {
-	uint32_t bytes; /* compressed; 0: as it is, a whole cluster */
+	uint32_t bytes; /* compressed, and filled up to dst's align; 0: as it
+			   is, a whole cluster */
 	bool zero; /* of a file with a base: all zeroes, and nothing to write */
 	uint64_t host_off; /* out: where to write it */
 };
 
 /*
- * @dst: a source that can be written, empty, which the caller holds. @bytes:
- * virtual size. @codec: of compressed pieces, CODEC_DEFLATE or CODEC_ZSTD.
- * A disk too large for its clusters is -EFBIG.
+ * @dst: the caller's; what it has need not be zeroes, and a header of an image in
+ * it is the caller's to wipe before. @bytes: virtual size. @codec: of compressed
+ * pieces, CODEC_DEFLATE or CODEC_ZSTD. A disk too large for its clusters is
+ * -EFBIG.
  */
-int qcow2_create_new(struct source *dst, uint64_t bytes, uint32_t cluster_bits,
-		     enum codec codec, struct qcow2_create **ret,
-		     struct error *err);
+int qcow2_create_new(struct qcow2_dst *dst, uint64_t bytes,
+		     uint32_t cluster_bits, enum codec codec,
+		     struct qcow2_create **ret, struct error *err);
 void qcow2_create_free(struct qcow2_create *q); /* NULL is fine */
 
 /*
@@ -56,7 +77,11 @@ int qcow2_create_place(struct qcow2_create *q, uint64_t guest_off,
 int qcow2_create_measure(uint64_t bytes, uint32_t cluster_bits, uint64_t *ret,
 			 struct error *err);
 
-/* When all is written that was placed. Does not sync. */
-int qcow2_create_finish(struct qcow2_create *q, struct error *err);
+/*
+ * When all is written that was placed; *ret_bytes: how long the file is. Does not
+ * sync.
+ */
+int qcow2_create_finish(struct qcow2_create *q, uint64_t *ret_bytes,
+			struct error *err);
 
 #endif

@@ -4,7 +4,6 @@
 
 #include "formats/codec/encoder.h"
 #include "formats/overlay/qcow2-sink.h"
-#include "iouring/write.h"
 
 /* A cluster of a chunk. */
 struct cluster {
@@ -53,10 +52,28 @@ static int thread_new(struct copy_sink *sink, void **ret, struct error *err)
 	return r;
 }
 
+/*
+ * Compresses a cluster to @out, as large as one, and fills that up to what can be
+ * written. 0: that is not worth it.
+ */
+static size_t pack(const struct qcow2_sink *s, struct thread *t,
+		   const uint8_t *data, uint8_t *out)
+{
+	size_t unit = s->sink.unit_bytes, bytes, whole;
+
+	bytes = encoder_run(t->encoder, data, unit, out, unit - 1);
+	whole = (size_t)round_up(bytes, s->dst->align);
+	if (whole >= unit)
+		return 0;
+	memset(out + bytes, 0, whole - bytes);
+	return whole;
+}
+
 /* Compresses what is worth it; the last cluster of the disk is a whole one. */
 static int prepare(struct copy_sink *sink, struct copy_chunk *c,
 		   struct error *err)
 {
+	struct qcow2_sink *s = container_of(sink, struct qcow2_sink, sink);
 	size_t unit = sink->unit_bytes, at, used = 0;
 	struct thread *t = c->thread;
 
@@ -71,8 +88,7 @@ static int prepare(struct copy_sink *sink, struct copy_chunk *c,
 		if (k->piece.zero)
 			continue;
 		if (t->encoder)
-			bytes = encoder_run(t->encoder, data, unit,
-					    t->packed + used, unit - 1);
+			bytes = pack(s, t, data, t->packed + used);
 		k->piece.bytes = (uint32_t)bytes;
 		k->data = bytes ? t->packed + used : data;
 		used += bytes;
@@ -116,7 +132,7 @@ static int write_clusters(struct copy_sink *sink, struct copy_chunk *c,
 			continue;
 		if (len &&
 		    (k->data != data + len || k->piece.host_off != off + len)) {
-			r = source_write(s->dst, data, len, off, err);
+			r = s->dst->write(s->dst, data, len, off, err);
 			len = 0;
 		}
 		if (!len) {
@@ -125,10 +141,10 @@ static int write_clusters(struct copy_sink *sink, struct copy_chunk *c,
 		}
 		len += bytes;
 	}
-	return r < 0 || !len ? r : source_write(s->dst, data, len, off, err);
+	return r < 0 || !len ? r : s->dst->write(s->dst, data, len, off, err);
 }
 
-int qcow2_sink_init(struct qcow2_sink *s, struct source *dst, uint64_t bytes,
+int qcow2_sink_init(struct qcow2_sink *s, struct qcow2_dst *dst, uint64_t bytes,
 		    uint32_t cluster_bits, bool compress, enum codec codec,
 		    int level, struct error *err)
 {

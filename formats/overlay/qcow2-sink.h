@@ -8,7 +8,7 @@
 
 struct qcow2_sink {
 	struct copy_sink sink;
-	struct source *dst;
+	struct qcow2_dst *dst;
 	uint32_t cluster_bits;
 	bool compress;
 	enum codec codec;
@@ -18,11 +18,11 @@ struct qcow2_sink {
 };
 
 /*
- * @dst: empty, held by the caller. @level: see encoder_new(). When all is
+ * @dst: as of qcow2_create_new(). @level: see encoder_new(). When all is
  * copied, qcow2_create_finish(s->file) makes the file whole. @s is the
  * caller's to qcow2_sink_done() in any case.
  */
-int qcow2_sink_init(struct qcow2_sink *s, struct source *dst, uint64_t bytes,
+int qcow2_sink_init(struct qcow2_sink *s, struct qcow2_dst *dst, uint64_t bytes,
 		    uint32_t cluster_bits, bool compress, enum codec codec,
 		    int level, struct error *err);
 /* What is not copied is the base's: see qcow2_create_set_base(). */

@@ -37,7 +37,8 @@ static const char help[] =
 	"  -j, --jobs N           threads (default: one a processor, at least 4)\n"
 	"      --overwrite        replace FILE if it is there\n"
 	"  -n, --existing         write onto FILE, a block device or the URI of an NBD\n"
-	"                         export, which keeps its size\n"
+	"                         export, which keeps its size: the disk, or with\n"
+	"                         -O qcow2 a file of it\n"
 	"  -q, --quiet            show no progress\n"
 	"  -f, --format NAME      the image's format (default: guess)\n"
 	"  -s, --snapshot NAME    the state, if it is not said behind an @\n"
@@ -207,8 +208,6 @@ static int check_target(const struct convert *c)
 				 "URI of an NBD export; --overwrite replaces a "
 				 "file",
 				 c->output);
-	if (is_one && c->qcow2)
-		return cmd_usage(&c->cmd, "-n writes the raw disk");
 	return -1;
 }
 

@@ -11,6 +11,7 @@
 #include "formats/overlay/qcow2-create.h"
 #include "iouring/util.h"
 #include "nbd/cmd/cmd.h"
+#include "nbd/cmd/measure.h"
 #include "nbd/cmd/operand.h"
 #include "nbd/text.h"
 
@@ -47,36 +48,7 @@ struct measure {
 	uint32_t cluster_bits; /* 0: not given */
 	bool sized;
 	uint64_t bytes; /* of the disk */
-
-	uint64_t data_bytes; /* of the clusters that have some */
-	uint64_t data_end; /* of the last one of them */
 };
-
-/* The clusters that an extent touches; neighbours may share one. */
-static int count_extent(void *opaque, uint64_t off, const struct extent *e)
-{
-	struct measure *m = opaque;
-	uint64_t unit = 1ULL << m->cluster_bits;
-	uint64_t from = max_u64(round_down(off, unit), m->data_end);
-	uint64_t end = round_up(off + e->len, unit);
-
-	if (e->kind == EXTENT_ZERO || e->kind == EXTENT_HOLE || end <= from)
-		return 0;
-	m->data_bytes += end - from;
-	m->data_end = end;
-	return 0;
-}
-
-static int count_data(struct measure *m, struct image *img, struct error *err)
-{
-	uint64_t off = 0;
-	int r = 0;
-
-	while (r >= 0 && off < img->bytes)
-		r = image_walk(img, off, img->bytes - off, count_extent, m,
-			       &off, err);
-	return r;
-}
 
 static void print_sizes(const struct measure *m, uint64_t required,
 			uint64_t full)
@@ -102,7 +74,7 @@ static void print_sizes(const struct measure *m, uint64_t required,
 static int measure(struct measure *m, struct error *err)
 {
 	CLEANUP(image_unrefp) struct image *img = NULL;
-	uint64_t full;
+	uint64_t full, data;
 	int r = 0;
 
 	if (!m->sized) {
@@ -118,13 +90,11 @@ static int measure(struct measure *m, struct error *err)
 		print_sizes(m, m->bytes, m->bytes);
 		return 0;
 	}
-	r = qcow2_create_measure(m->bytes, m->cluster_bits, &full, err);
-	if (r >= 0 && img)
-		r = count_data(m, img, err);
+	r = measure_qcow2(m->bytes, m->cluster_bits, img, &full, &data, err);
 	if (r >= 0)
 		print_sizes(m,
 			    full - round_up(m->bytes, 1ULL << m->cluster_bits) +
-				    m->data_bytes,
+				    data,
 			    full);
 	return r;
 }

@@ -12,6 +12,7 @@
 #include "formats/overlay/qcow2-sink.h"
 #include "iouring/write.h"
 #include "nbd/cmd/convert.h"
+#include "nbd/cmd/measure.h"
 #include "nbd/cmd/operand.h"
 #include "nbd/cmd/output.h"
 #include "nbd/cmd/stop.h"
@@ -75,16 +76,20 @@ static int to_raw(struct convert *c, struct input *in, struct source *dst,
 	return r < 0 ? r : source_truncate(dst, in->img->bytes, err);
 }
 
-static int to_qcow2(struct convert *c, struct input *in, struct source *dst,
-		    struct error *err)
+static uint32_t cluster_bits(const struct convert *c)
 {
-	uint32_t bits =
-		c->cluster_bits ? c->cluster_bits : QCOW2_CREATE_CLUSTER_BITS;
+	return c->cluster_bits ? c->cluster_bits : QCOW2_CREATE_CLUSTER_BITS;
+}
+
+/* *ret_bytes: how long the file is. */
+static int to_qcow2(struct convert *c, struct input *in, struct qcow2_dst *dst,
+		    uint64_t *ret_bytes, struct error *err)
+{
 	CLEANUP(qcow2_sink_done) struct qcow2_sink s = { 0 };
 	int r;
 
-	r = qcow2_sink_init(&s, dst, in->img->bytes, bits, c->compress,
-			    c->codec, c->level, err);
+	r = qcow2_sink_init(&s, dst, in->img->bytes, cluster_bits(c),
+			    c->compress, c->codec, c->level, err);
 	s.sink.name = c->output;
 	if (r >= 0 && in->base_name)
 		r = qcow2_sink_set_base(&s, in->base_name, in->base_format,
@@ -93,7 +98,7 @@ static int to_qcow2(struct convert *c, struct input *in, struct source *dst,
 		r = copy(c, in, &s.sink, err);
 	if (r < 0)
 		return r;
-	r = qcow2_create_finish(s.file, err);
+	r = qcow2_create_finish(s.file, ret_bytes, err);
 	if (r < 0)
 		error_prefix(err, "%s", c->output);
 	return r;
@@ -134,10 +139,13 @@ static int commit(const struct convert *c, struct output *out,
 static int to_file(struct convert *c, struct input *in, struct error *err)
 {
 	CLEANUP(output_done) struct output out = { 0 };
+	struct qcow2_file_dst file;
+	uint64_t bytes;
 	int r = output_begin(&out, c->output, c->overwrite, err);
 
+	qcow2_file_dst_init(&file, out.dst);
 	if (r >= 0)
-		r = c->qcow2 ? to_qcow2(c, in, out.dst, err)
+		r = c->qcow2 ? to_qcow2(c, in, &file.dst, &bytes, err)
 			     : to_raw(c, in, out.dst, err);
 	return r < 0 ? r : commit(c, &out, in->img->bytes, err);
 }
@@ -177,16 +185,68 @@ static int check_another(const struct target *t, const struct image *img,
 	return 0;
 }
 
+/* *ret_bytes: how much of it there is. */
 static int fill_target(struct convert *c, struct input *in, struct target *t,
-		       struct error *err)
+		       uint64_t *ret_bytes, struct error *err)
 {
-	int r = target_zero(t, in->img, stop_signal, err);
+	int r;
 
-	if (r >= 0)
-		r = copy(c, in, &t->sink, err);
+	*ret_bytes = t->bytes;
+	if (c->qcow2) {
+		/* A copy that ends half-way shall not look like what was. */
+		r = target_wipe(t, 1ULL << cluster_bits(c), err);
+		if (r >= 0)
+			r = to_qcow2(c, in, &t->file, ret_bytes, err);
+	} else {
+		r = target_zero(t, in->img, stop_signal, err);
+		if (r >= 0)
+			r = copy(c, in, &t->sink, err);
+	}
 	if (r >= 0 && stop_signal())
 		r = -EINTR;
 	return r < 0 ? r : target_flush(t, err);
+}
+
+/*
+ * What must fit, before anything is written. How small compressed clusters get is
+ * not known: of such a file the tables must.
+ */
+static int open_target(struct convert *c, const struct input *in,
+		       struct target *t, struct error *err)
+{
+	uint64_t bytes = in->img->bytes, full, data;
+	int r;
+
+	if (!c->qcow2)
+		return target_open(t, c->output, bytes, "the disk", err);
+	r = measure_qcow2(bytes, cluster_bits(c), in->img, &full, &data, err);
+	if (r < 0)
+		return r;
+	full -= round_up(bytes, 1ULL << cluster_bits(c));
+	r = c->compress ? target_open(t, c->output, full,
+				      "the file's tables need", err)
+			: target_open(t, c->output, full + data,
+				      "the file needs up to", err);
+	if (r >= 0 && t->file.align > 1U << cluster_bits(c))
+		r = error_set(err, -EINVAL, 0,
+			      "%s: is written in blocks of %" PRIu32
+			      " bytes: take clusters as large",
+			      c->output, t->file.align);
+	return r;
+}
+
+static void tell_rest(const struct convert *c, const struct target *t,
+		      uint64_t bytes)
+{
+	char line[ERROR_MSG_BYTES];
+
+	if (c->qcow2 || t->bytes - bytes < t->align)
+		return;
+	snprintf(line, sizeof(line),
+		 "%.200s: has %" PRIu64 " bytes, of which what lies behind the "
+		 "disk's %" PRIu64 " stays as it is",
+		 c->output, t->bytes, bytes);
+	cmd_say(line);
 }
 
 /* Some of it is another's now. */
@@ -210,25 +270,19 @@ static int to_target(struct convert *c, struct input *in, struct error *err)
 {
 	CLEANUP(target_done) struct target t = { 0 };
 	const struct image *img = in->img;
-	char line[ERROR_MSG_BYTES];
-	int r = target_open(&t, c->output, img->bytes, err);
+	uint64_t bytes;
+	int r = open_target(c, in, &t, err);
 
 	if (r >= 0)
 		r = check_another(&t, img, err);
 	if (r < 0)
 		return r;
-	if (t.bytes - img->bytes >= t.align) {
-		snprintf(line, sizeof(line),
-			 "%.200s: has %" PRIu64 " bytes, of which what lies "
-			 "behind the disk's %" PRIu64 " stays as it is",
-			 c->output, t.bytes, img->bytes);
-		cmd_say(line);
-	}
-	r = fill_target(c, in, &t, err);
+	tell_rest(c, &t, img->bytes);
+	r = fill_target(c, in, &t, &bytes, err);
 	if (r < 0 && t.touched)
 		tell_half(&t, r, err);
 	if (r >= 0 && c->cmd.json)
-		print_json(c, img->bytes, t.bytes, UINT64_MAX);
+		print_json(c, img->bytes, bytes, UINT64_MAX);
 	return r;
 }
 

@@ -206,6 +206,36 @@ int target_flush(struct target *t, struct error *err)
 	return r;
 }
 
+int target_wipe(struct target *t, uint64_t bytes, struct error *err)
+{
+	int r = zero(t, 0, min_u64(bytes, t->bytes), err);
+
+	if (r >= 0)
+		return target_flush(t, err);
+	error_prefix(err, "%s", t->name);
+	return r;
+}
+
+/* ---- a qcow2 file ---- */
+
+static int file_write(struct qcow2_dst *d, const void *buf, size_t len,
+		      uint64_t off, struct error *err)
+{
+	struct target *t = container_of(d, struct target, file);
+
+	t->touched = true;
+	return put(t, buf, len, off, err);
+}
+
+/* What the header tells of is there before it is. */
+static int file_end(struct qcow2_dst *d, uint64_t bytes, struct error *err)
+{
+	struct target *t = container_of(d, struct target, file);
+
+	return t->export ? nbd_target_flush(t->export, err)
+			 : source_sync(t->device, err);
+}
+
 /* ---- open ---- */
 
 static int open_device(struct target *t, struct error *err)
@@ -242,7 +272,7 @@ static int open_export(struct target *t, struct error *err)
 }
 
 int target_open(struct target *t, const char *name, uint64_t bytes,
-		struct error *err)
+		const char *what, struct error *err)
 {
 	int r;
 
@@ -250,8 +280,8 @@ int target_open(struct target *t, const char *name, uint64_t bytes,
 	r = nbd_source_is_uri(name) ? open_export(t, err) : open_device(t, err);
 	if (r >= 0 && t->bytes < bytes)
 		r = error_set(err, -ENOSPC, 0,
-			      "has %" PRIu64 " bytes, the disk %" PRIu64,
-			      t->bytes, bytes);
+			      "has %" PRIu64 " bytes, %s %" PRIu64, t->bytes,
+			      what, bytes);
 	if (r >= 0 && (!is_power_of_2(t->align) || t->align > COPY_CHUNK_BYTES))
 		r = error_set(err, -ENOTSUP, 0,
 			      "is written in blocks of %" PRIu32 " bytes",
@@ -264,6 +294,13 @@ int target_open(struct target *t, const char *name, uint64_t bytes,
 		.unit_bytes = t->align > UNIT_BYTES ? t->align : UNIT_BYTES,
 		.name = name,
 		.write = target_write,
+	};
+	t->file = (struct qcow2_dst){
+		.write = file_write,
+		.end = file_end,
+		.bytes_max = t->bytes,
+		/* The page cache cares for a device's sectors. */
+		.align = t->export ? t->align : 1,
 	};
 	return 0;
 }

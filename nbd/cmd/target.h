@@ -11,10 +11,12 @@
 #include <stdint.h>
 
 #include "formats/copy.h"
+#include "formats/overlay/qcow2-create.h"
 #include "iouring/sources/nbd-target.h"
 
 struct target {
-	struct copy_sink sink;
+	struct copy_sink sink; /* of the disk itself; or: */
+	struct qcow2_dst file; /* of a qcow2 file of it */
 	const char *name; /* the caller's */
 	uint64_t bytes;
 	uint32_t align; /* of what is written: a power of two */
@@ -28,11 +30,11 @@ struct target {
 bool target_is_one(const char *text);
 
 /*
- * Opens @name, which must have room for @bytes. -EBUSY: a device that is
+ * Opens @name, which must have room for @bytes, those of @what. -EBUSY: a device that is
  * mounted, or somebody else's. The caller's to target_done() in any case.
  */
 int target_open(struct target *t, const char *name, uint64_t bytes,
-		struct error *err);
+		const char *what, struct error *err);
 void target_done(struct target *t);
 
 /*
@@ -41,6 +43,9 @@ void target_done(struct target *t);
  */
 int target_zero(struct target *t, struct image *img, int (*stop)(void),
 		struct error *err);
+
+/* The first @bytes are zeroes, durably: what was there is no image any more. */
+int target_wipe(struct target *t, uint64_t bytes, struct error *err);
 
 /* What was written is durable when it returns 0. */
 int target_flush(struct target *t, struct error *err);

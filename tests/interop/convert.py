@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from server import (Failure, dies_with_us, environment, listens,  # noqa: E402
-                    need_programs, run)
+                    need_programs, run, run_json)
 
 MIB = 1 << 20
 SIZE = 9 * MIB + 512
@@ -255,7 +255,6 @@ def a_disk_is_written_onto_a_block_device(c):
     with Loop(target) as dev:
         convert(c.qcow2, dev, status=2)
         convert("--overwrite", c.qcow2, dev, status=2)
-        convert("-n", "-O", "qcow2", c.qcow2, dev, status=2)
         # Somebody else has it for himself.
         fd = os.open(dev, os.O_RDWR | os.O_EXCL)
         p = convert("-n", c.qcow2, dev, status=1)
@@ -281,6 +280,104 @@ def a_disk_is_written_onto_a_block_device(c):
         is_true(f"has {SIZE - 512} bytes".encode() in p.stderr, str(p.stderr))
         with open(dev, "rb") as f:
             is_equal(f.read().strip(b"\xa5"), b"", "what was written")
+
+
+def is_this_disk(c, *where):
+    """The qcow2 file at @where, a path or an URI, as qemu-img sees it."""
+    checked = run(["qemu-img", "check", "-f", "qcow2", *where])[1]
+    is_true("No errors were found" in checked, checked)
+    run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", c.raw, *where])
+
+
+COMPRESSED = ((), ("-c",), ("--compression", "zstd"))
+
+
+def a_qcow2_file_is_written_onto_a_block_device(c):
+    if os.geteuid() or not os.path.exists("/dev/loop-control"):
+        print("no loop devices here: left out")
+        return
+    required = int(run([os.environ["PLATTER"], "measure", "-O", "qcow2",
+                        c.qcow2])[1].split()[2])
+    with Loop(garbage(c.at("volume"), required)) as dev:
+        for how in COMPRESSED:
+            for clusters in ("512", "64k") if how else ("64k",):
+                p = convert("-n", "-O", "qcow2", "--json", "--cluster-size",
+                            clusters, *how, c.qcow2, dev)
+                is_equal(p.stderr, b"", "messages")
+                is_this_disk(c, dev)
+                end = run_json(["qemu-img", "check", "--output=json", "-f",
+                                "qcow2", dev])["image-end-offset"]
+                is_equal(json.loads(p.stdout)["file-size"], end, "its length")
+        # What is read is a disk on the device itself.
+        p = convert("-n", "-O", "qcow2", dev, dev, status=1)
+        is_true(b"is in use" in p.stderr or b"is what is read" in p.stderr,
+                str(p.stderr))
+        is_this_disk(c, dev)
+    with Loop(garbage(c.at("little"), required - 512)) as dev:
+        p = convert("-n", "-O", "qcow2", c.qcow2, dev, status=1)
+        is_true(f"has {required - 512} bytes, the file needs up to {required}"
+                .encode() in p.stderr, str(p.stderr))
+        with open(dev, "rb") as f:
+            is_equal(f.read().strip(b"\xa5"), b"", "what was written")
+        convert("-n", "-O", "qcow2", "-c", c.qcow2, dev)
+        is_this_disk(c, dev)
+    with Loop(garbage(c.at("tiny"), 512 * 1024)) as dev:
+        noise = c.at("noise")
+        with open(noise, "wb") as f:
+            f.write(os.urandom(MIB))
+        p = convert("-n", "-O", "qcow2", "-c", noise, dev, status=1)
+        is_true(b"the file needs more than the 524288 bytes" in p.stderr and
+                b"partly written" in p.stderr, str(p.stderr))
+        is_true(run(["qemu-img", "info", "-f", "qcow2", dev], ok=None)[0],
+                "what does not fit looks like an image")
+
+
+def a_qcow2_file_is_written_onto_a_server(c):
+    target = garbage(c.at("store"), SIZE)
+    for how in COMPRESSED:
+        with NbdServer(c, "qemu-nbd", "-t", "-k", "SOCKET", "-f", "raw",
+                       target) as uri:
+            convert("-n", "-O", "qcow2", *how, c.raw, uri)
+            is_this_disk(c, uri)
+        with NbdServer(c, "nbdkit", "-f", "-U", "SOCKET",
+                       "--filter=blocksize-policy", "file", target,
+                       "blocksize-minimum=4k", "blocksize-preferred=4k",
+                       "blocksize-maximum=1M",
+                       "blocksize-error-policy=error") as uri:
+            p = convert("-n", "-O", "qcow2", "--cluster-size", "2k", *how,
+                        c.qcow2, uri, status=1)
+            is_true(b"blocks of 4096 bytes" in p.stderr, str(p.stderr))
+            convert("-n", "-O", "qcow2", *how, c.qcow2, uri)
+        is_this_disk(c, target)
+
+
+def a_killed_copy_is_no_image(c):
+    """What was there is none any more either."""
+    target = c.at("killed")
+    run(["qemu-img", "convert", "-O", "qcow2", c.raw, target])
+    os.truncate(target, SIZE)
+    log = c.at("killed.log")
+    with NbdServer(c, "nbdkit", "-f", "-U", "SOCKET", "--filter=log",
+                   "--filter=delay", "file", target, f"logfile={log}",
+                   "delay-write=300ms") as uri:
+        p = subprocess.Popen([os.environ["PLATTER"], "convert", "--quiet",
+                              "-n", "-O", "qcow2", c.raw, uri])
+        deadline = time.monotonic() + WAIT_SEC
+        # Its data are under way: the header is not the first of all.
+        while True:
+            with open(log, encoding="ascii", errors="replace") as f:
+                if re.search(r"Write id=\d+ offset=0x[1-9a-f]", f.read()):
+                    break
+            is_true(time.monotonic() < deadline and p.poll() is None,
+                    "nothing is written")
+            time.sleep(0.02)
+        p.kill()
+        p.wait(WAIT_SEC)
+    with open(target, "rb") as f:
+        is_equal(f.read(65536).strip(b"\0"), b"", "what was the header")
+    with open(log, encoding="ascii") as f:
+        is_true(re.search(r"Flush", f.read()), "the old header's end was not "
+                "flushed before the data")
 
 
 def a_disk_is_written_onto_qemus_server(c):
@@ -640,6 +737,9 @@ if __name__ == "__main__":
         who_waits_for_a_pipe_can_be_stopped,
         a_full_disk_is_told_by_name,
         a_disk_is_written_onto_a_block_device,
+        a_qcow2_file_is_written_onto_a_block_device,
+        a_qcow2_file_is_written_onto_a_server,
+        a_killed_copy_is_no_image,
         a_disk_is_written_onto_qemus_server,
         a_disk_is_written_onto_an_overlay_of_ours,
         zeroes_are_told_and_not_sent,

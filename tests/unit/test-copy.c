@@ -72,8 +72,9 @@ static int tell(void *opaque, uint64_t done)
 static int copy_to(const struct kind *k, struct source *dst)
 {
 	CLEANUP(qcow2_sink_done) struct qcow2_sink s = { 0 };
+	struct qcow2_file_dst file;
 	struct raw_sink raw;
-	uint64_t last = 0;
+	uint64_t last = 0, bytes;
 	int r;
 
 	if (!k->cluster_bits) {
@@ -81,11 +82,12 @@ static int copy_to(const struct kind *k, struct source *dst)
 		r = copy_image(img, &raw.sink, k->threads, tell, &last, &err);
 		return r < 0 ? r : source_truncate(dst, img->bytes, &err);
 	}
-	r = qcow2_sink_init(&s, dst, img->bytes, k->cluster_bits, k->compress,
-			    k->codec, 0, &err);
+	qcow2_file_dst_init(&file, dst);
+	r = qcow2_sink_init(&s, &file.dst, img->bytes, k->cluster_bits,
+			    k->compress, k->codec, 0, &err);
 	if (r >= 0)
 		r = copy_image(img, &s.sink, k->threads, tell, &last, &err);
-	return r < 0 ? r : qcow2_create_finish(s.file, &err);
+	return r < 0 ? r : qcow2_create_finish(s.file, &bytes, &err);
 }
 
 static int copy(const struct kind *k)
@@ -219,16 +221,15 @@ START_TEST(what_cannot_be_counted_is_refused)
 		{ 2ULL << 60, 21, 0 },
 		{ (2ULL << 60) + 1, 21, -EFBIG },
 	};
-	struct source *dst = NULL;
+	struct qcow2_file_dst dst;
 	size_t i;
 
-	unit_write(unit_path("out"), "", 0);
-	must(file_source_open_rw(unit_path("out"), 0, &dst, &err), err);
+	qcow2_file_dst_init(&dst, NULL); /* nothing is written */
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		struct qcow2_create *q = NULL;
 
 		error_clear(&err);
-		ck_assert_int_eq(qcow2_create_new(dst, sizes[i].bytes,
+		ck_assert_int_eq(qcow2_create_new(&dst.dst, sizes[i].bytes,
 						  sizes[i].bits, CODEC_DEFLATE,
 						  &q, &err),
 				 sizes[i].code);
@@ -236,7 +237,6 @@ START_TEST(what_cannot_be_counted_is_refused)
 			unit_says(&err, "take larger clusters");
 		qcow2_create_free(q);
 	}
-	source_unref(dst);
 }
 END_TEST
 
