@@ -21,8 +21,9 @@ int fd_move_high(int fd)
 	if (fd < 0)
 		return -errno;
 	high = fcntl(fd, F_DUPFD_CLOEXEC, FD_HIGH);
+	/* EINVAL: no descriptor may be so high. */
 	if (high < 0)
-		high = -errno;
+		high = errno == EINVAL ? -EMFILE : -errno;
 	close(fd);
 	return high;
 }

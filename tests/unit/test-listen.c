@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -188,6 +189,18 @@ START_TEST(several_are_listened_on)
 }
 END_TEST
 
+START_TEST(too_few_descriptors_are_told_as_that)
+{
+	const struct rlimit few = { .rlim_cur = 64, .rlim_max = 64 };
+	struct error err = { 0 };
+	struct listener l = { 0 };
+
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	ck_assert_int_eq(listen_tcp("127.0.0.1", 0, &l, &err), -EMFILE);
+	unit_says(&err, "Too many open files");
+}
+END_TEST
+
 START_TEST(port_0_takes_a_free_one)
 {
 	struct error err = { 0 };
@@ -359,6 +372,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_file_is_not_replaced);
 	tcase_add_test(tc, a_socket_of_another_is_not_removed);
 	tcase_add_test(tc, a_path_too_long_is_refused);
+	tcase_add_test(tc, too_few_descriptors_are_told_as_that);
 	tcase_add_test(tc, port_0_takes_a_free_one);
 	tcase_add_test(tc, several_are_listened_on);
 	tcase_add_test(tc, a_socket_of_systemd_s_is_taken);
