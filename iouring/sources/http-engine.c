@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <pthread.h>
 #include <signal.h>
+#include <string.h>
 
 #include "iouring/sources/http-engine.h"
 #include "iouring/sources/remote-options.h"
@@ -34,13 +35,31 @@ static const struct curl_lib *curl;
 
 /* ---- the thread ---- */
 
+/* What is so for all transfers. */
+static void set_up(CURL *easy)
+{
+	const struct remote_options *o = remote_options();
+
+	curl->easy_reset(easy);
+	curl->easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	/* Nobody waits for a name that is not found: all would. */
+	curl->easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+	curl->easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl->easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+	if (o->ca)
+		curl->easy_setopt(easy, CURLOPT_CAINFO, o->ca);
+	if (o->proxy)
+		curl->easy_setopt(easy, CURLOPT_PROXY,
+				  strcmp(o->proxy, "none") ? o->proxy : "");
+}
+
 static CURL *take_handle(void)
 {
 	CURL *easy = engine.n_idle ? engine.idle[--engine.n_idle]
 				   : curl->easy_init();
 
 	if (easy)
-		curl->easy_reset(easy);
+		set_up(easy);
 	return easy;
 }
 

@@ -18,8 +18,9 @@ struct transfer {
 	uint64_t at; /* of now_nsec(): not before */
 	/*
 	 * Both in the engine's thread, where nothing may be waited for. begin()
-	 * says by @easy, which is as curl_easy_reset() leaves it, what is
-	 * wanted; false: nothing any more, and end() is not called. end() is
+	 * says by @easy what is wanted, which it is set up for by
+	 * remote_options(): proxy and certificates, http and https alone,
+	 * redirects not followed; false: nothing any more, and end() is not called. end() is
 	 * told how it went; it may add @t again.
 	 */
 	bool (*begin)(struct transfer *t, CURL *easy);

@@ -138,15 +138,9 @@ static bool set_headers(struct http_request *r, const struct url *to,
 static void set_up(struct http_request *r, CURL *easy)
 {
 	const struct curl_lib *curl = curl_lib_load();
-	const struct remote_options *o = remote_options();
 
 	curl->easy_setopt(easy, CURLOPT_URL, r->url);
 	curl->easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-	curl->easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	/* Nobody waits for a name that is not found: all would. */
-	curl->easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-	curl->easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-	curl->easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
 	curl->easy_setopt(easy, CURLOPT_HTTP_VERSION,
 			  (long)CURL_HTTP_VERSION_1_1);
 	curl->easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
@@ -155,11 +149,6 @@ static void set_up(struct http_request *r, CURL *easy)
 	curl->easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, stall_sec());
 	curl->easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, stall_sec());
 	curl->easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, SLOW_BYTES_SEC);
-	if (o->ca)
-		curl->easy_setopt(easy, CURLOPT_CAINFO, o->ca);
-	if (o->proxy)
-		curl->easy_setopt(easy, CURLOPT_PROXY,
-				  strcmp(o->proxy, "none") ? o->proxy : "");
 }
 
 bool http_request_prepare(struct http_request *r, CURL *easy)

@@ -128,7 +128,6 @@ static bool ask(struct transfer *t, CURL *easy)
 {
 	const struct curl_lib *curl = curl_lib_load();
 	struct user *u = container_of(t, struct user, t);
-	const struct remote_options *o = remote_options();
 	CLEANUP(freep) char *url = NULL;
 
 	u->answer_bytes = 0;
@@ -137,9 +136,6 @@ static bool ask(struct transfer *t, CURL *easy)
 		url = NULL;
 	u->headers = curl->slist_append(NULL, "Content-Type: application/json");
 	curl->easy_setopt(easy, CURLOPT_URL, url);
-	curl->easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl->easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-	curl->easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
 	curl->easy_setopt(easy, CURLOPT_TIMEOUT, SECONDS_MAX);
 	curl->easy_setopt(easy, CURLOPT_HTTPHEADER, u->headers);
 	curl->easy_setopt(easy, CURLOPT_POSTFIELDS, u->question);
@@ -147,11 +143,6 @@ static bool ask(struct transfer *t, CURL *easy)
 	curl->easy_setopt(easy, CURLOPT_HEADERDATA, u);
 	curl->easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
 	curl->easy_setopt(easy, CURLOPT_WRITEDATA, u);
-	if (o->ca)
-		curl->easy_setopt(easy, CURLOPT_CAINFO, o->ca);
-	if (o->proxy)
-		curl->easy_setopt(easy, CURLOPT_PROXY,
-				  strcmp(o->proxy, "none") ? o->proxy : "");
 	return true;
 }
 
