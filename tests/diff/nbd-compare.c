@@ -805,7 +805,64 @@ static const char usage[] =
 	"  --sequential HOW   all, data (and ends of holes) or none (all)\n"
 	"  --map FILE         write the merged block status as JSON\n";
 
-int main(int argc, char **argv)
+/* What the command line says beside what is compared. */
+struct options {
+	const char *map_path; /* NULL: none is printed */
+	const char *sequential;
+};
+
+static void add_range(struct ranges *to, const char *text)
+{
+	struct range r;
+	char *end;
+
+	r.off = parse_number(text, &end);
+	if (*end != ':')
+		die("not OFF:LEN: %s", text);
+	r.len = parse_whole(end + 1);
+	ranges_add(to, r);
+}
+
+static void take_option(struct options *o, int opt, const char *value)
+{
+	switch (opt) {
+	case 'c':
+		cluster_bytes = parse_whole(value);
+		break;
+	case 's':
+		seed = parse_whole(value);
+		break;
+	case 'r':
+		reads_per_thread = (unsigned int)parse_whole(value);
+		break;
+	case 'e':
+		add_range(&reference.eio, value);
+		break;
+	case 'y':
+		add_range(&reference.maybe, value);
+		break;
+	case 'g':
+		load_segments(value);
+		break;
+	case 'z':
+		reference.bytes = parse_whole(value);
+		break;
+	case 'q':
+		o->sequential = value;
+		break;
+	case 'm':
+		o->map_path = value;
+		break;
+	case 'h':
+		fputs(usage, stdout);
+		exit(0);
+	default:
+		fputs(usage, stderr);
+		exit(2);
+	}
+}
+
+static void take_options(struct options *o, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "cluster", required_argument, NULL, 'c' },
@@ -820,77 +877,47 @@ int main(int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
-	const char *map_path = NULL, *sequential = "all";
-	struct status_map map = { 0 };
-	struct range bad = { 0 };
-	char *end;
-	size_t i;
 	int opt;
 
-	seed = (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid();
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (opt) {
-		case 'c':
-			cluster_bytes = parse_whole(optarg);
-			break;
-		case 's':
-			seed = parse_whole(optarg);
-			break;
-		case 'r':
-			reads_per_thread = (unsigned int)parse_whole(optarg);
-			break;
-		case 'e':
-		case 'y':
-			bad.off = parse_number(optarg, &end);
-			if (*end != ':')
-				die("not OFF:LEN: %s", optarg);
-			bad.len = parse_whole(end + 1);
-			ranges_add(opt == 'e' ? &reference.eio
-					      : &reference.maybe,
-				   bad);
-			break;
-		case 'g':
-			load_segments(optarg);
-			break;
-		case 'z':
-			reference.bytes = parse_whole(optarg);
-			break;
-		case 'q':
-			sequential = optarg;
-			break;
-		case 'm':
-			map_path = optarg;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			return 0;
-		default:
-			fputs(usage, stderr);
-			return 2;
-		}
-	}
-	if (argc - optind != 2 || !cluster_bytes ||
-	    (strcmp(sequential, "all") && strcmp(sequential, "data") &&
-	     strcmp(sequential, "none"))) {
-		fputs(usage, stderr);
-		return 2;
-	}
-	load_reference(argv[optind + 1]);
-	connect_all(argv[optind]);
-	map.disk_bytes = (uint64_t)nbd_get_size(connections[0].nbd);
-	if (map.disk_bytes != reference.bytes)
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
+		take_option(o, opt, optarg);
+	if (argc - optind == 2 && cluster_bytes &&
+	    (!strcmp(o->sequential, "all") || !strcmp(o->sequential, "data") ||
+	     !strcmp(o->sequential, "none")))
+		return;
+	fputs(usage, stderr);
+	exit(2);
+}
+
+static void compare_all(const struct options *o, struct status_map *map)
+{
+	map->disk_bytes = (uint64_t)nbd_get_size(connections[0].nbd);
+	if (map->disk_bytes != reference.bytes)
 		differ("the export has %" PRIu64
 		       " bytes, the reference has %" PRIu64,
-		       map.disk_bytes, reference.bytes);
-	else if (reference.bytes && !atomic_load(&failed)) {
-		read_randomly();
-		if (strcmp(sequential, "none"))
-			read_sequentially(!strcmp(sequential, "data"));
-		if (!atomic_load(&failed))
-			check_status(&map);
-	}
-	if (map_path)
-		print_map(&map, map_path);
+		       map->disk_bytes, reference.bytes);
+	if (!reference.bytes || atomic_load(&failed))
+		return;
+	read_randomly();
+	if (strcmp(o->sequential, "none"))
+		read_sequentially(!strcmp(o->sequential, "data"));
+	if (!atomic_load(&failed))
+		check_status(map);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = { .sequential = "all" };
+	struct status_map map = { 0 };
+	size_t i;
+
+	seed = (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid();
+	take_options(&o, argc, argv);
+	load_reference(argv[optind + 1]);
+	connect_all(argv[optind]);
+	compare_all(&o, &map);
+	if (o.map_path)
+		print_map(&map, o.map_path);
 	free(map.v);
 	for (i = 0; i < CONNECTIONS; i++) {
 		nbd_shutdown(connections[i].nbd, 0);
