@@ -68,7 +68,9 @@ static int give_rights(const char *path, const struct socket_rights *rights,
 
 	if (fd < 0)
 		return -errno;
-	if (fchownat(fd, "", rights->uid, rights->gid, AT_EMPTY_PATH) < 0)
+	/* Where nobody is named, who may not call this at all is fine. */
+	if ((rights->uid != (uid_t)-1 || rights->gid != (gid_t)-1) &&
+	    fchownat(fd, "", rights->uid, rights->gid, AT_EMPTY_PATH) < 0)
 		return error_set(err, -errno, 0,
 				 "%s cannot be given to that owner or group: "
 				 "%s",

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """Debian's packages of this tree: built, judged by lintian, and what is in them is
-run. PLATTER_FULL: built as for a release, installed, tried and purged in a chroot."""
+run. PLATTER_FULL: built as for a release, installed, tried and purged in a chroot,
+and in a guest with systemd."""
 
 import glob
 import os
@@ -14,7 +15,8 @@ import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "lib"))
 from checks import is_equal, is_true, run_checks  # noqa: E402
-from server import Failure, environment, need_programs, run, skip  # noqa: E402
+from server import (SKIP, Failure, environment, need_programs,  # noqa: E402
+                    run, skip)
 
 SOURCE = os.environ.get("PLATTER_SOURCE", "")
 FULL = os.environ.get("PLATTER_FULL")
@@ -159,6 +161,19 @@ def it_is_installed_and_purged_in_a_chroot(c):
             out[-3000:])
 
 
+def the_units_run_in_a_guest(c):
+    if not FULL:
+        return print("SKIP of the guest: PLATTER_FULL is not set")
+    status, out, err = run(
+        [os.path.join(SOURCE, "tests", "guest", "units.sh")],
+        ok=(0, SKIP), timeout=900,
+        env={**os.environ, "PLATTER_PACKAGES": c.folder,
+             "PLATTER": c.path("root/usr/bin/platter")})
+    if status == SKIP:
+        return print(f"{out.strip()} {err.strip()}")
+    is_true("units: all is well" in out, out[-3000:])
+
+
 if __name__ == "__main__":
     environment("PLATTER_SOURCE")
     need_programs("dpkg-buildpackage", "dh", "qemu-img", "nbdcopy", "nbdkit",
@@ -171,4 +186,5 @@ if __name__ == "__main__":
         lintian_finds_nothing,
         what_is_inside_runs,
         it_is_installed_and_purged_in_a_chroot,
+        the_units_run_in_a_guest,
     ])
