@@ -63,6 +63,7 @@ static const struct {
 	{ "import-ports", FIELD(import_ports), strdup },
 	{ "import-nets", FIELD(import_nets), strdup },
 	{ "import-min-rate", FIELD(import_min_rate), strdup },
+	{ "import-properties", FIELD(import_properties), strdup },
 	{ "signature-certificates", FIELD(certificates), absolute },
 	{ "show-locations", FIELD(show_locations), strdup },
 	{ "location-dirs", FIELD(location_dirs), strdup },

@@ -32,6 +32,7 @@ struct glance_config {
 	char *import_ports;
 	char *import_nets;
 	char *import_min_rate; /* see fetch.h */
+	char *import_properties; /* how names begin, by commas */
 	char *certificates; /* a folder, see signature.h; absolute */
 	char *show_locations;
 	char *location_dirs; /* by colons */

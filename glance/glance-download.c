@@ -11,11 +11,11 @@
 #include "glance/image-fields.h"
 #include "glance/keystone.h"
 #include "glance/log.h"
+#include "glance/schemas.h"
 #include "glance/task-tokens.h"
 
 /* Of the properties, those whose names begin so: Glance's default list. */
-static const char *const prefixes[] = { "hw_", "trait:", "os_distro",
-					"os_secure_boot", "os_type" };
+#define PREFIXES "hw_,trait:,os_distro,os_secure_boot,os_type"
 
 bool glance_download_offered(const struct glance *g)
 {
@@ -173,26 +173,41 @@ static bool stops(void *opaque)
 	return d->stop(d->opaque);
 }
 
-static bool is_copied(const char *name)
+/* @prefixes: separated by commas. */
+static bool begins_with_one(const char *name, const char *prefixes)
 {
-	size_t i;
+	size_t len;
 
-	for (i = 0; i < ARRAY_SIZE(prefixes); i++)
-		if (!strncmp(name, prefixes[i], strlen(prefixes[i])))
+	for (; *prefixes; prefixes += len + (prefixes[len] == ',')) {
+		len = strcspn(prefixes, ",");
+		if (len && !strncmp(name, prefixes, len))
 			return true;
-	return !strcmp(name, "disk_format") ||
-	       !strcmp(name, "container_format");
+	}
+	return false;
+}
+
+/* What is no property is the other image's alone, whatever it begins with. */
+static bool is_copied(const struct glance *g, const char *name)
+{
+	const char *prefixes = g->config->import_properties;
+
+	if (schema_image_base(name))
+		return !strcmp(name, "disk_format") ||
+		       !strcmp(name, "container_format");
+	return !image_name_reserved(name) &&
+	       begins_with_one(name, prefixes ? prefixes : PREFIXES);
 }
 
 /* Of what was told, what the image here gets. */
-static int take_fields(struct far_image *f, struct error *err)
+static int take_fields(const struct glance *g, struct far_image *f,
+		       struct error *err)
 {
 	const char *name;
 	json_t *v;
 
 	f->fields = json_object();
 	json_object_foreach(f->told, name, v) {
-		if (is_copied(name) && !json_is_null(v) &&
+		if (is_copied(g, name) && !json_is_null(v) &&
 		    json_object_set(f->fields, name, v) < 0)
 			return error_set(err, -ENOMEM, 0, "out of memory");
 	}
@@ -200,7 +215,8 @@ static int take_fields(struct far_image *f, struct error *err)
 }
 
 /* In what was told of image @id. */
-static int take_told(struct far_image *f, const char *id, struct error *err)
+static int take_told(const struct glance *g, struct far_image *f,
+		     const char *id, struct error *err)
 {
 	const char *status = json_member(f->told, "status");
 	const char *algo = json_member(f->told, "os_hash_algo");
@@ -220,7 +236,7 @@ static int take_told(struct far_image *f, const char *id, struct error *err)
 	f->md5 = json_member(f->told, "checksum");
 	if (algo && !strcmp(algo, DIGEST_ALGO))
 		f->sha512 = json_member(f->told, "os_hash_value");
-	return take_fields(f, err);
+	return take_fields(g, f, err);
 }
 
 static int parse(const struct text_buf *b, json_t **ret, struct error *err)
@@ -265,7 +281,8 @@ int glance_download_find(struct glance *g, const json_t *method,
 	}
 	r = ask_service(g, url, &d, f, err);
 	if (r >= 0)
-		r = take_told(f, json_member(method, "glance_image_id"), err);
+		r = take_told(g, f, json_member(method, "glance_image_id"),
+			      err);
 	if (r >= 0 && asprintf(&f->url, "%s/file", url) < 0) {
 		f->url = NULL;
 		r = error_set(err, -ENOMEM, 0, "out of memory");

@@ -79,6 +79,8 @@ const char config_help[] =
 	"                 web servers to import from [any, 80 and 443, public ones]\n"
 	"import-min-rate=BYTES[:SECONDS]  what a download brings a second at least\n"
 	"                 [16K, on the average of 60 seconds]\n"
+	"import-properties=PREFIX,...  which properties glance-download copies\n"
+	"                 [hw_,trait:,os_distro,os_secure_boot,os_type]\n"
 	"show-locations=true, location-dirs=DIR:...  locations of images, and where\n"
 	"                 files may be registered in place\n"
 	"signature-certificates=DIR  UUID.pem for images that are signed\n"

@@ -384,6 +384,22 @@ def a_service_that_lies_is_found_out(c):
         has_no_trace_of(c.token, near)
 
 
+def the_properties_that_are_copied_can_be_said(c):
+    with Liar(c.qcow2) as liar:
+        c.k.add_image_service("image", liar.url, "Said")
+        for said, speed in (("os_,speed,,owner,id", "88mph"), ("os", None)):
+            with c.near(f"import-properties={said}") as near:
+                i = c.create(near, **OWN)
+                c.start(near, i, "Said", id_of("true"))
+                t = c.task(near, i)
+                is_equal(t["status"], "success", f"the import: {t}")
+                got = c.show(near, i)
+                is_equal((got.get("speed"), got.get("hw_disk_bus"),
+                          got.get("os_glance_x"), got["owner"], got["id"]),
+                         (speed, None, None, c.project, i),
+                         "what is copied")
+
+
 def a_killed_server_has_no_token_any_more(c):
     store, g = c.path("killed"), None
     with Liar(c.qcow2) as liar:
@@ -471,15 +487,19 @@ def glance_and_platter_take_from_each_other(c):
     with RealGlance(more=f"enabled_import_methods = [{ALL}]\n"
                     "[import_filtering_opts]\n"
                     f"allowed_ports = [{port}]\n"
-                    "allowed_hosts = [127.0.0.1]", keystone=c.k) as real, \
+                    "allowed_hosts = [127.0.0.1]\n"
+                    "[glance_download_properties]\n"
+                    "extra_properties = [os_distro,speed]",
+                    keystone=c.k) as real, \
             Glance(f"glance=127.0.0.1:{port}", *c.k.parameters(),
-                   tcp=port) as ours:
+                   "import-properties=os_distro,speed", tcp=port) as ours:
         c.k.add_image_service("image", real.url, "Theirs")
         c.k.add_image_service("image", f"http://127.0.0.1:{port}", "Ours")
         theirs = Theirs(real.port)
         for far, near, region in ((theirs, ours, "Theirs"),
                                   (ours, theirs, "Ours")):
-            of = c.upload(far, hw_disk_bus="scsi", os_distro="debian")
+            of = c.upload(far, hw_disk_bus="scsi", os_distro="debian",
+                          speed="88mph")
             i = c.create(near, **OWN)
             c.start(near, i, region, of)
             t = c.task(near, i)
@@ -487,9 +507,10 @@ def glance_and_platter_take_from_each_other(c):
                      f"from {region}: {t} {real.messages()}")
             got, want = c.show(near, i), c.show(far, of)
             for name in ("status", "disk_format", "container_format", "size",
-                         "checksum", "os_hash_value", "hw_disk_bus",
+                         "checksum", "os_hash_value", "speed",
                          "os_distro"):
                 is_equal(got[name], want[name], f"{name} from {region}")
+            is_equal(got.get("hw_disk_bus"), None, f"others from {region}")
 
 
 if __name__ == "__main__":
@@ -501,6 +522,7 @@ if __name__ == "__main__":
         what_cannot_be_is_refused_at_once,
         what_is_not_there_leaves_the_image_as_it_was,
         a_service_that_lies_is_found_out,
+        the_properties_that_are_copied_can_be_said,
         a_killed_server_has_no_token_any_more,
         a_token_that_is_revoked_meanwhile_brings_nothing,
         glanceclient_asks_for_it,
