@@ -11,6 +11,7 @@
 #include "glance/admit.h"
 #include "glance/bury.h"
 #include "glance/data.h"
+#include "glance/image-fields.h"
 #include "glance/image-json.h"
 #include "glance/legacy-inside.h"
 #include "glance/legacy.h"
@@ -24,13 +25,23 @@
 /* Of an image in the way of another's data: whose they are to become. */
 #define MOVE_PROPERTY "os_glance_moves_to"
 
-/* Does a new image of v1's name a file that is to be registered in place? */
-static bool is_in_place(const struct request *q, const struct meta *m)
+static bool is_afar(const char *location)
+{
+	return !strncmp(location, "http://", 7) ||
+	       !strncmp(location, "https://", 8);
+}
+
+/*
+ * Does a new image of v1's name a file that is to be registered in place, or data at
+ * a web server?
+ */
+static bool is_elsewhere(const struct request *q, const struct meta *m)
 {
 	const struct glance *g = q->app;
 
 	return q->method == HTTP_POST && !legacy_dialect(q)->cyclades &&
-	       m->location && !strncmp(m->location, "file://", 7) &&
+	       m->location &&
+	       (!strncmp(m->location, "file://", 7) || is_afar(m->location)) &&
 	       !request_has_body(q) && location_rules_show(g->locations);
 }
 
@@ -39,7 +50,7 @@ int legacy_check_sources(const struct request *q, const struct meta *m,
 {
 	if (legacy_dialect(q)->cyclades)
 		return 0;
-	if ((m->location && *m->location && !is_in_place(q, m)) ||
+	if ((m->location && *m->location && !is_elsewhere(q, m)) ||
 	    request_header(q, "X-Glance-API-Copy-From"))
 		return error_set(err, -EINVAL, 0,
 				 "External sources are not supported: send "
@@ -88,14 +99,35 @@ static int add_location(struct record *r, const char *url, struct error *err)
 struct insertion {
 	const struct request *q;
 	const struct meta *meta;
+	json_t *afar; /* the location at a web server; NULL: there is none */
+	struct location_sizes sizes; /* what that has told of it */
 	char id[37];
 };
 
-static int register_in_place(const struct insertion *i, struct record *r,
-			     struct error *err)
+/* Asks the web server, before anything is held. */
+static int probe(struct insertion *i, struct error *err)
 {
-	int code = location_add_file(i->q->app, &i->q->who, r,
-				     i->meta->location, err);
+	CLEANUP(json_decrefp) json_t *list = NULL;
+	int r;
+
+	i->afar =
+		json_pack("{s:s, s:{}}", "url", i->meta->location, "metadata");
+	list = json_pack("[O]", i->afar);
+	if (!list)
+		return error_set(err, -ENOMEM, 0, "out of memory");
+	r = image_field_check("locations", list, err);
+	return r < 0 ? r : location_probe(i->q->app, i->afar, &i->sizes, err);
+}
+
+static int register_elsewhere(const struct insertion *i, struct record *r,
+			      struct error *err)
+{
+	const struct location_change x = { .g = i->q->app,
+					   .who = &i->q->who,
+					   .sizes = &i->sizes };
+	int code = i->afar ? location_add(&x, r, i->afar, err)
+			   : location_add_file(i->q->app, &i->q->who, r,
+					       i->meta->location, err);
 
 	if (code >= 0 && i->meta->has_size && i->meta->size != r->size)
 		return error_set(err, -EINVAL, 0,
@@ -133,8 +165,8 @@ static int insert(struct index_tx *tx, void *opaque, struct error *err)
 		code = meta_match_formats(i->meta, &r, err);
 	if (code >= 0 && d->cyclades)
 		code = add_location(&r, i->meta->location, err);
-	if (code >= 0 && is_in_place(i->q, i->meta))
-		code = register_in_place(i, &r, err);
+	if (code >= 0 && is_elsewhere(i->q, i->meta))
+		code = register_elsewhere(i, &r, err);
 	if (code >= 0)
 		code = glance_check_id(g, r.id, err);
 	return code < 0 ? code : record_insert(tx, &r, err);
@@ -241,7 +273,11 @@ static int create(struct request *q, const struct meta *m,
 		snprintf(i.id, sizeof(i.id), "%s", wanted_id);
 	else
 		record_new_id(i.id);
-	r = index_write(g->index, insert, &i, err);
+	if (is_elsewhere(q, m) && is_afar(m->location))
+		r = probe(&i, err);
+	if (r >= 0)
+		r = index_write(g->index, insert, &i, err);
+	json_decref(i.afar);
 	if (r >= 0)
 		memcpy(ret_id, i.id, sizeof(i.id));
 	return r;

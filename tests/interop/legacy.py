@@ -19,6 +19,7 @@ from checks import is_equal, is_true, run_checks  # noqa: E402
 from glance import Glance, Row, run_row  # noqa: E402
 from nbd import Client  # noqa: E402
 from server import Failure, environment, need_programs  # noqa: E402
+from web import Web  # noqa: E402
 
 DATA = bytes(range(256)) * 512
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -377,6 +378,39 @@ def v1_registers_files_in_place(c):
     is_true(os.path.exists(url[7:]), "the file is gone")
 
 
+def v1_registers_data_at_a_web_server(c):
+    folder = os.path.join(c.folder, "web")
+    os.makedirs(folder)
+    with open(os.path.join(folder, "disk"), "wb") as f:
+        f.write(DATA)
+    with Web(folder) as web, c.service(one=("p1", "member"), parameters=[
+            "show-locations=true", *web.allowed()]) as g:
+        def row(status, want=None, location=web.url("disk"), data=None,
+                **more):
+            return run_row(g, Row("POST", "/v1/images", status, want, data,
+                                  v1_headers(**{
+                                      "X-Image-Meta-Location": location,
+                                      **more}), token="one"))
+        row(400, location=web.url("disk").replace("127.0.0.1", "127.0.0.2"))
+        row(400, location=f"http://127.0.0.1:{web.port + 1}/")
+        row(400, location=web.url("nothing"))
+        row(400, data=DATA)
+        row(400, "did not match", **{"X-Image-Meta-Size": "7"})
+        row(400, location="", **{"X-Glance-API-Copy-From": web.url("disk")})
+        run_row(g, Row("GET", "/v1/images", 200, {"images": []}, token="one"))
+        a = row(200, {"image": {"status": "active", "size": len(DATA)}},
+                **{"X-Image-Meta-Size": str(len(DATA))})
+        image = "/v1/images/" + a.json["image"]["id"]
+        is_true(g.request("GET", image, token="one").body == DATA,
+                "other data")
+        run_row(g, Row("DELETE", image, 200, token="one"))
+    with Web(folder) as web, c.service(one=("p1", "member"),
+                                       parameters=web.allowed()) as g:
+        run_row(g, Row("POST", "/v1/images", 400, "not supported", None,
+                       v1_headers(**{"X-Image-Meta-Location":
+                                     web.url("disk")}), token="one"))
+
+
 def wait_for_status(g, image, status):
     for _ in range(1000):
         a = g.request("HEAD", "/v1/images/" + image)
@@ -447,6 +481,7 @@ if __name__ == "__main__":
         cyclades_is_answered_row_by_row,
         v1_data_may_come_later,
         v1_registers_files_in_place,
+        v1_registers_data_at_a_web_server,
         v1_data_that_break_off_kill_the_image,
         a_registration_that_is_cut_off_is_finished,
         others_may_not_change_what_they_may_see,
