@@ -32,12 +32,27 @@ static void print_own_way(const struct migrate_plan *p,
 	printf("\n");
 }
 
-/* libvirt's target names are the guest's, which QEMU does not know. */
-static void print_libvirt_way(const struct migrate_plan *p)
+/* A name of what an overlay has alone, see export-name.h, encoded or not. */
+static bool is_part_of_disk(const char *file)
 {
+	return strstr(file, "@:own") || strstr(file, "%40%3Aown") ||
+	       strstr(file, "@%3Aown");
+}
+
+/* libvirt's target names are the guest's, which QEMU does not know. */
+static void print_libvirt_way(const struct migrate_plan *p,
+			      const struct guest_disk *d)
+{
+	if (is_part_of_disk(d->file)) {
+		printf("  not with libvirt while the guest's disk is called "
+		       "@:own: virsh blockcopy clears\n"
+		       "  the target first, and what comes from the image "
+		       "would be lost\n");
+		return;
+	}
 	printf("  with libvirt (DOMAIN, and vda as its XML has it):\n"
 	       "    virsh blockcopy DOMAIN vda --xml disk.xml --reuse-external "
-	       "--wait --pivot\n"
+	       "--transient-job --wait --pivot\n"
 	       "    # disk.xml: <disk type='network'><driver name='qemu' "
 	       "type='raw'/>\n"
 	       "    #   <source protocol='nbd' name='EXPORT'><host name='HOST' "
@@ -65,7 +80,7 @@ static int print_disk(void *opaque, const struct guest_disk *d)
 			       ? ", with which QEMU does not migrate a guest"
 			       : "");
 	print_own_way(p, d);
-	print_libvirt_way(p);
+	print_libvirt_way(p, d);
 	return 0;
 }
 

@@ -67,6 +67,18 @@ def traffic(s, export, op):
     return 0
 
 
+def what_libvirt_would_clear_is_not_planned_for_it(c):
+    with c.serve() as s:
+        for name, can in (("+vm=1", True), ("+vm=1@:own", False)):
+            with Qemu(c.folder, "-drive", "if=none,id=disk0,driver=nbd,"
+                      f"server.type=unix,server.path={s.socket},"
+                      f"export={name}") as q:
+                plan = platter("plan", "--qmp", q.monitor, "--to",
+                               "nbd://two/+vm=1")[1]
+            is_equal("virsh blockcopy DOMAIN" in plan, can, f"a line: {plan}")
+            is_equal("would be lost" in plan, not can, f"a warning: {plan}")
+
+
 def a_running_guest_is_unblocked(c):
     """Of each format that keeps it from migrating; it goes on."""
     for fmt in FORMATS:
@@ -615,6 +627,7 @@ def main():
     need_programs("qemu-system-x86_64", "qemu-img", "openssl", "stdbuf")
     run_checks(Context, [
         a_running_guest_is_unblocked,
+        what_libvirt_would_clear_is_not_planned_for_it,
         only_what_differs_is_sent_and_stored,
         a_guest_without_platter_is_pushed,
         a_move_that_fails_leaves_the_guest_as_it_was,
