@@ -107,3 +107,53 @@ guest_said()
 		fail "the guest did not say \"$1\""
 	}
 }
+
+# guest_modules ROOT: makes ROOT/lib/modules, a kernel's folder with the modules
+# that the guest disk's maker has kept. Sets guest_version, the kernel's.
+guest_modules()
+{
+	local folder
+
+	guest_version=$(modinfo -F vermagic "$guest_folder/modules/nbd.ko" |
+		cut -d ' ' -f 1)
+	folder=$1/lib/modules/$guest_version
+	mkdir -p "$folder/kernel"
+	cp "$guest_folder"/modules/*.ko "$folder/kernel/"
+	touch "$folder"/modules.{order,builtin,builtin.modinfo}
+	depmod -b "$1" "$guest_version"
+}
+
+# Kills the server when the guest reads its files, and brings it back.
+guest_interrupt()
+{
+	local end=$((SECONDS + 200))
+
+	until grep -q "platter guest: up" "$work/console" 2>/dev/null; do
+		[ "$SECONDS" -lt "$end" ] || return
+		sleep 0.05
+	done
+	kill -KILL "$1" && echo killed >"$work/interrupted"
+}
+
+# guest_root_boot INITRD [KERNEL-ARGUMENT...]: a guest whose root is an export, by
+# contrib/boot's hook in INITRD; the server is killed under it.
+guest_root_boot()
+{
+	local initrd=$1
+
+	shift
+	rm -f "$work/console" "$work/interrupted"
+	serve_start_tcp "$guest_image"
+	guest_interrupt "$(pgrep -P "$serve_pid" | head -n 1)" &
+	cleanup_pids+=("$!")
+	guest_run 200 -m 512 -kernel "$guest_folder/vmlinuz" -initrd "$initrd" \
+		-append "console=ttyS0 quiet panic=-1 root=/dev/nbd0p2 ro $* \
+platter.test=poweroff platter.ro platter.root=nbd://10.0.2.2:$serve_port/" \
+		-netdev user,id=net -device virtio-net-pci,netdev=net,romfile=
+	guest_said "platter: nbd://10.0.2.2:$serve_port/ is /dev/nbd0"
+	guest_said "platter guest: up, root is /dev/nbd0p2"
+	guest_said "platter guest: sums OK,\
+ $(wc -l <"$guest_folder/guest.sums") files, list $(guest_list_sum)"
+	[ -s "$work/interrupted" ] || fail "the server was never killed"
+	serve_stop
+}

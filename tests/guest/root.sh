@@ -7,22 +7,9 @@
 set -euo pipefail
 # shellcheck source=tests/guest/guest.sh
 . "$(dirname "${BASH_SOURCE[0]}")/guest.sh"
-need_commands qemu-system-x86_64 qemu-nbd mkinitramfs depmod modinfo unshare
+need_commands qemu-system-x86_64 qemu-nbd nbd-client mkinitramfs depmod modinfo unshare
 
 boot=$here/../../contrib/boot
-version=$(modinfo -F vermagic "$guest_folder/modules/nbd.ko" | cut -d ' ' -f 1)
-
-# A kernel's folder with the modules that the guest disk's maker has kept.
-make_modules()
-{
-	mkdir -p "$work/modules/$version/kernel"
-	cp "$guest_folder"/modules/*.ko "$work/modules/$version/kernel/"
-	touch "$work/modules/$version/modules.order" \
-		"$work/modules/$version/modules.builtin"
-	mkdir -p "$work/root/lib"
-	ln -s "$work/modules" "$work/root/lib/modules"
-	depmod -b "$work/root" "$version"
-}
 
 forget_modules()
 {
@@ -42,48 +29,23 @@ make_initramfs()
 		>"$conf/initramfs.conf"
 	printf '%s\n' virtio_pci virtio_net nbd >"$conf/modules"
 	mkdir "$work/boot"
-	echo CONFIG_RD_GZIP=y >"$work/boot/config-$version"
+	echo CONFIG_RD_GZIP=y >"$work/boot/config-$guest_version"
 	if [ ! -d /lib/modules ]; then
 		mkdir /lib/modules
 		at_end forget_modules
 	fi
 	unshare --mount sh -c "
 		set -e
-		mount --bind $work/modules /lib/modules
+		mount --bind $work/root/lib/modules /lib/modules
 		mount --bind $work/boot /boot
-		mkinitramfs -d $conf -o $work/initrd.gz $version" \
+		mkinitramfs -d $conf -o $work/initrd.gz $guest_version" \
 		2>"$work/mkinitramfs.err" || {
 		cat "$work/mkinitramfs.err" >&2
 		fail "mkinitramfs failed"
 	}
 }
 
-# Kills the server when the guest reads its files, and brings it back.
-interrupt()
-{
-	local end=$((SECONDS + 200))
-
-	until grep -q "platter guest: up" "$work/console" 2>/dev/null; do
-		[ "$SECONDS" -lt "$end" ] || return
-		sleep 0.05
-	done
-	kill -KILL "$serve_child" && echo killed >"$work/interrupted"
-}
-
 [ "$(id -u)" = 0 ] || skip "mounts need root"
-make_modules
+guest_modules "$work/root"
 make_initramfs
-serve_start_tcp "$guest_image"
-serve_child=$(pgrep -P "$serve_pid" | head -n 1)
-interrupt &
-cleanup_pids+=("$!")
-guest_run 200 -kernel "$guest_folder/vmlinuz" -initrd "$work/initrd.gz" \
-	-append "console=ttyS0 quiet panic=-1 ip=dhcp root=/dev/nbd0p2 ro \
-platter.test=poweroff platter.ro platter.root=nbd://10.0.2.2:$serve_port/" \
-	-netdev user,id=net -device virtio-net-pci,netdev=net,romfile=
-guest_said "platter: nbd://10.0.2.2:$serve_port/ is /dev/nbd0"
-guest_said "platter guest: up, root is /dev/nbd0p2"
-guest_said "platter guest: sums OK, $(wc -l <"$guest_folder/guest.sums") files,\
- list $(guest_list_sum)"
-[ -s "$work/interrupted" ] || fail "the server was never killed"
-serve_stop
+guest_root_boot "$work/initrd.gz" ip=dhcp

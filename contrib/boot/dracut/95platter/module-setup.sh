@@ -5,7 +5,7 @@
 
 check()
 {
-	require_binaries qemu-nbd || return 1
+	require_binaries qemu-nbd nbd-client || return 1
 	return 255 # where it is asked for: dracut --add platter
 }
 
@@ -21,8 +21,9 @@ installkernel()
 
 install()
 {
-	inst_multiple qemu-nbd dd sed sleep ln mkdir cat modprobe
+	inst_multiple qemu-nbd nbd-client ip dd sed sleep ln mkdir cat modprobe
 	inst_simple "$moddir/attach-root" /lib/platter-attach-root
 	inst_hook cmdline 95 "$moddir/parse-platter.sh"
 	inst_hook initqueue/online 95 "$moddir/platter-root.sh"
+	inst_hook initqueue/settled 95 "$moddir/platter-root.sh"
 }
