@@ -45,5 +45,5 @@ networks=(systemd-networkd)
 [ -z "${PLATTER_FULL-}" ] || networks+=(network-legacy)
 for network in "${networks[@]}"; do
 	make_initramfs "$network"
-	guest_root_boot "$work/initrd-$network" ip=dhcp
+	guest_root_boot "$work/initrd-$network"
 done

@@ -135,25 +135,37 @@ guest_interrupt()
 	kill -KILL "$1" && echo killed >"$work/interrupted"
 }
 
-# guest_root_boot INITRD [KERNEL-ARGUMENT...]: a guest whose root is an export, by
-# contrib/boot's hook in INITRD; the server is killed under it.
-guest_root_boot()
+# guest_root_serve [OPTION...]: of the guest disk, to a guest whose root is to be an
+# export of it; the server will be killed under that.
+# shellcheck disable=SC2120
+guest_root_serve()
 {
-	local initrd=$1
-
-	shift
 	rm -f "$work/console" "$work/interrupted"
-	serve_start_tcp "$guest_image"
+	serve_start_tcp "$guest_image" "$@"
 	guest_interrupt "$(pgrep -P "$serve_pid" | head -n 1)" &
 	cleanup_pids+=("$!")
-	guest_run 200 -m 512 -kernel "$guest_folder/vmlinuz" -initrd "$initrd" \
-		-append "console=ttyS0 quiet panic=-1 root=/dev/nbd0p2 ro $* \
-platter.test=poweroff platter.ro platter.root=nbd://10.0.2.2:$serve_port/" \
-		-netdev user,id=net -device virtio-net-pci,netdev=net,romfile=
-	guest_said "platter: nbd://10.0.2.2:$serve_port/ is /dev/nbd0"
+}
+
+# guest_root_said EXPORT: all that the guest says when all was as it should be.
+guest_root_said()
+{
+	guest_said "platter: nbd://10.0.2.2:$serve_port/$1 is /dev/nbd0"
 	guest_said "platter guest: up, root is /dev/nbd0p2"
 	guest_said "platter guest: sums OK,\
  $(wc -l <"$guest_folder/guest.sums") files, list $(guest_list_sum)"
 	[ -s "$work/interrupted" ] || fail "the server was never killed"
 	serve_stop
+}
+
+# guest_root_boot INITRD: a guest whose root is an export, by contrib/boot's hook
+# in INITRD.
+guest_root_boot()
+{
+	# shellcheck disable=SC2119
+	guest_root_serve
+	guest_run 200 -m 512 -kernel "$guest_folder/vmlinuz" -initrd "$1" \
+		-append "console=ttyS0 quiet panic=-1 ip=dhcp root=/dev/nbd0p2 ro \
+platter.test=poweroff platter.ro platter.root=nbd://10.0.2.2:$serve_port/" \
+		-netdev user,id=net -device virtio-net-pci,netdev=net,romfile=
+	guest_root_said ""
 }
