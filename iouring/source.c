@@ -119,8 +119,19 @@ bool identity_is_unchanged(const struct source_identity *a,
 	       is_same_text(a->version, b->version);
 }
 
+void identity_set_file(struct source_identity *ret, const struct stat *st)
+{
+	bool is_device = S_ISBLK(st->st_mode);
+
+	ret->kind = SOURCE_FILE;
+	ret->dev = is_device ? st->st_rdev : st->st_dev;
+	ret->ino = is_device ? 0 : st->st_ino;
+}
+
 bool identity_is_file(const struct source_identity *i, const struct stat *st)
 {
-	return i->kind == SOURCE_FILE && i->dev == st->st_dev &&
-	       i->ino == st->st_ino;
+	struct source_identity file = { 0 };
+
+	identity_set_file(&file, st);
+	return identity_is_same(i, &file);
 }

@@ -33,7 +33,7 @@ enum source_kind {
 struct source_identity {
 	uint8_t kind; /* enum source_kind */
 	dev_t dev; /* FILE: these two are it ... */
-	ino_t ino;
+	ino_t ino; /* 0: dev is a block device's own */
 	struct timespec mtime; /* ... and this is its state */
 	uint64_t bytes; /* size, now */
 	/* Strings are the source's own and live as long. */
@@ -225,6 +225,9 @@ bool identity_is_same(const struct source_identity *a,
 /* One thing, with what it had in it: as far as size, time and ETag tell. */
 bool identity_is_unchanged(const struct source_identity *a,
 			   const struct source_identity *b);
+
+/* Makes *@ret the file that stat() told of; a device is one by all its nodes. */
+void identity_set_file(struct source_identity *ret, const struct stat *st);
 
 /* Is it the file that stat() told of? */
 bool identity_is_file(const struct source_identity *i, const struct stat *st);

@@ -118,9 +118,7 @@ static void file_identify(const struct source *s, struct source_identity *ret)
 
 	if (fstat(s->file->fd, &st) < 0)
 		return;
-	ret->kind = SOURCE_FILE;
-	ret->dev = st.st_dev;
-	ret->ino = st.st_ino;
+	identity_set_file(ret, &st);
 	ret->mtime = st.st_mtim;
 	if (S_ISREG(st.st_mode))
 		ret->bytes = (uint64_t)st.st_size;
