@@ -242,7 +242,7 @@ static int open_device(struct target *t, struct error *err)
 {
 	int fd = open(t->name,
 		      O_RDWR | O_EXCL | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	int sector = 512, r;
+	int sector = 512, is_fixed = 0, r;
 
 	if (fd < 0 && errno == EBUSY)
 		return error_set(err, -EBUSY, 0,
@@ -255,9 +255,13 @@ static int open_device(struct target *t, struct error *err)
 	if (!ioctl(fd, BLKSSZGET, &sector) && sector > 0)
 		t->align = (uint32_t)sector;
 	r = file_source_adopt_rw(fd, FILE_BLOCK_DEVICE, &t->device, err);
-	if (r >= 0)
-		t->bytes = t->device->bytes;
-	return r;
+	if (r < 0)
+		return r;
+	t->bytes = t->device->bytes;
+	/* Linux opens such a one for writing, too, and refuses the writes. */
+	if (!ioctl(fd, BLKROGET, &is_fixed) && is_fixed)
+		return error_set(err, -EROFS, 0, "takes no writes");
+	return 0;
 }
 
 static int open_export(struct target *t, struct error *err)

@@ -277,6 +277,12 @@ def a_disk_is_written_onto_a_block_device(c):
         p = convert("-n", dev, dev, status=1)
         is_true(b"is what is read" in p.stderr, str(p.stderr))
         refuses_another_node(c, dev)
+        run(["blockdev", "--setro", dev])
+        for how in ((), ("-O", "qcow2")):
+            p = convert("-n", *how, c.qcow2, dev, status=1)
+            is_equal(p.stderr, f"platter: {dev}: takes no writes\n".encode(),
+                     "what is told of a device that is read-only")
+        run(["blockdev", "--setrw", dev])
         with open(dev, "rb") as f:
             is_equal(f.read().strip(b"\xa5"), b"", "what refusals wrote")
         p = convert("-n", c.raw, dev)
