@@ -207,32 +207,78 @@ static int fill_target(struct convert *c, struct input *in, struct target *t,
 	return r < 0 ? r : target_flush(t, err);
 }
 
+/* A file that nobody keeps. */
+static int dry_write(struct qcow2_dst *d, const void *buf, size_t len,
+		     uint64_t off, struct error *err)
+{
+	return 0;
+}
+
+static int dry_end(struct qcow2_dst *d, uint64_t bytes, struct error *err)
+{
+	return 0;
+}
+
+/*
+ * Of clusters with data tables do not tell which are zeroes, and not written. Where
+ * @t has no room for the @need bytes of all of them, they are read, and nothing is
+ * written.
+ */
+static int check_fits(struct convert *c, struct input *in,
+		      const struct target *t, uint64_t need, struct error *err)
+{
+	struct qcow2_dst dry = { .write = dry_write,
+				 .end = dry_end,
+				 .bytes_max = t->bytes,
+				 .align = t->file.align };
+	char line[ERROR_MSG_BYTES];
+	uint64_t bytes;
+	int r;
+
+	if (t->bytes >= need)
+		return 0;
+	snprintf(line, sizeof(line),
+		 "%.200s: has %" PRIu64 " bytes, the file needs up to %" PRIu64
+		 ": what is zeroes is looked for first",
+		 c->output, t->bytes, need);
+	cmd_say(line);
+	r = to_qcow2(c, in, &dry, &bytes, err);
+	if (r != -ENOSPC)
+		return r;
+	error_clear(err);
+	return error_set(err, r, 0,
+			 "%s: has %" PRIu64
+			 " bytes, the file needs more, up to %" PRIu64,
+			 c->output, t->bytes, need);
+}
+
 /*
  * What must fit, before anything is written. How small compressed clusters get is
- * not known: of such a file the tables must.
+ * not known: of such a file the tables must. *ret_need: bytes, if no data are zeroes.
  */
-static int open_target(struct convert *c, const struct input *in,
-		       struct target *t, struct error *err)
+static int open_target(const struct convert *c, const struct input *in,
+		       struct target *t, uint64_t *ret_need, struct error *err)
 {
 	uint64_t bytes = in->img->bytes, full, data;
 	int r;
 
+	*ret_need = bytes;
 	if (!c->qcow2)
 		return target_open(t, c->output, bytes, "the disk", err);
 	r = measure_qcow2(bytes, cluster_bits(c), in->img, &full, &data, err);
 	if (r < 0)
 		return r;
 	full -= round_up(bytes, 1ULL << cluster_bits(c));
-	r = c->compress ? target_open(t, c->output, full,
-				      "the file's tables need", err)
-			: target_open(t, c->output, full + data,
-				      "the file needs up to", err);
-	if (r >= 0 && t->file.align > 1U << cluster_bits(c))
-		r = error_set(err, -EINVAL, 0,
-			      "%s: is written in blocks of %" PRIu32
-			      " bytes: take clusters as large",
-			      c->output, t->file.align);
-	return r;
+	r = target_open(t, c->output, full, "the file's tables need", err);
+	if (r < 0)
+		return r;
+	if (t->file.align > 1U << cluster_bits(c))
+		return error_set(err, -EINVAL, 0,
+				 "%s: is written in blocks of %" PRIu32
+				 " bytes: take clusters as large",
+				 c->output, t->file.align);
+	*ret_need = c->compress ? full : full + data;
+	return 0;
 }
 
 static void tell_rest(const struct convert *c, const struct target *t,
@@ -271,10 +317,12 @@ static int to_target(struct convert *c, struct input *in, struct error *err)
 	CLEANUP(target_done) struct target t = { 0 };
 	const struct image *img = in->img;
 	uint64_t bytes;
-	int r = open_target(c, in, &t, err);
+	int r = open_target(c, in, &t, &bytes, err);
 
 	if (r >= 0)
 		r = check_another(&t, img, err);
+	if (r >= 0)
+		r = check_fits(c, in, &t, bytes, err);
 	if (r < 0)
 		return r;
 	tell_rest(c, &t, img->bytes);

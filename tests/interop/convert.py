@@ -335,13 +335,21 @@ def a_qcow2_file_is_written_onto_a_block_device(c):
         is_this_disk(c, dev)
     with Loop(garbage(c.at("little"), required - 512)) as dev:
         p = convert("-n", "-O", "qcow2", c.qcow2, dev, status=1)
-        is_true(f"has {required - 512} bytes, the file needs up to {required}"
-                .encode() in p.stderr, str(p.stderr))
+        is_true(f"has {required - 512} bytes, the file needs more, up to "
+                f"{required}\n".encode() in p.stderr, str(p.stderr))
         with open(dev, "rb") as f:
             is_equal(f.read().strip(b"\xa5"), b"", "what was written")
         convert("-n", "-O", "qcow2", "-c", c.qcow2, dev)
         is_this_disk(c, dev)
     with Loop(garbage(c.at("tiny"), 512 * 1024)) as dev:
+        # Data as far as tables tell, and zeroes.
+        zeroes = c.at("zeroes")
+        with open(zeroes, "wb") as f:
+            f.write(bytes(4 * MIB) + b"end" * 512)
+        p = convert("-n", "-O", "qcow2", zeroes, dev)
+        is_true(b"zeroes is looked for" in p.stderr, str(p.stderr))
+        run(["qemu-img", "check", "-f", "qcow2", dev])
+        run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", zeroes, dev])
         noise = c.at("noise")
         with open(noise, "wb") as f:
             f.write(os.urandom(MIB))
