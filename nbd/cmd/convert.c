@@ -20,6 +20,8 @@
 #include "nbd/cmd/target.h"
 #include "nbd/overlays.h"
 
+#define QEMU_SECTOR_BYTES 512U
+
 static int tell(void *opaque, uint64_t done_bytes)
 {
 	struct convert *c = opaque;
@@ -478,6 +480,21 @@ static bool is_done(const struct convert *c, const struct input *in)
 	       !strcmp(in->img->chain.layers[0]->ops->name, "raw");
 }
 
+/* Of a qcow2 file that ends within a sector QEMU leaves that out, saying nothing. */
+static void tell_part_sector(const struct convert *c, uint64_t bytes)
+{
+	char line[ERROR_MSG_BYTES];
+
+	if (!c->qcow2 || !(bytes % QEMU_SECTOR_BYTES))
+		return;
+	snprintf(line, sizeof(line),
+		 "%.200s: is a disk of %" PRIu64 " bytes, of which QEMU leaves "
+		 "out the last %u: it knows whole sectors of %u",
+		 c->output, bytes, (unsigned int)(bytes % QEMU_SECTOR_BYTES),
+		 QEMU_SECTOR_BYTES);
+	cmd_say(line);
+}
+
 int convert_run(struct convert *c, struct error *err)
 {
 	CLEANUP(input_done) struct input in = { 0 };
@@ -485,6 +502,7 @@ int convert_run(struct convert *c, struct error *err)
 
 	if (r < 0)
 		return r;
+	tell_part_sector(c, in.img->bytes);
 	if (is_done(c, &in))
 		return commit(c, &in.spool, in.img->bytes, err);
 	if (c->existing)

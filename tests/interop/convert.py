@@ -637,6 +637,20 @@ def increments_that_could_not_be_restored_are_refused(c):
 # Sizes and room.
 
 
+def a_disk_that_ends_within_a_sector_is_told(c):
+    ragged, copy = c.at("ragged"), c.at("ragged.qcow2")
+    with open(ragged, "wb") as f:
+        f.write(b"a" * 1027)
+    is_equal(convert(ragged, c.at("ragged.copy")).stderr, b"",
+             "what is told of a raw copy")
+    p = convert("-O", "qcow2", ragged, copy)
+    is_true(b"1027 bytes, of which QEMU leaves out the last 3:" in p.stderr,
+            str(p.stderr))
+    convert(copy, c.at("back"))
+    with open(c.at("back"), "rb") as f:
+        is_equal(f.read(), b"a" * 1027, "the disk")
+
+
 def a_copys_size_is_told_before(c):
     """As qemu-img measure tells it, and no copy is larger."""
     def measured(*args):
@@ -776,6 +790,7 @@ if __name__ == "__main__":
         an_increment_over_a_layer_names_it,
         an_increment_over_any_image_is_what_differs,
         increments_that_could_not_be_restored_are_refused,
+        a_disk_that_ends_within_a_sector_is_told,
         a_copys_size_is_told_before,
         room_is_set_aside,
     ])
