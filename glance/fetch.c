@@ -55,7 +55,7 @@ static bool may_connect(const struct fetch_rules *r, const struct sockaddr *sa)
 
 /* ---- rules ---- */
 
-/* Calls @add for each part of @list. */
+/* Calls @add for each part of @list, by commas, and spaces as in lists of Glance's. */
 static int each_part(const char *what, char *list,
 		     bool (*add)(struct fetch_rules *r, const char *part),
 		     struct fetch_rules *r, struct error *err)
@@ -63,8 +63,8 @@ static int each_part(const char *what, char *list,
 	size_t n = 0;
 	char *part, *rest = NULL;
 
-	for (part = strtok_r(list, ",", &rest); part;
-	     part = strtok_r(NULL, ",", &rest)) {
+	for (part = strtok_r(list, ", \t", &rest); part;
+	     part = strtok_r(NULL, ", \t", &rest)) {
 		if (n++ == FETCH_LIST_MAX)
 			return error_set(err, -EINVAL, 0, "%s: over %d entries",
 					 what, FETCH_LIST_MAX);

@@ -173,13 +173,14 @@ static bool stops(void *opaque)
 	return d->stop(d->opaque);
 }
 
-/* @prefixes: separated by commas. */
+/* @prefixes: separated by commas, and spaces as they are in Glance's own list. */
 static bool begins_with_one(const char *name, const char *prefixes)
 {
+	const char *between = ", \t";
 	size_t len;
 
-	for (; *prefixes; prefixes += len + (prefixes[len] == ',')) {
-		len = strcspn(prefixes, ",");
+	for (; *prefixes; prefixes += len + strspn(prefixes + len, between)) {
+		len = strcspn(prefixes, between);
 		if (len && !strncmp(name, prefixes, len))
 			return true;
 	}

@@ -387,7 +387,7 @@ def a_service_that_lies_is_found_out(c):
 def the_properties_that_are_copied_can_be_said(c):
     with Liar(c.qcow2) as liar:
         c.k.add_image_service("image", liar.url, "Said")
-        for said, speed in (("os_,speed,,owner,id", "88mph"), ("os", None)):
+        for said, speed in (("os_, speed ,,owner,id", "88mph"), ("os", None)):
             with c.near(f"import-properties={said}") as near:
                 i = c.create(near, **OWN)
                 c.start(near, i, "Said", id_of("true"))

@@ -65,7 +65,7 @@ END_TEST
 START_TEST(nets_that_are_listed_are_reached)
 {
 	struct fetch_rules *r =
-		rules(NULL, NULL, "10.1.0.0/17,fd00::/8,127.0.0.1");
+		rules(NULL, NULL, "10.1.0.0/17, fd00::/8 ,127.0.0.1");
 
 	ck_assert(fetch_address_ok(r, "10.1.127.255"));
 	ck_assert(!fetch_address_ok(r, "10.1.128.0"));
@@ -102,7 +102,8 @@ static const struct {
 
 START_TEST(urls_pass_by_scheme_host_and_port)
 {
-	struct fetch_rules *r = rules("example.org", "80,443,8080", NULL);
+	struct fetch_rules *r =
+		rules("a.org, example.org", "80, 443 ,8080", NULL);
 	struct error err = { 0 };
 	int code = fetch_check(r, urls[_i].url, &err);
 
