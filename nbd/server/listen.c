@@ -255,9 +255,11 @@ int listen_at(const char *text, const struct socket_rights *rights,
 		return listen_unix(text + 5, rights, l, err);
 	if (strncmp(text, "vsock:", 6) != 0)
 		return listen_at_tcp(text, l, err);
-	if (!parse_port(text + 6, UINT32_MAX - 1, &port))
+	/* 0 is a port as any, but to libnbd it is the one of NBD's. */
+	if (!parse_port(text + 6, UINT32_MAX - 1, &port) || !port)
 		return error_set(err, -EINVAL, 0,
-				 "\"%s\": a vsock port is a number", text);
+				 "\"%s\": a vsock port is a number from 1",
+				 text);
 	return listen_vsock(port, l, err);
 }
 

@@ -141,6 +141,7 @@ static const struct {
 	{ "[::1", NULL, "none of unix:PATH" },
 	{ "[::1]1", NULL, "none of unix:PATH" },
 	{ "vsock:x", NULL, "a vsock port is a number" },
+	{ "vsock:0", NULL, "a vsock port is a number from 1" },
 	{ "vsock:4294967296", NULL, "a vsock port is a number" },
 	{ "no such host:1", NULL, "address \"no such host\"" },
 };
