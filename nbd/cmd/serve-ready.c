@@ -8,6 +8,7 @@
 #include "formats/cache.h"
 #include "formats/chain.h"
 #include "formats/containers/container.h"
+#include "formats/place.h"
 #include "formats/report.h"
 #include "formats/streams/stream.h"
 #include "iouring/batch.h"
@@ -64,6 +65,9 @@ static void look_at_image(struct serve *s, const char *name, const char *path,
 				    s->exports);
 	if (!chain.depth)
 		return;
+	/* A layer's path has no secrets; that of an export is as it was given. */
+	if (place_is_url(path))
+		shown = chain.layers[0]->path;
 	cmd_remark(chain.layers[0], shown);
 	if (options.said_bytes && !chain.layers[0]->ops->made &&
 	    !source_is_stream(chain.layers[0]->src))

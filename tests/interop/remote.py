@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import struct
+import subprocess
 import sys
 import time
 
@@ -14,7 +15,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from bad_web import BadWeb  # noqa: E402
 from checks import is_equal, is_true, run_checks  # noqa: E402
 from nbd import CMD_READ, Client  # noqa: E402
-from server import Server, environment, need_programs, run  # noqa: E402
+from server import (Server, dies_with_us, environment,  # noqa: E402
+                    need_programs, run)
 
 MIB = 1 << 20
 SIZE = 4 * MIB + 512
@@ -138,6 +140,16 @@ def redirects_lead_to_where_they_may(c):
                         other.url("other"))[0], 1, "beside what is permitted")
 
 
+def ready_line(c, export):
+    with subprocess.Popen(
+            dies_with_us([os.environ["PLATTER"], "serve", "--json", "-U",
+                          c.at("ready"), "--export", export]),
+            stdout=subprocess.PIPE, text=True) as serve:
+        line = serve.stdout.readline()
+        serve.terminate()
+    return line
+
+
 def credentials_go_to_their_servers_alone(c):
     path = c.at("credentials")
 
@@ -176,6 +188,9 @@ def credentials_go_to_their_servers_alone(c):
             _, _, err = run([os.environ["PLATTER"], *words], ok=None)
             is_true("disk?...: is no container" in err and "me:" not in err,
                     err)
+        said = ready_line(c, f"one={login}?sig=abc")
+        is_true("disk?..." in said and "me:" not in said and
+                "abc" not in said, said)
         status, err = c.copy(web.url("token"), *have("me:it"))
         is_true(status == 1 and "a line is not" in err, err)
 
