@@ -244,6 +244,27 @@ static int open_at(const struct open_options *options, struct image *live,
 	return history_open(live, options, at, ret, err);
 }
 
+/*
+ * By what an export is found, to be freed. A stored image's data may have become
+ * another file's: who comes then has that one, whoever reads the old one on. Of an
+ * overlay there is one alone.
+ */
+static char *key_of(const struct target *t, const struct export_name *n)
+{
+	CLEANUP(freep) char *name = export_name_format(n);
+	struct source_identity id = { 0 };
+	char *ret;
+
+	if (t->stored && t->src && !n->overlay)
+		source_identity(t->src, &id);
+	if (!name || id.kind != SOURCE_FILE)
+		return TAKE_PTR(name);
+	return asprintf(&ret, "%s\n%ju:%ju", name, (uintmax_t)id.dev,
+			(uintmax_t)id.ino) < 0
+		       ? NULL
+		       : ret;
+}
+
 /* What is open once however many of its states are. To be freed. */
 static char *live_key(const struct target *t, const char *overlay)
 {
@@ -251,7 +272,7 @@ static char *live_key(const struct target *t, const char *overlay)
 					  .member = t->name.member,
 					  .overlay = (char *)overlay };
 
-	return export_name_format(&live);
+	return overlay ? export_name_format(&live) : key_of(t, &live);
 }
 
 static int open_state(struct target *t, struct export *e, struct error *err)
@@ -480,7 +501,7 @@ static int name_target(struct target *t, struct error *err)
 	t->text = export_name_format(&bare);
 	bare.image = t->id ? t->id : bare.image;
 	free(t->key);
-	t->key = export_name_format(&bare);
+	t->key = key_of(t, &bare);
 	return t->text && t->key ? 0
 				 : error_set(err, -ENOMEM, 0, "out of memory");
 }

@@ -237,9 +237,9 @@ def cyclades_is_answered_row_by_row(c):
         run_row(g, Row("GET", root + "/images/detail", 200, [{
             "id": i, "status": "available",
             "properties": {"osfamily": "linux"}}]))
-        with Client(g.nbd_socket, 10) as n:
-            is_equal(n.go(i.encode()), len(DATA), "the export's size")
-            is_equal(n.read(0, len(DATA)), (0, DATA), "the disk")
+        old = Client(g.nbd_socket, 10)
+        is_equal(old.go(i.encode()), len(DATA), "the export's size")
+        is_equal(old.read(0, len(DATA)), (0, DATA), "the disk")
         # As it was meant: all is as if new but for the id, and nothing is kept
         # twice.
         run_row(g, Row("PUT", image + "/members/p", 204))
@@ -266,6 +266,8 @@ def cyclades_is_answered_row_by_row(c):
         with Client(g.nbd_socket, 10) as n:
             n.go(i.encode())
             is_equal(n.read(0, 512), (0, DATA[::-1][:512]), "the new disk")
+        with old:
+            is_equal(old.read(0, 512), (0, DATA[:512]), "what is read on")
         kept = [f for _, _, files in os.walk(os.path.join(g.store, "images"))
                 for f in files if not f.endswith(".json")]
         is_equal(len(kept), 1, "the files of data")
