@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -235,14 +236,16 @@ def who_writes_meanwhile_harms_nobody(c):
     path = os.path.join(files, "a.raw")
     shutil.copyfile(c.path("raw"), path)
     writers = [subprocess.Popen(
-        dies_with_us(["sh", "-c", f"while :; do {what}; done", path]))
+        dies_with_us(["sh", "-c", f"while :; do {what}; done", path]),
+        start_new_session=True)
         for what in (': >>"$0"', 'touch "$0"; sleep 0.001')]
     try:
         for _ in range(40):
             index("scan", "--store", store, files)
     finally:
+        # With what the shell has started, which may have the file open.
         for p in writers:
-            p.kill()
+            os.killpg(p.pid, signal.SIGKILL)
             p.wait()
     index("scan", "--store", store, files)
     out = json.loads(index("scan", "--json", "--store", store, files)[0])
