@@ -55,7 +55,7 @@ static bool may_connect(const struct fetch_rules *r, const struct sockaddr *sa)
 
 /* ---- rules ---- */
 
-/* Calls @add for each part of @list, by commas, and spaces as in lists of Glance's. */
+/* Calls @add for each part of @list: by commas, or spaces as Glance's lists have. */
 static int each_part(const char *what, char *list,
 		     bool (*add)(struct fetch_rules *r, const char *part),
 		     struct fetch_rules *r, struct error *err)

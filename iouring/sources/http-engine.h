@@ -20,8 +20,8 @@ struct transfer {
 	 * Both in the engine's thread, where nothing may be waited for. begin()
 	 * says by @easy what is wanted, which it is set up for by
 	 * remote_options(): proxy and certificates, http and https alone,
-	 * redirects not followed; false: nothing any more, and end() is not called. end() is
-	 * told how it went; it may add @t again.
+	 * redirects not followed; false: nothing any more, and end() is not
+	 * called. end() is told how it went; it may add @t again.
 	 */
 	bool (*begin)(struct transfer *t, CURL *easy);
 	void (*end)(struct transfer *t, CURLcode code);

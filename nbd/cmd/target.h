@@ -30,8 +30,8 @@ struct target {
 bool target_is_one(const char *text);
 
 /*
- * Opens @name, which must have room for @bytes, those of @what. -EBUSY: a device that is
- * mounted, or somebody else's. The caller's to target_done() in any case.
+ * Opens @name, which must have room for @bytes, those of @what. -EBUSY: a device
+ * that is mounted, or somebody else's. The caller's to target_done() in any case.
  */
 int target_open(struct target *t, const char *name, uint64_t bytes,
 		const char *what, struct error *err);

@@ -314,7 +314,6 @@ static void note_several(struct client *c, unsigned int asked)
 static void client_ready(struct watch *w, uint32_t events)
 {
 	struct client *c = container_of(w, struct client, watch);
-
 	unsigned int asked = c->asked;
 
 	if (c->tls_events)

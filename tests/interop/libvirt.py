@@ -268,7 +268,8 @@ def a_guest_is_handed_over(c):
         words = [{"DOMAIN": "shared", "qemu+ssh://HOST/system": c.two.uri,
                   "there.xml": there}.get(w, w)
                  for w in shlex.split(line.group(1) + line.group(2))]
-        c.one.virsh(*words[1:], "--migrateuri", "tcp:127.0.0.1")
+        c.one.virsh(*words[1:], "--migrateuri", "tcp:127.0.0.1",
+                    "--listen-address", "127.0.0.1")
         is_equal(c.two.virsh("domstate", "shared")[1].strip(), "running",
                  "the guest at its new place")
         is_equal(c.one.virsh("domstate", "shared")[1].strip(), "shut off",
